@@ -1,0 +1,70 @@
+# `make help` lists the targets. They need python3 with its venv module, make and g++; everything
+# else comes from PyPI into .venv.
+
+PYTHON ?= python3
+# The distribution of TensorFlow in .venv: tensorflow-cpu is half the size of tensorflow.
+TENSORFLOW ?= tensorflow-cpu
+BIN := .venv/bin
+CXX_FILES = $(shell find csrc -name '*.cc' -o -name '*.h')
+NATIVE_TESTS := native-test-plain native-test-asan native-test-tsan
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help venv test demo lint native-test $(NATIVE_TESTS) wheel wheel-aarch64 smoke clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its library built
+
+test: venv ## run the tests
+	$(BIN)/python -m pytest
+
+demo: venv ## distil a student on real data and print the table
+	$(BIN)/python examples/quickstart.py
+
+lint: .venv/group-lint ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+native-test: $(NATIVE_TESTS) ## run the C++ tests: as shipped, ASan + UBSan, TSan
+
+native-test-asan: SANITIZE := address,undefined
+native-test-tsan: SANITIZE := thread
+$(NATIVE_TESTS): native-test-%: .venv/group-native
+	$(BIN)/cmake -S . -B build/native-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DKERAS_KD_BUILD_TESTS=ON -DKERAS_KD_SANITIZE=$(SANITIZE) \
+	  -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
+	$(BIN)/cmake --build build/native-$*
+	$(BIN)/ctest --test-dir build/native-$* --output-on-failure
+
+wheel: .venv/group-wheel ## build dist/*manylinux*.whl (x86-64) and the source distribution
+	$(BIN)/python tools/build_wheel.py x86_64
+
+wheel-aarch64: .venv/group-wheel ## cross-build the wheel for aarch64
+	$(BIN)/python tools/build_wheel.py aarch64
+
+smoke: ## try the wheel in fresh environments, one for each supported TensorFlow
+	bash tools/smoke_test_wheel.sh $(PYTHON)
+
+clean: ## remove what the targets made
+	rm -rf .venv build dist keras_kd/lib *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/created:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	touch $@
+
+# Again when the metadata or the library's sources change.
+.venv/installed: .venv/created pyproject.toml setup.py CMakeLists.txt keras_kd/version.py \
+		$(CXX_FILES)
+	$(BIN)/pip install --quiet --editable '.[$(TENSORFLOW),examples,test]'
+	touch $@
+
+# The dependency groups of pyproject.toml: tools of the developer, not of the user.
+.venv/group-%: .venv/created pyproject.toml
+	$(BIN)/pip install --quiet --group $*
+	touch $@

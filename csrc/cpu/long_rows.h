@@ -1,0 +1,229 @@
+// Rows with the classes in the lanes, for C > kShortRowClasses: one row at a time, from DRAM once.
+//
+//   sweep 1  the largest logit of student and teacher        reads s, t
+//            (16-bit logits become float rows of the scratch here)
+//   sweep 2  exponentials into the scratch, their sums       s, t from cache; prefetches row + 1
+//   sweep 3  stable divergence and gradient                  s, t, exponentials from cache
+//   sweep 4  gradient of reverse KL and JSD only             exponentials and scores from cache
+//
+// DRAM traffic per element, f32 (bf16): loss 8 (4), loss and gradient 12 (6) bytes, plus the read
+// for ownership of the gradient where it is not streamed. Two exponentials per class (three with a
+// hard loss at T != 1). A row is never split over threads, so results do not depend on them.
+#ifndef KERAS_KD_CSRC_CPU_LONG_ROWS_H_
+#define KERAS_KD_CSRC_CPU_LONG_ROWS_H_
+
+#include "divergence_rule.h"
+
+namespace keras_kd {
+namespace KERAS_KD_ISA {
+
+constexpr float kInfinity = __builtin_inff();
+
+// Partial sums are folded into the totals every so many vectors: with one running sum of 131072
+// classes a lane would round 16384 times.
+constexpr int64_t kFoldClasses = 64 * kLanes;
+
+// Beyond this a difference of two logits may overflow: such rows are centred first.
+constexpr float kHugeLogit = 1e37f;
+
+KERAS_KD_INLINE int64_t PaddedClasses(int64_t classes) {
+  return (classes + kLanes - 1) / kLanes * kLanes;
+}
+
+// Scratch of one thread, in floats: exponentials of student, teacher, student at T = 1; staged
+// logits of both.
+struct LongScratch {
+  float *student_exp, *teacher_exp, *hard_exp, *student, *teacher;
+
+  static int64_t Floats(int64_t classes) { return 5 * PaddedClasses(classes); }
+  static LongScratch At(float* base, int64_t classes) {
+    const int64_t n = PaddedClasses(classes);
+    return {base, base + n, base + 2 * n, base + 3 * n, base + 4 * n};
+  }
+};
+
+// Calls body(c, s, t) for every vector of classes, the last one filled with -inf (probability
+// zero), and fold() every kFoldClasses classes and at the end.
+template <typename Body, typename Fold>
+KERAS_KD_INLINE void Sweep(const float* s, const float* t, int64_t classes, Body body, Fold fold) {
+  const int64_t whole = classes / kLanes * kLanes;
+  for (int64_t begin = 0; begin < whole; begin += kFoldClasses) {
+    const int64_t end = begin + kFoldClasses < whole ? begin + kFoldClasses : whole;
+    for (int64_t c = begin; c < end; c += kLanes) body(c, Load(s + c), Load(t + c));
+    fold();
+  }
+  if (whole < classes) {
+    body(whole, LoadPart(s + whole, classes - whole, -kInfinity),
+         LoadPart(t + whole, classes - whole, -kInfinity));
+    fold();
+  }
+}
+
+template <typename T>
+float LargestOf(const T* row, int64_t classes, float* staged) {
+  constexpr bool kStage = sizeof(T) != sizeof(float);
+  Vec largest = Set(-kInfinity), other = largest;
+  int64_t c = 0;
+  for (; c + 2 * kLanes <= classes; c += 2 * kLanes) {
+    const Vec a = Load(row + c), b = Load(row + c + kLanes);
+    largest = Max(largest, a);
+    other = Max(other, b);
+    if (kStage) Store(a, staged + c), Store(b, staged + c + kLanes);
+  }
+  for (; c < classes; c += kLanes) {
+    const int64_t left = classes - c;
+    const Vec a = left >= kLanes ? Load(row + c) : LoadPart(row + c, left, -kInfinity);
+    largest = Max(largest, a);
+    if (kStage) Store(a, staged + c);
+  }
+  return Largest(Max(largest, other));
+}
+
+struct StagedRow {
+  const float* logits;
+  float largest;
+};
+
+static inline StagedRow StageRow(const void* base, DataType type, int64_t row, int64_t classes,
+                                 float* staged) {
+  const int64_t first = row * classes;
+  switch (type) {
+    case DataType::kFloat32: {
+      const float* logits = static_cast<const float*>(base) + first;
+      return {logits, LargestOf(logits, classes, staged)};
+    }
+    case DataType::kFloat16:
+      return {staged, LargestOf(static_cast<const Float16*>(base) + first, classes, staged)};
+    case DataType::kBFloat16:
+      return {staged, LargestOf(static_cast<const BFloat16*>(base) + first, classes, staged)};
+  }
+  __builtin_unreachable();
+}
+
+static inline StagedRow Centre(const StagedRow& row, int64_t classes, float* staged) {
+  for (int64_t c = 0; c < classes; ++c) staged[c] = row.logits[c] - row.largest;
+  return {staged, 0.0f};
+}
+
+struct RowSums {
+  float student, teacher, hard;
+};
+
+// What sweep 2 keeps for the hard loss: nothing; a copy (T = 1: the exponentials are the same); or
+// exponentials of their own. A copy, because the label's entry is then changed in place.
+enum class HardExp { kNone, kCopy, kOwn };
+
+// Sweep 2. next_* (may be null): the following row, fetched while this one computes.
+template <HardExp kHard>
+RowSums Exponentials(const StagedRow& s, const StagedRow& t, int64_t classes, float temperature,
+                     const LongScratch& scratch, const char* next_s, const char* next_t,
+                     int64_t s_size, int64_t t_size) {
+  const Exponent student = Exponent::Of(Set(s.largest), temperature);
+  const Exponent teacher = Exponent::Of(Set(t.largest), temperature);
+  const Exponent hard = Exponent::Of(Set(s.largest), 1.0f);
+  Vec student_sum{}, teacher_sum{}, hard_sum{}, student_part{}, teacher_part{}, hard_part{};
+  Sweep(
+      s.logits, t.logits, classes,
+      [&](int64_t c, Vec sv, Vec tv) __attribute__((always_inline)) {
+        if (next_s) {
+          __builtin_prefetch(next_s + c * s_size, 0, 2);
+          __builtin_prefetch(next_t + c * t_size, 0, 2);
+        }
+        const Vec student_exp = student(sv), teacher_exp = teacher(tv);
+        student_part += student_exp;
+        teacher_part += teacher_exp;
+        Store(student_exp, scratch.student_exp + c);
+        Store(teacher_exp, scratch.teacher_exp + c);
+        if constexpr (kHard != HardExp::kNone) {
+          const Vec hard_exp = kHard == HardExp::kOwn ? hard(sv) : student_exp;
+          hard_part += hard_exp;
+          Store(hard_exp, scratch.hard_exp + c);
+        }
+      },
+      [&]() __attribute__((always_inline)) {
+        student_sum += student_part;
+        teacher_sum += teacher_part;
+        hard_sum += hard_part;
+        student_part = teacher_part = hard_part = Vec{};
+      });
+  return {Sum(student_sum), Sum(teacher_sum), Sum(hard_sum)};
+}
+
+struct NoGradient {
+  __attribute__((always_inline)) void operator()(int64_t, Vec) const {}
+};
+
+template <typename T, bool kStream>
+struct GradientRow {
+  T* to;
+  int64_t classes;
+
+  __attribute__((always_inline)) void operator()(int64_t c, Vec value) const {
+    if (c + kLanes > classes) {
+      StorePart(value, to + c, classes - c);
+    } else if constexpr (kStream) {
+      Stream(value, to + c);
+    } else {
+      Store(value, to + c);
+    }
+  }
+};
+
+// A row whose sums are known.
+struct ReadyRow {
+  const float *s, *t;
+  int64_t classes;
+  LongScratch scratch;
+  Vec student_scale, teacher_scale;  // 1 / sum
+  Vec offset, inverse_temperature, log_ratio;
+  Vec soft_factor, hard_factor;  // of the gradient
+  float mixing_weight;
+
+  // log p - log q. t - s first: exact when they are close, where it matters.
+  __attribute__((always_inline)) Vec LogRatio(Vec sv, Vec tv) const {
+    return MulAdd((tv - sv) - offset, inverse_temperature, log_ratio);
+  }
+  template <bool kHard>
+  __attribute__((always_inline)) Vec Gradient(int64_t c, Vec soft) const {
+    if constexpr (!kHard) return soft * soft_factor;
+    return MulAdd(soft, soft_factor, Load(scratch.hard_exp + c) * hard_factor);
+  }
+};
+
+// Sweeps 3 and 4: returns the divergence, without T^2, and writes the gradient.
+template <Divergence kDivergence, bool kHard, typename Writer>
+float Diverge(const ReadyRow& row, const Writer& write) {
+  constexpr bool kLater = kGradientNeedsSum<kDivergence>;
+  constexpr bool kWrites = !__is_same(Writer, NoGradient);
+  Vec first{}, second{}, first_part{}, second_part{};
+  Sweep(
+      row.s, row.t, row.classes,
+      [&](int64_t c, Vec sv, Vec tv) __attribute__((always_inline)) {
+        const Vec q = Load(row.scratch.student_exp + c) * row.student_scale;
+        const Vec p = Load(row.scratch.teacher_exp + c) * row.teacher_scale;
+        const Vec score = AddClass<kDivergence>(p, q, row.LogRatio(sv, tv), row.mixing_weight,
+                                                &first_part, &second_part);
+        if constexpr (kWrites && kLater) Store(score, row.scratch.teacher_exp + c);
+        if constexpr (kWrites && !kLater) write(c, row.Gradient<kHard>(c, score));
+      },
+      [&]() __attribute__((always_inline)) {
+        first += first_part;
+        second += second_part;
+        first_part = second_part = Vec{};
+      });
+  const float a = Sum(first), b = Sum(second);
+  if constexpr (kWrites && kLater) {
+    const Vec mean = Set(MeanScore<kDivergence>(a, b));
+    for (int64_t c = 0; c < row.classes; c += kLanes) {
+      const Vec q = Load(row.scratch.student_exp + c) * row.student_scale;
+      const Vec soft = Centred(q, Load(row.scratch.teacher_exp + c), mean);
+      write(c, row.Gradient<kHard>(c, soft));
+    }
+  }
+  return Loss<kDivergence>(a, b, row.mixing_weight);
+}
+
+}  // namespace KERAS_KD_ISA
+}  // namespace keras_kd
+
+#endif  // KERAS_KD_CSRC_CPU_LONG_ROWS_H_

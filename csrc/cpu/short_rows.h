@@ -1,0 +1,248 @@
+// Rows with the rows in the lanes, for C <= kShortRowClasses: kLanes rows at a time.
+//
+// With few classes a row does not fill vectors and every horizontal sum costs more than the row:
+// so a block of kLanes rows is turned on its side in the scratch (class-major), each lane then owns
+// a row, and no sum crosses lanes. Logits and gradients are contiguous for the block, so DRAM
+// traffic is that of long_rows.h; the logarithms are vectors too.
+#ifndef KERAS_KD_CSRC_CPU_SHORT_ROWS_H_
+#define KERAS_KD_CSRC_CPU_SHORT_ROWS_H_
+
+#include "divergence_rule.h"
+
+namespace keras_kd {
+namespace KERAS_KD_ISA {
+
+constexpr int64_t kShortRowClasses = 64;
+
+// Scratch of one thread: class-major student, teacher, their exponentials and the hard ones; a
+// row-major block for staging.
+struct ShortScratch {
+  float *student, *teacher, *student_exp, *teacher_exp, *hard_exp, *block;
+
+  static int64_t Floats(int64_t classes) { return 6 * classes * kLanes; }
+  static ShortScratch At(float* base, int64_t classes) {
+    const int64_t n = classes * kLanes;
+    return {base, base + n, base + 2 * n, base + 3 * n, base + 4 * n, base + 5 * n};
+  }
+};
+
+// Row-major [rows, classes] of any storage type to class-major [classes, kLanes] floats. Lanes
+// past `rows` repeat the last row, so that nothing uninitialised is computed with.
+template <typename T>
+KERAS_KD_INLINE void ToLanes(const T* from, int64_t rows, int64_t classes, float* block,
+                             float* to) {
+  const float* source;
+  if constexpr (__is_same(T, float)) {
+    source = from;
+  } else {
+    const int64_t count = rows * classes;
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) Store(Load(from + i), block + i);
+    for (; i < count; ++i) block[i] = ToFloat(from[i]);
+    source = block;
+  }
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    const float* row = source + (lane < rows ? lane : rows - 1) * classes;
+    for (int64_t c = 0; c < classes; ++c) to[c * kLanes + lane] = row[c];
+  }
+}
+
+static inline void LoadBlock(const void* base, DataType type, int64_t first, int64_t rows,
+                             int64_t classes, float* block, float* to) {
+  const int64_t at = first * classes;
+  switch (type) {
+    case DataType::kFloat32:
+      return ToLanes(static_cast<const float*>(base) + at, rows, classes, block, to);
+    case DataType::kFloat16:
+      return ToLanes(static_cast<const Float16*>(base) + at, rows, classes, block, to);
+    case DataType::kBFloat16:
+      return ToLanes(static_cast<const BFloat16*>(base) + at, rows, classes, block, to);
+  }
+}
+
+template <typename T>
+KERAS_KD_INLINE void FromLanes(const float* from, int64_t rows, int64_t classes, float* block,
+                               T* to) {
+  float* target;
+  if constexpr (__is_same(T, float)) {
+    target = to;
+  } else {
+    target = block;
+  }
+  for (int64_t lane = 0; lane < rows; ++lane) {
+    float* row = target + lane * classes;
+    for (int64_t c = 0; c < classes; ++c) row[c] = from[c * kLanes + lane];
+  }
+  if constexpr (!__is_same(T, float)) {
+    const int64_t count = rows * classes;
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) Store(Load(block + i), to + i);
+    for (; i < count; ++i) FromFloat(block[i], to + i);
+  }
+}
+
+static inline void StoreBlock(const float* from, int64_t first, int64_t rows, int64_t classes,
+                              float* block, DataType type, void* base) {
+  const int64_t at = first * classes;
+  switch (type) {
+    case DataType::kFloat32:
+      return FromLanes(from, rows, classes, block, static_cast<float*>(base) + at);
+    case DataType::kFloat16:
+      return FromLanes(from, rows, classes, block, static_cast<Float16*>(base) + at);
+    case DataType::kBFloat16:
+      return FromLanes(from, rows, classes, block, static_cast<BFloat16*>(base) + at);
+  }
+}
+
+// Per-row values of a block, one row a lane.
+struct BlockWeights {
+  Vec soft, hard;
+  int64_t label[kLanes];
+  bool any;
+
+  static BlockWeights Of(const Problem& problem, int64_t first, int64_t rows) {
+    BlockWeights weights{};
+    for (int64_t lane = 0; lane < rows; ++lane) {
+      const int64_t row = first + lane;
+      weights.soft[lane] = problem.SoftWeight(row);
+      weights.hard[lane] = problem.HardWeight(row);
+      weights.label[lane] = weights.hard[lane] != 0.0f ? problem.Label(row) : 0;
+      weights.any |= !problem.Skipped(row);
+    }
+    return weights;
+  }
+};
+
+struct BlockSums {
+  Vec student_largest, teacher_largest, student, teacher, hard;
+};
+
+KERAS_KD_INLINE BlockSums BlockExponentials(const ShortScratch& at, int64_t classes,
+                                            float temperature, bool hard_loss) {
+  BlockSums sums{Load(at.student), Load(at.teacher), {}, {}, {}};
+  for (int64_t c = 1; c < classes; ++c) {
+    sums.student_largest = Max(sums.student_largest, Load(at.student + c * kLanes));
+    sums.teacher_largest = Max(sums.teacher_largest, Load(at.teacher + c * kLanes));
+  }
+  // Where a difference of two logits could overflow, and only there, the block is centred.
+  const Vec edge = Max(Abs(sums.student_largest), Abs(sums.teacher_largest));
+  if (Largest(edge) > kHugeLogit) {
+    for (int64_t c = 0; c < classes; ++c) {
+      Store(Load(at.student + c * kLanes) - sums.student_largest, at.student + c * kLanes);
+      Store(Load(at.teacher + c * kLanes) - sums.teacher_largest, at.teacher + c * kLanes);
+    }
+    sums.student_largest = sums.teacher_largest = Vec{};
+  }
+  const Exponent student = Exponent::Of(sums.student_largest, temperature);
+  const Exponent teacher = Exponent::Of(sums.teacher_largest, temperature);
+  const Exponent hard = Exponent::Of(sums.student_largest, 1.0f);
+  const bool own = temperature != 1.0f;
+  for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
+    const Vec sv = Load(at.student + c);
+    const Vec student_exp = student(sv), teacher_exp = teacher(Load(at.teacher + c));
+    sums.student += student_exp;
+    sums.teacher += teacher_exp;
+    Store(student_exp, at.student_exp + c);
+    Store(teacher_exp, at.teacher_exp + c);
+    if (hard_loss) {
+      const Vec hard_exp = own ? hard(sv) : student_exp;
+      sums.hard += hard_exp;
+      Store(hard_exp, at.hard_exp + c);
+    }
+  }
+  return sums;
+}
+
+// Divergence (without T^2) of a block; leaves the soft gradient in at.teacher_exp.
+template <Divergence kDivergence>
+Vec DivergeBlock(const ShortScratch& at, const BlockSums& sums, int64_t classes, float temperature,
+                 float mixing_weight, bool gradient) {
+  const Vec student_scale = 1.0f / sums.student, teacher_scale = 1.0f / sums.teacher;
+  const Vec offset = sums.teacher_largest - sums.student_largest;
+  const Vec inverse_temperature = Set(1.0f / temperature);
+  const Vec log_ratio = Log(sums.student) - Log(sums.teacher);
+  Vec first{}, second{};
+  for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
+    const Vec q = Load(at.student_exp + c) * student_scale;
+    const Vec p = Load(at.teacher_exp + c) * teacher_scale;
+    const Vec difference = (Load(at.teacher + c) - Load(at.student + c)) - offset;
+    const Vec d = MulAdd(difference, inverse_temperature, log_ratio);
+    Store(AddClass<kDivergence>(p, q, d, mixing_weight, &first, &second), at.teacher_exp + c);
+  }
+  if constexpr (kGradientNeedsSum<kDivergence>) {
+    const Vec mean = MeanScore<kDivergence>(first, second);
+    for (int64_t c = 0; gradient && c < classes * kLanes; c += kLanes) {
+      const Vec q = Load(at.student_exp + c) * student_scale;
+      Store(Centred(q, Load(at.teacher_exp + c), mean), at.teacher_exp + c);
+    }
+  }
+  return Loss<kDivergence>(first, second, mixing_weight);
+}
+
+KERAS_KD_INLINE void StoreLosses(const Vec& loss, float* to, int64_t rows) {
+  for (int64_t lane = 0; lane < rows; ++lane) to[lane] = loss[lane];
+}
+
+// The hard loss of a block; turns the label's exponential e into e - sum, so that the gradient is
+// hard_exp / sum for every class (softmax minus one-hot).
+KERAS_KD_INLINE Vec HardLoss(const ShortScratch& at, const BlockSums& sums,
+                             const BlockWeights& weights) {
+  Vec logit{};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const int64_t entry = weights.label[lane] * kLanes + lane;
+    logit[lane] = at.student[entry];
+    if (weights.hard[lane] != 0.0f) at.hard_exp[entry] -= sums.hard[lane];
+  }
+  return Log(sums.hard) - (logit - sums.student_largest);
+}
+
+template <Divergence kDivergence>
+void ShortBlock(const Problem& problem, int64_t first, int64_t rows, float* scratch) {
+  const int64_t classes = problem.classes;
+  const ShortScratch at = ShortScratch::At(scratch, classes);
+  const BlockWeights weights = BlockWeights::Of(problem, first, rows);
+  const Int has_soft = weights.soft != Set(0.0f), has_hard = weights.hard != Set(0.0f);
+  Vec soft{}, hard{};
+  if (weights.any) {
+    LoadBlock(problem.student, problem.student_type, first, rows, classes, at.block, at.student);
+    LoadBlock(problem.teacher, problem.teacher_type, first, rows, classes, at.block, at.teacher);
+    // A row of soft weight zero must not feel its teacher, not even a NaN: the student teaches it.
+    // A row of no weight at all computes with zeros.
+    for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
+      const Vec student = ZeroUnless(has_soft | has_hard, Load(at.student + c));
+      Store(student, at.student + c);
+      Store(Select(has_soft, Load(at.teacher + c), student), at.teacher + c);
+    }
+    const bool hard_loss = problem.labels != nullptr;
+    const bool gradient = problem.gradient != nullptr;
+    const float T = problem.temperature;
+    const BlockSums sums = BlockExponentials(at, classes, T, hard_loss);
+    if (hard_loss) hard = HardLoss(at, sums, weights);
+    soft = DivergeBlock<kDivergence>(at, sums, classes, T, problem.mixing_weight, gradient);
+    soft *= T * T;
+    if (gradient) {
+      const Vec soft_factor = weights.soft * (T * GradientFactor<kDivergence>(problem.mixing_weight));
+      const Vec hard_factor = weights.hard / sums.hard;
+      for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
+        Vec value = ZeroUnless(has_soft, Load(at.teacher_exp + c) * soft_factor);
+        if (hard_loss) {
+          value += ZeroUnless(has_hard, Load(at.hard_exp + c) * hard_factor);
+        }
+        Store(value, at.teacher_exp + c);
+      }
+    }
+  } else if (problem.gradient) {
+    __builtin_memset(at.teacher_exp, 0, static_cast<size_t>(classes * kLanes) * sizeof(float));
+  }
+  StoreLosses(ZeroUnless(has_soft, soft), problem.soft + first, rows);
+  if (problem.labels) StoreLosses(ZeroUnless(has_hard, hard), problem.hard + first, rows);
+  if (problem.gradient) {
+    StoreBlock(at.teacher_exp, first, rows, classes, at.block, problem.gradient_type,
+               problem.gradient);
+  }
+}
+
+}  // namespace KERAS_KD_ISA
+}  // namespace keras_kd
+
+#endif  // KERAS_KD_CSRC_CPU_SHORT_ROWS_H_

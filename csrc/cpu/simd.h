@@ -1,0 +1,200 @@
+// One vector of kLanes floats, on the vector extensions of GCC and Clang, with intrinsics only
+// where the compilers do not find the instruction themselves. The same source serves x86-64
+// (baseline, AVX2+FMA, AVX-512) and aarch64; KERAS_KD_ISA names the namespace of this copy.
+#ifndef KERAS_KD_CSRC_CPU_SIMD_H_
+#define KERAS_KD_CSRC_CPU_SIMD_H_
+
+#include <cstdint>
+
+#include "../dtype.h"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#ifndef KERAS_KD_ISA
+#error "KERAS_KD_ISA must name the instruction set this file is compiled for"
+#endif
+
+#define KERAS_KD_INLINE static inline __attribute__((always_inline))
+
+namespace keras_kd {
+namespace KERAS_KD_ISA {
+
+// KERAS_KD_LANES widens the vectors past the hardware's: that is how the 16-lane code of AVX-512
+// is executed, and tested, on machines that have only AVX2.
+#if defined(KERAS_KD_LANES)
+constexpr int kLanes = KERAS_KD_LANES;
+#elif defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+
+#if defined(__AVX512F__) && !defined(KERAS_KD_LANES)
+#define KERAS_KD_AVX512 1
+#elif defined(__AVX2__) && defined(__FMA__) && !defined(KERAS_KD_LANES)
+#define KERAS_KD_AVX2 1
+#endif
+
+typedef float Vec __attribute__((vector_size(4 * kLanes)));
+typedef int32_t Int __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t Uint __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t Half __attribute__((vector_size(2 * kLanes)));
+typedef float UnalignedVec __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+typedef uint16_t UnalignedHalf __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
+
+KERAS_KD_INLINE Vec Set(float value) { return value - Vec{}; }
+KERAS_KD_INLINE Int SetInt(int32_t value) { return value - Int{}; }
+
+KERAS_KD_INLINE Vec Select(Int mask, Vec yes, Vec no) { return mask ? yes : no; }
+KERAS_KD_INLINE Vec ZeroUnless(Int mask, Vec value) {
+  return reinterpret_cast<Vec>(reinterpret_cast<Int>(value) & mask);
+}
+KERAS_KD_INLINE Vec Abs(Vec value) {
+  return reinterpret_cast<Vec>(reinterpret_cast<Int>(value) & 0x7fffffff);
+}
+
+// max(a, b). With a NaN in either, which one comes out is not said: sums find the NaN later.
+KERAS_KD_INLINE Vec Max(Vec a, Vec b) {
+#if defined(KERAS_KD_AVX512)
+  return _mm512_max_ps(a, b);
+#elif defined(KERAS_KD_AVX2)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// a * b + c, fused where the hardware has it.
+KERAS_KD_INLINE Vec MulAdd(Vec a, Vec b, Vec c) {
+#if defined(KERAS_KD_AVX512)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(KERAS_KD_AVX2)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__) && !defined(KERAS_KD_LANES)
+  return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+// The nearest integer of a value in the int32 range; a NaN gives an integer whose low 9 bits are
+// zero on every platform (INT_MIN or 0), so that shifting it into an exponent adds nothing.
+KERAS_KD_INLINE Int Round(Vec value) {
+#if defined(KERAS_KD_AVX512)
+  return reinterpret_cast<Int>(_mm512_cvtps_epi32(value));
+#elif defined(KERAS_KD_AVX2)
+  return reinterpret_cast<Int>(_mm256_cvtps_epi32(value));
+#elif defined(__SSE2__) && !defined(KERAS_KD_LANES)
+  return reinterpret_cast<Int>(_mm_cvtps_epi32(value));
+#elif defined(__aarch64__) && !defined(KERAS_KD_LANES)
+  return (Int)vcvtnq_s32_f32((float32x4_t)value);
+#else
+  Int rounded{};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const float x = value[lane];
+    // Out of range or NaN: undefined in C++, so it is not converted.
+    rounded[lane] = x > -2e9f && x < 2e9f ? static_cast<int32_t>(__builtin_rintf(x)) : 0;
+  }
+  return rounded;
+#endif
+}
+KERAS_KD_INLINE Vec ToVec(Int value) { return __builtin_convertvector(value, Vec); }
+
+KERAS_KD_INLINE Vec Load(const float* from) {
+  return *reinterpret_cast<const UnalignedVec*>(from);
+}
+KERAS_KD_INLINE Vec Load(const BFloat16* from) {
+  const Half bits = *reinterpret_cast<const UnalignedHalf*>(from);
+  return reinterpret_cast<Vec>(__builtin_convertvector(bits, Uint) << 16);
+}
+KERAS_KD_INLINE Vec Load(const Float16* from) {
+#if defined(KERAS_KD_AVX512)
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#elif defined(KERAS_KD_AVX2)
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#else
+  Vec value{};
+  for (int lane = 0; lane < kLanes; ++lane) value[lane] = ToFloat(from[lane]);
+  return value;
+#endif
+}
+
+KERAS_KD_INLINE void Store(Vec value, float* to) {
+  *reinterpret_cast<UnalignedVec*>(to) = value;
+}
+KERAS_KD_INLINE void Store(Vec value, BFloat16* to) {
+  const Uint bits = reinterpret_cast<Uint>(value);
+  const Uint rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const Uint quiet = (bits >> 16) | 0x40u;
+  const Uint kept = reinterpret_cast<Uint>(value == value ? reinterpret_cast<Int>(rounded)
+                                                          : reinterpret_cast<Int>(quiet));
+  *reinterpret_cast<UnalignedHalf*>(to) = __builtin_convertvector(kept, Half);
+}
+KERAS_KD_INLINE void Store(Vec value, Float16* to) {
+#if defined(KERAS_KD_AVX512)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(KERAS_KD_AVX2)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                   _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+#else
+  for (int lane = 0; lane < kLanes; ++lane) FromFloat(value[lane], to + lane);
+#endif
+}
+
+// A store that does not read the line first and leaves the caches alone; `to` must be aligned to
+// the vector. Only for results that no cache could hold anyway. Followed by StreamFence.
+KERAS_KD_INLINE void Stream(Vec value, float* to) {
+#if defined(KERAS_KD_AVX512)
+  _mm512_stream_ps(to, value);
+#elif defined(KERAS_KD_AVX2)
+  _mm256_stream_ps(to, value);
+#elif defined(__SSE2__) && !defined(KERAS_KD_LANES)
+  _mm_stream_ps(to, value);
+#else
+  Store(value, to);
+#endif
+}
+KERAS_KD_INLINE void StreamFence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+// The first `count` lanes, the others `fill`.
+template <typename T>
+KERAS_KD_INLINE Vec LoadPart(const T* from, int64_t count, float fill) {
+  Vec value = Set(fill);
+  for (int64_t lane = 0; lane < count; ++lane) value[lane] = ToFloat(from[lane]);
+  return value;
+}
+template <typename T>
+KERAS_KD_INLINE void StorePart(Vec value, T* to, int64_t count) {
+  for (int64_t lane = 0; lane < count; ++lane) FromFloat(value[lane], to + lane);
+}
+
+// Across the lanes, always in the same order.
+KERAS_KD_INLINE float Sum(Vec value) {
+  float parts[kLanes];
+  __builtin_memcpy(parts, &value, sizeof parts);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) parts[lane] += parts[lane + width];
+  }
+  return parts[0];
+}
+KERAS_KD_INLINE float Largest(Vec value) {
+  float largest = value[0];
+  for (int lane = 1; lane < kLanes; ++lane) largest = value[lane] > largest ? value[lane] : largest;
+  return largest;
+}
+
+}  // namespace KERAS_KD_ISA
+}  // namespace keras_kd
+
+#endif  // KERAS_KD_CSRC_CPU_SIMD_H_

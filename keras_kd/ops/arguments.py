@@ -1,0 +1,152 @@
+"""Checks the arguments of the operations, before any work, and makes tensors of them."""
+
+import dataclasses
+import math
+import numbers
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
+LOGIT_DTYPES = ("float32", "bfloat16", "float16")
+LABEL_DTYPES = ("int32", "int64")
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What one call computes; `csrc/problem.h` is the same thing below Python.
+
+    Attributes:
+        student: Logits, `[..., num_classes]`.
+        teacher: Logits of the same shape.
+        temperature: Float32 scalar.
+        labels: Integers `[...]`, or `None` for no hard loss.
+        hard_weight: Float32 `[...]`, or `None` for 1.
+        soft_weight: Float32 `[...]`, or `None` for 1.
+        divergence: One of `DIVERGENCES`.
+        mixing_weight: The teacher's weight in the mixture of `"jsd"`.
+        with_gradient: Whether the gradient is computed along with the losses.
+    """
+
+    student: Any
+    teacher: Any
+    temperature: Any
+    labels: Any = None
+    hard_weight: Any = None
+    soft_weight: Any = None
+    divergence: str = "forward_kl"
+    mixing_weight: float = 0.5
+    with_gradient: bool = True
+
+    @property
+    def gradient_dtype(self):
+        # A float16 gradient waits in float32 until its upstream factor is known: T (q - p) of
+        # 32000 classes lies below float16's normal range, and loss scaling comes only later.
+        return tf.float32 if self.student.dtype == tf.float16 else self.student.dtype
+
+
+def invalid(name, expected, received):
+    return ValueError(
+        f"Invalid value for argument `{name}`. Expected {expected}. Received: {name}={received}"
+    )
+
+
+def logits(student_logits, teacher_logits):
+    """Returns both as tensors, or raises what is wrong with them."""
+    student = _floating("student_logits", student_logits)
+    teacher = _floating("teacher_logits", teacher_logits)
+    ranks = student.shape.rank, teacher.shape.rank
+    if None in ranks:
+        raise ValueError(
+            "The rank of the logits must be known when the graph is built. Received: "
+            f"student_logits.shape={student.shape}, teacher_logits.shape={teacher.shape}"
+        )
+    if ranks[0] < 1 or ranks[0] != ranks[1]:
+        raise ValueError(
+            "`student_logits` and `teacher_logits` must have the same rank, at least 1: "
+            f"[..., num_classes]. Received: student_logits.shape={student.shape}, "
+            f"teacher_logits.shape={teacher.shape}"
+        )
+    _same_classes(student.shape, teacher.shape)
+    return student, teacher
+
+
+def _floating(name, value):
+    tensor = tf.convert_to_tensor(value)
+    if tensor.dtype == tf.float64:
+        tensor = tf.cast(tensor, tf.float32)
+    if tensor.dtype.name not in LOGIT_DTYPES:
+        raise ValueError(
+            f"Invalid dtype for argument `{name}`. Expected logits, one of {LOGIT_DTYPES}. "
+            f"Received: {name}.dtype={tensor.dtype.name}"
+        )
+    return tensor
+
+
+def _same_classes(student, teacher):
+    if student.is_compatible_with(teacher):
+        return
+    if student[-1] != teacher[-1] and None not in (student[-1], teacher[-1]):
+        raise ValueError(
+            "Student and teacher have different numbers of classes: the last dimension of "
+            f"`student_logits` is {student[-1]}, of `teacher_logits` {teacher[-1]}. Give the "
+            "student the teacher's classes, or select the common ones from both before the loss."
+        )
+    raise ValueError(
+        "`student_logits` and `teacher_logits` must have the same shape. Received: "
+        f"student_logits.shape={student}, teacher_logits.shape={teacher}"
+    )
+
+
+def temperature(value):
+    """Returns a float32 scalar; a Python number is checked here, a tensor by the kernel."""
+    if isinstance(value, bool) or value is None:
+        raise invalid("temperature", "a positive, finite number", value)
+    if isinstance(value, numbers.Real):
+        if not (value > 0 and math.isfinite(value)):
+            raise invalid("temperature", "a positive, finite number", value)
+        return tf.constant(float(value), tf.float32)
+    tensor = tf.cast(keras.ops.convert_to_tensor(value), tf.float32)
+    if tensor.shape.rank not in (0, None):
+        raise invalid("temperature", "a scalar", f"a tensor of shape {tensor.shape}")
+    return tensor
+
+
+def divergence(name, mixing_weight):
+    if name not in DIVERGENCES:
+        raise invalid("divergence", f"one of {DIVERGENCES}", name)
+    if not isinstance(mixing_weight, numbers.Real) or not 0 < mixing_weight < 1:
+        raise invalid("mixing_weight", "a number between 0 and 1, both excluded", mixing_weight)
+    return name, float(mixing_weight)
+
+
+def labels(value, student):
+    """Returns int32 or int64 labels of the logits' leading shape."""
+    tensor = tf.convert_to_tensor(value)
+    if tensor.dtype.name not in LABEL_DTYPES:
+        if not tensor.dtype.is_integer:
+            raise ValueError(
+                "Invalid dtype for argument `labels`. Expected class indices, one of "
+                f"{LABEL_DTYPES}. Received: labels.dtype={tensor.dtype.name}"
+            )
+        tensor = tf.cast(tensor, tf.int64)
+    if not tensor.shape.is_compatible_with(student.shape[:-1]):
+        raise ValueError(
+            "`labels` must have the shape of the logits without the classes, "
+            f"{student.shape[:-1]}. Received: labels.shape={tensor.shape}"
+        )
+    return tensor
+
+
+def weight(name, value, student):
+    """Returns float32 of the logits' leading shape, or `None`."""
+    if value is None:
+        return None
+    tensor = tf.cast(keras.ops.convert_to_tensor(value), tf.float32)
+    rank = student.shape.rank - 1
+    if tensor.shape.rank is None or tensor.shape.rank > rank:
+        raise invalid(
+            name, f"something that broadcasts to {student.shape[:-1]}", f"shape {tensor.shape}"
+        )
+    return tf.broadcast_to(tensor, tf.shape(student)[:-1])

@@ -1,0 +1,62 @@
+"""Sends a problem to the implementation for the place it runs in.
+
+| where | computes |
+|---|---|
+| eager, CPU | the operation (`native.py`) |
+| graph, CPU | the operation |
+| graph, inside XLA on a CPU | XLA FFI (`xla.py`) |
+| a GPU, or no library, or `use_kernel("tensorflow")` | plain TensorFlow (`reference.py`) |
+
+Whether XLA will compile a graph is not known when the graph is built. DeviceIndex tells at run
+time: in an XLA computation it is the constant that selects `default`, and the other branches are
+pruned before anything tries to compile them. Measured: about 23 us a call.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from keras_kd.ops import kernel_choice, native, reference, xla
+
+
+def compute(problem):
+    """`reference.compute` of an `arguments.Problem`, by the fastest implementation here."""
+    problem = _constants(problem)
+    on_cpu = native.compute if kernel_choice.native_is_used() else reference.compute_checked
+    return _by_place(
+        problem.student,
+        lambda: on_cpu(problem),
+        lambda: reference.compute_checked(problem),
+        lambda: (xla.compute if kernel_choice.xla_is_used() else reference.compute)(problem),
+    )
+
+
+def scale(gradient, upstream, dtype):
+    """`gradient * upstream[..., None]`, cast to the student's dtype."""
+    on_cpu = native.scale if kernel_choice.native_is_used() else reference.scale
+    args = (tf.stop_gradient(gradient), tf.stop_gradient(upstream), dtype)
+    # Inside XLA plain TensorFlow is right: the multiplication is fused with what consumes it.
+    return _by_place(
+        gradient,
+        lambda: on_cpu(*args),
+        lambda: reference.scale(*args),
+        lambda: reference.scale(*args),
+    )
+
+
+def _constants(problem):
+    # A persistent tape differentiates the branches of a switch_case while they are built, before
+    # custom_gradient replaces their gradient; the operations have none of their own.
+    tensors = {
+        field.name: tf.stop_gradient(value)
+        for field in dataclasses.fields(problem)
+        if tf.is_tensor(value := getattr(problem, field.name))
+    }
+    return dataclasses.replace(problem, **tensors)
+
+
+def _by_place(tensor, cpu, gpu, compiled):
+    if tf.executing_eagerly():
+        return gpu() if "GPU" in tensor.device else cpu()
+    place = tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"])
+    return tf.switch_case(place, {0: cpu, 1: gpu}, default=compiled)

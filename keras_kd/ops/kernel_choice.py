@@ -1,0 +1,150 @@
+"""Which implementation computes: `use_kernel`, the KERAS_KD_KERNEL variable, the fallback."""
+
+import contextlib
+import os
+import warnings
+
+import tensorflow as tf
+
+from keras_kd import _library
+from keras_kd.ops import native, xla
+
+KERNELS = ("auto", "native", "tensorflow")
+ENVIRONMENT_VARIABLE = "KERAS_KD_KERNEL"
+
+
+class KernelWarning(UserWarning):
+    """The native kernel could not be used and plain TensorFlow computes instead."""
+
+
+# A list, not a context variable: the replicas of a tf.distribute strategy trace in threads of
+# their own, which would not see one.
+_chosen = []
+_warned = set()
+
+
+@contextlib.contextmanager
+def use_kernel(kernel):
+    """Chooses the implementation of `keras_kd.ops` inside a `with` block.
+
+    The choice is made when an operation is traced: a `tf.function` (or a compiled model) that was
+    traced before keeps what it was traced with. It holds for all threads.
+
+    Args:
+        kernel: `"auto"`: the native kernel where it can run, else plain TensorFlow, with one
+            warning that names the reason. `"native"`: the native kernel, or an error.
+            `"tensorflow"`: plain TensorFlow.
+
+    Raises:
+        ValueError: `kernel` is none of these.
+        RuntimeError: `"native"`, and the library is missing or broken.
+
+    Example:
+
+    ```python
+    import tensorflow as tf
+    import keras_kd as kd
+
+    student, teacher = tf.random.normal([2, 8, 10])
+    with kd.ops.use_kernel("tensorflow"):
+        loss = kd.ops.soft_target_loss(student, teacher, temperature=4.0)
+    ```
+    """
+    _check(kernel, "argument `kernel`")
+    if kernel == "native":
+        native.load()
+    _chosen.append(kernel)
+    try:
+        yield
+    finally:
+        _chosen.pop()
+
+
+def _check(kernel, source):
+    if kernel not in KERNELS:
+        raise ValueError(
+            f"Invalid value for {source}. Expected one of {KERNELS}. Received: {kernel!r}"
+        )
+    return kernel
+
+
+def chosen():
+    """The choice in force: the innermost `use_kernel`, else the environment's, else `"auto"`."""
+    if _chosen:
+        return _chosen[-1]
+    name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    return _check(name, f"environment variable {ENVIRONMENT_VARIABLE}")
+
+
+def native_is_used():
+    """Whether the native kernel computes outside XLA.
+
+    Raises:
+        LibraryError: It was asked for and cannot be loaded.
+    """
+    kernel = chosen()
+    if kernel == "tensorflow":
+        return False
+    try:
+        native.load()
+    except _library.LibraryError as error:
+        if kernel == "native":
+            raise
+        _warn(f"The fused kernel is not used: {error}")
+        return False
+    return True
+
+
+def xla_is_used():
+    """Whether the native kernel computes inside XLA; as `native_is_used`."""
+    if not native_is_used() or gpu_is_visible():
+        return False
+    reason = xla.unavailable()
+    if not reason:
+        return True
+    if chosen() == "native":
+        raise _library.LibraryError(
+            f"The fused kernel cannot run inside XLA: {reason}. Compile with jit_compile=False, or "
+            'use the kernel "auto", which falls back to plain TensorFlow.'
+        )
+    _warn(f"The fused kernel is not used inside XLA: {reason}. Remedy: jit_compile=False.")
+    return False
+
+
+def gpu_is_visible():
+    # An XLA computation may then be compiled for the GPU, where the CPU's custom call has no
+    # handler; which device it will be is not known when the graph is built.
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def _warn(message):
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, KernelWarning, stacklevel=2)
+
+
+def kernel_status():
+    """What is used and why, as `python -m keras_kd doctor` prints it.
+
+    Returns:
+        A dict with the keys `choice`, `native`, `native_error`, `xla`, `xla_error`, and, where
+        the library loads, `instruction_set`, `instruction_sets`, `threads`, `build`.
+    """
+    status = {"choice": chosen(), "native": False, "native_error": "", "xla": False}
+    status["xla_error"] = ""
+    try:
+        native.load()
+    except _library.LibraryError as error:
+        status["native_error"] = status["xla_error"] = str(error)
+        return status
+    library = _library.load()
+    status["native"] = status["choice"] != "tensorflow"
+    status["xla_error"] = xla.unavailable()
+    if not status["xla_error"] and gpu_is_visible():
+        status["xla_error"] = "a GPU is visible and this version has no kernel for it"
+    status["xla"] = status["native"] and not status["xla_error"]
+    status["instruction_set"] = library.keras_kd_instruction_set().decode()
+    status["instruction_sets"] = library.keras_kd_instruction_sets().decode().split(",")
+    status["threads"] = library.keras_kd_num_threads()
+    status["build"] = _library.build_info()
+    return status

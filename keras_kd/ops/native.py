@@ -1,0 +1,85 @@
+"""The kernels as TensorFlow operations (CPU, eager and graph), from `libkeras_kd_tf.so`."""
+
+import ctypes
+import functools
+import os
+
+import tensorflow as tf
+
+from keras_kd import _library
+from keras_kd.ops import arguments
+
+
+@functools.cache
+def load():
+    """Loads the operations once, with the thread count that TensorFlow was told to use.
+
+    Returns:
+        The module of generated operation wrappers.
+
+    Raises:
+        LibraryError: The library is missing, broken, or of another version.
+    """
+    core = _library.load()
+    path = _library.TENSORFLOW_PATH
+    if not path.exists():
+        raise _library.LibraryError(f"{path.name} is not in the package. {_library.REMEDY}")
+    try:
+        operations = tf.load_op_library(os.fspath(path))
+        found = ctypes.CDLL(os.fspath(path)).keras_kd_tf_abi_version()
+    except (OSError, AttributeError, tf.errors.OpError) as error:
+        raise _library.LibraryError(
+            f"{path.name} cannot be used with TensorFlow {tf.__version__}: {error}. "
+            f"{_library.REMEDY}"
+        ) from error
+    if found != _library.ABI_VERSION:
+        raise _library.LibraryError(
+            f"{path.name} speaks interface version {found}; expected {_library.ABI_VERSION}. "
+            f"{_library.REMEDY}"
+        )
+    if "KERAS_KD_NUM_THREADS" not in os.environ:
+        # 0 means one per processor, to TensorFlow and to the kernels alike.
+        core.keras_kd_set_num_threads(tf.config.threading.get_intra_op_parallelism_threads())
+    return operations
+
+
+def compute(problem):
+    """`reference.compute` by the kernel; labels and temperature are checked by it."""
+    operations = load()
+    common = {
+        "divergence": arguments.DIVERGENCES.index(problem.divergence),
+        "mixing_weight": problem.mixing_weight,
+        "with_gradient": problem.with_gradient,
+        "Tgradient": problem.gradient_dtype,
+    }
+    if problem.labels is None:
+        soft, gradient = operations.keras_kd_soft_target_loss(
+            student=problem.student,
+            teacher=problem.teacher,
+            temperature=problem.temperature,
+            soft_weight=or_ones(problem.soft_weight),
+            **common,
+        )
+        hard = tf.zeros_like(soft)
+    else:
+        hard, soft, gradient = operations.keras_kd_hard_and_soft_loss(
+            student=problem.student,
+            teacher=problem.teacher,
+            labels=problem.labels,
+            temperature=problem.temperature,
+            hard_weight=or_ones(problem.hard_weight),
+            soft_weight=or_ones(problem.soft_weight),
+            **common,
+        )
+    gradient.set_shape(problem.student.shape if problem.with_gradient else [0])
+    return hard, soft, gradient
+
+
+def or_ones(weight):
+    """The kernels take an empty weight for 1."""
+    return tf.zeros([0]) if weight is None else weight
+
+
+def scale(gradient, upstream, dtype):
+    """`reference.scale`; in place where TensorFlow allows it."""
+    return load().keras_kd_scale_gradient(gradient=gradient, upstream=upstream, Tscaled=dtype)

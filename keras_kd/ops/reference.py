@@ -1,0 +1,197 @@
+"""The kernels' specification in plain TensorFlow: the fallback, and what the kernels must equal.
+
+With `p = softmax(teacher / T)`, `q = softmax(student / T)` and `d = log p - log q`:
+
+| divergence | loss / T^2 | gradient / T |
+|---|---|---|
+| `forward_kl` | `KL(p, q) = sum p (d + expm1(-d))` | `q - p` |
+| `reverse_kl` | `R = sum q (-d + expm1(d))` | `q (-d - R)` |
+| `jsd` | `w A + (1 - w) B` | `(1 - w) q (log(q / m) - B)` |
+
+where `m = w p + (1 - w) q`, `A = KL(p, m)`, `B = KL(q, m)`. `sum p (d + expm1(-d))` is the KL
+divergence because probabilities sum to one; unlike `sum p d` none of its terms is a difference of
+large numbers, so it is right when student and teacher nearly agree, where training ends.
+"""
+
+import tensorflow as tf
+
+# Below this |d| the series of d + expm1(-d) is used; above, the direct form has no cancellation.
+_SMALL = 0.5
+# Beyond this, the difference of two logits may overflow.
+_HUGE = 1e37
+
+
+def compute(problem):
+    """Computes the losses and the gradient.
+
+    Args:
+        problem: An `arguments.Problem`.
+
+    Returns:
+        `(hard, soft, gradient)`: the losses `[...]` in float32 without their weights (`hard` is
+        zeros without labels) and the gradient of `sum(hard_weight hard + soft_weight soft)`
+        (empty without `with_gradient`). Rows of weight zero are exactly zero.
+    """
+    temperature = problem.temperature
+    student, teacher = _Softmax(problem.student, temperature), _Softmax(problem.teacher, temperature)
+    divergence, slope = _DIVERGENCES[problem.divergence](
+        teacher, student, _log_ratio(teacher, student, temperature), problem.mixing_weight
+    )
+    soft = _where_weighted(problem.soft_weight, temperature * temperature * divergence)
+    gradient = _weighted(problem.soft_weight, temperature * slope)
+    hard = tf.zeros_like(soft)
+    if problem.labels is not None:
+        hard, hard_slope = _hard(problem, student)
+        hard = _where_weighted(problem.hard_weight, hard)
+        gradient += _weighted(problem.hard_weight, hard_slope)
+    if not problem.with_gradient:
+        gradient = tf.zeros([0])
+    return hard, soft, tf.cast(gradient, problem.gradient_dtype)
+
+
+class _Softmax:
+    """Softmax of one model's logits at a temperature, and its parts."""
+
+    def __init__(self, logits, temperature):
+        self.logits = tf.cast(logits, tf.float32)
+        self.largest = tf.reduce_max(self.logits, axis=-1, keepdims=True)
+        self.centred = self.logits - self.largest
+        exponentials = tf.exp(self.centred / temperature)
+        self.sum = tf.reduce_sum(exponentials, axis=-1, keepdims=True)
+        self.probabilities = exponentials / self.sum
+
+
+def _log_ratio(teacher, student, temperature):
+    """log p - log q; the logits' difference first: exact where the models agree."""
+    close = (teacher.logits - student.logits) - (teacher.largest - student.largest)
+    huge = (tf.abs(teacher.largest) > _HUGE) | (tf.abs(student.largest) > _HUGE)
+    difference = tf.where(huge, teacher.centred - student.centred, close)
+    return difference / temperature + tf.math.log(student.sum / teacher.sum)
+
+
+def _small_kl_term(d):
+    """d + expm1(-d) for small |d|."""
+    terms = 1 / 2 + d * (-1 / 6 + d * (1 / 24 + d * (-1 / 120 + d * (1 / 720 - d / 5040))))
+    return d * d * terms
+
+
+def _kl_terms(a, b, d):
+    """Each class's share of KL(a, b), d = log a - log b; zero where both are zero."""
+    far = (b - a) + tf.where(a > 0, a * d, tf.zeros_like(a))
+    return tf.where(tf.abs(d) < _SMALL, a * _small_kl_term(d), far)
+
+
+def _sum(terms):
+    return tf.reduce_sum(terms, axis=-1)
+
+
+def _centred(q, score, mean):
+    """The gradient q (score - mean), zero where there is no probability."""
+    return tf.where(q == 0, tf.zeros_like(q), q * (score - mean[..., None]))
+
+
+def _forward_kl(teacher, student, d, mixing_weight):
+    del mixing_weight
+    p, q = teacher.probabilities, student.probabilities
+    return _sum(_kl_terms(p, q, d)), q - p
+
+
+def _reverse_kl(teacher, student, d, mixing_weight):
+    del mixing_weight
+    p, q = teacher.probabilities, student.probabilities
+    divergence = _sum(_kl_terms(q, p, -d))
+    return divergence, _centred(q, -d, divergence)
+
+
+def _entropy_terms(x):
+    """(1 + x) log(1 + x) - x, by its series near zero."""
+    series = tf.zeros_like(x)
+    for power in range(7, -1, -1):
+        series = series * x + (-1.0) ** power / ((power + 1) * (power + 2))
+    far = tf.math.multiply_no_nan(tf.math.log(tf.maximum(1 + x, 1e-37)), tf.maximum(1 + x, 0)) - x
+    return tf.where(tf.abs(x) < 0.1, x * x * series, far)
+
+
+def _jensen_shannon(teacher, student, d, w):
+    p, q = teacher.probabilities, student.probabilities
+    # p - q from d where they are close, where the subtraction would cancel.
+    difference = tf.where(tf.abs(d) < _SMALL, p * (d - _small_kl_term(d)), p - q)
+    m = p - (1 - w) * difference
+    share = tf.where(m == 0, tf.zeros_like(m), difference / m)
+    x, y = (1 - w) * share, -w * share
+    from_teacher, from_student = _sum(m * _entropy_terms(x)), _sum(m * _entropy_terms(y))
+    score = tf.math.log(tf.maximum(1 + y, 1e-37))
+    slope = (1 - w) * _centred(q, score, from_student)
+    return w * from_teacher + (1 - w) * from_student, slope
+
+
+_DIVERGENCES = {"forward_kl": _forward_kl, "reverse_kl": _reverse_kl, "jsd": _jensen_shannon}
+
+
+def _hard(problem, student):
+    """Cross-entropy at T = 1 and its gradient; NaN where a label is out of range."""
+    classes = tf.shape(problem.student)[-1]
+    labels = tf.cast(problem.labels, tf.int32)
+    inside = (labels >= 0) & (labels < classes)
+    one_hot = tf.one_hot(labels, classes)
+    exponentials = tf.exp(student.centred)
+    total = tf.reduce_sum(exponentials, axis=-1, keepdims=True)
+    picked = tf.reduce_sum(
+        tf.where(one_hot > 0, student.centred, tf.zeros_like(student.centred)), axis=-1
+    )
+    loss = tf.math.log(total[..., 0]) - picked
+    loss = tf.where(inside, loss, tf.constant(float("nan")))
+    return loss, exponentials / total - one_hot
+
+
+def _where_weighted(weight, loss):
+    return loss if weight is None else tf.where(weight == 0, tf.zeros_like(loss), loss)
+
+
+def _weighted(weight, slope):
+    if weight is None:
+        return slope
+    weight = weight[..., None]
+    return tf.where(weight == 0, tf.zeros_like(slope), weight * slope)
+
+
+def check_labels(problem):
+    """An assertion that names the first label out of range; for graphs that XLA does not compile."""
+    classes = tf.shape(problem.student, out_type=tf.int64)[-1]
+    labels = tf.reshape(tf.cast(problem.labels, tf.int64), [-1])
+    wrong = (labels < 0) | (labels >= classes)
+    if problem.hard_weight is not None:
+        wrong &= tf.reshape(problem.hard_weight, [-1]) != 0
+    row = tf.argmax(wrong) if wrong.shape.num_elements() != 0 else tf.constant(0, tf.int64)
+    label = tf.reduce_sum(tf.where(tf.range(tf.size(labels, tf.int64)) == row, labels, 0))
+    message = tf.strings.format(
+        "Label {} at row {} is out of range: expected 0 <= label < {}, the number of classes.",
+        (label, row, classes),
+    )
+    return tf.debugging.Assert(~tf.reduce_any(wrong), [message])
+
+
+def check_temperature(problem):
+    """An assertion that the temperature tensor is positive and finite."""
+    value = problem.temperature
+    message = tf.strings.format(
+        "Invalid value for argument `temperature`. Expected a positive, finite number. "
+        "Received: temperature={}",
+        value,
+    )
+    return tf.debugging.Assert((value > 0) & tf.math.is_finite(value), [message])
+
+
+def compute_checked(problem):
+    """`compute`, after the checks that only the data allow."""
+    checks = [check_temperature(problem)]
+    if problem.labels is not None:
+        checks.append(check_labels(problem))
+    with tf.control_dependencies([check for check in checks if check is not None]):
+        return tuple(tf.identity(output) for output in compute(problem))
+
+
+def scale(gradient, upstream, dtype):
+    """`gradient * upstream[..., None]` in the student's dtype, multiplied in float32."""
+    scaled = tf.cast(gradient, tf.float32) * tf.cast(upstream, tf.float32)[..., None]
+    return tf.cast(scaled, dtype)

@@ -1,0 +1,185 @@
+"""The kernels inside XLA computations (`jit_compile=True`), through XLA's typed FFI.
+
+A StableHLO module that holds one custom call is embedded with TensorFlow's XlaCallModule
+operation. Two imports below are not public TensorFlow: there is no public way to build that
+operation. They are the only ones of the package, they are looked for once, and without them the
+computation is the reference's.
+"""
+
+import ctypes
+import dataclasses
+import functools
+import os
+
+import tensorflow as tf
+
+from keras_kd import _library
+from keras_kd.ops import arguments, native
+
+try:
+    from tensorflow.compiler.mlir.stablehlo import stablehlo
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+except ImportError as error:
+    _IMPORT_ERROR = f"TensorFlow {tf.__version__} has no XlaCallModule for Python: {error}"
+else:
+    _IMPORT_ERROR = None
+
+# The oldest StableHLO that every supported TensorFlow reads and that knows api_version 4.
+_STABLEHLO_VERSION = "1.3.0"
+_CALL_MODULE_VERSION = 9
+_TYPES = {
+    tf.float32: "f32",
+    tf.bfloat16: "bf16",
+    tf.float16: "f16",
+    tf.int32: "i32",
+    tf.int64: "i64",
+}
+
+
+@functools.cache
+def unavailable():
+    """Why the kernels cannot be used inside XLA; empty if they can."""
+    if _IMPORT_ERROR:
+        return _IMPORT_ERROR
+    # Registering with TensorFlow 2.17's FFI crashes the process.
+    if tuple(int(part) for part in tf.__version__.split(".")[:2]) < (2, 18):
+        return f"XLA's FFI needs TensorFlow 2.18 or newer, found {tf.__version__}"
+    native.load()
+    library = ctypes.CDLL(os.fspath(_library.TENSORFLOW_PATH))
+    library.keras_kd_register_xla.restype = ctypes.c_char_p
+    return library.keras_kd_register_xla().decode()
+
+
+def compute(problem):
+    """`reference.compute` by the kernel, for the branch of a graph that XLA compiles."""
+    operands = [problem.student, problem.teacher]
+    if problem.labels is not None:
+        operands.append(problem.labels)
+    operands.append(problem.temperature)
+    if problem.labels is not None:
+        operands.append(native.or_ones(problem.hard_weight))
+    operands.append(native.or_ones(problem.soft_weight))
+    *losses, gradient = _call(problem, operands)
+    if problem.labels is None:
+        losses.insert(0, tf.zeros_like(losses[0]))
+    return (*losses, gradient)
+
+
+def _call(problem, operands):
+    """Calls the kernel: a list of the losses and the gradient.
+
+    One module for each result, all holding the same custom call, which XLA merges into one (a
+    test asserts it). A module with several results would be a tuple, and XLA's constant analysis,
+    which runs over the inputs of every If and Case operation after it (loss scaling, gradient
+    accumulation), takes a tuple's element for the whole tuple: it logs errors or aborts.
+    """
+    shape = problem.student.shape.as_list()
+    shapes = [shape[:-1]] * (1 if problem.labels is None else 2)
+    shapes.append(shape if problem.with_gradient else [0])
+    dtypes = [tf.float32] * (len(shapes) - 1) + [problem.gradient_dtype]
+    call = CustomCall(
+        "keras_kd_soft_target_loss" if problem.labels is None else "keras_kd_hard_and_soft_loss",
+        tuple(_type(x.dtype, x.shape) for x in operands),
+        tuple(_type(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)),
+        tuple(len(shape) for shape in shapes),
+        f"{{divergence = {arguments.DIVERGENCES.index(problem.divergence)} : i32, "
+        f"mixing_weight = {problem.mixing_weight:e} : f32}}",
+    )
+    results = []
+    for i, (dtype, shape) in enumerate(zip(dtypes, shapes, strict=True)):
+        module = stablehlo.serialize_portable_artifact_str(call.module(i), _STABLEHLO_VERSION)
+        results += gen_xla_ops.xla_call_module(
+            operands,
+            version=_CALL_MODULE_VERSION,
+            module=module,
+            Tout=[dtype],
+            Sout=[tf.TensorShape(shape)],
+            platforms=["CPU"],
+            dim_args_spec=[],
+            function_list=[],
+            has_token_input_output=False,
+            disabled_checks=[],
+        )
+    return results
+
+
+def _type(dtype, shape):
+    dims = "".join(f"{'?' if dim is None else dim}x" for dim in shape)
+    return f"tensor<{dims}{_TYPES[dtype]}>"
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomCall:
+    """The text of a StableHLO custom call.
+
+    Attributes:
+        name: Of the FFI handler.
+        inputs: Tensor types; the first is the student's logits.
+        outputs: Tensor types.
+        ranks: Of the outputs.
+        options: The handler's attributes.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ranks: tuple[int, ...]
+    options: str
+
+    def module(self, result):
+        """A module whose main function returns the result of that index."""
+        lines = []
+        operands = [(f"%a{i}", kind) for i, kind in enumerate(self.inputs)]
+        attributes = [
+            "api_version = 4 : i32",
+            "has_side_effect = false",
+            f"backend_config = {self.options}",
+        ]
+        if any("?" in kind for kind in self.outputs):
+            indices = [str(len(operands) + i) for i in range(len(self.outputs))]
+            attributes.append(
+                f"indices_of_shape_operands = dense<[{', '.join(indices)}]> : "
+                f"tensor<{len(indices)}xi64>"
+            )
+            shape_lines, shapes = _output_shapes(self.inputs[0], self.outputs, self.ranks)
+            lines += shape_lines
+            operands += shapes
+        names, kinds = zip(*operands, strict=True)
+        lines.append(
+            f"%r:{len(self.outputs)} = stablehlo.custom_call @{self.name}({', '.join(names)}) "
+            f"{{{', '.join(attributes)}}} : ({', '.join(kinds)}) -> ({', '.join(self.outputs)})"
+        )
+        returned = self.outputs[result]
+        lines.append(f"return %r#{result} : {returned}")
+        parameters = ", ".join(f"%a{i}: {kind}" for i, kind in enumerate(self.inputs))
+        body = "\n    ".join(lines)
+        return (
+            "module @keras_kd attributes {jax.uses_shape_polymorphism = true} {\n"
+            f"  func.func public @main({parameters}) -> {returned} {{\n    {body}\n  }}\n}}"
+        )
+
+
+def _output_shapes(logits, outputs, ranks):
+    """Operands that hold each output's shape: leading dimensions of the logits, in int32.
+
+    A custom call whose outputs have sizes unknown in the text must be given them.
+    """
+    lines = []
+    for axis in range(max(ranks)):
+        lines += [
+            f"%d{axis} = stablehlo.get_dimension_size %a0, dim = {axis} : ({logits}) -> "
+            "tensor<i32>",
+            f"%n{axis} = stablehlo.reshape %d{axis} : (tensor<i32>) -> tensor<1xi32>",
+        ]
+    shapes = []
+    for i, (kind, rank) in enumerate(zip(outputs, ranks, strict=True)):
+        if kind.startswith("tensor<0x") or rank == 0:
+            lines.append(f"%s{i} = stablehlo.constant dense<0> : tensor<{rank}xi32>")
+        else:
+            parts = ", ".join(f"%n{axis}" for axis in range(rank))
+            types = ", ".join(["tensor<1xi32>"] * rank)
+            lines.append(
+                f"%s{i} = stablehlo.concatenate {parts}, dim = 0 : ({types}) -> tensor<{rank}xi32>"
+            )
+        shapes.append((f"%s{i}", f"tensor<{rank}xi32>"))
+    return lines, shapes

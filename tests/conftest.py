@@ -1,0 +1,83 @@
+"""Fixtures that run a test over every way into the kernels.
+
+Where the native library is missing its cases are skipped. Set `KERAS_KD_REQUIRE_NATIVE=1` to make
+that a failure instead, as CI does.
+"""
+
+import os
+
+import pytest
+
+OP_MODES = [
+    f"{kernel}-{mode}"
+    for kernel in ("native", "tensorflow")
+    for mode in ("eager", "graph", "dynamic", "xla", "xla_dynamic")
+]
+# Where arithmetic differs: graph mode runs the code of eager mode, and XLA's custom call that of
+# the native operation. XLA takes a second or two to compile a new shape.
+ARITHMETICS = [
+    "native-eager",
+    "tensorflow-eager",
+    pytest.param("tensorflow-xla", marks=pytest.mark.slow),
+]
+# `test_native_numpy.py` proves that no instruction set of the library is missing here.
+INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
+
+
+@pytest.fixture(params=OP_MODES)
+def op_mode(request):
+    """An `OpMode`: each implementation of the ops in each execution mode.
+
+    For tests that keep to few shapes and options: each is traced, and compiled, once a mode.
+    """
+    return _op_mode(request)
+
+
+@pytest.fixture(params=ARITHMETICS)
+def arithmetic(request):
+    """An `OpMode` for each code that computes; for tests of numbers, with any shapes."""
+    return _op_mode(request)
+
+
+def _op_mode(request):
+    from tests.op_mode import OpMode
+
+    kernel, mode = request.param.split("-")
+    if kernel == "native":
+        request.getfixturevalue("native")
+    return OpMode(kernel, mode)
+
+
+@pytest.fixture(params=["native", "tensorflow"])
+def kernel(request):
+    """The name of the implementation that the ops use during the test."""
+    from keras_kd import ops
+
+    if request.param == "native":
+        request.getfixturevalue("native")
+    with ops.use_kernel(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def native():
+    """The module `keras_kd._native`, with its library loaded."""
+    from keras_kd import _library, _native
+
+    try:
+        _library.load()
+    except _library.LibraryError as error:
+        if os.environ.get("KERAS_KD_REQUIRE_NATIVE") == "1":
+            raise
+        pytest.skip(f"no native library: {error}")
+    yield _native
+    _native.set_instruction_set("auto")
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def instruction_set(request, native):
+    """The name of an instruction set that the native kernels are forced to use."""
+    if request.param not in native.instruction_sets():
+        pytest.skip(f"this machine has no {request.param}")
+    native.set_instruction_set(request.param)
+    return request.param

@@ -1,0 +1,125 @@
+"""Tries an installed keras_kd: the native library, every way into it, and a short training.
+
+Run by tools/smoke_test_wheel.sh in fresh environments; `python tools/smoke_test.py` tries the
+current one. With KERAS_KD_EXPECT=pure the native library must be absent.
+"""
+
+import os
+import pathlib
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+start = time.perf_counter()
+import keras_kd as kd
+
+IMPORT_SECONDS = time.perf_counter() - start
+TEMPERATURE = 4.0
+PURE = os.environ.get("KERAS_KD_EXPECT") == "pure"
+
+
+def reference_loss(student, teacher):
+    """T^2 KL(teacher || student) per row, in float64."""
+
+    def log_softmax(logits):
+        logits = logits.astype("float64") / TEMPERATURE
+        logits -= logits.max(axis=-1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+    p, q = log_softmax(teacher), log_softmax(student)
+    return TEMPERATURE**2 * (np.exp(p) * (p - q)).sum(axis=-1)
+
+
+def reference_gradient(student, teacher):
+    """T (q - p), the gradient of the summed loss."""
+
+    def softmax(logits):
+        exponentials = np.exp(logits.astype("float64") / TEMPERATURE)
+        return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+    return TEMPERATURE * (softmax(student) - softmax(teacher))
+
+
+def check_native_library():
+    """The library is there and picks the widest instruction set of this processor."""
+    from keras_kd import _native
+
+    print("library:", _native.build_info())
+    cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
+    flags = set(cpuinfo.split("flags", 1)[-1].split("\n", 1)[0].split())
+    found = set(_native.instruction_sets())
+    expected = {"baseline"}
+    if {"avx2", "fma", "f16c"} <= flags:
+        expected.add("avx2")
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
+        expected.add("avx512")
+    if found != expected:
+        raise SystemExit(f"instruction sets: expected {sorted(expected)}, found {sorted(found)}")
+
+
+def check_losses():
+    """Value and gradient against NumPy: eager, in a graph, in XLA; the kernel and pure TF."""
+    random = np.random.default_rng(0)
+    for classes in (7, 100, 1001):
+        student, teacher = random.normal(size=(2, 33, classes)).astype("float32") * 3
+        loss = reference_loss(student, teacher)
+        gradient = reference_gradient(student, teacher)
+
+        def step(student, teacher):
+            with tf.GradientTape() as tape:
+                tape.watch(student)
+                loss = kd.ops.soft_target_loss(student, teacher, TEMPERATURE)
+            return loss, tape.gradient(loss, student)
+
+        ways = {"eager": step, "graph": tf.function(step)}
+        ways["xla"] = tf.function(step, jit_compile=True)
+        for kernel in ["tensorflow"] if PURE else ["native", "tensorflow"]:
+            for name, way in ways.items():
+                with kd.ops.use_kernel(kernel):
+                    got = way(tf.constant(student), tf.constant(teacher))
+                message = f"{kernel}, {name}, {classes} classes"
+                np.testing.assert_allclose(got[0], loss, rtol=2e-5, err_msg=message)
+                np.testing.assert_allclose(got[1], gradient, atol=1e-5, err_msg=message)
+
+
+def dense_model(units):
+    """A classifier of 10 classes that ends in logits."""
+    return keras.Sequential(
+        [keras.Input((16,)), keras.layers.Dense(units, activation="relu"), keras.layers.Dense(10)]
+    )
+
+
+def check_training():
+    """`fit` runs with and without XLA, and the loss falls."""
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(256, 16)).astype("float32")
+    labels = inputs[:, :10].argmax(axis=-1)
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        distiller = kd.Distiller(dense_model(64), dense_model(8))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        distiller.compile(keras.optimizers.Adam(0.01), loss=loss, jit_compile=jit_compile)
+        history = distiller.fit(inputs, labels, batch_size=32, epochs=3, verbose=0).history
+        if not history["loss"][-1] < history["loss"][0]:
+            raise SystemExit(f"the loss does not fall: {history['loss']}")
+
+
+def main():
+    """Runs the checks; any failure ends the process with an error."""
+    print(f"tensorflow {tf.__version__}, keras {keras.__version__}, numpy {np.__version__}")
+    print(f"keras_kd {kd.__version__} from {pathlib.Path(kd.__file__).parent}")
+    print(f"import keras_kd after keras: {IMPORT_SECONDS:.3f} s")
+    if not PURE:
+        check_native_library()
+    check_losses()
+    check_training()
+    print("smoke test passed")
+
+
+if __name__ == "__main__":
+    main()
