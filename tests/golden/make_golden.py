@@ -9,7 +9,7 @@ import json
 import pathlib
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 FILE = pathlib.Path(__file__).with_name("soft_targets.json")
 MIXING_WEIGHT = 0.25
@@ -19,8 +19,8 @@ ROWS = 3
 
 
 def soft_target_loss(student, teacher, temperature, divergence):
-    log_p = F.log_softmax(teacher / temperature, dim=-1)
-    log_q = F.log_softmax(student / temperature, dim=-1)
+    log_p = functional.log_softmax(teacher / temperature, dim=-1)
+    log_q = functional.log_softmax(student / temperature, dim=-1)
     log_m = torch.log(MIXING_WEIGHT * log_p.exp() + (1 - MIXING_WEIGHT) * log_q.exp())
     value = {
         "forward_kl": lambda: kl(log_p, log_q),
@@ -32,7 +32,7 @@ def soft_target_loss(student, teacher, temperature, divergence):
 
 def kl(log_a, log_b):
     """`KL(a || b)`: PyTorch takes the second argument's distribution first."""
-    return F.kl_div(log_b, log_a, reduction="none", log_target=True).sum(-1)
+    return functional.kl_div(log_b, log_a, reduction="none", log_target=True).sum(-1)
 
 
 def make_case(classes, temperature, distance):
@@ -45,7 +45,7 @@ def make_case(classes, temperature, distance):
     # The tests give the ops float32: the truth is that of the float32 nearest to the file's text.
     student = torch.tensor(case["student"]).double().requires_grad_()
     teacher = torch.tensor(case["teacher"]).double()
-    losses = {"hard": F.cross_entropy(student, labels, reduction="none")}
+    losses = {"hard": functional.cross_entropy(student, labels, reduction="none")}
     for divergence in ("forward_kl", "reverse_kl", "jsd"):
         losses[divergence] = soft_target_loss(student, teacher, temperature, divergence)
     for name, loss in losses.items():

@@ -118,10 +118,10 @@ def test_dtype_pairs(arithmetic, pair):
     _assert_mixed_gradient(gradient, slope, np.full(ROWS, 2.0))
 
 
-def test_label_dtypes_agree(op_mode, batch):
+def test_label_dtypes_agree(arithmetic, batch):
     student, teacher, labels = batch
-    long = op_mode.hard_and_soft(student, teacher, labels.astype(np.int64))
-    short = op_mode.hard_and_soft(student, teacher, labels.astype(np.int32))
+    long = arithmetic.hard_and_soft(student, teacher, labels.astype(np.int64))
+    short = arithmetic.hard_and_soft(student, teacher, labels.astype(np.int32))
     for actual, expected in zip(short, long, strict=True):
         np.testing.assert_array_equal(actual, expected)
 
@@ -203,7 +203,7 @@ def test_combined_is_the_weighted_sum_in_one_sweep(op_mode, batch):
     hard_weight[7] = soft_weight[8] = 0.0
     upstream = np.random.default_rng(3).standard_normal(ROWS).astype(np.float32)
     total, hard, soft, gradient = op_mode.combined(
-        student, teacher, labels, hard_weight, soft_weight, TEMPERATURE, upstream
+        student, teacher, labels, hard_weight, soft_weight, TEMPERATURE, upstream=upstream
     )
     # A part of weight zero is not computed, and shown as zero.
     assert hard[7] == soft[8] == 0

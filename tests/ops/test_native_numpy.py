@@ -174,7 +174,7 @@ def test_bad_arguments(native):
         native.soft_target_loss(values, values, divergence="kl")
     with pytest.raises((TypeError, ValueError), match="float64"):
         native.soft_target_loss(values.astype(np.float64), values)
-    with pytest.raises(ValueError, match="baseline.*Received: name=sse9"):
+    with pytest.raises(ValueError, match=r"baseline.*Received: name=sse9"):
         native.set_instruction_set("sse9")
 
 

@@ -136,11 +136,11 @@ def test_a_nan_upstream_stays_in_its_row(op_mode, pair, divergence):
     np.testing.assert_array_equal(np.isnan(gradient).any(axis=-1), np.isnan(upstream))
 
 
-def test_sample_weight_is_linear(op_mode, pair, divergence):
-    loss, gradient = op_mode.soft(*pair, TEMPERATURE, divergence)
+def test_sample_weight_is_linear(arithmetic, pair, divergence):
+    loss, gradient = arithmetic.soft(*pair, TEMPERATURE, divergence)
     weight = np.random.default_rng(5).uniform(0.0, 4.0, ROWS).astype(np.float32)
     weight[::5] = 0.0
-    weighted, slope = op_mode.soft(*pair, TEMPERATURE, divergence, sample_weight=weight)
+    weighted, slope = arithmetic.soft(*pair, TEMPERATURE, divergence, sample_weight=weight)
     np.testing.assert_allclose(weighted, weight * loss, rtol=1e-6, atol=1e-13)
     np.testing.assert_allclose(slope, weight[:, None] * gradient, rtol=1e-6, atol=1e-12)
 

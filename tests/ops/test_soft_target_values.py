@@ -46,6 +46,14 @@ def test_every_class_count(arithmetic, classes, divergence):
         _check(arithmetic, rows, classes, temperature, divergence)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [1, 31, 1001, 32003])
+@pytest.mark.parametrize("op_mode", ["native-xla", "tensorflow-xla"], indirect=True)
+def test_class_counts_inside_xla(op_mode, classes):
+    for divergence in ("forward_kl", "jsd"):
+        _check(op_mode, 8 if classes <= 1001 else 4, classes, 2.0, divergence)
+
+
 def test_noise_spans_the_promised_divergences():
     """Otherwise the tests above would say nothing about small divergences."""
     _, _, loss, _ = _case(8, 1000, 1.0, "forward_kl")

@@ -1,0 +1,101 @@
+"""Makes the distiller's arguments uniform: two numbers and a list of losses."""
+
+import numbers
+
+import keras
+
+from keras_kd.losses import DistillationLoss, SoftTargets
+from keras_kd.losses.base import non_negative
+from keras_kd.losses.keras_distillation import KerasDistillation, is_keras_distillation_loss
+
+
+def mixture(alpha, beta, student_loss_weight):
+    """Returns `(alpha, beta)`.
+
+    Raises:
+        ValueError: One is not a finite number >= 0, or both spellings are used.
+    """
+    if student_loss_weight is None:
+        return (
+            non_negative("alpha", 0.5 if alpha is None else alpha),
+            non_negative("beta", 0.5 if beta is None else beta),
+        )
+    if alpha is not None or beta is not None:
+        raise ValueError(
+            "`student_loss_weight=w` is another spelling of `alpha=w, beta=1-w`; give one of them. "
+            f"Received: student_loss_weight={student_loss_weight}, alpha={alpha}, beta={beta}"
+        )
+    if not isinstance(student_loss_weight, numbers.Real) or not 0 <= student_loss_weight <= 1:
+        raise ValueError(
+            "Invalid value for argument `student_loss_weight`. Expected a number between 0 and 1. "
+            f"Received: student_loss_weight={student_loss_weight!r}"
+        )
+    return float(student_loss_weight), 1.0 - float(student_loss_weight)
+
+
+def loss_list(losses, weights, student):
+    """Returns a list of `DistillationLoss` from any of the forms that `Distiller` takes."""
+    if losses is None:
+        losses = [SoftTargets(temperature=4.0)]
+    elif isinstance(losses, dict):
+        losses = _by_output(losses.items(), student)
+    elif isinstance(losses, (list, tuple)):
+        if any(loss is None for loss in losses):
+            losses = _by_output(enumerate(losses), student)
+        losses = list(losses)
+    else:
+        losses = [losses]
+    if not losses:
+        raise ValueError(
+            "`distillation_losses` is empty. Pass at least one loss, such as "
+            "keras_kd.losses.SoftTargets(temperature=4.0)."
+        )
+    losses = [_as_loss(loss) for loss in losses]
+    _set_weights(losses, weights)
+    return losses
+
+
+def _by_output(items, student):
+    chosen = []
+    names = getattr(student, "output_names", None)
+    for key, loss in items:
+        if isinstance(key, str) and names and key not in names:
+            raise ValueError(
+                f"`distillation_losses` names output {key!r}; the student's outputs are {names}."
+            )
+        if loss is None:
+            continue
+        loss = _as_loss(loss)
+        loss.output_key = key
+        chosen.append(loss)
+    return chosen
+
+
+def _as_loss(loss):
+    if isinstance(loss, DistillationLoss):
+        return loss
+    if is_keras_distillation_loss(loss):
+        return KerasDistillation(loss)
+    hint = ""
+    if isinstance(loss, (str, keras.losses.Loss)) or callable(loss):
+        hint = (
+            " A Keras loss compares labels with predictions; to distil from logits use "
+            "keras_kd.losses.SoftTargets, or subclass DistillationLoss."
+        )
+    raise ValueError(
+        "A distillation loss must be a keras_kd.losses.DistillationLoss or a loss object of "
+        f"keras.distillation. Received: {loss!r}.{hint}"
+    )
+
+
+def _set_weights(losses, weights):
+    if weights is None:
+        return
+    weights = list(weights) if isinstance(weights, (list, tuple)) else [weights]
+    if len(weights) != len(losses):
+        raise ValueError(
+            "`distillation_loss_weights` must have one number for each of the "
+            f"{len(losses)} distillation losses. Received: {weights}"
+        )
+    for loss, weight in zip(losses, weights, strict=True):
+        loss.weight = non_negative("distillation_loss_weights", weight)

@@ -1,0 +1,367 @@
+"""`Distiller`: trains a student model from a teacher with `compile` and `fit`."""
+
+import keras
+import tensorflow as tf
+
+from keras_kd import configuration, models, objective, replicas
+from keras_kd.live import LiveNumbers, cond, traced_value
+from keras_kd.objective import FusedLoss, Outputs
+from keras_kd.persistence import Persistence
+from keras_kd.rehearsal import Rehearsal
+from keras_kd.taps import Taps
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
+    """Trains a student to match a teacher (and the labels).
+
+    The loss of a batch is
+
+    `alpha * hard + beta * sum_i weight_i * distillation_i` (+ the student's own regularisers)
+
+    where `hard` is the loss given to `compile`, averaged over the batch as Keras does, and each
+    distillation loss is averaged likewise. `sample_weight` and `class_weight` weight both. Teacher
+    and student each run forward once a step; the teacher runs with `training=False` and is left as
+    it was: weights, statistics and `trainable` flags. `evaluate`, `predict` and calling the
+    distiller are the student's.
+
+    A drop-in for `keras.distillation.Distiller`, whose loss objects are accepted.
+
+    Args:
+        teacher: A `keras.Model`, or any callable that maps a batch of inputs to outputs in
+            TensorFlow operations.
+        student: The `keras.Model` to train.
+        distillation_losses: A `keras_kd.losses.DistillationLoss`; a list of them; for models with
+            several outputs also a dict from output names to losses, or a list with `None` for the
+            outputs to leave out. Default: `SoftTargets(temperature=4.0)`.
+        distillation_loss_weights: Numbers, one for each loss, set as the losses' `weight`.
+        student_loss_weight: Keras' spelling: `w` stands for `alpha=w, beta=1-w`.
+        alpha: Factor of the hard loss, at least 0. Default 0.5. Live: assign `distiller.alpha`
+            before or during `fit` and the next step uses it, without retracing.
+        beta: Factor of the distillation losses, as `alpha`. While it is 0 the teacher does not
+            run.
+        name: Name of the model.
+        teacher_preprocess: A function applied to the inputs before the teacher sees them, where
+            it expects another size or range.
+
+    Raises:
+        ValueError: An argument is wrong, or teacher and student do not fit each other.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
+    teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    distiller = kd.Distiller(teacher, student)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("adam", loss=loss, metrics=["accuracy"])
+    history = distiller.fit(x, y, epochs=2, verbose=0)
+    ```
+
+    Reference: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network",
+    https://arxiv.org/abs/1503.02531
+    """
+
+    def __init__(
+        self,
+        teacher,
+        student,
+        distillation_losses=None,
+        distillation_loss_weights=None,
+        student_loss_weight=None,
+        alpha=None,
+        beta=None,
+        name="distiller",
+        *,
+        teacher_preprocess=None,
+        **kwargs,
+    ):
+        models.check(teacher, student)
+        alpha, beta = configuration.mixture(alpha, beta, student_loss_weight)
+        kwargs.setdefault("dtype", models.dtype_policy(student))
+        # The inputs reach the student as `student.fit` would give them: nothing is cast here.
+        super().__init__(name=name, autocast=False, **kwargs)
+        self._teacher = models.Untracked(teacher)
+        self.student = student
+        self.teacher_preprocess = teacher_preprocess
+        self.evaluate_with_teacher = False
+        self.supports_jit = self.supports_jit and models.supports_jit(teacher)
+        self._hard_loss_only = self._evaluating = self._rehearsed = False
+        with student.distribute_strategy.scope():
+            self.distillation_losses = configuration.loss_list(
+                distillation_losses, distillation_loss_weights, student
+            )
+            self._add_numbers(alpha, beta)
+            self._add_trackers()
+        self._listen()
+        self._build_where_shapes_are_known()
+
+    @property
+    def teacher(self):
+        """The teacher; tracked by nothing, saved with the distiller."""
+        return self._teacher.model
+
+    @property
+    def output_names(self):
+        """The student's, so that `compile` takes losses and metrics by output name."""
+        return self.student.output_names
+
+    @property
+    def losses(self):
+        return [] if self._hard_loss_only else super().losses
+
+    def _add_trackers(self):
+        self._hard_tracker = keras.metrics.Mean(name="hard_loss")
+        names = []
+        for loss in self.distillation_losses:
+            repeated = sum(name.rpartition("_")[0] == loss.name or name == loss.name for name in names)
+            names.append(f"{loss.name}_{repeated}" if repeated else loss.name)
+        self._soft_trackers = [keras.metrics.Mean(name=name) for name in names]
+
+    def _listen(self):
+        losses = self.distillation_losses
+        teacher_paths = [x.teacher_layer for x in losses if x.teacher_layer is not None]
+        student_paths = [x.student_layer for x in losses if x.student_layer is not None]
+        if teacher_paths and not isinstance(self.teacher, keras.Model):
+            raise ValueError(
+                f"A distillation loss reads the teacher's layers {teacher_paths}, but the teacher "
+                "is a callable without layers. Use a keras.Model."
+            )
+        teacher_taps = Taps(self.teacher, teacher_paths) if teacher_paths else None
+        student_taps = Taps(self.student, student_paths) if student_paths else None
+        self._taps = models.Untracked((teacher_taps, student_taps))
+
+    def _build_where_shapes_are_known(self):
+        for loss in self.distillation_losses:
+            loss.validate(self.teacher, self.student)
+        inputs = models.input_specs(self.student)
+        if inputs is not None:
+            with self.student.distribute_strategy.scope():
+                self._rehearse(inputs)
+            self.built = True
+
+    def _rehearse(self, inputs):
+        self._rehearsed = True
+        Rehearsal(self)(inputs)
+
+    def build(self, input_shape=None):
+        del input_shape  # the student builds itself when it is called
+        self.built = True
+
+    def call(self, inputs, training=None, mask=None):
+        if not self._rehearsed:
+            self._rehearse(inputs)
+        if mask is None:
+            return self.student(inputs, training=training)
+        return self.student(inputs, training=training, mask=mask)
+
+    def compile(self, optimizer="adam", loss=None, *args, **kwargs):
+        """As `keras.Model.compile`; `loss` is the hard loss.
+
+        Raises:
+            ValueError: `loss` is `None` although `alpha` is not 0; or `steps_per_execution` is
+                above 1 under `MultiWorkerMirroredStrategy`, which TensorFlow cannot run.
+        """
+        if loss is None and self.alpha != 0:
+            raise ValueError(
+                f"`loss` is None, but alpha={self.alpha} gives the hard loss a factor. Pass the "
+                "loss of the labels, or build the distiller with alpha=0 to learn from the teacher "
+                "alone."
+            )
+        if kwargs.get("steps_per_execution", 1) != 1 and replicas.is_multi_worker(
+            self.distribute_strategy
+        ):
+            raise ValueError(
+                "steps_per_execution above 1 does not run under MultiWorkerMirroredStrategy: "
+                "TensorFlow has no collective reduction inside its loop. Use 1."
+            )
+        super().compile(optimizer, loss, *args, **kwargs)
+        self._fused = FusedLoss(loss, kwargs.get("loss_weights"), self.distillation_losses)
+        if self.built and self.optimizer is not None:
+            # So that a file saved before the first step holds the optimizer's variables.
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The student's own loss: the compiled one and the regularisers, as in `evaluate`."""
+        if self.loss is None or y is None:
+            return keras.ops.sum([keras.ops.zeros(()), *map(keras.ops.sum, self.losses)])
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def _hard_loss(self, y, y_pred, sample_weight):
+        """The compiled loss without regularisers; Keras has divided it by the replicas."""
+        if y is None or self.loss is None:
+            return None
+        self._hard_loss_only = True
+        try:
+            return super().compute_loss(None, y, y_pred, sample_weight)
+        finally:
+            self._hard_loss_only = False
+
+    def teach(self, x):
+        """The teacher's `Outputs` for a batch; no gradient flows to it."""
+        if self.teacher_preprocess is not None:
+            x = self.teacher_preprocess(x)
+        model, taps = self.teacher, self._taps.model[0]
+        forward = (
+            (lambda: model(x, training=False)) if isinstance(model, keras.Model) else lambda: model(x)
+        )
+        outputs, tapped = taps.run(forward) if taps else (forward(), {})
+        return Outputs(*keras.tree.map_structure(tf.stop_gradient, (outputs, tapped)))
+
+    def study(self, x, training):
+        """The student's `Outputs` for a batch."""
+        taps = self._taps.model[1]
+        forward = lambda: self(x, training=training)  # noqa: E731
+        return Outputs(*taps.run(forward)) if taps else Outputs(forward())
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._check_labels(y)
+        rows = tf.cast(tf.shape(keras.tree.flatten(x)[0])[0], tf.float32)
+        with tf.GradientTape() as tape:
+            student = self.study(x, training=True)
+            terms = self._terms(x, y, student, sample_weight)
+            regularisers = [keras.ops.sum(loss) for loss in self.losses]
+            scaled = self.optimizer.scale_loss(self._global(terms.total, rows, regularisers))
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        self._track(terms, regularisers, rows)
+        return self._logs(x, y, student.outputs, sample_weight)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        rows = tf.cast(tf.shape(keras.tree.flatten(x)[0])[0], tf.float32)
+        student = self.study(x, training=False)
+        hard = self._hard_loss(y, student.outputs, sample_weight)
+        hard = tf.zeros(()) if hard is None else hard * replicas.count()
+        terms = objective.Terms(hard, hard, [])
+        if self._runs_teacher_in_evaluate():
+            losses, teacher = self.distillation_losses, self.teach(x)
+            terms = objective.Terms(
+                *objective.separate_terms(
+                    hard, losses, teacher, student, sample_weight, *self._mixture()
+                )
+            )
+        self._track(terms, [keras.ops.sum(loss) for loss in self.losses], rows)
+        return self._logs(x, y, student.outputs, sample_weight)
+
+    def _terms(self, x, y, student, sample_weight):
+        """The step's losses.
+
+        While `beta` is 0 the teacher does not run, and the student trains exactly as by its own
+        `fit`. Not so under XLA: shapes that leave a branch are not constants to it, and the
+        gradient of a batch of unknown size does not compile. There the teacher always runs.
+        """
+        alpha, beta = self._mixture()
+        losses = self.distillation_losses
+        fusable = y is not None and self._fused.applies(y, student, sample_weight)
+
+        def hard():
+            loss = self._hard_loss(y, student.outputs, sample_weight)
+            return tf.zeros(()) if loss is None else loss * replicas.count()
+
+        def labels_only():
+            value = hard()
+            return alpha * value, value, [tf.zeros(()) for _ in losses]
+
+        def separately():
+            return objective.separate_terms(
+                hard(), losses, self.teach(x), student, sample_weight, alpha, beta
+            )
+
+        def fused():
+            return self._fused.terms(y, student, self.teach(x), sample_weight, alpha, beta)
+
+        def distil():
+            # A factor of zero would leave that loss uncomputed in the fused path, and unreported.
+            return cond(self._fused.factors_are_positive(alpha), fused, separately)
+
+        if self.jit_compile:
+            return objective.Terms(*(fused() if fusable else separately()))
+        return objective.Terms(*cond(beta != 0, distil if fusable else separately, labels_only))
+
+    def _global(self, total, rows, regularisers):
+        """What is differentiated: this replica's part of the global batch's loss."""
+        count = replicas.count()
+        if count > 1:
+            total = total * replicas.share(rows) / count
+            regularisers = [loss / count for loss in regularisers]
+        return keras.ops.sum([total, *regularisers])
+
+    def _track(self, terms, regularisers, rows):
+        total = keras.ops.sum([terms.total, *regularisers])
+        tracker = next(metric for metric in self.metrics if metric.name == "loss")
+        tracker.update_state(total, sample_weight=rows)
+        self._hard_tracker.update_state(terms.hard, sample_weight=rows)
+        for soft_tracker, value in zip(self._soft_trackers, terms.soft, strict=False):
+            soft_tracker.update_state(value, sample_weight=rows)
+
+    def _logs(self, x, y, y_pred, sample_weight):
+        if y is None:
+            return self.per_worker(self.get_metrics_result())
+        return self.per_worker(self.compute_metrics(x, y, y_pred, sample_weight=sample_weight))
+
+    def _check_labels(self, y):
+        self._trained_without_labels = y is None
+        if y is None and traced_value(self.alpha_variable) != 0:
+            raise ValueError(
+                f"The training data has no labels, but alpha={self.alpha} gives the hard loss a "
+                "factor. Pass (inputs, labels), or set alpha=0 to learn from the teacher alone."
+            )
+
+    def _runs_teacher_in_evaluate(self):
+        return self.evaluate_with_teacher or self.loss is None
+
+    def get_metrics_result(self):
+        results = super().get_metrics_result()
+        if self._evaluating and not self._runs_teacher_in_evaluate():
+            for tracker in self._soft_trackers:
+                results.pop(tracker.name, None)
+        return results
+
+    def fit(self, *args, **kwargs):
+        """As `keras.Model.fit`.
+
+        Raises:
+            ValueError: The data is empty, or has no labels although `alpha` is not 0.
+        """
+        history = super().fit(*args, **kwargs)
+        if history.epoch and traced_value(self._hard_tracker.count) == 0:
+            raise ValueError(
+                "The training data is empty: no batch came out of it. Check filters and "
+                "steps_per_epoch; a generator is used up after one pass."
+            )
+        return history
+
+    def evaluate(self, *args, with_teacher=None, **kwargs):
+        """As `keras.Model.evaluate`, of the student.
+
+        Args:
+            *args: As of `keras.Model.evaluate`.
+            with_teacher: `True` runs the teacher as well: `loss` is then the training objective,
+                and the distillation losses are reported. Default: `self.evaluate_with_teacher`,
+                which also rules the validation of `fit` and is `False` at first. Where `compile`
+                got no loss the teacher is run: there is no other loss to report.
+            **kwargs: As of `keras.Model.evaluate`.
+
+        Returns:
+            As `keras.Model.evaluate`.
+        """
+        before = self.evaluate_with_teacher
+        if with_teacher is not None and with_teacher != before:
+            self.evaluate_with_teacher = with_teacher
+            self.test_function = None  # it was traced the other way
+        self._evaluating = True
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._evaluating = False
+            if self.evaluate_with_teacher != before:
+                self.evaluate_with_teacher = before
+                self.test_function = None

@@ -1,0 +1,95 @@
+"""Numbers of the distiller that may change during `fit`: alpha, beta, temperature."""
+
+import keras
+import tensorflow as tf
+
+from keras_kd.losses import base
+
+
+class LiveNumbers:
+    """Mixin of the distiller: `alpha`, `beta` and `temperature` as properties over variables.
+
+    A step reads the variables, so a new value takes effect with the next step and nothing is
+    traced again.
+    """
+
+    def _add_numbers(self, alpha, beta):
+        self._trained_without_labels = False
+        self.alpha_variable = self._number("alpha", alpha)
+        self.beta_variable = self._number("beta", beta)
+
+    def _number(self, name, value):
+        return self.add_weight(
+            name=name,
+            shape=(),
+            initializer=keras.initializers.Constant(value),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+        )
+
+    def _mixture(self):
+        """`(alpha, beta)` as tensors, for use inside a step."""
+        return tuple(
+            tf.convert_to_tensor(keras.ops.convert_to_tensor(variable))
+            for variable in (self.alpha_variable, self.beta_variable)
+        )
+
+    @property
+    def alpha(self):
+        """The factor of the hard loss; assign a number >= 0 to change it."""
+        return base.read(self.alpha_variable)
+
+    @alpha.setter
+    def alpha(self, value):
+        value = base.non_negative("alpha", value)
+        if value != 0 and self._trained_without_labels:
+            raise ValueError(
+                f"alpha={value} needs labels, but the training data has none. Pass (inputs, "
+                "labels) to fit, or leave alpha at 0."
+            )
+        self.alpha_variable.assign(value)
+
+    @property
+    def beta(self):
+        """The factor of the distillation losses; assign a number >= 0 to change it."""
+        return base.read(self.beta_variable)
+
+    @beta.setter
+    def beta(self, value):
+        self.beta_variable.assign(base.non_negative("beta", value))
+
+    @property
+    def temperature(self):
+        """The temperature of the distillation losses that have one; assigning sets them all."""
+        values = [loss.temperature for loss in self._losses_with_temperature()]
+        if tf.executing_eagerly() and any(value != values[0] for value in values):
+            raise ValueError(
+                f"The distillation losses have different temperatures: {values}. Read each loss's "
+                "own: distiller.distillation_losses[i].temperature."
+            )
+        return values[0]
+
+    @temperature.setter
+    def temperature(self, value):
+        for loss in self._losses_with_temperature():
+            loss.temperature = value
+
+    def _losses_with_temperature(self):
+        losses = [x for x in self.distillation_losses if hasattr(x, "temperature")]
+        if not losses:
+            raise AttributeError("None of the distillation losses has a temperature.")
+        return losses
+
+
+def traced_value(variable):
+    """A variable's value as a Python float, also while a step is being traced."""
+    with tf.init_scope():
+        return float(keras.ops.convert_to_numpy(variable))
+
+
+def cond(predicate, yes, no):
+    """`tf.cond`, which in eager code runs only the branch that is taken."""
+    if tf.executing_eagerly():
+        return yes() if predicate else no()
+    return tf.cond(predicate, yes, no)

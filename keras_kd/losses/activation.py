@@ -1,0 +1,105 @@
+"""Does a model end in softmax? Answered from its last layer, before any training."""
+
+import keras
+
+# Layers after which values are still the same probabilities.
+_PASSES_ON = ("Identity", "Dropout", "Reshape", "Flatten")
+
+
+def last_activation(model, output=None):
+    """The name of the activation that makes a model's output.
+
+    Args:
+        model: A Keras model.
+        output: Name or index of the output; `None` for the first.
+
+    Returns:
+        Such as `"softmax"` or `"linear"`, or `None` where the model does not tell (subclassed
+        models and callables).
+    """
+    if isinstance(model, keras.Sequential):
+        return _of_layers(list(model.layers))
+    outputs = getattr(model, "outputs", None)
+    if not isinstance(model, keras.Model) or not outputs:
+        return None
+    return _of_tensor(model, _pick(model, output))
+
+
+def _pick(model, output):
+    if isinstance(output, int):
+        return model.outputs[output]
+    names = list(getattr(model, "output_names", []))
+    return model.outputs[names.index(output)] if output in names else model.outputs[0]
+
+
+def _of_layers(layers):
+    while layers and _is_passed_through(layers[-1]):
+        layers.pop()
+    return _of_operation(layers[-1]) if layers else None
+
+
+def _of_tensor(model, tensor):
+    producer = _producer(model, tensor)
+    while producer is not None and _is_passed_through(producer):
+        inputs = keras.tree.flatten(_quietly(producer, "input"))
+        producer = _producer(model, inputs[0]) if inputs else None
+    return None if producer is None else _of_operation(producer)
+
+
+def _producer(model, tensor):
+    for operation in model.operations:
+        outputs = keras.tree.flatten(_quietly(operation, "output"))
+        if any(output is tensor for output in outputs):
+            return operation
+    return None
+
+
+def _quietly(operation, attribute):
+    # A layer that is called more than once has no single input or output.
+    try:
+        return getattr(operation, attribute)
+    except (AttributeError, ValueError):
+        return []
+
+
+def _is_passed_through(operation):
+    if type(operation).__name__ in _PASSES_ON:
+        return True
+    return isinstance(operation, keras.layers.Activation) and _name(operation) == "linear"
+
+
+def _name(operation):
+    return getattr(operation.activation, "__name__", None)
+
+
+def _of_operation(operation):
+    if isinstance(operation, keras.Model):
+        return last_activation(operation)
+    if getattr(operation, "activation", None) is not None:
+        return _name(operation)
+    return type(operation).__name__.lower()
+
+
+def check_logits(role, model, output, loss):
+    """Raises if an output is known to hold probabilities.
+
+    Args:
+        role: `"teacher"` or `"student"`, for the message.
+        model: The model.
+        output: Name or index of the output, `None` for all.
+        loss: Name of the loss, for the message.
+    """
+    for key in [output] if output is not None else _output_keys(model):
+        if last_activation(model, key) == "softmax":
+            where = "" if key is None else f" (output {key!r})"
+            raise ValueError(
+                f"The {role}{where} ends in softmax, but {loss} expects logits. Remove the "
+                f'softmax from its last layer (activation=None), or build the loss with '
+                f"{loss}(from_logits=False), which works on the probabilities' logarithms for "
+                "teacher and student alike."
+            )
+
+
+def _output_keys(model):
+    outputs = getattr(model, "outputs", None) if isinstance(model, keras.Model) else None
+    return list(range(len(outputs))) if outputs and len(outputs) > 1 else [None]

@@ -1,0 +1,168 @@
+"""`DistillationLoss`: what every distillation loss is."""
+
+import math
+import numbers
+
+import keras
+import tensorflow as tf
+
+
+class DistillationLoss(keras.layers.Layer):
+    """Base class of the losses between a teacher's and a student's outputs.
+
+    A loss is a layer, so that it can own weights (a projector that makes widths equal): they are
+    trained and saved with the distiller and are no part of the student. Subclasses implement
+    `call(teacher_outputs, student_outputs)` and return one value for each row: `[batch]`, or
+    `[batch, ...]` for sequences; the distiller weights and averages them.
+
+    Args:
+        weight: The loss's factor among the distillation losses, at least 0. Live: set
+            `loss.weight` before or during `fit` and the next step uses it, without retracing.
+        output: Which output of a model with several it reads: a name, or an index into a list.
+            `None` reads every output, and adds the losses up.
+        teacher_layer: Name of the teacher's layer whose output it reads instead, or a path
+            through nested models (`"backbone/block3"`).
+        student_layer: As `teacher_layer`, of the student.
+        name: The loss's entry in the history of `fit`.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_kd as kd
+
+    class LogitsMSE(kd.losses.DistillationLoss):
+        def call(self, teacher_outputs, student_outputs):
+            return keras.ops.mean((teacher_outputs - student_outputs) ** 2, axis=-1)
+
+    loss = LogitsMSE(weight=0.1, name="logits_mse")
+    ```
+    """
+
+    def __init__(
+        self,
+        weight=1.0,
+        output=None,
+        teacher_layer=None,
+        student_layer=None,
+        name=None,
+        **kwargs,
+    ):
+        # A float32 layer that casts nothing: the logits reach the loss in the models' own dtypes.
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(name=name or keras_name(type(self).__name__), autocast=False, **kwargs)
+        self.output_key = output
+        self.teacher_layer = teacher_layer
+        self.student_layer = student_layer
+        self.weight_variable = self.add_scalar("weight", non_negative("weight", weight))
+
+    def add_scalar(self, name, value):
+        """Adds a live number: a float32 variable that is saved but not trained."""
+        return self.add_weight(
+            name=name,
+            shape=(),
+            initializer=keras.initializers.Constant(float(value)),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+        )
+
+    @property
+    def weight(self):
+        """The loss's factor; assign a number to change it."""
+        return read(self.weight_variable)
+
+    @weight.setter
+    def weight(self, value):
+        self.weight_variable.assign(non_negative("weight", value))
+
+    def weighted(self, teacher_outputs, student_outputs, row_weight):
+        """`call`, each row times its weight; rows of weight zero are zero.
+
+        Args:
+            teacher_outputs: Of the output or layer the loss reads.
+            student_outputs: As `teacher_outputs`.
+            row_weight: Float32 `[batch, ...]`, or `None` for 1.
+
+        Returns:
+            `(weighted, rows)`: the weighted losses, float32 `[batch, ...]`, and how many there are
+            (float32 scalar).
+        """
+        loss = keras.ops.cast(self(teacher_outputs, student_outputs), "float32")
+        self._check_rows(loss, student_outputs)
+        count = keras.ops.cast(keras.ops.size(loss), "float32")
+        if row_weight is None:
+            return loss, count
+        row_weight = align(row_weight, loss)
+        zero = keras.ops.zeros_like(loss)
+        return keras.ops.where(row_weight == 0, zero, loss * row_weight), count
+
+    def _check_rows(self, loss, student_outputs):
+        batch = keras.tree.flatten(student_outputs)[0].shape[0]
+        if len(loss.shape) == 0 or None not in (batch, loss.shape[0]) and batch != loss.shape[0]:
+            raise ValueError(
+                f"{type(self).__name__}.call must return one value for each row, shape [batch] or "
+                f"[batch, ...] with batch={batch}. Received: shape {tuple(loss.shape)}. Do not "
+                "average over the batch: sample weights are applied afterwards."
+            )
+
+    def validate(self, teacher, student):
+        """Raises if this loss cannot be used with these models. Called by the distiller."""
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            {
+                "weight": float(self.weight),
+                "output": self.output_key,
+                "teacher_layer": self.teacher_layer,
+                "student_layer": self.student_layer,
+            }
+        )
+        return config
+
+
+def keras_name(class_name):
+    """CamelCase to snake_case, without a counter: history keys must not depend on the process."""
+    pieces = []
+    for i, letter in enumerate(class_name):
+        follows = i > 0 and (not class_name[i - 1].isupper() or class_name[i + 1 : i + 2].islower())
+        pieces.append("_" + letter if letter.isupper() and follows else letter)
+    return "".join(pieces).lower()
+
+
+def non_negative(name, value):
+    """Returns a finite number >= 0 as float, or raises."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a number. Received: {name}={value!r}"
+        )
+    if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a finite number, at least 0. "
+            f"Received: {name}={value}"
+        )
+    return float(value)
+
+
+def read(variable):
+    """A variable's value: a Python float in eager code, a tensor inside a traced function."""
+    if tf.executing_eagerly():
+        return float(keras.ops.convert_to_numpy(variable))
+    return keras.ops.convert_to_tensor(variable)
+
+
+def align(row_weight, loss):
+    """Row weights `[batch]` or `[batch, ...]` shaped to multiply `loss` from the left."""
+    row_weight = keras.ops.cast(row_weight, "float32")
+    missing = len(loss.shape) - len(row_weight.shape)
+    if missing < 0:
+        if any(dim != 1 for dim in row_weight.shape[len(loss.shape) :]):
+            raise ValueError(
+                f"sample_weight of shape {tuple(row_weight.shape)} does not fit a loss of shape "
+                f"{tuple(loss.shape)}. Expected [batch], or the loss's leading dimensions."
+            )
+        return keras.ops.reshape(row_weight, keras.ops.shape(row_weight)[: len(loss.shape)])
+    for _ in range(missing):
+        row_weight = keras.ops.expand_dims(row_weight, -1)
+    return row_weight

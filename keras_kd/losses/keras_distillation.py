@@ -1,0 +1,158 @@
+"""Losses of `keras.distillation`, used unchanged, computed right.
+
+`keras.distillation.LogitsDistillation` with `loss="kl_divergence"`, its default, feeds raw logits
+to a function that expects probabilities and clips them; only an instance of `KLDivergence` gets
+softmax and T^2, and is clipped at 1e-7 still. Here every spelling of a KL divergence or a
+categorical cross-entropy is taken for what it means: between the softened distributions, from
+logits, times T^2. All other losses get what Keras gives them, the logits divided by T.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_kd import ops
+from keras_kd.losses import base
+from keras_kd.losses.activation import check_logits
+from keras_kd.ops import arguments
+
+_KL = ("kl_divergence", "kldivergence", "kullback_leibler_divergence")
+_CROSS_ENTROPY = ("categorical_crossentropy", "categoricalcrossentropy")
+
+
+def is_keras_distillation_loss(loss):
+    """Whether `loss` is an object of `keras.distillation`."""
+    return isinstance(loss, keras.distillation.DistillationLoss)
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class KerasDistillation(base.DistillationLoss):
+    """Wraps a loss object of `keras.distillation`.
+
+    Args:
+        loss: A `keras.distillation.LogitsDistillation`, `FeatureDistillation`, or any object with
+            their interface.
+        weight: As of `DistillationLoss`.
+        name: As of `DistillationLoss`.
+    """
+
+    def __init__(self, loss, weight=1.0, name=None, **kwargs):
+        super().__init__(
+            weight=weight,
+            teacher_layer=getattr(loss, "teacher_layer_name", None),
+            student_layer=getattr(loss, "student_layer_name", None),
+            name=name or base.keras_name(type(loss).__name__),
+            **kwargs,
+        )
+        self.loss = loss
+        self.temperature_variable = None
+        if isinstance(loss, keras.distillation.LogitsDistillation):
+            self.temperature_variable = self.add_scalar("temperature", loss.temperature)
+        self.built = True
+
+    @property
+    def temperature(self):
+        """The temperature, live; only of a `LogitsDistillation`."""
+        if self.temperature_variable is None:
+            raise AttributeError(f"{type(self.loss).__name__} has no temperature.")
+        return base.read(self.temperature_variable)
+
+    @temperature.setter
+    def temperature(self, value):
+        if self.temperature_variable is None:
+            raise AttributeError(f"{type(self.loss).__name__} has no temperature.")
+        self.temperature_variable.assign(arguments.temperature(value))
+
+    @property
+    def reads_structure(self):
+        """The loss gets the models' whole outputs, not one after the other."""
+        return True
+
+    def build(self, *shapes):
+        del shapes
+        self.built = True
+
+    def call(self, teacher_outputs, student_outputs):
+        known = (keras.distillation.LogitsDistillation, keras.distillation.FeatureDistillation)
+        if not isinstance(self.loss, known):
+            return self._custom(teacher_outputs, student_outputs)
+        self.loss.validate_outputs(teacher_outputs, student_outputs)
+        parts = keras.tree.map_structure_up_to(
+            self.loss.loss, self._one, self.loss.loss, teacher_outputs, student_outputs
+        ) if keras.tree.is_nested(self.loss.loss) else self._one(
+            self.loss.loss, teacher_outputs, student_outputs
+        )
+        return sum(_per_sample(part) for part in keras.tree.flatten(parts) if part is not None)
+
+    def _custom(self, teacher_outputs, student_outputs):
+        # A subclass of the user's: a scalar by contract, given to every row.
+        value = self.loss.compute_loss(teacher_outputs, student_outputs)
+        if len(value.shape) > 0:
+            raise ValueError(
+                f"{type(self.loss).__name__}.compute_loss must return a scalar. Received: shape "
+                f"{tuple(value.shape)}"
+            )
+        batch = keras.ops.shape(keras.tree.flatten(student_outputs)[0])[:1]
+        return keras.ops.broadcast_to(value, batch)
+
+    def weighted(self, teacher_outputs, student_outputs, row_weight):
+        known = (keras.distillation.LogitsDistillation, keras.distillation.FeatureDistillation)
+        if row_weight is not None and not isinstance(self.loss, known):
+            raise ValueError(
+                f"{type(self.loss).__name__} returns one number for the batch, so sample_weight "
+                "and class_weight cannot reach its rows. Make it a subclass of "
+                "keras_kd.losses.DistillationLoss whose call returns one value for each row."
+            )
+        return super().weighted(teacher_outputs, student_outputs, row_weight)
+
+    def _one(self, loss, teacher, student):
+        if loss is None:
+            return None
+        if self.temperature_variable is None:
+            return _rows_of(loss, teacher, student)
+        kind = _kind(loss)
+        if kind in _KL:
+            return ops.soft_target_loss(student, teacher, self.temperature_variable)
+        scale = keras.ops.convert_to_tensor(self.temperature_variable)
+        teacher, student = tf.cast(teacher, tf.float32) / scale, tf.cast(student, tf.float32) / scale
+        if kind in _CROSS_ENTROPY:
+            targets = tf.nn.softmax(teacher)
+            return scale**2 * tf.nn.softmax_cross_entropy_with_logits(targets, student)
+        return _rows_of(loss, teacher, student)
+
+    def validate(self, teacher, student):
+        self.loss.validate_model_compatibility(teacher, student)
+        if self.temperature_variable is None:
+            return
+        kinds = {_kind(loss) for loss in keras.tree.flatten(self.loss.loss)}
+        if kinds & {*_KL, *_CROSS_ENTROPY}:
+            for role, model in (("teacher", teacher), ("student", student)):
+                check_logits(role, model, None, "SoftTargets")
+
+    def get_config(self):
+        config = super().get_config()
+        for key in ("output", "teacher_layer", "student_layer"):
+            del config[key]
+        config["loss"] = keras.saving.serialize_keras_object(self.loss)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
+        return cls(**config)
+
+
+def _kind(loss):
+    name = getattr(loss, "__name__", None) or type(loss).__name__
+    return name.lower()
+
+
+def _rows_of(loss, teacher, student):
+    # `call` of a Loss gives the values before its reduction; a function gives them anyway.
+    function = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    return function(teacher, student)
+
+
+def _per_sample(values):
+    axes = list(range(1, len(values.shape)))
+    return keras.ops.mean(values, axis=axes) if axes else values

@@ -1,0 +1,139 @@
+"""`SoftTargets`: the temperature-softened divergence of Hinton et al."""
+
+import keras
+import tensorflow as tf
+
+from keras_kd import ops
+from keras_kd.losses import base
+from keras_kd.losses.activation import check_logits
+from keras_kd.ops import arguments
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class SoftTargets(base.DistillationLoss):
+    """Divergence between the softened class distributions of teacher and student.
+
+    `T^2 KL(softmax(teacher / T) || softmax(student / T))` for each row, computed by the fused
+    kernel; see `keras_kd.ops.soft_target_loss` for the other divergences.
+
+    Args:
+        temperature: `T`, a positive number. Live, as `weight`.
+        divergence: `"forward_kl"`, `"reverse_kl"` or `"jsd"`.
+        mixing_weight: The teacher's weight in the mixture of `"jsd"`, between 0 and 1.
+        from_logits: Whether the models return logits. `False`: they return probabilities (they
+            end in softmax), and the loss works on their logarithms, without clipping. Logits are
+            more exact: probabilities below 1e-38 are gone.
+        weight: As of `DistillationLoss`.
+        output: As of `DistillationLoss`.
+        name: As of `DistillationLoss`.
+
+    Call arguments: `teacher_outputs` and `student_outputs`, `[batch, ..., num_classes]`. Returns
+    `[batch, ...]`, float32.
+
+    Raises:
+        ValueError: An argument is out of its range; or, when the distiller is built, a model ends
+            in softmax although `from_logits=True`, or class counts differ.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_kd as kd
+
+    teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    distiller = kd.Distiller(teacher, student, kd.losses.SoftTargets(temperature=4.0))
+    ```
+
+    Reference: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network",
+    https://arxiv.org/abs/1503.02531
+    """
+
+    def __init__(
+        self,
+        temperature=4.0,
+        divergence="forward_kl",
+        mixing_weight=0.5,
+        from_logits=True,
+        weight=1.0,
+        output=None,
+        name="soft_targets",
+        **kwargs,
+    ):
+        super().__init__(weight=weight, output=output, name=name, **kwargs)
+        arguments.temperature(temperature)
+        self.divergence, self.mixing_weight = arguments.divergence(divergence, mixing_weight)
+        self.from_logits = from_logits
+        self.temperature_variable = self.add_scalar("temperature", temperature)
+        self.built = True
+
+    @property
+    def temperature(self):
+        """`T`; assign a positive number to change it."""
+        return base.read(self.temperature_variable)
+
+    @temperature.setter
+    def temperature(self, value):
+        self.temperature_variable.assign(arguments.temperature(value))
+
+    def build(self, *shapes):
+        del shapes  # nothing depends on them
+        self.built = True
+
+    def call(self, teacher_outputs, student_outputs):
+        return self.per_row(teacher_outputs, student_outputs, None)
+
+    def weighted(self, teacher_outputs, student_outputs, row_weight):
+        rows = student_outputs[..., 0]
+        count = keras.ops.cast(keras.ops.size(rows), "float32")
+        if row_weight is not None:
+            row_weight = tf.broadcast_to(base.align(row_weight, rows), tf.shape(rows))
+        return self.per_row(teacher_outputs, student_outputs, row_weight), count
+
+    def per_row(self, teacher_outputs, student_outputs, row_weight):
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
+        return ops.soft_target_loss(
+            student_outputs,
+            teacher_outputs,
+            self.temperature_variable,
+            self.divergence,
+            mixing_weight=self.mixing_weight,
+            sample_weight=row_weight,
+        )
+
+    def logits(self, teacher_outputs, student_outputs):
+        """Both as logits: as they are, or the logarithms of probabilities."""
+        if self.from_logits:
+            return teacher_outputs, student_outputs
+        return _log(teacher_outputs), _log(student_outputs)
+
+    def compute_output_shape(self, teacher_shape, student_shape):
+        del teacher_shape
+        return tuple(student_shape[:-1])
+
+    def validate(self, teacher, student):
+        if self.from_logits:
+            for role, model in (("teacher", teacher), ("student", student)):
+                check_logits(role, model, self.output_key, type(self).__name__)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["teacher_layer"], config["student_layer"]
+        config.update(
+            {
+                "temperature": float(self.temperature),
+                "divergence": self.divergence,
+                "mixing_weight": self.mixing_weight,
+                "from_logits": self.from_logits,
+            }
+        )
+        return config
+
+
+def _log(probabilities):
+    # The logarithm of zero is -inf, a class of no probability; its slope would be infinite, and
+    # softmax's backward pass would make NaN of 0 * inf: no gradient flows there.
+    probabilities = tf.cast(probabilities, tf.float32)
+    positive = probabilities > 0
+    safe = tf.where(positive, probabilities, tf.ones_like(probabilities))
+    return tf.where(positive, tf.math.log(safe), tf.constant(float("-inf")))

@@ -1,0 +1,99 @@
+"""Checks teacher and student, and reads what is known of their outputs before any data."""
+
+import keras
+
+
+class Untracked:
+    """Holds a model where Keras does not look.
+
+    A teacher in an attribute of the distiller would be tracked: its weights would be trained, its
+    regularisers added to the loss, its metrics reported, unless its `trainable` were changed. A
+    plain object hides it, so that the caller's teacher is left exactly as it was.
+    """
+
+    def __init__(self, model):
+        self.model = model
+
+
+def check(teacher, student):
+    """Raises unless teacher and student can be distilled."""
+    if not isinstance(student, keras.Model):
+        raise ValueError(
+            "`student` must be a keras.Model. "
+            f"Received: student={student!r} of type {type(student).__name__}"
+        )
+    if isinstance(teacher, type) or not callable(teacher):
+        raise ValueError(
+            "`teacher` must be a keras.Model or a callable that maps a batch of inputs to outputs. "
+            f"Received: teacher={teacher!r} of type {type(teacher).__name__}"
+        )
+    if teacher is student:
+        raise ValueError("`teacher` and `student` are the same model; it would teach itself.")
+    if isinstance(teacher, keras.Model):
+        _check_shared_weights(teacher, student)
+
+
+def _check_shared_weights(teacher, student):
+    trained = {id(weight) for weight in student.trainable_weights}
+    shared = [weight.path for weight in teacher.weights if id(weight) in trained]
+    if shared:
+        raise ValueError(
+            "Teacher and student share weights that training would change in both: "
+            f"{shared[:5]}{'...' if len(shared) > 5 else ''}. Give the student layers of its own "
+            "(keras.models.clone_model), or freeze the shared ones (layer.trainable = False)."
+        )
+
+
+def layers(model):
+    """All layers of a model, those of nested models included."""
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from layers(layer)
+
+
+def dtype_policy(student):
+    """The policy the distiller takes over, so that Keras scales the loss of a float16 student.
+
+    A Functional model's own policy is the global one when it was made, and is lost in a saved
+    file; its layers know better.
+    """
+    for layer in layers(student):
+        if layer.compute_dtype == "float16" and layer.variable_dtype == "float32":
+            return layer.dtype_policy
+    return student.dtype_policy
+
+
+def supports_jit(teacher):
+    """Whether every layer of the teacher can be compiled by XLA."""
+    if not isinstance(teacher, keras.Model):
+        return True
+    return all(layer.supports_jit for layer in layers(teacher))
+
+
+def input_specs(model):
+    """The symbolic inputs of a model whose input shapes are known, else `None`."""
+    inputs = getattr(model, "input", None) if getattr(model, "inputs", None) else None
+    if not inputs and not isinstance(inputs, keras.KerasTensor):
+        return None
+    return keras.tree.map_structure(
+        lambda x: keras.KerasTensor(x.shape, dtype=x.dtype, name=None), inputs
+    )
+
+
+def flat_outputs(outputs, key):
+    """The outputs a loss reads: all of them, or the one of a name or an index."""
+    if key is None:
+        return keras.tree.flatten(outputs)
+    try:
+        return [outputs[key]]
+    except (KeyError, IndexError, TypeError) as error:
+        have = (
+            sorted(outputs)
+            if isinstance(outputs, dict)
+            else f"{len(keras.tree.flatten(outputs))} output(s) in a list"
+        )
+        raise ValueError(
+            f"A distillation loss reads output {key!r}, which the model does not have. It has: "
+            f"{have}."
+        ) from error

@@ -1,0 +1,184 @@
+"""The training objective of one step: `alpha * hard + beta * sum_i weight_i * soft_i`.
+
+Averages are Keras' "sum_over_batch_size": the weighted sum over the rows, divided by the number of
+rows (of valid rows where the student's output carries a mask).
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_kd import models, ops
+from keras_kd.losses import SoftTargets, base
+
+
+_TINY = 1e-30
+
+
+@dataclasses.dataclass
+class Outputs:
+    """What one forward pass of a model gave: its outputs and the tapped layers' outputs."""
+
+    outputs: Any
+    taps: dict = dataclasses.field(default_factory=dict)
+
+    def read_by(self, loss, layer):
+        """The tensors that a loss reads, as a list (usually of one)."""
+        if layer is not None:
+            return [self.taps[layer]]
+        if getattr(loss, "reads_structure", False):
+            return [self.outputs]
+        return models.flat_outputs(self.outputs, loss.output_key)
+
+
+@dataclasses.dataclass
+class Terms:
+    """Scalars of a step: the weighted sum, the hard loss, and each soft loss, unweighted."""
+
+    total: Any
+    hard: Any
+    soft: list
+
+
+def mean_of(loss, teacher, student, sample_weight):
+    """One distillation loss averaged over the rows, not yet times its weight.
+
+    Args:
+        loss: A `DistillationLoss`.
+        teacher: `Outputs` of the teacher.
+        student: `Outputs` of the student.
+        sample_weight: `None`, a tensor, or a structure of them like the outputs.
+
+    Returns:
+        A float32 scalar; the sum over the outputs where the loss reads several.
+    """
+    pairs = zip(
+        teacher.read_by(loss, loss.teacher_layer),
+        student.read_by(loss, loss.student_layer),
+        strict=True,
+    )
+    weights = _row_weights(loss, student, sample_weight)
+    total = 0.0
+    for (teacher_outputs, student_outputs), weight in zip(pairs, weights, strict=True):
+        weight, valid = _with_mask(weight, student_outputs)
+        weighted, rows = loss.weighted(teacher_outputs, student_outputs, weight)
+        rows = rows if valid is None else valid
+        total += tf.math.divide_no_nan(tf.reduce_sum(weighted), rows)
+    return total
+
+
+def _row_weights(loss, student, sample_weight):
+    """The sample weights for each output the loss reads."""
+    count = len(student.read_by(loss, loss.student_layer))
+    if not keras.tree.is_nested(sample_weight):
+        return [sample_weight] * count
+    if loss.student_layer is not None or getattr(loss, "reads_structure", False):
+        if len(keras.tree.flatten(sample_weight)) > 1:
+            raise ValueError(
+                f"Distillation loss {loss.name!r} reads all outputs or an inner layer, so it "
+                "cannot choose among the sample weights of several outputs. Pass one sample_weight."
+            )
+        return keras.tree.flatten(sample_weight) * count
+    return models.flat_outputs(sample_weight, loss.output_key)
+
+
+def _with_mask(row_weight, outputs):
+    """Row weights that are zero where the output's Keras mask is, and the number of valid rows."""
+    mask = None if keras.tree.is_nested(outputs) else getattr(outputs, "_keras_mask", None)
+    if mask is None:
+        return row_weight, None
+    mask = tf.cast(mask, tf.float32)
+    weight = mask if row_weight is None else mask * base.align(row_weight, mask)
+    return weight, tf.reduce_sum(mask)
+
+
+class FusedLoss:
+    """Hard and soft loss from one sweep over the logits, for the usual case.
+
+    It applies where the hard loss is sparse cross-entropy from logits with its default reduction,
+    and the one distillation loss is `SoftTargets` on the one output.
+
+    Args:
+        hard_loss: The `loss` given to `compile`.
+        loss_weights: The `loss_weights` given to `compile`.
+        distillation_losses: List of losses.
+    """
+
+    def __init__(self, hard_loss, loss_weights, distillation_losses):
+        self._soft = distillation_losses[0] if distillation_losses else None
+        config = hard_loss.get_config() if _is_sparse_cross_entropy(hard_loss) else {}
+        self._possible = (
+            config.get("from_logits") is True
+            and config.get("ignore_class") is None
+            and config.get("reduction") == "sum_over_batch_size"
+            and hard_loss.dtype == "float32"
+            and loss_weights is None
+            and len(distillation_losses) == 1
+            and type(self._soft) is SoftTargets
+            and self._soft.from_logits
+            and self._soft.output_key is None
+        )
+
+    def applies(self, y, student, sample_weight):
+        """Whether this batch can take the fused path; decided when the step is traced."""
+        if not self._possible or keras.tree.is_nested(student.outputs):
+            return False
+        if keras.tree.is_nested(y) or keras.tree.is_nested(sample_weight):
+            return False
+        if getattr(student.outputs, "_keras_mask", None) is not None:
+            return False
+        return self._labels(y, student.outputs) is not None
+
+    def _labels(self, y, logits):
+        rank = len(logits.shape) - 1
+        if len(y.shape) == rank + 1 and y.shape[-1] == 1:
+            y = tf.squeeze(y, -1)
+        if len(y.shape) != rank:
+            return None
+        return y if y.dtype in (tf.int32, tf.int64) else tf.cast(y, tf.int64)
+
+    def factors_are_positive(self, alpha):
+        return (alpha > 0) & (keras.ops.convert_to_tensor(self._soft.weight_variable) > 0)
+
+    def terms(self, y, student, teacher, sample_weight, alpha, beta):
+        """The fields of the step's `Terms`.
+
+        Where a factor is zero it is taken for 1e-30, because the kernel computes no loss whose
+        weight is zero, and a loss of zero would be reported; against any gradient that a float
+        can be added to, 1e-30 is nothing.
+        """
+        logits = student.outputs
+        labels = self._labels(y, logits)
+        rows = tf.cast(tf.size(labels), tf.float32)
+        weight = tf.math.reciprocal_no_nan(rows)
+        if sample_weight is not None:
+            weight *= base.align(sample_weight, labels)
+        soft_factor = beta * keras.ops.convert_to_tensor(self._soft.weight_variable)
+        alpha, soft_factor = tf.maximum(alpha, _TINY), tf.maximum(soft_factor, _TINY)
+        total, hard, soft = ops.combined_loss(
+            logits,
+            teacher.outputs,
+            labels,
+            alpha * weight,
+            soft_factor * weight,
+            self._soft.temperature_variable,
+            self._soft.divergence,
+            mixing_weight=self._soft.mixing_weight,
+        )
+        means = [tf.reduce_sum(loss * weight) for loss in (hard, soft)]
+        return tf.reduce_sum(total), means[0], [means[1]]
+
+
+def _is_sparse_cross_entropy(loss):
+    return type(loss) is keras.losses.SparseCategoricalCrossentropy
+
+
+def separate_terms(hard, losses, teacher, student, sample_weight, alpha, beta):
+    """The fields of the step's `Terms`, each loss computed by itself."""
+    soft = [mean_of(loss, teacher, student, sample_weight) for loss in losses]
+    total = alpha * hard
+    for loss, value in zip(losses, soft, strict=True):
+        total += beta * keras.ops.convert_to_tensor(loss.weight_variable) * value
+    return total, hard, soft

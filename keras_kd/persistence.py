@@ -1,0 +1,74 @@
+"""Saving, loading and resuming a distiller."""
+
+import keras
+
+
+class Persistence:
+    """Mixin of the distiller: what a `.keras` file and a checkpoint hold of it.
+
+    Student, teacher and losses save themselves. The distiller adds alpha and beta, and the state
+    of the random seeds (dropout), which Keras does not save: with it a run that is interrupted and
+    resumed gives the numbers of one that was not.
+    """
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            {
+                "teacher": _serialized("teacher", self.teacher),
+                "student": keras.saving.serialize_keras_object(self.student),
+                "distillation_losses": [
+                    keras.saving.serialize_keras_object(loss) for loss in self.distillation_losses
+                ],
+                "alpha": float(self.alpha),
+                "beta": float(self.beta),
+                "teacher_preprocess": _serialized("teacher_preprocess", self.teacher_preprocess),
+            }
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for key in ("teacher", "student", "teacher_preprocess"):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+        config["distillation_losses"] = [
+            keras.saving.deserialize_keras_object(loss) for loss in config["distillation_losses"]
+        ]
+        return cls(**config)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def _own_variables(self):
+        weights = {id(variable) for variable in self.weights}
+        # `variables` has the states of seed generators, `weights` has not.
+        seeds = [variable for variable in self.variables if id(variable) not in weights]
+        own = {"alpha": self.alpha_variable, "beta": self.beta_variable}
+        return own | {f"seed_{i}": seed for i, seed in enumerate(seeds)}
+
+    def save_own_variables(self, store):
+        for key, variable in self._own_variables().items():
+            store[key] = keras.ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store):
+        for key, variable in self._own_variables().items():
+            if key in store.keys():
+                variable.assign(store[key])
+
+
+def _serialized(name, value):
+    """A model's or function's config; for functions Keras needs a registered name."""
+    if value is None:
+        return None
+    registered = not isinstance(value, type) and (
+        isinstance(value, keras.layers.Layer)
+        or keras.saving.get_registered_name(value) != getattr(value, "__name__", None)
+    )
+    if not registered:
+        raise ValueError(
+            f"The distiller cannot be saved: its {name} {value!r} is a function that Keras does "
+            "not know by name. Register it with @keras.saving.register_keras_serializable(), or "
+            "save the student alone: distiller.student.save(path)."
+        )
+    return keras.saving.serialize_keras_object(value)
