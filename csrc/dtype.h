@@ -60,8 +60,8 @@ static inline void FromFloat(float value, Float16* out) {
     const float shifted = FloatOf(bits) + 0.5f;
     out->bits = static_cast<uint16_t>(sign | (BitsOf(shifted) - 0x3f000000u));
   } else {
-    out->bits = static_cast<uint16_t>(
-        sign | ((bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13));
+    out->bits =
+        static_cast<uint16_t>(sign | ((bits - 0x38000000u + 0xfffu + ((bits >> 13) & 1u)) >> 13));
   }
 }
 

@@ -38,8 +38,8 @@ struct Problem {
   const float* soft_weight = nullptr;  // [rows]; null: 1
   const float* hard_weight = nullptr;  // [rows]; null: 1
 
-  float* soft = nullptr;  // [rows]
-  float* hard = nullptr;  // [rows]; used only with labels
+  float* soft = nullptr;     // [rows]
+  float* hard = nullptr;     // [rows]; used only with labels
   void* gradient = nullptr;  // [rows, classes]; null: losses only
   DataType gradient_type = DataType::kFloat32;
 
@@ -68,7 +68,7 @@ struct ScaleProblem {
 inline size_t SizeOf(DataType type) { return type == DataType::kFloat32 ? 4 : 2; }
 
 inline const char* NameOf(DataType type) {
-  return type == DataType::kFloat32 ? "float32"
+  return type == DataType::kFloat32   ? "float32"
          : type == DataType::kFloat16 ? "float16"
                                       : "bfloat16";
 }

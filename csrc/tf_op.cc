@@ -244,9 +244,9 @@ bool ForwardOrAllocate(TF_OpKernelContext* context, const std::vector<int64_t>& 
   const int candidate = 0;
   int forwarded = -1;
   Status status;
-  scaled->tensor = TF_ForwardInputOrAllocateOutput(context, &candidate, 1, 0, shape.data(),
-                                                   static_cast<int>(shape.size()), &forwarded,
-                                                   status.status);
+  scaled->tensor =
+      TF_ForwardInputOrAllocateOutput(context, &candidate, 1, 0, shape.data(),
+                                      static_cast<int>(shape.size()), &forwarded, status.status);
   if (!status.ok()) {
     TF_OpKernelContext_Failure(context, status.status);
     return false;
@@ -276,8 +276,8 @@ void ComputeScaleGradient(void*, TF_OpKernelContext* context) {
   const auto shape = gradient.shape();
   const std::vector<int64_t> leading(shape.begin(), shape.empty() ? shape.end() : shape.end() - 1);
   if (shape.empty() || upstream.shape() != leading) {
-    Fail(context, "upstream must have shape " + Text(leading) +
-                      ". Received: " + Text(upstream.shape()));
+    Fail(context,
+         "upstream must have shape " + Text(leading) + ". Received: " + Text(upstream.shape()));
     return;
   }
   const TF_DataType type = TF_ExpectedOutputDataType(context, 0);
@@ -373,9 +373,12 @@ struct Registration {
     const std::string teacher = std::string("Tteacher: ") + float_types;
     const std::string gradient = std::string("Tgradient: ") + float_types;
     const std::string scaled = std::string("Tscaled: ") + float_types;
-    const Names loss_attributes{student.c_str(),           teacher.c_str(),
-                                gradient.c_str(),          "divergence: int = 0",
-                                "mixing_weight: float = 0.5", "with_gradient: bool = true"};
+    const Names loss_attributes{student.c_str(),
+                                teacher.c_str(),
+                                gradient.c_str(),
+                                "divergence: int = 0",
+                                "mixing_weight: float = 0.5",
+                                "with_gradient: bool = true"};
     RegisterOperation(
         "KerasKd>SoftTargetLoss", loss_attributes,
         {"student: Tstudent", "teacher: Tteacher", "temperature: float", "soft_weight: float"},

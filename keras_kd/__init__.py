@@ -4,6 +4,14 @@
 `ops` the same as functions on tensors.
 """
 
+try:
+    import tensorflow  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "keras_kd needs TensorFlow, which comes under several names: install one of them, for "
+        "instance with `pip install 'keras-kd[tensorflow]'` or `'keras-kd[tensorflow-cpu]'`."
+    ) from error
+
 import keras
 
 if keras.backend.backend() != "tensorflow":

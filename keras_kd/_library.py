@@ -61,6 +61,14 @@ def _check_environment(library):
         )
 
 
+def _why_not_built():
+    """What the installation left as its reason."""
+    note = _FOLDER / "NOT_BUILT.txt"
+    if note.exists():
+        return note.read_text(encoding="utf-8").strip()
+    return f"{CORE_PATH.name} is not in the package."
+
+
 def _declare(library):
     message = [ctypes.c_char_p, ctypes.c_int64]
     pointer = ctypes.c_void_p
@@ -92,7 +100,7 @@ def load():
     if not CORE_PATH.exists():
         raise LibraryError(
             f"keras_kd {version.__version__} was installed without its native library: "
-            f"{CORE_PATH.name} is not in the package. {REMEDY}"
+            f"{_why_not_built()} {REMEDY}"
         )
     try:
         library = ctypes.CDLL(os.fspath(CORE_PATH))

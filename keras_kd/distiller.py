@@ -119,7 +119,9 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
         names = []
         for loss in self.distillation_losses:
-            repeated = sum(name.rpartition("_")[0] == loss.name or name == loss.name for name in names)
+            repeated = sum(
+                name.rpartition("_")[0] == loss.name or name == loss.name for name in names
+            )
             names.append(f"{loss.name}_{repeated}" if repeated else loss.name)
         self._soft_trackers = [keras.metrics.Mean(name=name) for name in names]
 
@@ -209,7 +211,9 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
             x = self.teacher_preprocess(x)
         model, taps = self.teacher, self._taps.model[0]
         forward = (
-            (lambda: model(x, training=False)) if isinstance(model, keras.Model) else lambda: model(x)
+            (lambda: model(x, training=False))
+            if isinstance(model, keras.Model)
+            else lambda: model(x)
         )
         outputs, tapped = taps.run(forward) if taps else (forward(), {})
         return Outputs(*keras.tree.map_structure(tf.stop_gradient, (outputs, tapped)))

@@ -73,11 +73,10 @@ def supports_jit(teacher):
 
 def input_specs(model):
     """The symbolic inputs of a model whose input shapes are known, else `None`."""
-    inputs = getattr(model, "input", None) if getattr(model, "inputs", None) else None
-    if not inputs and not isinstance(inputs, keras.KerasTensor):
+    if not getattr(model, "inputs", None):
         return None
     return keras.tree.map_structure(
-        lambda x: keras.KerasTensor(x.shape, dtype=x.dtype, name=None), inputs
+        lambda x: keras.KerasTensor(x.shape, dtype=x.dtype), model.input
     )
 
 

@@ -165,10 +165,12 @@ void Triad(const float* a, const float* b, float factor, float* out, int64_t cou
   int64_t i = 0;
   const bool aligned = reinterpret_cast<uintptr_t>(out) % sizeof(Vec) == 0;
   if (stream && aligned) {
-    for (; i + kLanes <= count; i += kLanes) Stream(MulAdd(Load(b + i), Set(factor), Load(a + i)), out + i);
+    for (; i + kLanes <= count; i += kLanes)
+      Stream(MulAdd(Load(b + i), Set(factor), Load(a + i)), out + i);
     StreamFence();
   } else {
-    for (; i + kLanes <= count; i += kLanes) Store(MulAdd(Load(b + i), Set(factor), Load(a + i)), out + i);
+    for (; i + kLanes <= count; i += kLanes)
+      Store(MulAdd(Load(b + i), Set(factor), Load(a + i)), out + i);
   }
   for (; i < count; ++i) out[i] = a[i] + factor * b[i];
 }

@@ -28,8 +28,8 @@ float* Scratch(int64_t floats) {
   thread_local int64_t size = 0;
   if (size < floats) {
     const int64_t rounded = (floats + 1023) / 1024 * 1024;
-    memory.reset(static_cast<float*>(
-        std::aligned_alloc(64, static_cast<size_t>(rounded) * sizeof(float))));
+    memory.reset(
+        static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(rounded) * sizeof(float))));
     size = memory ? rounded : 0;
   }
   return memory.get();
@@ -82,10 +82,10 @@ std::string RunLosses(const Problem& problem) {
   const KernelTable& kernels = Kernels();
   const int64_t floats = kernels.scratch_floats(problem.classes);
   if (!Scratch(floats)) return "Out of memory: a scratch of " + std::to_string(floats) + " floats.";
-  const bool stream = problem.gradient &&
-                      problem.rows * problem.classes *
-                              static_cast<int64_t>(SizeOf(problem.gradient_type)) >=
-                          kStreamBytes;
+  const bool stream =
+      problem.gradient &&
+      problem.rows * problem.classes * static_cast<int64_t>(SizeOf(problem.gradient_type)) >=
+          kStreamBytes;
   std::atomic<bool> out_of_memory{false};
   ParallelFor(problem.rows, RowsPerPiece(problem.rows, problem.classes, kernels.lanes),
               [&](int64_t begin, int64_t end) {

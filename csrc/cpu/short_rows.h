@@ -221,7 +221,8 @@ void ShortBlock(const Problem& problem, int64_t first, int64_t rows, float* scra
     soft = DivergeBlock<kDivergence>(at, sums, classes, T, problem.mixing_weight, gradient);
     soft *= T * T;
     if (gradient) {
-      const Vec soft_factor = weights.soft * (T * GradientFactor<kDivergence>(problem.mixing_weight));
+      const Vec soft_factor =
+          weights.soft * (T * GradientFactor<kDivergence>(problem.mixing_weight));
       const Vec hard_factor = weights.hard / sums.hard;
       for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
         Vec value = ZeroUnless(has_soft, Load(at.teacher_exp + c) * soft_factor);

@@ -106,9 +106,7 @@ KERAS_KD_INLINE Int Round(Vec value) {
 }
 KERAS_KD_INLINE Vec ToVec(Int value) { return __builtin_convertvector(value, Vec); }
 
-KERAS_KD_INLINE Vec Load(const float* from) {
-  return *reinterpret_cast<const UnalignedVec*>(from);
-}
+KERAS_KD_INLINE Vec Load(const float* from) { return *reinterpret_cast<const UnalignedVec*>(from); }
 KERAS_KD_INLINE Vec Load(const BFloat16* from) {
   const Half bits = *reinterpret_cast<const UnalignedHalf*>(from);
   return reinterpret_cast<Vec>(__builtin_convertvector(bits, Uint) << 16);
@@ -125,9 +123,7 @@ KERAS_KD_INLINE Vec Load(const Float16* from) {
 #endif
 }
 
-KERAS_KD_INLINE void Store(Vec value, float* to) {
-  *reinterpret_cast<UnalignedVec*>(to) = value;
-}
+KERAS_KD_INLINE void Store(Vec value, float* to) { *reinterpret_cast<UnalignedVec*>(to) = value; }
 KERAS_KD_INLINE void Store(Vec value, BFloat16* to) {
   const Uint bits = reinterpret_cast<Uint>(value);
   const Uint rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;

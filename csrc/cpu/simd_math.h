@@ -35,9 +35,7 @@ struct Exponent {
   KERAS_KD_INLINE Exponent Of(Vec largest, float temperature) {
     return {Set(kLog2E / temperature), largest};
   }
-  __attribute__((always_inline)) Vec operator()(Vec x) const {
-    return Exp2((x - largest) * scale);
-  }
+  __attribute__((always_inline)) Vec operator()(Vec x) const { return Exp2((x - largest) * scale); }
 };
 
 // log of a positive normal number, relative error 3e-8; log(0) is about -88, not -inf, so that

@@ -76,10 +76,12 @@ class KerasDistillation(base.DistillationLoss):
         if not isinstance(self.loss, known):
             return self._custom(teacher_outputs, student_outputs)
         self.loss.validate_outputs(teacher_outputs, student_outputs)
-        parts = keras.tree.map_structure_up_to(
-            self.loss.loss, self._one, self.loss.loss, teacher_outputs, student_outputs
-        ) if keras.tree.is_nested(self.loss.loss) else self._one(
-            self.loss.loss, teacher_outputs, student_outputs
+        parts = (
+            keras.tree.map_structure_up_to(
+                self.loss.loss, self._one, self.loss.loss, teacher_outputs, student_outputs
+            )
+            if keras.tree.is_nested(self.loss.loss)
+            else self._one(self.loss.loss, teacher_outputs, student_outputs)
         )
         return sum(_per_sample(part) for part in keras.tree.flatten(parts) if part is not None)
 
@@ -113,7 +115,10 @@ class KerasDistillation(base.DistillationLoss):
         if kind in _KL:
             return ops.soft_target_loss(student, teacher, self.temperature_variable)
         scale = keras.ops.convert_to_tensor(self.temperature_variable)
-        teacher, student = tf.cast(teacher, tf.float32) / scale, tf.cast(student, tf.float32) / scale
+        teacher, student = (
+            tf.cast(teacher, tf.float32) / scale,
+            tf.cast(student, tf.float32) / scale,
+        )
         if kind in _CROSS_ENTROPY:
             targets = tf.nn.softmax(teacher)
             return scale**2 * tf.nn.softmax_cross_entropy_with_logits(targets, student)

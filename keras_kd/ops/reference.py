@@ -33,7 +33,10 @@ def compute(problem):
         (empty without `with_gradient`). Rows of weight zero are exactly zero.
     """
     temperature = problem.temperature
-    student, teacher = _Softmax(problem.student, temperature), _Softmax(problem.teacher, temperature)
+    student, teacher = (
+        _Softmax(problem.student, temperature),
+        _Softmax(problem.teacher, temperature),
+    )
     divergence, slope = _DIVERGENCES[problem.divergence](
         teacher, student, _log_ratio(teacher, student, temperature), problem.mixing_weight
     )

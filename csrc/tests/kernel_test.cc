@@ -1,0 +1,414 @@
+// The kernels against the formulas in long double, without TensorFlow or Python: meant to be run
+// under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer. Every array has exactly
+// the size the interface states, at odd addresses, so that a step too far is seen.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../cpu/dispatch.h"
+#include "../cpu/launch.h"
+#include "../cpu/thread_pool.h"
+#include "../dtype.h"
+#include "../problem.h"
+
+namespace {
+
+using namespace keras_kd;  // NOLINT: a test program
+
+int failures = 0;
+
+void Expect(bool holds, const std::string& what) {
+  if (holds) return;
+  ++failures;
+  if (failures < 20) std::printf("FAILED: %s\n", what.c_str());
+}
+
+// An array of `count` elements of a storage type, one element past an aligned address.
+class Array {
+ public:
+  Array(DataType type, size_t count)
+      : type_(type), bytes_(SizeOf(type) * (count + 1)), memory_(new char[bytes_]) {
+    std::memset(memory_, 0xff, bytes_);
+  }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+  ~Array() { delete[] memory_; }
+
+  void* data() { return memory_ + SizeOf(type_); }
+  float Get(size_t i) const {
+    const char* at = memory_ + SizeOf(type_) * (i + 1);
+    switch (type_) {
+      case DataType::kFloat32: return Read<float>(at);
+      case DataType::kFloat16: return ToFloat(Read<Float16>(at));
+      case DataType::kBFloat16: return ToFloat(Read<BFloat16>(at));
+    }
+    std::abort();
+  }
+  void Set(size_t i, float value) {
+    char* at = memory_ + SizeOf(type_) * (i + 1);
+    switch (type_) {
+      case DataType::kFloat32: return Write(at, value);
+      case DataType::kFloat16: return Convert<Float16>(at, value);
+      case DataType::kBFloat16: return Convert<BFloat16>(at, value);
+    }
+  }
+  const char* bytes() const { return memory_; }
+  size_t size() const { return bytes_; }
+
+ private:
+  template <typename T>
+  static T Read(const char* at) {
+    T value;
+    std::memcpy(&value, at, sizeof value);
+    return value;
+  }
+  template <typename T>
+  static void Write(char* at, T value) {
+    std::memcpy(at, &value, sizeof value);
+  }
+  template <typename T>
+  static void Convert(char* at, float value) {
+    T stored;
+    FromFloat(value, &stored);
+    Write(at, stored);
+  }
+
+  DataType type_;
+  size_t bytes_;
+  char* memory_;
+};
+
+struct Case {
+  int64_t rows, classes;
+  DataType student_type, teacher_type;
+  Divergence divergence;
+  float temperature;
+  bool hard;
+};
+
+struct Data {
+  Case c;
+  Array student, teacher, gradient, soft, hard, soft_weight, hard_weight;
+  std::vector<int64_t> labels;
+
+  Data(const Case& c, unsigned seed)
+      : c(c),
+        student(c.student_type, Elements()),
+        teacher(c.teacher_type, Elements()),
+        gradient(c.student_type, Elements()),
+        soft(DataType::kFloat32, Rows()),
+        hard(DataType::kFloat32, Rows()),
+        soft_weight(DataType::kFloat32, Rows()),
+        hard_weight(DataType::kFloat32, Rows()) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal(0.0f, 2.0f);
+    for (size_t i = 0; i < Elements(); ++i) {
+      student.Set(i, normal(random));
+      teacher.Set(i, normal(random));
+    }
+    for (size_t row = 0; row < Rows(); ++row) {
+      labels.push_back(static_cast<int64_t>(random() % static_cast<unsigned>(c.classes)));
+      soft_weight.Set(row, row % 5 == 4 ? 0.0f : 0.25f * static_cast<float>(1 + row % 3));
+      hard_weight.Set(row, row % 4 == 3 ? 0.0f : 0.5f);
+    }
+  }
+  size_t Rows() const { return static_cast<size_t>(c.rows); }
+  size_t Elements() const { return static_cast<size_t>(c.rows * c.classes); }
+
+  Problem Describe() {
+    Problem problem;
+    problem.rows = c.rows;
+    problem.classes = c.classes;
+    problem.student = student.data();
+    problem.teacher = teacher.data();
+    problem.student_type = problem.gradient_type = c.student_type;
+    problem.teacher_type = c.teacher_type;
+    problem.temperature = c.temperature;
+    problem.divergence = c.divergence;
+    problem.mixing_weight = 0.3f;
+    problem.soft_weight = static_cast<float*>(soft_weight.data());
+    problem.soft = static_cast<float*>(soft.data());
+    problem.gradient = gradient.data();
+    if (c.hard) {
+      problem.labels = labels.data();
+      problem.labels_are_int64 = true;
+      problem.hard_weight = static_cast<float*>(hard_weight.data());
+      problem.hard = static_cast<float*>(hard.data());
+    }
+    return problem;
+  }
+};
+
+using Real = long double;
+
+std::vector<Real> LogSoftmax(const Array& logits, size_t first, size_t classes, Real temperature) {
+  std::vector<Real> values(classes);
+  Real largest = -std::numeric_limits<Real>::infinity(), sum = 0;
+  for (size_t c = 0; c < classes; ++c) {
+    values[c] = static_cast<Real>(logits.Get(first + c)) / temperature;
+    largest = std::max(largest, values[c]);
+  }
+  for (Real value : values) sum += std::exp(value - largest);
+  for (Real& value : values) value -= largest + std::log(sum);
+  return values;
+}
+
+struct RowTruth {
+  Real soft = 0, hard = 0;
+  std::vector<Real> gradient;
+};
+
+RowTruth Truth(const Data& data, size_t row) {
+  const size_t classes = static_cast<size_t>(data.c.classes), first = row * classes;
+  const Real T = data.c.temperature, w = 0.3f;
+  const auto p = LogSoftmax(data.teacher, first, classes, T);
+  const auto q = LogSoftmax(data.student, first, classes, T);
+  const auto q1 = LogSoftmax(data.student, first, classes, 1);
+  RowTruth truth;
+  truth.gradient.resize(classes);
+  std::vector<Real> score(classes);
+  Real mean = 0;
+  for (size_t c = 0; c < classes; ++c) {
+    const Real P = std::exp(p[c]), Q = std::exp(q[c]), m = std::log(w * P + (1 - w) * Q);
+    switch (data.c.divergence) {
+      case Divergence::kForwardKl: truth.soft += P * (p[c] - q[c]); break;
+      case Divergence::kReverseKl:
+        score[c] = q[c] - p[c];
+        truth.soft += Q * score[c];
+        break;
+      case Divergence::kJensenShannon:
+        score[c] = (1 - w) * (q[c] - m);
+        truth.soft += w * P * (p[c] - m) + (1 - w) * Q * (q[c] - m);
+        break;
+    }
+    mean += Q * score[c];
+  }
+  const Real soft_weight = data.soft_weight.Get(row);
+  const Real hard_weight = data.c.hard ? data.hard_weight.Get(row) : 0.0f;
+  for (size_t c = 0; c < classes; ++c) {
+    const Real Q = std::exp(q[c]);
+    const bool forward = data.c.divergence == Divergence::kForwardKl;
+    const Real soft = forward ? Q - std::exp(p[c]) : Q * (score[c] - mean);
+    const Real one = static_cast<size_t>(data.labels[row]) == c ? 1 : 0;
+    truth.gradient[c] = soft_weight * T * soft + hard_weight * (std::exp(q1[c]) - one);
+  }
+  truth.soft *= soft_weight == 0 ? 0 : T * T;
+  truth.hard = hard_weight == 0 ? 0 : -q1[static_cast<size_t>(data.labels[row])];
+  return truth;
+}
+
+std::string Describe(const Case& c) {
+  return std::string(Kernels().name) + " rows=" + std::to_string(c.rows) +
+         " classes=" + std::to_string(c.classes) + " " + NameOf(c.student_type) + "/" +
+         NameOf(c.teacher_type) + " divergence=" + std::to_string(static_cast<int>(c.divergence)) +
+         " T=" + std::to_string(c.temperature) + (c.hard ? " hard" : "");
+}
+
+void Check(const Case& c) {
+  Data data(c, 1);
+  const std::string error = RunLosses(data.Describe());
+  Expect(error.empty(), error);
+  // Storage rounding of the gradient: half a unit in the last place of the largest entry.
+  const Real storage = c.student_type == DataType::kFloat32   ? 0
+                       : c.student_type == DataType::kFloat16 ? 1e-3L
+                                                              : 5e-3L;
+  for (size_t row = 0; row < data.Rows(); ++row) {
+    const RowTruth truth = Truth(data, row);
+    const std::string where = Describe(c) + " row " + std::to_string(row);
+    Expect(std::fabs(data.soft.Get(row) - truth.soft) <= 1e-5L * truth.soft + 1e-6L,
+           "soft loss, " + where);
+    if (c.hard) {
+      Expect(std::fabs(data.hard.Get(row) - truth.hard) <= 1e-5L * truth.hard + 1e-6L,
+             "hard loss, " + where);
+    }
+    for (size_t k = 0; k < truth.gradient.size(); ++k) {
+      const Real found = data.gradient.Get(row * truth.gradient.size() + k);
+      const Real bound = 4e-6L * c.temperature + storage * std::fabs(truth.gradient[k]);
+      Expect(std::fabs(found - truth.gradient[k]) <= bound + storage * 1e-4L, "gradient, " + where);
+    }
+  }
+}
+
+void TestValues() {
+  const DataType types[] = {DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16};
+  const Divergence divergences[] = {Divergence::kForwardKl, Divergence::kReverseKl,
+                                    Divergence::kJensenShannon};
+  for (int64_t classes : {1, 2, 7, 10, 15, 16, 17, 63, 64, 65, 100, 127, 1000, 1025}) {
+    const int64_t rows = classes > 200 ? 3 : 19;
+    for (Divergence divergence : divergences) {
+      for (bool hard : {false, true}) {
+        const float temperature = classes % 2 ? 1.0f : 4.0f;
+        for (DataType student : types) {
+          for (DataType teacher : types) {
+            Check({rows, classes, student, teacher, divergence, temperature, hard});
+          }
+        }
+      }
+    }
+  }
+}
+
+// Rows that no arithmetic may fail on: what comes out is checked for being NaN or not.
+void TestSpecialValues() {
+  const float inf = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (int64_t classes : {7, 100}) {
+    for (float special : {inf, -inf, nan, 3e38f, -3e38f, 1e-45f}) {
+      for (Divergence divergence :
+           {Divergence::kForwardKl, Divergence::kReverseKl, Divergence::kJensenShannon}) {
+        Data data({9, classes, DataType::kFloat32, DataType::kFloat32, divergence, 2.0f, true}, 2);
+        for (size_t row : {0u, 8u}) data.student.Set(row * data.Elements() / 9 + 3, special);
+        Expect(RunLosses(data.Describe()).empty(), "special values are not an error");
+        Expect(!std::isnan(data.soft.Get(1)), "a special row leaves its neighbours alone");
+        const bool poison = std::isnan(special) || special == inf;
+        Expect(std::isnan(data.soft.Get(0)) == poison, "NaN and +inf, and only they, give NaN");
+      }
+    }
+  }
+}
+
+void TestErrors() {
+  Data data({3, 10, DataType::kFloat32, DataType::kFloat32, Divergence::kForwardKl, 1.0f, true}, 3);
+  data.labels[1] = 10;
+  Expect(RunLosses(data.Describe()).find("Label 10 at row 1") != std::string::npos, "label range");
+  data.labels[1] = -1;
+  Expect(RunLosses(data.Describe()).find("Label -1 at row 1") != std::string::npos, "label range");
+  data.hard_weight.Set(1, 0.0f);
+  Expect(RunLosses(data.Describe()).empty(), "a label of weight zero is not looked at");
+  Problem problem = data.Describe();
+  for (float bad : {0.0f, -1.0f, std::numeric_limits<float>::quiet_NaN(),
+                    std::numeric_limits<float>::infinity()}) {
+    problem.temperature = bad;
+    Expect(RunLosses(problem).find("temperature") != std::string::npos, "temperature");
+  }
+  problem = data.Describe();
+  problem.rows = 0;
+  Expect(RunLosses(problem).empty(), "no rows are no error");
+}
+
+bool SameBytes(const Data& a, const Data& b) {
+  return std::memcmp(a.gradient.bytes(), b.gradient.bytes(), a.gradient.size()) == 0 &&
+         std::memcmp(a.soft.bytes(), b.soft.bytes(), a.soft.size()) == 0;
+}
+
+void TestThreads() {
+  const Case c{700,  130, DataType::kFloat32, DataType::kFloat32, Divergence::kForwardKl,
+               4.0f, true};
+  SetNumThreads(1);
+  Data alone(c, 4);
+  RunLosses(alone.Describe());
+  for (int threads : {2, 3, 5}) {
+    SetNumThreads(threads);
+    Data data(c, 4);
+    RunLosses(data.Describe());
+    Expect(SameBytes(alone, data), "bit-identical for any number of threads");
+  }
+  std::vector<std::thread> callers;
+  std::vector<int> same(6, 0);
+  for (size_t i = 0; i < same.size(); ++i) {
+    callers.emplace_back([&, i] {
+      Data data(c, 4);
+      for (int repeat = 0; repeat < 5; ++repeat) RunLosses(data.Describe());
+      same[i] = SameBytes(alone, data);
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  Expect(std::all_of(same.begin(), same.end(), [](int value) { return value == 1; }),
+         "several callers at once");
+}
+
+#if defined(__SANITIZE_THREAD__)
+void TestFork() {}  // ThreadSanitizer does not support threads in the child of a threaded process
+#else
+void TestFork() {
+  const Case c{700,  130, DataType::kFloat32, DataType::kFloat32, Divergence::kForwardKl,
+               4.0f, true};
+  Data parent(c, 5);
+  RunLosses(parent.Describe());
+  const pid_t child = fork();
+  if (child == 0) {
+    Data data(c, 5);
+    RunLosses(data.Describe());
+    _exit(SameBytes(parent, data) ? 0 : 1);
+  }
+  int status = 1;
+  waitpid(child, &status, 0);
+  Expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child of a fork computes the same");
+}
+#endif
+
+void TestScale() {
+  for (DataType from : {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16}) {
+    for (DataType to : {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16}) {
+      const size_t rows = 5, classes = 37;
+      Array gradient(from, rows * classes), upstream(DataType::kFloat32, rows);
+      Array out(to, rows * classes);
+      for (size_t i = 0; i < rows * classes; ++i) gradient.Set(i, static_cast<float>(i % 64));
+      for (size_t i = 0; i < rows; ++i) upstream.Set(i, static_cast<float>(i) - 2.0f);
+      ScaleProblem problem;
+      problem.rows = rows;
+      problem.classes = classes;
+      problem.gradient = gradient.data();
+      problem.gradient_type = from;
+      problem.upstream = static_cast<float*>(upstream.data());
+      problem.out = out.data();
+      problem.out_type = to;
+      RunScale(problem);
+      for (size_t i = 0; i < rows * classes; ++i) {
+        Expect(out.Get(i) == gradient.Get(i) * upstream.Get(i / classes), "scale");
+      }
+    }
+  }
+}
+
+// Every float16 and a sweep of floats, both ways.
+void TestConversions() {
+  for (uint32_t bits = 0; bits < 65536; ++bits) {
+    const Float16 half{static_cast<uint16_t>(bits)};
+    Float16 back;
+    FromFloat(ToFloat(half), &back);
+    const bool nan = (bits & 0x7c00u) == 0x7c00u && (bits & 0x3ffu);
+    Expect(nan || back.bits == half.bits, "float16 -> float -> float16");
+  }
+  Float16 half;
+  FromFloat(65519.0f, &half);
+  Expect(half.bits == 0x7bff, "65519 rounds to the largest float16");
+  FromFloat(65520.0f, &half);
+  Expect(half.bits == 0x7c00, "65520 rounds to infinity");
+  FromFloat(0x1p-25f, &half);
+  Expect(half.bits == 0, "half the smallest float16 rounds to even");
+  BFloat16 brain;
+  FromFloat(FloatOf(0x3f808000u), &brain);
+  Expect(brain.bits == 0x3f80, "bfloat16 ties go to even");
+  FromFloat(FloatOf(0x3f818000u), &brain);
+  Expect(brain.bits == 0x3f82, "bfloat16 ties go to even");
+}
+
+}  // namespace
+
+int main() {
+  int passed = 0;
+  TestConversions();
+  for (const KernelTable* table : RunnableKernels()) {
+    Expect(SetInstructionSet(table->name), "a runnable instruction set can be chosen");
+    for (void (*test)() :
+         {TestValues, TestSpecialValues, TestErrors, TestThreads, TestFork, TestScale}) {
+      test();
+      ++passed;
+    }
+    std::printf("%s: done\n", table->name);
+  }
+  Expect(!SetInstructionSet("none"), "an unknown instruction set is refused");
+  std::printf("%d groups, %d failures\n", passed, failures);
+  return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,28 @@
+"""Commands: `python -m keras_kd doctor`."""
+
+import argparse
+import sys
+
+
+def main(arguments=None):
+    """Runs a command line and returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m keras_kd", description="Knowledge distillation for Keras."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    doctor = commands.add_parser(
+        "doctor",
+        help="tell what is installed, which kernels are used, and why not the others",
+        description="Tells what is installed and used. Exit status 1 if the fused kernel was "
+        "asked for (KERAS_KD_KERNEL=native) and cannot be used, else 0.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    # Imported here: it imports TensorFlow, which --help needs not wait for.
+    from keras_kd import doctor as command
+
+    return command.run(as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

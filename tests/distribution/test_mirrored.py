@@ -1,0 +1,35 @@
+"""Two replicas of a MirroredStrategy equal one process on the same global batches.
+
+Devices can be configured only before TensorFlow is used, so the replicas run in a process of their
+own; the single process is this one.
+"""
+
+import pytest
+import tensorflow as tf
+
+from tests import fresh_process
+from tests.distribution import scenarios
+from tests.distribution.comparison import assert_same_training
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory):
+    """`{scenario: outcome}` of two replicas."""
+    output = tmp_path_factory.mktemp("mirrored") / "outcomes.json"
+    return fresh_process.run_json("tests.distribution.scripts.mirrored", output)
+
+
+@pytest.mark.parametrize("name", scenarios.SCENARIOS)
+def test_two_replicas_equal_one_process(name, replicas, request):
+    if name == "native_kernel":
+        request.getfixturevalue("native")
+    expected = scenarios.run_all([name], tf.distribute.get_strategy())[name]
+    assert_same_training(replicas[name], expected)
+
+
+@pytest.mark.parametrize("setting", ["steps_per_execution", "gradient_accumulation"])
+def test_what_replicas_cannot_run_is_refused(setting, replicas):
+    message = replicas["refusals"][setting]
+    assert message is not None, "it was accepted, and fit would fail inside TensorFlow"
+    assert setting in message
+    assert "MirroredStrategy" in message
