@@ -21,8 +21,8 @@ if keras.backend.backend() != "tensorflow":
         "before Keras is imported."
     )
 
-from keras_kd import losses, ops  # noqa: E402
-from keras_kd.distiller import Distiller  # noqa: E402
-from keras_kd.version import __version__  # noqa: E402
+from keras_kd import losses, ops
+from keras_kd.distiller import Distiller
+from keras_kd.version import __version__
 
 __all__ = ["Distiller", "__version__", "losses", "ops"]

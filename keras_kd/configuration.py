@@ -1,7 +1,5 @@
 """Makes the distiller's arguments uniform: two numbers and a list of losses."""
 
-import numbers
-
 import keras
 
 from keras_kd.losses import DistillationLoss, SoftTargets
@@ -25,7 +23,7 @@ def mixture(alpha, beta, student_loss_weight):
             "`student_loss_weight=w` is another spelling of `alpha=w, beta=1-w`; give one of them. "
             f"Received: student_loss_weight={student_loss_weight}, alpha={alpha}, beta={beta}"
         )
-    if not isinstance(student_loss_weight, numbers.Real) or not 0 <= student_loss_weight <= 1:
+    if not isinstance(student_loss_weight, (int, float)) or not 0 <= student_loss_weight <= 1:
         raise ValueError(
             "Invalid value for argument `student_loss_weight`. Expected a number between 0 and 1. "
             f"Received: student_loss_weight={student_loss_weight!r}"

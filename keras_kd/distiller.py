@@ -1,5 +1,7 @@
 """`Distiller`: trains a student model from a teacher with `compile` and `fit`."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -119,9 +121,7 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
         names = []
         for loss in self.distillation_losses:
-            repeated = sum(
-                name.rpartition("_")[0] == loss.name or name == loss.name for name in names
-            )
+            repeated = sum(x.name == loss.name for x in self.distillation_losses[: len(names)])
             names.append(f"{loss.name}_{repeated}" if repeated else loss.name)
         self._soft_trackers = [keras.metrics.Mean(name=name) for name in names]
 
@@ -210,18 +210,15 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
         if self.teacher_preprocess is not None:
             x = self.teacher_preprocess(x)
         model, taps = self.teacher, self._taps.model[0]
-        forward = (
-            (lambda: model(x, training=False))
-            if isinstance(model, keras.Model)
-            else lambda: model(x)
-        )
+        arguments = {"training": False} if isinstance(model, keras.Model) else {}
+        forward = functools.partial(model, x, **arguments)
         outputs, tapped = taps.run(forward) if taps else (forward(), {})
         return Outputs(*keras.tree.map_structure(tf.stop_gradient, (outputs, tapped)))
 
     def study(self, x, training):
         """The student's `Outputs` for a batch."""
         taps = self._taps.model[1]
-        forward = lambda: self(x, training=training)  # noqa: E731
+        forward = functools.partial(self, x, training=training)
         return Outputs(*taps.run(forward)) if taps else Outputs(forward())
 
     def train_step(self, data):

@@ -75,9 +75,9 @@ def input_specs(model):
     """The symbolic inputs of a model whose input shapes are known, else `None`."""
     if not getattr(model, "inputs", None):
         return None
-    return keras.tree.map_structure(
-        lambda x: keras.KerasTensor(x.shape, dtype=x.dtype), model.input
-    )
+    # A Sequential model that was never called has no `input` yet.
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    return keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), inputs)
 
 
 def flat_outputs(outputs, key):

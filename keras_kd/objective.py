@@ -13,7 +13,6 @@ import tensorflow as tf
 from keras_kd import models, ops
 from keras_kd.losses import SoftTargets, base
 
-
 _TINY = 1e-30
 
 

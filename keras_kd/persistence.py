@@ -53,22 +53,23 @@ class Persistence:
 
     def load_own_variables(self, store):
         for key, variable in self._own_variables().items():
-            if key in store.keys():
+            if key in list(store.keys()):
                 variable.assign(store[key])
 
 
 def _serialized(name, value):
-    """A model's or function's config; for functions Keras needs a registered name."""
+    """A model's or a function's config; Keras knows a function by its registered name only."""
     if value is None:
         return None
-    registered = not isinstance(value, type) and (
-        isinstance(value, keras.layers.Layer)
-        or keras.saving.get_registered_name(value) != getattr(value, "__name__", None)
-    )
-    if not registered:
+    if not isinstance(value, keras.layers.Layer) and not _is_registered(value):
         raise ValueError(
-            f"The distiller cannot be saved: its {name} {value!r} is a function that Keras does "
-            "not know by name. Register it with @keras.saving.register_keras_serializable(), or "
-            "save the student alone: distiller.student.save(path)."
+            f"The distiller cannot be saved: its {name} {value!r} is not known to Keras by name. "
+            "Register it with @keras.saving.register_keras_serializable(), or save the student "
+            "alone: distiller.student.save(path)."
         )
     return keras.saving.serialize_keras_object(value)
+
+
+def _is_registered(value):
+    name = keras.saving.get_registered_name(value if hasattr(value, "__name__") else type(value))
+    return keras.saving.get_registered_object(name) is not None

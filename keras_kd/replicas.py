@@ -32,6 +32,7 @@ def share(rows):
 
 
 def is_multi_worker(strategy):
+    """Whether several processes train in step."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 

@@ -25,7 +25,7 @@ def find_layer(model, path):
     Raises:
         ValueError: There is no such layer, or several nested ones; close names are given.
     """
-    found = {name: layer for name, layer in walk(model)}
+    found = dict(walk(model))
     if path in found:
         return found[path]
     ends = [name for name in found if name.endswith("/" + path)]

@@ -8,7 +8,16 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 _TIMEOUT = 300
-_SETTINGS = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow"}
+# Warnings are errors, but for what TensorFlow 2.21's variables do to Keras' saving with NumPy 2.4.
+_WARNINGS = [
+    "-Werror",
+    "-Wignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+]
+_SETTINGS = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "KERAS_BACKEND": "tensorflow",
+}
 
 
 def environment(**changes):
@@ -18,9 +27,9 @@ def environment(**changes):
 
 
 def start(arguments, env=None):
-    """Starts `python -W error *arguments` in the repository's root; returns the `Popen`."""
+    """Starts `python *arguments` in the repository's root; returns the `Popen`."""
     return subprocess.Popen(
-        [sys.executable, "-W", "error", *map(os.fspath, arguments)],
+        [sys.executable, *_WARNINGS, *map(os.fspath, arguments)],
         env=environment() if env is None else env,
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -48,7 +57,7 @@ def finish(processes, timeout=_TIMEOUT):
 
 
 def run(arguments, env=None, timeout=_TIMEOUT):
-    """Runs `python -W error *arguments` to its end; returns what it printed."""
+    """Runs `python *arguments` to its end; returns what it printed."""
     return finish([start(arguments, env)], timeout)[0]
 
 

@@ -51,10 +51,9 @@ RowSums RowExponentials(const Problem& problem, const StagedRow& s, const Staged
                         const LongScratch& at, int64_t row) {
   const int64_t s_size = static_cast<int64_t>(SizeOf(problem.student_type));
   const int64_t t_size = static_cast<int64_t>(SizeOf(problem.teacher_type));
-  const bool last = row + 1 == problem.rows;
-  const int64_t next = (row + 1) * problem.classes;
-  const char* next_s = last ? nullptr : static_cast<const char*>(problem.student) + next * s_size;
-  const char* next_t = last ? nullptr : static_cast<const char*>(problem.teacher) + next * t_size;
+  const int64_t next = (row + 1 < problem.rows ? row + 1 : row) * problem.classes;
+  const char* next_s = static_cast<const char*>(problem.student) + next * s_size;
+  const char* next_t = static_cast<const char*>(problem.teacher) + next * t_size;
   const float T = problem.temperature;
   const auto run = !problem.labels ? Exponentials<HardExp::kNone>
                    : T == 1.0f     ? Exponentials<HardExp::kCopy>
@@ -82,12 +81,14 @@ void LongRow(const Problem& problem, int64_t row, float* scratch, bool stream) {
   if (hard_weight != 0.0f) {
     const int64_t label = problem.Label(row);
     const float log_sum = static_cast<float>(__builtin_log(static_cast<double>(sums.hard)));
-    problem.hard[row] = log_sum - (s.logits[label] - s.largest);
+    problem.hard[row] = (log_sum - sums.hard_slip) - (s.logits[label] - s.largest);
     at.hard_exp[label] -= sums.hard;  // hard_exp / sum is now softmax minus one-hot
   } else if (problem.labels) {
     problem.hard[row] = 0.0f;
   }
   const double ratio = static_cast<double>(sums.student) / static_cast<double>(sums.teacher);
+  const float log_ratio =
+      static_cast<float>(__builtin_log(ratio)) + (sums.teacher_slip - sums.student_slip);
   const ReadyRow ready{s.logits,
                        t.logits,
                        classes,
@@ -96,7 +97,7 @@ void LongRow(const Problem& problem, int64_t row, float* scratch, bool stream) {
                        Set(1.0f / sums.teacher),
                        Set(t.largest - s.largest),
                        Set(1.0f / T),
-                       Set(static_cast<float>(__builtin_log(ratio))),
+                       Set(log_ratio),
                        Set(soft_weight * T * GradientFactor<kDivergence>(problem.mixing_weight)),
                        Set(problem.labels ? hard_weight / sums.hard : 0.0f),
                        problem.mixing_weight};

@@ -23,8 +23,9 @@ constexpr float kInfinity = __builtin_inff();
 // classes a lane would round 16384 times.
 constexpr int64_t kFoldClasses = 64 * kLanes;
 
-// Beyond this a difference of two logits may overflow: such rows are centred first.
-constexpr float kHugeLogit = 1e37f;
+// Beyond this a logit over the temperature, or a difference of two, may overflow: such rows are
+// centred first.
+constexpr float kHugeLogit = 1e30f;
 
 KERAS_KD_INLINE int64_t PaddedClasses(int64_t classes) {
   return (classes + kLanes - 1) / kLanes * kLanes;
@@ -42,19 +43,25 @@ struct LongScratch {
   }
 };
 
-// Calls body(c, s, t) for every vector of classes, the last one filled with -inf (probability
-// zero), and fold() every kFoldClasses classes and at the end.
+// How much of a vector a step of a sweep stands for; a type, so that the hot loop has no branch.
+struct Whole {};
+struct Part {};
+
+// Calls body(c, s, t, Whole or Part) for every vector of classes, the last one filled with -inf
+// (probability zero), and fold() every kFoldClasses classes and at the end.
 template <typename Body, typename Fold>
 KERAS_KD_INLINE void Sweep(const float* s, const float* t, int64_t classes, Body body, Fold fold) {
   const int64_t whole = classes / kLanes * kLanes;
   for (int64_t begin = 0; begin < whole; begin += kFoldClasses) {
     const int64_t end = begin + kFoldClasses < whole ? begin + kFoldClasses : whole;
-    for (int64_t c = begin; c < end; c += kLanes) body(c, Load(s + c), Load(t + c));
+    for (int64_t c = begin; c < end; c += kLanes) {
+      body(c, Load(s + c), Load(t + c), Whole{});
+    }
     fold();
   }
   if (whole < classes) {
     body(whole, LoadPart(s + whole, classes - whole, -kInfinity),
-         LoadPart(t + whole, classes - whole, -kInfinity));
+         LoadPart(t + whole, classes - whole, -kInfinity), Part{});
     fold();
   }
 }
@@ -105,30 +112,32 @@ static inline StagedRow Centre(const StagedRow& row, int64_t classes, float* sta
   return {staged, 0.0f};
 }
 
+// Sums of the exponentials, and the slips to subtract from their logarithms.
 struct RowSums {
   float student, teacher, hard;
+  float student_slip, teacher_slip, hard_slip;
 };
 
 // What sweep 2 keeps for the hard loss: nothing; a copy (T = 1: the exponentials are the same); or
 // exponentials of their own. A copy, because the label's entry is then changed in place.
 enum class HardExp { kNone, kCopy, kOwn };
 
-// Sweep 2. next_* (may be null): the following row, fetched while this one computes.
+// Sweep 2. next_*: the following row (of the last row: itself), fetched while this one computes.
+// Everything is taken by value: a store through a vector pointer may alias whatever a reference
+// refers to, and the compiler would load it again in every step of the loop.
 template <HardExp kHard>
-RowSums Exponentials(const StagedRow& s, const StagedRow& t, int64_t classes, float temperature,
-                     const LongScratch& scratch, const char* next_s, const char* next_t,
-                     int64_t s_size, int64_t t_size) {
+RowSums Exponentials(StagedRow s, StagedRow t, int64_t classes, float temperature,
+                     LongScratch scratch, const char* next_s, const char* next_t, int64_t s_size,
+                     int64_t t_size) {
   const Exponent student = Exponent::Of(Set(s.largest), temperature);
   const Exponent teacher = Exponent::Of(Set(t.largest), temperature);
   const Exponent hard = Exponent::Of(Set(s.largest), 1.0f);
   Vec student_sum{}, teacher_sum{}, hard_sum{}, student_part{}, teacher_part{}, hard_part{};
   Sweep(
       s.logits, t.logits, classes,
-      [&](int64_t c, Vec sv, Vec tv) __attribute__((always_inline)) {
-        if (next_s) {
-          __builtin_prefetch(next_s + c * s_size, 0, 2);
-          __builtin_prefetch(next_t + c * t_size, 0, 2);
-        }
+      [&](int64_t c, Vec sv, Vec tv, auto) __attribute__((always_inline)) {
+        __builtin_prefetch(next_s + c * s_size, 0, 2);
+        __builtin_prefetch(next_t + c * t_size, 0, 2);
         const Vec student_exp = student(sv), teacher_exp = teacher(tv);
         student_part += student_exp;
         teacher_part += teacher_exp;
@@ -146,26 +155,26 @@ RowSums Exponentials(const StagedRow& s, const StagedRow& t, int64_t classes, fl
         hard_sum += hard_part;
         student_part = teacher_part = hard_part = Vec{};
       });
-  return {Sum(student_sum), Sum(teacher_sum), Sum(hard_sum)};
+  return {Sum(student_sum),  Sum(teacher_sum),  Sum(hard_sum),
+          student.Slip()[0], teacher.Slip()[0], hard.Slip()[0]};
 }
 
-struct NoGradient {
-  __attribute__((always_inline)) void operator()(int64_t, Vec) const {}
-};
+struct NoGradient {};
 
 template <typename T, bool kStream>
 struct GradientRow {
   T* to;
   int64_t classes;
 
-  __attribute__((always_inline)) void operator()(int64_t c, Vec value) const {
-    if (c + kLanes > classes) {
-      StorePart(value, to + c, classes - c);
-    } else if constexpr (kStream) {
+  __attribute__((always_inline)) void operator()(int64_t c, Vec value, Whole) const {
+    if constexpr (kStream) {
       Stream(value, to + c);
     } else {
       Store(value, to + c);
     }
+  }
+  __attribute__((always_inline)) void operator()(int64_t c, Vec value, Part) const {
+    StorePart(value, to + c, classes - c);
   }
 };
 
@@ -190,21 +199,22 @@ struct ReadyRow {
   }
 };
 
-// Sweeps 3 and 4: returns the divergence, without T^2, and writes the gradient.
+// Sweeps 3 and 4: returns the divergence, without T^2, and writes the gradient. By value, as
+// Exponentials.
 template <Divergence kDivergence, bool kHard, typename Writer>
-float Diverge(const ReadyRow& row, const Writer& write) {
+float Diverge(ReadyRow row, Writer write) {
   constexpr bool kLater = kGradientNeedsSum<kDivergence>;
   constexpr bool kWrites = !__is_same(Writer, NoGradient);
   Vec first{}, second{}, first_part{}, second_part{};
   Sweep(
       row.s, row.t, row.classes,
-      [&](int64_t c, Vec sv, Vec tv) __attribute__((always_inline)) {
+      [&](int64_t c, Vec sv, Vec tv, auto extent) __attribute__((always_inline)) {
         const Vec q = Load(row.scratch.student_exp + c) * row.student_scale;
         const Vec p = Load(row.scratch.teacher_exp + c) * row.teacher_scale;
         const Vec score = AddClass<kDivergence>(p, q, row.LogRatio(sv, tv), row.mixing_weight,
                                                 &first_part, &second_part);
         if constexpr (kWrites && kLater) Store(score, row.scratch.teacher_exp + c);
-        if constexpr (kWrites && !kLater) write(c, row.Gradient<kHard>(c, score));
+        if constexpr (kWrites && !kLater) write(c, row.Gradient<kHard>(c, score), extent);
       },
       [&]() __attribute__((always_inline)) {
         first += first_part;
@@ -214,11 +224,14 @@ float Diverge(const ReadyRow& row, const Writer& write) {
   const float a = Sum(first), b = Sum(second);
   if constexpr (kWrites && kLater) {
     const Vec mean = Set(MeanScore<kDivergence>(a, b));
-    for (int64_t c = 0; c < row.classes; c += kLanes) {
+    const auto gradient = [&](int64_t c) __attribute__((always_inline)) {
       const Vec q = Load(row.scratch.student_exp + c) * row.student_scale;
       const Vec soft = Centred(q, Load(row.scratch.teacher_exp + c), mean);
-      write(c, row.Gradient<kHard>(c, soft));
-    }
+      return row.Gradient<kHard>(c, soft);
+    };
+    int64_t c = 0;
+    for (; c + kLanes <= row.classes; c += kLanes) write(c, gradient(c), Whole{});
+    if (c < row.classes) write(c, gradient(c), Part{});
   }
   return Loss<kDivergence>(a, b, row.mixing_weight);
 }

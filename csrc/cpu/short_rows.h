@@ -113,13 +113,17 @@ struct BlockWeights {
   }
 };
 
+// Sums of the exponentials of a block, and the slips to subtract from their logarithms.
 struct BlockSums {
   Vec student_largest, teacher_largest, student, teacher, hard;
+  Vec student_slip, teacher_slip, hard_slip;
 };
 
 KERAS_KD_INLINE BlockSums BlockExponentials(const ShortScratch& at, int64_t classes,
                                             float temperature, bool hard_loss) {
-  BlockSums sums{Load(at.student), Load(at.teacher), {}, {}, {}};
+  BlockSums sums{};
+  sums.student_largest = Load(at.student);
+  sums.teacher_largest = Load(at.teacher);
   for (int64_t c = 1; c < classes; ++c) {
     sums.student_largest = Max(sums.student_largest, Load(at.student + c * kLanes));
     sums.teacher_largest = Max(sums.teacher_largest, Load(at.teacher + c * kLanes));
@@ -137,6 +141,9 @@ KERAS_KD_INLINE BlockSums BlockExponentials(const ShortScratch& at, int64_t clas
   const Exponent teacher = Exponent::Of(sums.teacher_largest, temperature);
   const Exponent hard = Exponent::Of(sums.student_largest, 1.0f);
   const bool own = temperature != 1.0f;
+  sums.student_slip = student.Slip();
+  sums.teacher_slip = teacher.Slip();
+  sums.hard_slip = hard.Slip();
   for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
     const Vec sv = Load(at.student + c);
     const Vec student_exp = student(sv), teacher_exp = teacher(Load(at.teacher + c));
@@ -160,7 +167,8 @@ Vec DivergeBlock(const ShortScratch& at, const BlockSums& sums, int64_t classes,
   const Vec student_scale = 1.0f / sums.student, teacher_scale = 1.0f / sums.teacher;
   const Vec offset = sums.teacher_largest - sums.student_largest;
   const Vec inverse_temperature = Set(1.0f / temperature);
-  const Vec log_ratio = Log(sums.student) - Log(sums.teacher);
+  const Vec log_ratio =
+      (Log(sums.student) - sums.student_slip) - (Log(sums.teacher) - sums.teacher_slip);
   Vec first{}, second{};
   for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
     const Vec q = Load(at.student_exp + c) * student_scale;
@@ -193,7 +201,7 @@ KERAS_KD_INLINE Vec HardLoss(const ShortScratch& at, const BlockSums& sums,
     logit[lane] = at.student[entry];
     if (weights.hard[lane] != 0.0f) at.hard_exp[entry] -= sums.hard[lane];
   }
-  return Log(sums.hard) - (logit - sums.student_largest);
+  return (Log(sums.hard) - sums.hard_slip) - (logit - sums.student_largest);
 }
 
 template <Divergence kDivergence>

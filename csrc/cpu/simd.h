@@ -59,7 +59,7 @@ KERAS_KD_INLINE Vec Abs(Vec value) {
   return reinterpret_cast<Vec>(reinterpret_cast<Int>(value) & 0x7fffffff);
 }
 
-// max(a, b). With a NaN in either, which one comes out is not said: sums find the NaN later.
+// max(a, b); b if either is NaN.
 KERAS_KD_INLINE Vec Max(Vec a, Vec b) {
 #if defined(KERAS_KD_AVX512)
   return _mm512_max_ps(a, b);
@@ -71,6 +71,12 @@ KERAS_KD_INLINE Vec Max(Vec a, Vec b) {
 }
 
 // a * b + c, fused where the hardware has it.
+#if defined(KERAS_KD_AVX512) || defined(KERAS_KD_AVX2) || \
+    (defined(__aarch64__) && !defined(KERAS_KD_LANES))
+constexpr bool kFused = true;
+#else
+constexpr bool kFused = false;
+#endif
 KERAS_KD_INLINE Vec MulAdd(Vec a, Vec b, Vec c) {
 #if defined(KERAS_KD_AVX512)
   return _mm512_fmadd_ps(a, b, c);
@@ -163,31 +169,72 @@ KERAS_KD_INLINE void StreamFence() {
 #endif
 }
 
-// The first `count` lanes, the others `fill`.
+// All bits set in the first `count` lanes.
+KERAS_KD_INLINE Int FirstLanes(int64_t count) {
+  Int lane{};
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;  // a constant to the compiler
+  return lane < SetInt(static_cast<int32_t>(count));
+}
+
+// The first `count` (< kLanes) elements, `fill` in the other lanes; nothing past them is read.
 template <typename T>
 KERAS_KD_INLINE Vec LoadPart(const T* from, int64_t count, float fill) {
-  Vec value = Set(fill);
-  for (int64_t lane = 0; lane < count; ++lane) value[lane] = ToFloat(from[lane]);
-  return value;
+  T elements[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) FromFloat(fill, elements + lane);
+  for (int64_t lane = 0; lane < count; ++lane) elements[lane] = from[lane];
+  return Load(elements);
 }
 template <typename T>
 KERAS_KD_INLINE void StorePart(Vec value, T* to, int64_t count) {
-  for (int64_t lane = 0; lane < count; ++lane) FromFloat(value[lane], to + lane);
+  T elements[kLanes];
+  Store(value, elements);
+  for (int64_t lane = 0; lane < count; ++lane) to[lane] = elements[lane];
+}
+#if defined(KERAS_KD_AVX512)
+KERAS_KD_INLINE Vec LoadPart(const float* from, int64_t count, float fill) {
+  return _mm512_mask_loadu_ps(Set(fill), static_cast<__mmask16>((1u << count) - 1), from);
+}
+KERAS_KD_INLINE void StorePart(Vec value, float* to, int64_t count) {
+  _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), value);
+}
+#elif defined(KERAS_KD_AVX2)
+KERAS_KD_INLINE Vec LoadPart(const float* from, int64_t count, float fill) {
+  const Int mask = FirstLanes(count);
+  const Vec loaded = _mm256_maskload_ps(from, reinterpret_cast<__m256i>(mask));
+  return Select(mask, loaded, Set(fill));
+}
+KERAS_KD_INLINE void StorePart(Vec value, float* to, int64_t count) {
+  _mm256_maskstore_ps(to, reinterpret_cast<__m256i>(FirstLanes(count)), value);
+}
+#endif
+
+// Lane i becomes lane (i + kBy) % kLanes.
+template <int kBy>
+KERAS_KD_INLINE Vec Rotate(Vec value) {
+#if defined(__clang__)
+  Vec rotated{};
+  for (int i = 0; i < kLanes; ++i) rotated[i] = value[(i + kBy) % kLanes];
+  return rotated;
+#else
+  Int from{};
+  for (int i = 0; i < kLanes; ++i) from[i] = (i + kBy) % kLanes;
+  return __builtin_shuffle(value, from);
+#endif
 }
 
 // Across the lanes, always in the same order.
 KERAS_KD_INLINE float Sum(Vec value) {
-  float parts[kLanes];
-  __builtin_memcpy(parts, &value, sizeof parts);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) parts[lane] += parts[lane + width];
-  }
-  return parts[0];
+  if constexpr (kLanes >= 16) value += Rotate<kLanes / 2>(value);
+  if constexpr (kLanes >= 8) value += Rotate<4>(value);
+  value += Rotate<2>(value);
+  value += Rotate<1>(value);
+  return value[0];
 }
 KERAS_KD_INLINE float Largest(Vec value) {
-  float largest = value[0];
-  for (int lane = 1; lane < kLanes; ++lane) largest = value[lane] > largest ? value[lane] : largest;
-  return largest;
+  if constexpr (kLanes >= 16) value = Max(value, Rotate<kLanes / 2>(value));
+  if constexpr (kLanes >= 8) value = Max(value, Rotate<4>(value));
+  value = Max(value, Rotate<2>(value));
+  return Max(value, Rotate<1>(value))[0];
 }
 
 }  // namespace KERAS_KD_ISA

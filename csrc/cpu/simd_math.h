@@ -12,8 +12,11 @@ namespace KERAS_KD_ISA {
 constexpr float kLog2E = 1.44269504088896340736f;
 constexpr float kLn2 = 0.69314718055994530942f;
 
-// 2^x for x <= 0, relative error 9e-8 (degree 5); 0 below 2^-126, exactly 1 at 0; NaN stays NaN.
+// 2^x for x <= 0, relative error 9e-8 (degree 5); exactly 1 at 0 and exactly 0 from -127 on, where
+// the exponent's field and the mantissa are both empty (between -127 and -126 it is some value
+// below 2^-126). NaN stays NaN: Max returns its second argument then.
 KERAS_KD_INLINE Vec Exp2(Vec x) {
+  x = Max(Set(-127.0f), x);
   const Int whole = Round(x);
   const Vec part = x - ToVec(whole);
   Vec poly = MulAdd(Set(1.326472732201791e-3f), part, Set(9.671512984748346e-3f));
@@ -21,21 +24,27 @@ KERAS_KD_INLINE Vec Exp2(Vec x) {
   poly = MulAdd(poly, part, Set(2.402224207967747e-1f));
   poly = MulAdd(poly, part, Set(6.931469775964715e-1f));
   poly = MulAdd(poly, part, Set(1.0f));
-  const Vec scaled = reinterpret_cast<Vec>(reinterpret_cast<Int>(poly) + (whole << 23));
-  // Below the normal range the exponent's sum is garbage. "Not less" keeps NaN.
-  return ZeroUnless(~(x < Set(-126.0f)), scaled);
+  return reinterpret_cast<Vec>(reinterpret_cast<Int>(poly) + (whole << 23));
 }
 
-// exp((x - largest) / T). Subtracted first: a fused x * scale - largest * scale would save an
-// operation, but then the sums carry the rounding of largest * scale (4e-7 at a logit of 10), which
-// their logarithms would have to take out again.
+// exp((x - largest) / T) = 2^(x scale - largest scale). With a fused multiply-add one operation
+// forms the exponent; the rounding of largest * scale is then one factor for the whole row, which
+// softmax cancels and `Slip` takes out of the logarithm of a sum. Without one, x * scale would be
+// rounded element by element (4e-7 at a logit of 10): subtract first.
 struct Exponent {
-  Vec scale, largest;
+  Vec scale, offset, largest;
 
   KERAS_KD_INLINE Exponent Of(Vec largest, float temperature) {
-    return {Set(kLog2E / temperature), largest};
+    const Vec scale = Set(kLog2E / temperature);
+    return {scale, kFused ? -(largest * scale) : largest, largest};
   }
-  __attribute__((always_inline)) Vec operator()(Vec x) const { return Exp2((x - largest) * scale); }
+  __attribute__((always_inline)) Vec operator()(Vec x) const {
+    return Exp2(kFused ? MulAdd(x, scale, offset) : (x - offset) * scale);
+  }
+  // The logarithm of the factor; exact up to its own rounding, because the product is fused.
+  __attribute__((always_inline)) Vec Slip() const {
+    return kFused ? MulAdd(largest, scale, offset) * kLn2 : Vec{};
+  }
 };
 
 // log of a positive normal number, relative error 3e-8; log(0) is about -88, not -inf, so that
@@ -55,13 +64,15 @@ KERAS_KD_INLINE Vec Log(Vec x) {
   return Select(x == x, MulAdd(ToVec(exponent), Set(kLn2), tail), x);
 }
 
-// d + expm1(-d) = d^2/2 - d^3/6 + ... for |d| < 1/2, relative error 8e-7.
-constexpr float kSmallLogRatio = 0.5f;
+// d + expm1(-d) = d^2/2 - d^3/6 + ... for |d| < 3/4, relative error 3e-7. Beyond, the direct form
+// of KlTerm loses less than a factor of 7 to cancellation.
+constexpr float kSmallLogRatio = 0.75f;
 KERAS_KD_INLINE Vec SmallKlTerm(Vec d) {
-  Vec poly = MulAdd(Set(1.39146e-3f), d, Set(-8.39541e-3f));
-  poly = MulAdd(poly, d, Set(4.166748e-2f));
-  poly = MulAdd(poly, d, Set(-1.666628e-1f));
-  poly = MulAdd(poly, d, Set(0.49999996f));
+  Vec poly = MulAdd(Set(-1.99183249e-4f), d, Set(1.40986703e-3f));
+  poly = MulAdd(poly, d, Set(-8.33393773e-3f));
+  poly = MulAdd(poly, d, Set(4.16622663e-2f));
+  poly = MulAdd(poly, d, Set(-1.66666529e-1f));
+  poly = MulAdd(poly, d, Set(5.00000135e-1f));
   return d * d * poly;
 }
 

@@ -1,9 +1,9 @@
 """`DistillationLoss`: what every distillation loss is."""
 
 import math
-import numbers
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -99,7 +99,7 @@ class DistillationLoss(keras.layers.Layer):
 
     def _check_rows(self, loss, student_outputs):
         batch = keras.tree.flatten(student_outputs)[0].shape[0]
-        if len(loss.shape) == 0 or None not in (batch, loss.shape[0]) and batch != loss.shape[0]:
+        if len(loss.shape) == 0 or (None not in (batch, loss.shape[0]) and batch != loss.shape[0]):
             raise ValueError(
                 f"{type(self).__name__}.call must return one value for each row, shape [batch] or "
                 f"[batch, ...] with batch={batch}. Received: shape {tuple(loss.shape)}. Do not "
@@ -133,7 +133,7 @@ def keras_name(class_name):
 
 def non_negative(name, value):
     """Returns a finite number >= 0 as float, or raises."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a number. Received: {name}={value!r}"
         )

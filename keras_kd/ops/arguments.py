@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-import numbers
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
@@ -47,6 +47,7 @@ class Problem:
 
 
 def invalid(name, expected, received):
+    """The error for an argument that is not what was expected."""
     return ValueError(
         f"Invalid value for argument `{name}`. Expected {expected}. Received: {name}={received}"
     )
@@ -103,7 +104,7 @@ def temperature(value):
     """Returns a float32 scalar; a Python number is checked here, a tensor by the kernel."""
     if isinstance(value, bool) or value is None:
         raise invalid("temperature", "a positive, finite number", value)
-    if isinstance(value, numbers.Real):
+    if isinstance(value, (int, float, np.number)):
         if not (value > 0 and math.isfinite(value)):
             raise invalid("temperature", "a positive, finite number", value)
         return tf.constant(float(value), tf.float32)
@@ -114,9 +115,10 @@ def temperature(value):
 
 
 def divergence(name, mixing_weight):
+    """Returns both, checked."""
     if name not in DIVERGENCES:
         raise invalid("divergence", f"one of {DIVERGENCES}", name)
-    if not isinstance(mixing_weight, numbers.Real) or not 0 < mixing_weight < 1:
+    if not isinstance(mixing_weight, (int, float)) or not 0 < mixing_weight < 1:
         raise invalid("mixing_weight", "a number between 0 and 1, both excluded", mixing_weight)
     return name, float(mixing_weight)
 

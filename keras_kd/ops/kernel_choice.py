@@ -112,8 +112,11 @@ def xla_is_used():
 
 
 def gpu_is_visible():
-    # An XLA computation may then be compiled for the GPU, where the CPU's custom call has no
-    # handler; which device it will be is not known when the graph is built.
+    """Whether an XLA computation might be compiled for a GPU.
+
+    There the CPU's custom call has no handler; which device it will be is not known when the
+    graph is built.
+    """
     return bool(tf.config.list_logical_devices("GPU"))
 
 

@@ -159,7 +159,7 @@ def _weighted(weight, slope):
 
 
 def check_labels(problem):
-    """An assertion that names the first label out of range; for graphs that XLA does not compile."""
+    """An assertion that names the first label out of range; not for XLA, which has no strings."""
     classes = tf.shape(problem.student, out_type=tf.int64)[-1]
     labels = tf.reshape(tf.cast(problem.labels, tf.int64), [-1])
     wrong = (labels < 0) | (labels >= classes)

@@ -20,7 +20,9 @@ try:
     from tensorflow.compiler.mlir.stablehlo import stablehlo
     from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 except ImportError as error:
-    _IMPORT_ERROR = f"TensorFlow {tf.__version__} has no XlaCallModule for Python: {error}"
+    _IMPORT_ERROR: str | None = (
+        f"TensorFlow {tf.__version__} has no XlaCallModule for Python: {error}"
+    )
 else:
     _IMPORT_ERROR = None
 

@@ -35,35 +35,36 @@ def run_all(names, strategy):
     return results
 
 
-def data(rows, steps=None, seed=1):
+def data(rows):
     """Inputs, labels and sample weights; some weights are zero."""
-    rng = np.random.default_rng([seed, rows])
-    shape = (rows,) if steps is None else (rows, steps)
-    x = rng.standard_normal((*shape, FEATURES), np.float32)
-    y = rng.integers(CLASSES, size=shape)
-    weight = np.float32(rng.integers(0, 4, size=rows) / 2)
-    return x, y, weight
+    rng = np.random.default_rng([1, rows])
+    x = rng.standard_normal((rows, FEATURES), np.float32)
+    return x, rng.integers(CLASSES, size=rows), np.float32(rng.integers(0, 4, size=rows) / 2)
 
 
-def network(width, inputs=None, regulariser=None, name=None):
-    inputs = keras.Input((FEATURES,)) if inputs is None else inputs
-    hidden = layers.Dense(
-        width, activation="relu", kernel_regularizer=regulariser, name="hidden"
-    )(inputs)
-    return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(hidden), name=name)
+def network(width, regulariser=None):
+    inputs = keras.Input((FEATURES,))
+    hidden = layers.Dense(width, activation="relu", kernel_regularizer=regulariser, name="hidden")(
+        inputs
+    )
+    return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(hidden))
 
 
 def cross_entropy(**kwargs):
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, **kwargs)
 
 
+def cross_entropy_metric():
+    return keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy")
+
+
 @keras.saving.register_keras_serializable(package="keras_kd_tests")
 class Hint(kd.losses.DistillationLoss):
     """Mean squared error to an inner layer of the teacher, through a projector."""
 
-    def build(self, teacher_shape, student_shape):
-        self.projector = layers.Dense(teacher_shape[-1], name="projector")
-        self.projector.build(student_shape)
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        self.projector = layers.Dense(teacher_outputs_shape[-1], name="projector")
+        self.projector.build(student_outputs_shape)
 
     def call(self, teacher_outputs, student_outputs):
         return keras.ops.mean((teacher_outputs - self.projector(student_outputs)) ** 2, axis=-1)
@@ -87,131 +88,108 @@ def outcome(distiller, history, evaluated):
         weight for loss in distiller.distillation_losses for weight in loss.weights
     ]
     return {
-        "weights": [keras.ops.convert_to_numpy(weight).tolist() for weight in state],
+        "weights": [weight.numpy().tolist() for weight in state],
         "history": history.history,
         "evaluate": evaluated,
     }
 
 
-def train(
-    strategy,
-    rows,
-    *,
-    models=None,
-    losses=None,
-    loss="default",
-    optimizer="sgd",
-    numbers=None,
-    weighted=False,
-    labels=True,
-    steps=None,
-    dataset=False,
-    callbacks=(),
-    fit=None,
-    **compile_arguments,
-):
-    """Two epochs in global batches of 16, and an evaluation."""
+def distiller_for(strategy, models=None, losses=None, numbers=None, optimizer="sgd", **compiled):
+    """A distiller made and compiled in the strategy's scope."""
     with strategy.scope():
         teacher, student = models() if models else (network(8), network(6, regulariser="l2"))
         distiller = kd.Distiller(teacher, student, losses() if losses else None, **(numbers or {}))
-        optimizers = {
-            "sgd": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
-            "adam": lambda: keras.optimizers.Adam(0.01),
-        }
-        distiller.compile(
-            optimizers[optimizer](),
-            loss=cross_entropy() if loss == "default" else loss,
-            **compile_arguments,
-        )
-    x, y, weight = data(rows, steps)
-    columns = [x, *([y] if labels else []), *([weight] if weighted else [])]
-    common = {"verbose": 0}
-    if dataset:
-        columns = [tf.data.Dataset.from_tensor_slices(tuple(columns)).batch(BATCH)]
-    else:
-        common["batch_size"] = BATCH
-        if weighted:
-            common["sample_weight"] = columns.pop()
-    arguments = {**common, "epochs": 2, "callbacks": [*callbacks], **(fit or {})}
-    if not dataset:
-        arguments["shuffle"] = False
-    history = distiller.fit(*columns, **arguments)
-    evaluated = distiller.evaluate(*columns, return_dict=True, with_teacher=True, **common)
-    return outcome(distiller, history, evaluated)
+        if optimizer == "sgd":
+            optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+        elif optimizer == "adam":
+            optimizer = keras.optimizers.Adam(0.01)
+        compiled.setdefault("loss", cross_entropy())
+        distiller.compile(optimizer, **compiled)
+    return distiller
+
+
+def train(distiller, x, y=None, weight=None, evaluate=False, **fit):
+    """Two epochs in global batches of 16, and an evaluation where it is asked for."""
+    arguments = {"batch_size": BATCH, "verbose": 0, "sample_weight": weight}
+    history = distiller.fit(x, y, epochs=2, shuffle=False, **arguments, **fit)
+    if not evaluate:
+        return outcome(distiller, history, {})
+    return outcome(
+        distiller,
+        history,
+        distiller.evaluate(x, y, return_dict=True, with_teacher=True, **arguments),
+    )
 
 
 @scenario
-def even(strategy):
-    return train(strategy, 64, metrics=["accuracy"])
-
-
-@scenario
-def uneven(strategy):
-    """71 rows: the last batch has 7, four for one replica and three for the other."""
-    return train(strategy, 71, optimizer="adam", metrics=["accuracy"])
-
-
-@scenario
-def empty_replica(strategy):
-    """65 rows: the last batch has one, and a replica gets none."""
-    return train(strategy, 65, metrics=["accuracy"])
+def plain(strategy):
+    """The last batch is full; has 7 rows, 4 and 3; has one row, so that one replica has none."""
+    distiller = distiller_for(strategy, optimizer="adam", metrics=["accuracy"])
+    results = [train(distiller, *data(rows)[:2], evaluate=True) for rows in (64, 71, 65)]
+    return {
+        "weights": [weight for result in results for weight in result["weights"]],
+        **{
+            part: {f"{key} {i}": v for i, r in enumerate(results) for key, v in r[part].items()}
+            for part in ("history", "evaluate")
+        },
+    }
 
 
 @scenario
 def from_dataset(strategy):
-    x, y, _ = data(71, seed=2)
-    validation = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
-    return train(
-        strategy, 71, dataset=True, metrics=["accuracy"], fit={"validation_data": validation}
+    distiller = distiller_for(strategy, metrics=["accuracy"])
+    train_data, validation = (
+        tf.data.Dataset.from_tensor_slices(data(rows)[:2]).batch(BATCH) for rows in (71, 23)
     )
+    history = distiller.fit(
+        train_data, epochs=2, shuffle=False, verbose=0, validation_data=validation
+    )
+    return outcome(distiller, history, {})
 
 
 @scenario
-def sample_weight(strategy):
-    return train(
-        strategy,
-        71,
-        weighted=True,
-        optimizer="adam",
-        weighted_metrics=["accuracy", cross_entropy(name="weighted_ce")],
-    )
+def losses_with_weights(strategy):
+    """A trained projector between inner layers, beside a loss of `keras.distillation`."""
 
+    def losses():
+        hint = Hint(weight=0.3, teacher_layer="hidden", student_layer="hidden", name="hint")
+        return [keras.distillation.LogitsDistillation(temperature=3.0), hint]
 
-@scenario
-def class_weight(strategy):
-    return train(strategy, 71, fit={"class_weight": {0: 1.0, 1: 0.0, 2: 2.5}})
-
-
-@scenario
-def projector(strategy):
-    """A loss that owns trained weights and reads inner layers, beside soft targets."""
-    hint = lambda: Hint(weight=0.3, teacher_layer="hidden", student_layer="hidden", name="hint")  # noqa: E731
-    return train(
-        strategy, 71, losses=lambda: [kd.losses.SoftTargets(2.0), hint()], optimizer="adam"
-    )
+    distiller = distiller_for(strategy, losses=losses, optimizer="adam")
+    return train(distiller, *data(71), evaluate=True)
 
 
 @scenario
 def unknown_shapes(strategy):
     """Nothing can be built before the first batch, which comes in replicas."""
-    return train(strategy, 71, models=lambda: (network(8), Subclassed()), optimizer="adam")
+    distiller = distiller_for(
+        strategy,
+        models=lambda: (network(8), Subclassed()),
+        losses=lambda: Hint(teacher_layer="hidden", student_layer="hidden"),
+        optimizer="adam",
+    )
+    return train(distiller, *data(71)[:2])
 
 
 @scenario
-def keras_losses(strategy):
-    return train(
-        strategy,
-        71,
-        losses=lambda: [
-            keras.distillation.LogitsDistillation(temperature=3.0),
-            keras.distillation.FeatureDistillation("mse", "logits", "logits"),
-        ],
-    )
+def synchronized_batch_norm(strategy):
+    """The replicas wait for each other inside of the forward pass that the losses listen to."""
+
+    def models():
+        inputs = keras.Input((FEATURES,))
+        hidden = layers.Dense(6, name="hidden")(inputs)
+        normal = layers.BatchNormalization(synchronized=True, name="normal")(hidden)
+        return network(8), keras.Model(inputs, layers.Dense(CLASSES)(normal))
+
+    hint = lambda: Hint(teacher_layer="hidden", student_layer="normal")  # noqa: E731
+    distiller = distiller_for(strategy, models=models, losses=hint)
+    return train(distiller, *data(64)[:2])
 
 
 @scenario
 def no_labels(strategy):
-    return train(strategy, 71, loss=None, labels=False, numbers={"alpha": 0, "beta": 1})
+    distiller = distiller_for(strategy, loss=None, numbers={"alpha": 0, "beta": 1})
+    return train(distiller, data(71)[0])
 
 
 class Schedule(keras.callbacks.Callback):
@@ -226,49 +204,32 @@ class Schedule(keras.callbacks.Callback):
 
 @scenario
 def live_numbers(strategy):
-    return train(strategy, 71, callbacks=[Schedule()])
+    return train(distiller_for(strategy), *data(71)[:2], callbacks=[Schedule()])
 
 
 @scenario
 def two_outputs(strategy):
     def model(width):
-        inputs = keras.Input((FEATURES,))
-        body = network(width, inputs).get_layer("hidden").output
-        heads = {name: layers.Dense(CLASSES, name=name)(body) for name in ("first", "second")}
-        return keras.Model(inputs, heads)
+        body = network(width).get_layer("hidden")
+        heads = {name: layers.Dense(CLASSES, name=name)(body.output) for name in ("a", "b")}
+        return keras.Model(body.input, heads)
 
-    with strategy.scope():
-        distiller = kd.Distiller(
-            model(8),
-            model(6),
-            {"first": kd.losses.SoftTargets(2.0), "second": kd.losses.SoftTargets(3.0, "jsd")},
-        )
-        distiller.compile(
-            keras.optimizers.SGD(0.1), loss={"first": cross_entropy(), "second": cross_entropy()}
-        )
-    x, y, _ = data(71)
-    labels = {"first": y, "second": (y + 1) % CLASSES}
-    common = {"batch_size": BATCH, "verbose": 0}
-    history = distiller.fit(x, labels, epochs=2, shuffle=False, **common)
-    # Keras does not weight the losses of single outputs by the rows of the batch.
-    for name in ("first_loss", "second_loss"):
-        history.history.pop(name)
-    evaluated = distiller.evaluate(x, labels, return_dict=True, **common)
-    return outcome(distiller, history, {"loss": evaluated["loss"]})
-
-
-def tagger(width):
-    return network(width, keras.Input((STEPS, FEATURES)))
-
-
-@scenario
-def sequences(strategy):
-    return train(strategy, 71, models=lambda: (tagger(8), tagger(6)), steps=STEPS, weighted=True)
+    distiller = distiller_for(
+        strategy,
+        models=lambda: (model(8), model(6)),
+        losses=lambda: {"a": kd.losses.SoftTargets(2.0), "b": kd.losses.SoftTargets(3.0, "jsd")},
+        loss={"a": cross_entropy(), "b": cross_entropy()},
+    )
+    x, y, weight = data(71)
+    result = train(distiller, x, {"a": y, "b": (y + 1) % CLASSES}, weight)
+    # Keras does not weight these by the rows of the batch.
+    del result["history"]["a_loss"], result["history"]["b_loss"]
+    return result
 
 
 @scenario
 def masked_sequences(strategy):
-    """Replicas with different numbers of valid tokens."""
+    """Replicas have different numbers of valid tokens."""
 
     def model(width):
         return keras.Sequential(
@@ -280,61 +241,57 @@ def masked_sequences(strategy):
             ]
         )
 
-    with strategy.scope():
-        distiller = kd.Distiller(model(8), model(6))
-        distiller.compile(keras.optimizers.SGD(0.5), loss=cross_entropy())
+    distiller = distiller_for(strategy, models=lambda: (model(8), model(6)))
     rng = np.random.default_rng(3)
     x = rng.integers(1, 7, size=(71, STEPS))
     x[np.arange(STEPS) >= rng.integers(1, STEPS + 1, size=(71, 1))] = 0
-    y = rng.integers(CLASSES, size=(71, STEPS))
-    common = {"batch_size": BATCH, "verbose": 0}
-    history = distiller.fit(x, y, epochs=2, shuffle=False, **common)
-    evaluated = distiller.evaluate(x, y, return_dict=True, with_teacher=True, **common)
-    return outcome(distiller, history, evaluated)
+    return train(distiller, x, rng.integers(CLASSES, size=(71, STEPS)))
 
 
 @scenario
 def mean_with_sample_weight(strategy):
     """A reduction that divides by the sum of the sample weights."""
     loss = cross_entropy(reduction="mean_with_sample_weight")
-    return train(strategy, 71, loss=loss, weighted=True, numbers={"beta": 0.0})
+    return train(distiller_for(strategy, loss=loss), *data(71))
 
 
 @scenario
 def sum_reduction(strategy):
-    return train(strategy, 71, loss=cross_entropy(reduction="sum"), numbers={"alpha": 0.02})
-
-
-def _with_kernel(kernel, strategy):
-    with kd.ops.use_kernel(kernel):
-        return train(strategy, 71, losses=lambda: kd.losses.SoftTargets(3.0, "reverse_kl"))
+    loss = cross_entropy(reduction="sum")
+    distiller = distiller_for(strategy, loss=loss, numbers={"alpha": 0.02})
+    return train(distiller, *data(71)[:2])
 
 
 @scenario
 def native_kernel(strategy):
-    return _with_kernel("native", strategy)
+    """With class weights."""
+    weights = {0: 1.0, 1: 0.0, 2: 2.5}
+    with kd.ops.use_kernel("native"):
+        return train(distiller_for(strategy), *data(71)[:2], class_weight=weights)
 
 
 @scenario
 def tensorflow_kernel(strategy):
-    return _with_kernel("tensorflow", strategy)
+    """With sample weights."""
+    with kd.ops.use_kernel("tensorflow"):
+        metrics = ["accuracy", cross_entropy_metric()]
+        distiller = distiller_for(strategy, optimizer="adam", weighted_metrics=metrics)
+        return train(distiller, *data(71), evaluate=True)
 
 
 def refusals(strategy):
-    """What `compile` or `fit` says to settings that no strategy of TensorFlow can run."""
-    x, y, _ = data(32)
+    """What `compile` says to settings that no strategy of TensorFlow can run; `None` if nothing."""
+    settings = {
+        "steps_per_execution": ({"steps_per_execution": 2}, {}),
+        "gradient_accumulation": ({}, {"gradient_accumulation_steps": 2}),
+    }
     messages = {}
-    for name, compile_arguments, optimizer_arguments in (
-        ("steps_per_execution", {"steps_per_execution": 2}, {}),
-        ("gradient_accumulation", {}, {"gradient_accumulation_steps": 2}),
-    ):
+    for name, (compile_arguments, optimizer_arguments) in settings.items():
         messages[name] = None
         with strategy.scope():
-            distiller = kd.Distiller(network(8), network(6))
             optimizer = keras.optimizers.SGD(0.1, **optimizer_arguments)
-            try:
-                distiller.compile(optimizer, loss=cross_entropy(), **compile_arguments)
-            except ValueError as error:
-                messages[name] = str(error)
+        try:
+            distiller_for(strategy, optimizer=optimizer, **compile_arguments)
+        except ValueError as error:
+            messages[name] = str(error)
     return messages
-
