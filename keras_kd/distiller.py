@@ -162,12 +162,24 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
             return self.student(inputs, training=training)
         return self.student(inputs, training=training, mask=mask)
 
-    def compile(self, optimizer="adam", loss=None, *args, **kwargs):
+    def compile(
+        self,
+        optimizer="adam",
+        loss=None,
+        loss_weights=None,
+        metrics=None,
+        weighted_metrics=None,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile="auto",
+        auto_scale_loss=True,
+    ):
         """As `keras.Model.compile`; `loss` is the hard loss.
 
         Raises:
-            ValueError: `loss` is `None` although `alpha` is not 0; or `steps_per_execution` is
-                above 1 under `MultiWorkerMirroredStrategy`, which TensorFlow cannot run.
+            ValueError: `loss` is `None` although `alpha` is not 0; or, under a strategy with
+                several replicas, `steps_per_execution` is above 1 or the optimizer accumulates
+                gradients, which TensorFlow cannot run.
         """
         if loss is None and self.alpha != 0:
             raise ValueError(
@@ -175,15 +187,19 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
                 "loss of the labels, or build the distiller with alpha=0 to learn from the teacher "
                 "alone."
             )
-        if kwargs.get("steps_per_execution", 1) != 1 and replicas.is_multi_worker(
-            self.distribute_strategy
-        ):
-            raise ValueError(
-                "steps_per_execution above 1 does not run under MultiWorkerMirroredStrategy: "
-                "TensorFlow has no collective reduction inside its loop. Use 1."
-            )
-        super().compile(optimizer, loss, *args, **kwargs)
-        self._fused = FusedLoss(loss, kwargs.get("loss_weights"), self.distillation_losses)
+        replicas.refuse_what_fails(self.distribute_strategy, optimizer, steps_per_execution)
+        super().compile(
+            optimizer,
+            loss,
+            loss_weights,
+            metrics,
+            weighted_metrics,
+            run_eagerly,
+            steps_per_execution,
+            jit_compile,
+            auto_scale_loss,
+        )
+        self._fused = FusedLoss(loss, loss_weights, self.distillation_losses)
         if self.built and self.optimizer is not None:
             # So that a file saved before the first step holds the optimizer's variables.
             with self.distribute_strategy.scope():
@@ -196,14 +212,21 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def _hard_loss(self, y, y_pred, sample_weight):
-        """The compiled loss without regularisers; Keras has divided it by the replicas."""
+        """The compiled loss without regularisers; zero where there is none."""
         if y is None or self.loss is None:
-            return None
+            return tf.zeros(())
         self._hard_loss_only = True
         try:
-            return super().compute_loss(None, y, y_pred, sample_weight)
+            # Keras has divided it by the number of replicas.
+            return replicas.count() * super().compute_loss(None, y, y_pred, sample_weight)
         finally:
             self._hard_loss_only = False
+
+    def _balances(self, y, y_pred, sample_weight, rows):
+        """Factors for the hard loss and for the others: see `replicas.balance`."""
+        hard = objective.hard_divisor(self.loss, y, y_pred, sample_weight)
+        soft = objective.valid_rows(y_pred)
+        return replicas.balance(hard, rows), replicas.balance(soft, rows)
 
     def teach(self, x):
         """The teacher's `Outputs` for a batch; no gradient flows to it."""
@@ -213,21 +236,25 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
         arguments = {"training": False} if isinstance(model, keras.Model) else {}
         forward = functools.partial(model, x, **arguments)
         outputs, tapped = taps.run(forward) if taps else (forward(), {})
-        return Outputs(*keras.tree.map_structure(tf.stop_gradient, (outputs, tapped)))
+        outputs, tapped = keras.tree.map_structure(tf.stop_gradient, (outputs, tapped))
+        return Outputs(outputs, tapped, getattr(self.student, "output_names", None))
 
     def study(self, x, training):
         """The student's `Outputs` for a batch."""
+        if not self._rehearsed:
+            self._rehearse(x)  # not inside the tapped pass: the taps would see two
         taps = self._taps.model[1]
         forward = functools.partial(self, x, training=training)
-        return Outputs(*taps.run(forward)) if taps else Outputs(forward())
+        outputs, tapped = taps.run(forward) if taps else (forward(), {})
+        return Outputs(outputs, tapped, getattr(self.student, "output_names", None))
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._check_labels(y)
-        rows = tf.cast(tf.shape(keras.tree.flatten(x)[0])[0], tf.float32)
+        rows = objective.rows_of(x)
         with tf.GradientTape() as tape:
             student = self.study(x, training=True)
-            terms = self._terms(x, y, student, sample_weight)
+            terms = self._terms(x, y, student, sample_weight, rows)
             regularisers = [keras.ops.sum(loss) for loss in self.losses]
             scaled = self.optimizer.scale_loss(self._global(terms.total, rows, regularisers))
         variables = self.trainable_variables
@@ -237,22 +264,22 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        rows = tf.cast(tf.shape(keras.tree.flatten(x)[0])[0], tf.float32)
+        rows = objective.rows_of(x)
         student = self.study(x, training=False)
-        hard = self._hard_loss(y, student.outputs, sample_weight)
-        hard = tf.zeros(()) if hard is None else hard * replicas.count()
+        hard_balance, balance = self._balances(y, student.outputs, sample_weight, rows)
+        hard = hard_balance * self._hard_loss(y, student.outputs, sample_weight)
         terms = objective.Terms(hard, hard, [])
         if self._runs_teacher_in_evaluate():
             losses, teacher = self.distillation_losses, self.teach(x)
             terms = objective.Terms(
                 *objective.separate_terms(
-                    hard, losses, teacher, student, sample_weight, *self._mixture()
+                    hard, losses, teacher, student, sample_weight, *self._mixture(), balance
                 )
             )
         self._track(terms, [keras.ops.sum(loss) for loss in self.losses], rows)
-        return self._logs(x, y, student.outputs, sample_weight)
+        return self._without_teacher(self._logs(x, y, student.outputs, sample_weight))
 
-    def _terms(self, x, y, student, sample_weight):
+    def _terms(self, x, y, student, sample_weight, rows):
         """The step's losses.
 
         While `beta` is 0 the teacher does not run, and the student trains exactly as by its own
@@ -263,9 +290,11 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
         losses = self.distillation_losses
         fusable = y is not None and self._fused.applies(y, student, sample_weight)
 
+        # Here, because replicas cannot be summed over inside a condition.
+        hard_balance, balance = self._balances(y, student.outputs, sample_weight, rows)
+
         def hard():
-            loss = self._hard_loss(y, student.outputs, sample_weight)
-            return tf.zeros(()) if loss is None else loss * replicas.count()
+            return hard_balance * self._hard_loss(y, student.outputs, sample_weight)
 
         def labels_only():
             value = hard()
@@ -273,7 +302,7 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
 
         def separately():
             return objective.separate_terms(
-                hard(), losses, self.teach(x), student, sample_weight, alpha, beta
+                hard(), losses, self.teach(x), student, sample_weight, alpha, beta, balance
             )
 
         def fused():
@@ -321,10 +350,14 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
 
     def get_metrics_result(self):
         results = super().get_metrics_result()
-        if self._evaluating and not self._runs_teacher_in_evaluate():
-            for tracker in self._soft_trackers:
-                results.pop(tracker.name, None)
-        return results
+        return self._without_teacher(results) if self._evaluating else results
+
+    def _without_teacher(self, logs):
+        """The logs of an evaluation, without losses that were not computed."""
+        if self._runs_teacher_in_evaluate():
+            return logs
+        names = {tracker.name for tracker in self._soft_trackers}
+        return {key: value for key, value in logs.items() if key not in names}
 
     def fit(self, *args, **kwargs):
         """As `keras.Model.fit`.

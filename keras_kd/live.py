@@ -64,7 +64,8 @@ class LiveNumbers:
         """The temperature of the distillation losses that have one; assigning sets them all."""
         values = [loss.temperature for loss in self._losses_with_temperature()]
         if tf.executing_eagerly() and any(value != values[0] for value in values):
-            raise ValueError(
+            # Keras reads an attribute before it sets it, and lets this kind of error pass.
+            raise AttributeError(
                 f"The distillation losses have different temperatures: {values}. Read each loss's "
                 "own: distiller.distillation_losses[i].temperature."
             )
@@ -85,7 +86,7 @@ class LiveNumbers:
 def traced_value(variable):
     """A variable's value as a Python float, also while a step is being traced."""
     with tf.init_scope():
-        return float(keras.ops.convert_to_numpy(variable))
+        return float(variable.numpy())
 
 
 def cond(predicate, yes, no):

@@ -80,8 +80,13 @@ def input_specs(model):
     return keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), inputs)
 
 
-def flat_outputs(outputs, key):
-    """The outputs a loss reads: all of them, or the one of a name or an index."""
+def flat_outputs(outputs, key, names=None):
+    """The outputs a loss reads: all of them, or the one of a name or an index.
+
+    `names` are the student's output names, by which the outputs in a list may be called too.
+    """
+    if isinstance(outputs, (list, tuple)) and names and key in names:
+        key = list(names).index(key)
     if key is None:
         return keras.tree.flatten(outputs)
     try:

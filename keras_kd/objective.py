@@ -5,6 +5,7 @@ rows (of valid rows where the student's output carries a mask).
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -22,6 +23,7 @@ class Outputs:
 
     outputs: Any
     taps: dict = dataclasses.field(default_factory=dict)
+    names: Any = None
 
     def read_by(self, loss, layer):
         """The tensors that a loss reads, as a list (usually of one)."""
@@ -29,7 +31,7 @@ class Outputs:
             return [self.taps[layer]]
         if getattr(loss, "reads_structure", False):
             return [self.outputs]
-        return models.flat_outputs(self.outputs, loss.output_key)
+        return models.flat_outputs(self.outputs, loss.output_key, self.names)
 
 
 @dataclasses.dataclass
@@ -39,6 +41,12 @@ class Terms:
     total: Any
     hard: Any
     soft: list
+
+
+def rows_of(x):
+    """The number of rows of a batch, float32; optional inputs may be `None`."""
+    first = next(value for value in keras.tree.flatten(x) if value is not None)
+    return tf.cast(tf.shape(first)[0], tf.float32)
 
 
 def mean_of(loss, teacher, student, sample_weight):
@@ -61,9 +69,8 @@ def mean_of(loss, teacher, student, sample_weight):
     weights = _row_weights(loss, student, sample_weight)
     total = 0.0
     for (teacher_outputs, student_outputs), weight in zip(pairs, weights, strict=True):
-        weight, valid = _with_mask(weight, student_outputs)
-        weighted, rows = loss.weighted(teacher_outputs, student_outputs, weight)
-        rows = rows if valid is None else valid
+        mask = None if keras.tree.is_nested(student_outputs) else mask_of(student_outputs)
+        weighted, rows = loss.weighted(teacher_outputs, student_outputs, weight, mask)
         total += tf.math.divide_no_nan(tf.reduce_sum(weighted), rows)
     return total
 
@@ -80,17 +87,43 @@ def _row_weights(loss, student, sample_weight):
                 "cannot choose among the sample weights of several outputs. Pass one sample_weight."
             )
         return keras.tree.flatten(sample_weight) * count
-    return models.flat_outputs(sample_weight, loss.output_key)
+    return models.flat_outputs(sample_weight, loss.output_key, student.names)
 
 
-def _with_mask(row_weight, outputs):
-    """Row weights that are zero where the output's Keras mask is, and the number of valid rows."""
-    mask = None if keras.tree.is_nested(outputs) else getattr(outputs, "_keras_mask", None)
-    if mask is None:
-        return row_weight, None
-    mask = tf.cast(mask, tf.float32)
-    weight = mask if row_weight is None else mask * base.align(row_weight, mask)
-    return weight, tf.reduce_sum(mask)
+def mask_of(outputs):
+    """The Keras mask that a tensor carries, or `None`."""
+    return getattr(outputs, "_keras_mask", None)
+
+
+def valid_rows(outputs):
+    """How many rows of an output its Keras mask leaves; `None` where there is no mask."""
+    mask = None if keras.tree.is_nested(outputs) else mask_of(outputs)
+    return None if mask is None else tf.reduce_sum(tf.cast(mask, tf.float32))
+
+
+def hard_divisor(loss, y, outputs, sample_weight):
+    """What Keras divides the sum of the hard loss's values by, where that is not their number.
+
+    Returns:
+        A float32 scalar, to be compared between replicas only; or `None`: by the number of values
+        (and for models with several outputs, which are not looked into).
+    """
+    if y is None or keras.tree.is_nested(outputs) or keras.tree.is_nested(y):
+        return None
+    reduction = getattr(loss, "reduction", "sum_over_batch_size")
+    if reduction == "sum":
+        return tf.ones(())
+    parts = [] if mask_of(outputs) is None else [mask_of(outputs)]
+    ignored = getattr(loss, "ignore_class", None)
+    if ignored is not None:
+        labels = y if len(y.shape) < len(outputs.shape) else tf.squeeze(y, -1)
+        parts.append(labels != tf.cast(ignored, y.dtype))
+    if reduction == "mean_with_sample_weight" and sample_weight is not None:
+        parts.append(sample_weight)
+    if not parts:
+        return None
+    longest = max(parts, key=lambda part: len(part.shape))
+    return tf.reduce_sum(math.prod(base.align(part, longest) for part in parts))
 
 
 class FusedLoss:
@@ -126,7 +159,7 @@ class FusedLoss:
             return False
         if keras.tree.is_nested(y) or keras.tree.is_nested(sample_weight):
             return False
-        if getattr(student.outputs, "_keras_mask", None) is not None:
+        if mask_of(student.outputs) is not None:
             return False
         return self._labels(y, student.outputs) is not None
 
@@ -174,9 +207,9 @@ def _is_sparse_cross_entropy(loss):
     return type(loss) is keras.losses.SparseCategoricalCrossentropy
 
 
-def separate_terms(hard, losses, teacher, student, sample_weight, alpha, beta):
-    """The fields of the step's `Terms`, each loss computed by itself."""
-    soft = [mean_of(loss, teacher, student, sample_weight) for loss in losses]
+def separate_terms(hard, losses, teacher, student, sample_weight, alpha, beta, balance):
+    """The fields of the step's `Terms`, each distillation loss by itself, times `balance`."""
+    soft = [balance * mean_of(loss, teacher, student, sample_weight) for loss in losses]
     total = alpha * hard
     for loss, value in zip(losses, soft, strict=True):
         total += beta * keras.ops.convert_to_tensor(loss.weight_variable) * value

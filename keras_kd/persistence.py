@@ -49,7 +49,7 @@ class Persistence:
 
     def save_own_variables(self, store):
         for key, variable in self._own_variables().items():
-            store[key] = keras.ops.convert_to_numpy(variable)
+            store[key] = variable.numpy()
 
     def load_own_variables(self, store):
         for key, variable in self._own_variables().items():

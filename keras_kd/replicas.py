@@ -31,9 +31,48 @@ def share(rows):
     return tf.math.divide_no_nan(rows * replicas, total)
 
 
+def balance(divisor, rows):
+    """What turns an average over `divisor` into one that counts for its replica's rows.
+
+    `share` is exact for averages over the rows. Where Keras divides by something else (valid
+    tokens, the sum of sample weights) a replica's average counts for that part of it.
+
+    Args:
+        divisor: Float32 scalar, this replica's part of what is divided by; `None`: the rows.
+        rows: Float32 scalar, the rows of this replica's batch.
+
+    Returns:
+        `divisor / rows * all rows / all divisors`, or the float 1.0.
+    """
+    if divisor is None or count() == 1 or tf.distribute.in_cross_replica_context():
+        return 1.0
+    context = tf.distribute.get_replica_context()
+    all_rows, divisors = context.all_reduce(tf.distribute.ReduceOp.SUM, [rows, divisor])
+    return tf.math.divide_no_nan(divisor * all_rows, rows * divisors)
+
+
 def is_multi_worker(strategy):
     """Whether several processes train in step."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def refuse_what_fails(strategy, optimizer, steps_per_execution):
+    """Raises for settings with which TensorFlow cannot train in replicas, nor any Keras model."""
+    if strategy.num_replicas_in_sync == 1 and not is_multi_worker(strategy):
+        return
+    name = type(strategy).__name__
+    if steps_per_execution != 1:
+        raise ValueError(
+            f"steps_per_execution={steps_per_execution} does not run under {name}: TensorFlow "
+            "cannot reduce over replicas inside its loop. Use 1."
+        )
+    accumulated = getattr(optimizer, "gradient_accumulation_steps", None)
+    if accumulated is not None:
+        raise ValueError(
+            f"gradient_accumulation_steps={accumulated} does not run under {name}: TensorFlow "
+            "cannot reduce over replicas inside the condition that applies the gradients. Use "
+            "larger batches or more replicas."
+        )
 
 
 class MultiWorkerFit:

@@ -71,6 +71,8 @@ class Taps:
 
     def run(self, forward):
         """Runs `forward()` and returns its result with the tapped outputs, `{path: output}`."""
+        if not all(layer.built for layer in self._layers.values()):
+            forward()  # a model that builds itself in its first pass may call layers twice in it
         outputs = {path: [] for path in self._layers}
         with contextlib.ExitStack() as stack:
             for path, layer in self._layers.items():
@@ -90,7 +92,7 @@ class Taps:
 @contextlib.contextmanager
 def _listening(layer, calls):
     thread = threading.get_ident()
-    own, call = layer.__dict__.get("call"), layer.call
+    before, call = layer.__dict__.get("call"), layer.call
 
     def listen(*args, **kwargs):
         result = call(*args, **kwargs)
@@ -99,11 +101,23 @@ def _listening(layer, calls):
             calls.append(result)
         return result
 
+    listen.before, listen.ended = before, False
     # Past Keras' attribute tracking: nothing of the layer changes that outlives the pass.
     object.__setattr__(layer, "call", listen)
     try:
         yield
     finally:
+        listen.ended = True
+        _remove_ended(layer)
+
+
+def _remove_ended(layer):
+    # Replicas that wait for each other inside of the pass (synchronised batch normalisation) may
+    # end in the order in which they began: a listener below one that goes on stays until then.
+    call = layer.__dict__["call"]
+    while getattr(call, "ended", False):
+        call = call.before
+    if call is None:
         object.__delattr__(layer, "call")
-        if own is not None:
-            object.__setattr__(layer, "call", own)
+    else:
+        object.__setattr__(layer, "call", call)

@@ -76,26 +76,26 @@ class DistillationLoss(keras.layers.Layer):
     def weight(self, value):
         self.weight_variable.assign(non_negative("weight", value))
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight):
+    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None):
         """`call`, each row times its weight; rows of weight zero are zero.
 
         Args:
             teacher_outputs: Of the output or layer the loss reads.
             student_outputs: As `teacher_outputs`.
-            row_weight: Float32 `[batch, ...]`, or `None` for 1.
+            row_weight: `[batch, ...]`, or `None` for 1.
+            mask: The Keras mask of the student's output, `[batch, time]`, or `None`.
 
         Returns:
-            `(weighted, rows)`: the weighted losses, float32 `[batch, ...]`, and how many there are
-            (float32 scalar).
+            `(weighted, rows)`: the weighted losses, float32 `[batch, ...]`, and how many of them
+            are valid (float32 scalar).
         """
-        loss = keras.ops.cast(self(teacher_outputs, student_outputs), "float32")
+        outputs = keras.tree.map_structure(to_float32, (teacher_outputs, student_outputs))
+        loss = keras.ops.cast(self(*outputs), "float32")
         self._check_rows(loss, student_outputs)
-        count = keras.ops.cast(keras.ops.size(loss), "float32")
-        if row_weight is None:
+        weight, count = valid_rows(loss, row_weight, mask)
+        if weight is None:
             return loss, count
-        row_weight = align(row_weight, loss)
-        zero = keras.ops.zeros_like(loss)
-        return keras.ops.where(row_weight == 0, zero, loss * row_weight), count
+        return keras.ops.where(weight == 0, keras.ops.zeros_like(loss), loss * weight), count
 
     def _check_rows(self, loss, student_outputs):
         batch = keras.tree.flatten(student_outputs)[0].shape[0]
@@ -148,8 +148,27 @@ def non_negative(name, value):
 def read(variable):
     """A variable's value: a Python float in eager code, a tensor inside a traced function."""
     if tf.executing_eagerly():
-        return float(keras.ops.convert_to_numpy(variable))
+        return float(variable.numpy())
     return keras.ops.convert_to_tensor(variable)
+
+
+def valid_rows(loss, row_weight, mask):
+    """The weight of each row of `loss` (`None` for 1), zero where masked, and the valid rows.
+
+    A loss that has no time axis, such as one of pooled features, has nothing to mask.
+    """
+    count = keras.ops.cast(keras.ops.size(loss), "float32")
+    weight = None if row_weight is None else align(row_weight, loss)
+    if mask is None or len(mask.shape) > len(loss.shape):
+        return weight, count
+    mask = keras.ops.broadcast_to(align(mask, loss), keras.ops.shape(loss))
+    return mask if weight is None else mask * weight, keras.ops.sum(mask)
+
+
+def to_float32(value):
+    """Half precision as float32: the squares of features overflow float16."""
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    return keras.ops.cast(value, "float32") if keras.backend.is_float_dtype(dtype) else value
 
 
 def align(row_weight, loss):

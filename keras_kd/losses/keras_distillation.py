@@ -76,12 +76,11 @@ class KerasDistillation(base.DistillationLoss):
         if not isinstance(self.loss, known):
             return self._custom(teacher_outputs, student_outputs)
         self.loss.validate_outputs(teacher_outputs, student_outputs)
-        parts = (
-            keras.tree.map_structure_up_to(
-                self.loss.loss, self._one, self.loss.loss, teacher_outputs, student_outputs
-            )
-            if keras.tree.is_nested(self.loss.loss)
-            else self._one(self.loss.loss, teacher_outputs, student_outputs)
+        if not keras.tree.is_nested(self.loss.loss):
+            # One loss keeps its positions, so that a mask finds them.
+            return self._one(self.loss.loss, teacher_outputs, student_outputs)
+        parts = keras.tree.map_structure(
+            self._one, self.loss.loss, teacher_outputs, student_outputs
         )
         return sum(_per_sample(part) for part in keras.tree.flatten(parts) if part is not None)
 
@@ -96,7 +95,7 @@ class KerasDistillation(base.DistillationLoss):
         batch = keras.ops.shape(keras.tree.flatten(student_outputs)[0])[:1]
         return keras.ops.broadcast_to(value, batch)
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight):
+    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None):
         known = (keras.distillation.LogitsDistillation, keras.distillation.FeatureDistillation)
         if row_weight is not None and not isinstance(self.loss, known):
             raise ValueError(
@@ -104,7 +103,7 @@ class KerasDistillation(base.DistillationLoss):
                 "and class_weight cannot reach its rows. Make it a subclass of "
                 "keras_kd.losses.DistillationLoss whose call returns one value for each row."
             )
-        return super().weighted(teacher_outputs, student_outputs, row_weight)
+        return super().weighted(teacher_outputs, student_outputs, row_weight, mask)
 
     def _one(self, loss, teacher, student):
         if loss is None:
@@ -121,11 +120,17 @@ class KerasDistillation(base.DistillationLoss):
         )
         if kind in _CROSS_ENTROPY:
             targets = tf.nn.softmax(teacher)
+            smoothing = getattr(loss, "label_smoothing", 0.0)
+            targets = (1 - smoothing) * targets + smoothing / tf.cast(
+                tf.shape(teacher)[-1], tf.float32
+            )
             return scale**2 * tf.nn.softmax_cross_entropy_with_logits(targets, student)
         return _rows_of(loss, teacher, student)
 
     def validate(self, teacher, student):
-        self.loss.validate_model_compatibility(teacher, student)
+        if not isinstance(self.loss, keras.distillation.FeatureDistillation):
+            # Of that one Keras refuses inner layers of nested and subclassed models; taps do not.
+            self.loss.validate_model_compatibility(teacher, student)
         if self.temperature_variable is None:
             return
         kinds = {_kind(loss) for loss in keras.tree.flatten(self.loss.loss)}

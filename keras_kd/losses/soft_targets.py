@@ -83,22 +83,20 @@ class SoftTargets(base.DistillationLoss):
     def call(self, teacher_outputs, student_outputs):
         return self.per_row(teacher_outputs, student_outputs, None)
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight):
-        rows = student_outputs[..., 0]
-        count = keras.ops.cast(keras.ops.size(rows), "float32")
-        if row_weight is not None:
-            row_weight = tf.broadcast_to(base.align(row_weight, rows), tf.shape(rows))
-        return self.per_row(teacher_outputs, student_outputs, row_weight), count
+    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None):
+        weight, count = base.valid_rows(student_outputs[..., 0], row_weight, mask)
+        return self.per_row(teacher_outputs, student_outputs, weight), count
 
     def per_row(self, teacher_outputs, student_outputs, row_weight):
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
+        rows = tf.shape(student_outputs)[:-1]
         return ops.soft_target_loss(
             student_outputs,
             teacher_outputs,
             self.temperature_variable,
             self.divergence,
             mixing_weight=self.mixing_weight,
-            sample_weight=row_weight,
+            sample_weight=None if row_weight is None else tf.broadcast_to(row_weight, rows),
         )
 
     def logits(self, teacher_outputs, student_outputs):

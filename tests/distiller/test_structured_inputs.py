@@ -115,14 +115,3 @@ def test_teacher_preprocess_may_pick_one_of_several_inputs():
     inputs = {"a": x, "b": np.zeros((len(x), 3, 2), "float32")}
     assert_same_values(distiller.train_on_batch(inputs, y, return_dict=True), loop.step(x, y))
     assert_same_weights(student, loop)
-
-
-def test_the_example_of_the_readme():
-    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
-    teacher = keras.Sequential([keras.Input((8,)), layers.Dense(10)])
-    student = keras.Sequential([keras.Input((8,)), layers.Dense(10)])
-    distiller = kd.Distiller(teacher, student)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    distiller.compile("adam", loss=loss, metrics=["accuracy"])
-    history = distiller.fit(x, y, epochs=2, verbose=0).history
-    assert set(history) == {"loss", "hard_loss", "soft_targets", "accuracy"}
