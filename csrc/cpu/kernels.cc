@@ -73,7 +73,8 @@ void LongRow(const Problem& problem, int64_t row, float* scratch, bool stream) {
   StagedRow t = soft_weight == 0.0f
                     ? s
                     : StageRow(problem.teacher, problem.teacher_type, row, classes, at.teacher);
-  if (__builtin_fabsf(s.largest) > kHugeLogit || __builtin_fabsf(t.largest) > kHugeLogit) {
+  const float far = kFarLogit * (T < 1.0f ? T : 1.0f);  // the hard loss is at T = 1
+  if (__builtin_fabsf(s.largest) > far || __builtin_fabsf(t.largest) > far) {
     t = Centre(t, classes, at.teacher);
     s = Centre(s, classes, at.student);
   }
@@ -95,7 +96,7 @@ void LongRow(const Problem& problem, int64_t row, float* scratch, bool stream) {
                        at,
                        Set(1.0f / sums.student),
                        Set(1.0f / sums.teacher),
-                       Set(t.largest - s.largest),
+                       Difference::Of(Set(t.largest), Set(s.largest)),
                        Set(1.0f / T),
                        Set(log_ratio),
                        Set(soft_weight * T * GradientFactor<kDivergence>(problem.mixing_weight)),

@@ -23,10 +23,6 @@ constexpr float kInfinity = __builtin_inff();
 // classes a lane would round 16384 times.
 constexpr int64_t kFoldClasses = 64 * kLanes;
 
-// Beyond this a logit over the temperature, or a difference of two, may overflow: such rows are
-// centred first.
-constexpr float kHugeLogit = 1e30f;
-
 KERAS_KD_INLINE int64_t PaddedClasses(int64_t classes) {
   return (classes + kLanes - 1) / kLanes * kLanes;
 }
@@ -184,13 +180,14 @@ struct ReadyRow {
   int64_t classes;
   LongScratch scratch;
   Vec student_scale, teacher_scale;  // 1 / sum
-  Vec offset, inverse_temperature, log_ratio;
+  Difference offset;
+  Vec inverse_temperature, log_ratio;
   Vec soft_factor, hard_factor;  // of the gradient
   float mixing_weight;
 
-  // log p - log q. t - s first: exact when they are close, where it matters.
+  // log p - log q.
   __attribute__((always_inline)) Vec LogRatio(Vec sv, Vec tv) const {
-    return MulAdd((tv - sv) - offset, inverse_temperature, log_ratio);
+    return MulAdd(Difference::Of(tv, sv).Minus(offset), inverse_temperature, log_ratio);
   }
   template <bool kHard>
   __attribute__((always_inline)) Vec Gradient(int64_t c, Vec soft) const {

@@ -128,14 +128,20 @@ KERAS_KD_INLINE BlockSums BlockExponentials(const ShortScratch& at, int64_t clas
     sums.student_largest = Max(sums.student_largest, Load(at.student + c * kLanes));
     sums.teacher_largest = Max(sums.teacher_largest, Load(at.teacher + c * kLanes));
   }
-  // Where a difference of two logits could overflow, and only there, the block is centred.
+  // Rows where a difference of two logits could overflow are centred; not the others, whose small
+  // differences it would round.
   const Vec edge = Max(Abs(sums.student_largest), Abs(sums.teacher_largest));
-  if (Largest(edge) > kHugeLogit) {
-    for (int64_t c = 0; c < classes; ++c) {
-      Store(Load(at.student + c * kLanes) - sums.student_largest, at.student + c * kLanes);
-      Store(Load(at.teacher + c * kLanes) - sums.teacher_largest, at.teacher + c * kLanes);
+  const float far = kFarLogit * (temperature < 1.0f ? temperature : 1.0f);
+  if (Largest(edge) > far) {
+    const Int huge = edge > Set(far);
+    const Vec student = ZeroUnless(huge, sums.student_largest);
+    const Vec teacher = ZeroUnless(huge, sums.teacher_largest);
+    for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
+      Store(Load(at.student + c) - student, at.student + c);
+      Store(Load(at.teacher + c) - teacher, at.teacher + c);
     }
-    sums.student_largest = sums.teacher_largest = Vec{};
+    sums.student_largest = ZeroUnless(~huge, sums.student_largest);
+    sums.teacher_largest = ZeroUnless(~huge, sums.teacher_largest);
   }
   const Exponent student = Exponent::Of(sums.student_largest, temperature);
   const Exponent teacher = Exponent::Of(sums.teacher_largest, temperature);
@@ -165,7 +171,7 @@ template <Divergence kDivergence>
 Vec DivergeBlock(const ShortScratch& at, const BlockSums& sums, int64_t classes, float temperature,
                  float mixing_weight, bool gradient) {
   const Vec student_scale = 1.0f / sums.student, teacher_scale = 1.0f / sums.teacher;
-  const Vec offset = sums.teacher_largest - sums.student_largest;
+  const Difference offset = Difference::Of(sums.teacher_largest, sums.student_largest);
   const Vec inverse_temperature = Set(1.0f / temperature);
   const Vec log_ratio =
       (Log(sums.student) - sums.student_slip) - (Log(sums.teacher) - sums.teacher_slip);
@@ -173,8 +179,8 @@ Vec DivergeBlock(const ShortScratch& at, const BlockSums& sums, int64_t classes,
   for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
     const Vec q = Load(at.student_exp + c) * student_scale;
     const Vec p = Load(at.teacher_exp + c) * teacher_scale;
-    const Vec difference = (Load(at.teacher + c) - Load(at.student + c)) - offset;
-    const Vec d = MulAdd(difference, inverse_temperature, log_ratio);
+    const Difference difference = Difference::Of(Load(at.teacher + c), Load(at.student + c));
+    const Vec d = MulAdd(difference.Minus(offset), inverse_temperature, log_ratio);
     Store(AddClass<kDivergence>(p, q, d, mixing_weight, &first, &second), at.teacher_exp + c);
   }
   if constexpr (kGradientNeedsSum<kDivergence>) {

@@ -108,7 +108,8 @@ def temperature(value):
         if not (value > 0 and math.isfinite(value)):
             raise invalid("temperature", "a positive, finite number", value)
         return tf.constant(float(value), tf.float32)
-    tensor = tf.cast(keras.ops.convert_to_tensor(value), tf.float32)
+    # A variable is read here: custom_gradient wants to know of those it finds inside.
+    tensor = tf.identity(tf.cast(keras.ops.convert_to_tensor(value), tf.float32))
     if tensor.shape.rank not in (0, None):
         raise invalid("temperature", "a scalar", f"a tensor of shape {tensor.shape}")
     return tensor
@@ -146,9 +147,14 @@ def weight(name, value, student):
     if value is None:
         return None
     tensor = tf.cast(keras.ops.convert_to_tensor(value), tf.float32)
-    rank = student.shape.rank - 1
-    if tensor.shape.rank is None or tensor.shape.rank > rank:
-        raise invalid(
-            name, f"something that broadcasts to {student.shape[:-1]}", f"shape {tensor.shape}"
-        )
+    rows = student.shape[:-1]
+    if not _broadcasts(tensor.shape, rows):
+        raise invalid(name, f"something that broadcasts to {rows}", f"shape {tensor.shape}")
     return tf.broadcast_to(tensor, tf.shape(student)[:-1])
+
+
+def _broadcasts(shape, rows):
+    if shape.rank is None or shape.rank > rows.rank:
+        return False
+    ends = rows[rows.rank - shape.rank :]
+    return all(dim in (1, None) or end in (dim, None) for dim, end in zip(shape, ends, strict=True))

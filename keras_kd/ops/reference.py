@@ -17,8 +17,8 @@ import tensorflow as tf
 
 # Below this |d| the series of d + expm1(-d) is used; above, the direct form has no cancellation.
 _SMALL = 0.5
-# Beyond this, the difference of two logits may overflow.
-_HUGE = 1e37
+# Rows with larger logits are centred first: differences may overflow.
+_HUGE = 65536.0
 
 
 def compute(problem):
@@ -65,11 +65,25 @@ class _Softmax:
 
 
 def _log_ratio(teacher, student, temperature):
-    """log p - log q; the logits' difference first: exact where the models agree."""
-    close = (teacher.logits - student.logits) - (teacher.largest - student.largest)
+    """log p - log q, from the logits' differences without their rounding.
+
+    Where the models nearly agree apart from an offset, the rounding of `t - s` would be all that
+    is left.
+    """
+    high, low = _difference(teacher.logits, student.logits)
+    offset, offset_low = _difference(teacher.largest, student.largest)
+    close = (high - offset) + (low - offset_low)
     huge = (tf.abs(teacher.largest) > _HUGE) | (tf.abs(student.largest) > _HUGE)
     difference = tf.where(huge, teacher.centred - student.centred, close)
     return difference / temperature + tf.math.log(student.sum / teacher.sum)
+
+
+def _difference(t, s):
+    """`t - s` as an unevaluated sum of two floats (Knuth), the second zero beside infinities."""
+    high = t - s
+    s_part = high - t
+    low = (t - (high - s_part)) - (s + s_part)
+    return high, tf.where(tf.math.is_nan(low), tf.zeros_like(low), low)
 
 
 def _small_kl_term(d):
@@ -119,7 +133,7 @@ def _jensen_shannon(teacher, student, d, w):
     p, q = teacher.probabilities, student.probabilities
     # p - q from d where they are close, where the subtraction would cancel.
     difference = tf.where(tf.abs(d) < _SMALL, p * (d - _small_kl_term(d)), p - q)
-    m = p - (1 - w) * difference
+    m = w * p + (1 - w) * q
     share = tf.where(m == 0, tf.zeros_like(m), difference / m)
     x, y = (1 - w) * share, -w * share
     from_teacher, from_student = _sum(m * _entropy_terms(x)), _sum(m * _entropy_terms(y))
@@ -134,8 +148,8 @@ _DIVERGENCES = {"forward_kl": _forward_kl, "reverse_kl": _reverse_kl, "jsd": _je
 def _hard(problem, student):
     """Cross-entropy at T = 1 and its gradient; NaN where a label is out of range."""
     classes = tf.shape(problem.student)[-1]
-    labels = tf.cast(problem.labels, tf.int32)
-    inside = (labels >= 0) & (labels < classes)
+    labels = tf.cast(problem.labels, tf.int64)
+    inside = (labels >= 0) & (labels < tf.cast(classes, tf.int64))
     one_hot = tf.one_hot(labels, classes)
     exponentials = tf.exp(student.centred)
     total = tf.reduce_sum(exponentials, axis=-1, keepdims=True)

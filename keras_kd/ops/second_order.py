@@ -4,7 +4,11 @@ import tensorflow as tf
 
 
 def first_order_only(function):
-    """Wraps a gradient so that differentiating it again raises instead of giving nothing."""
+    """Wraps a gradient so that differentiating it again raises instead of giving nothing.
+
+    Among its arguments must be what the gradient is taken of: a tape asks only for the derivatives
+    of what depends on the tensors it watches.
+    """
 
     @tf.custom_gradient
     def once(*args):

@@ -85,7 +85,7 @@ def _call(problem, operands):
         tuple(_type(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)),
         tuple(len(shape) for shape in shapes),
         f"{{divergence = {arguments.DIVERGENCES.index(problem.divergence)} : i32, "
-        f"mixing_weight = {problem.mixing_weight:e} : f32}}",
+        f"mixing_weight = {problem.mixing_weight:.9e} : f32}}",
     )
     results = []
     for i, (dtype, shape) in enumerate(zip(dtypes, shapes, strict=True)):
