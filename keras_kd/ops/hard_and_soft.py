@@ -75,21 +75,19 @@ def hard_and_soft_loss(
             with_gradient=with_gradient,
         )
 
-    given = student
-
     @tf.custom_gradient
     def losses_of(student, teacher):
         hard, soft, _ = dispatch.compute(problem(student, teacher, weight, weight, False))
 
         def backward(hard_upstream, soft_upstream):
-            def gradient_of(hard_upstream, soft_upstream, _):
+            def gradient_of(hard_upstream, soft_upstream):
                 weights = [hard_upstream, soft_upstream]
                 if weight is not None:
                     weights = [weight * upstream for upstream in weights]
                 gradient = dispatch.compute(problem(student, teacher, *weights, True))[2]
                 return tf.cast(gradient, student.dtype)
 
-            return first_order_only(gradient_of)(hard_upstream, soft_upstream, given), None
+            return first_order_only(gradient_of, student)(hard_upstream, soft_upstream), None
 
         if weight is not None:
             hard, soft = hard * weight, soft * weight
@@ -155,8 +153,6 @@ def combined_loss(
     hard_weight = arguments.weight("hard_weight", hard_weight, student)
     soft_weight = arguments.weight("soft_weight", soft_weight, student)
 
-    given = student
-
     @tf.custom_gradient
     def losses_of(student, teacher):
         hard, soft, gradient = dispatch.compute(
@@ -180,8 +176,8 @@ def combined_loss(
                     "combined_loss was called with differentiable=False; no gradient was "
                     "computed. Call it with differentiable=True."
                 )
-            scale = first_order_only(lambda *args: dispatch.scale(*args[:2], student.dtype))
-            return scale(gradient, total_upstream, given), None
+            scale = first_order_only(lambda *args: dispatch.scale(*args, student.dtype), student)
+            return scale(gradient, total_upstream), None
 
         return (_weighted(hard, hard_weight) + _weighted(soft, soft_weight), hard, soft), backward
 

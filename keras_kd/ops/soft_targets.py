@@ -70,8 +70,6 @@ def soft_target_loss(
     temperature = arguments.temperature(temperature)
     weight = arguments.weight("sample_weight", sample_weight, student)
 
-    given = student
-
     @tf.custom_gradient
     def loss_of(student, teacher):
         _, soft, gradient = dispatch.compute(
@@ -92,8 +90,8 @@ def soft_target_loss(
                     "soft_target_loss was called with differentiable=False; no gradient was "
                     "computed. Call it with differentiable=True."
                 )
-            scale = first_order_only(lambda *args: dispatch.scale(*args[:2], student.dtype))
-            return scale(gradient, upstream, given), None
+            scale = first_order_only(lambda *args: dispatch.scale(*args, student.dtype), student)
+            return scale(gradient, upstream), None
 
         return soft if weight is None else soft * weight, backward
 

@@ -84,7 +84,7 @@ class Focal(keras.losses.SparseCategoricalCrossentropy):
     ids=["sum", "ignore_class", "mean", "subclass"],
 )
 def test_another_hard_loss_is_never_replaced(loss, sweeps):
-    logs, _ = train(loss)
+    _logs, _ = train(loss)
     assert not sweeps
     expected = loss(linear.data()[1], linear.pair()[1](linear.data()[0]))
     teacher, student = linear.pair()

@@ -112,7 +112,7 @@ def test_5_models_with_several_outputs_train():
 
     assert np.isfinite(train(kd.Distiller)["loss"])
     if PEER:
-        with pytest.raises(Exception, match=".") as error:  # noqa: PT011 whatever it says
+        with pytest.raises(Exception, match=".") as error:
             train(PEER)
         assert error.type in (ValueError, TypeError, AttributeError)
 
@@ -236,16 +236,19 @@ def test_10_weights_change_without_compiling_again():
 
 def test_11_a_loaded_distiller_trains_on(tmp_path):
     x, y = linear.data()
-    for distiller_class in filter(None, (kd.Distiller, PEER)):
+
+    def saved(distiller_class):
         distiller = compiled(distiller_class, *linear.pair(), LogitsDistillation())
         distiller.train_on_batch(x, y)
         distiller.save(tmp_path / "distiller.keras")
-        loaded = keras.saving.load_model(tmp_path / "distiller.keras")
-        if distiller_class is kd.Distiller:
+        return tmp_path / "distiller.keras"
+
+    keras.saving.load_model(saved(kd.Distiller)).fit(x, y, verbose=0)
+    if PEER:
+        with pytest.warns(UserWarning, match="was not called as part of model loading"):
+            loaded = keras.saving.load_model(saved(PEER))
+        with pytest.raises((AttributeError, ValueError), match="_student_loss|compile"):
             loaded.fit(x, y, verbose=0)
-        else:
-            with pytest.raises(AttributeError, match="_student_loss"):
-                loaded.fit(x, y, verbose=0)
 
 
 def test_12_labels_are_not_needed_where_alpha_is_zero():

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from keras import layers
 
-import keras_kd as kd
 from tests.distiller import linear
 from tests.distiller.linear import Loop, assert_same_values, assert_same_weights, compiled
 
@@ -14,8 +13,7 @@ def halves(structure):
     """A linear model whose five inputs come in two parts."""
     a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
     joined = layers.Concatenate()([a, b])
-    model = keras.Model(structure(a, b), layers.Dense(linear.CLASSES)(joined))
-    return model
+    return keras.Model(structure(a, b), layers.Dense(linear.CLASSES)(joined))
 
 
 STRUCTURES = {"dict": lambda a, b: {"a": a, "b": b}, "list": lambda a, b: [a, b]}
