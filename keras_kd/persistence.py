@@ -27,6 +27,11 @@ class Persistence:
         )
         return config
 
+    def save(self, *args, **kwargs):
+        """As `keras.Model.save`; what cannot be saved is told before a file is begun."""
+        self.get_config()
+        return super().save(*args, **kwargs)
+
     @classmethod
     def from_config(cls, config):
         config = dict(config)

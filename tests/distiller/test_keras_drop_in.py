@@ -1,4 +1,4 @@
-"""A program written for `keras.distillation` runs after its import was changed, with right values."""
+"""A program written for `keras.distillation` runs after its import was changed, and rightly."""
 
 import keras
 import numpy as np

@@ -73,7 +73,7 @@ def test_other_losses_are_not_scaled(policy):
 
 @pytest.mark.parametrize("hard_loss", [linear.from_logits, lambda: [linear.from_logits()]])
 def test_gradients_below_the_range_of_float16_arrive(hard_loss):
-    # alpha = beta = 1e-7 over 64 rows: without scaling every gradient of a logit is zero in float16.
+    # alpha = beta = 1e-7 over 64 rows: without scaling every gradient is zero in float16.
     teacher, student = pair("mixed_float16", "mixed_float16")
     x, y = linear.data(64)
     small = {"alpha": 1e-7, "beta": 1e-7}

@@ -1,0 +1,113 @@
+"""What holds for the package as a whole: imports, documentation, private names."""
+
+import ast
+import inspect
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import keras_kd as kd
+from tests import fresh_process
+
+PACKAGE = pathlib.Path(kd.__file__).parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+# File -> private modules it may import. This list may only shrink.
+PRIVATE = {
+    "ops/xla.py": {"tensorflow.compiler.mlir.stablehlo", "tensorflow.compiler.tf2xla.ops"},
+}
+SYMBOLS = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in (kd, kd.losses, kd.ops)
+    for name in module.__all__
+    if callable(getattr(module, name))
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def test_private_imports_are_the_listed_ones():
+    private = re.compile(r"^(keras\.src|tensorflow\.(python|compiler|core))")
+    found = {}
+    for path in SOURCES:
+        names = {name for name in imports(path) if private.match(name)}
+        if names:
+            found[path.relative_to(PACKAGE).as_posix()] = names
+    assert found == PRIVATE
+
+
+def test_no_assert_statement_in_the_package():
+    # `python -O` removes them.
+    for path in SOURCES:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        assert not any(isinstance(node, ast.Assert) for node in nodes), path
+
+
+@pytest.mark.parametrize("name", SYMBOLS)
+def test_public_symbols_are_documented_and_their_examples_run(name):
+    text = inspect.getdoc(SYMBOLS[name])
+    assert text, name
+    if issubclass(type(SYMBOLS[name]), type) and issubclass(SYMBOLS[name], Warning):
+        return
+    if inspect.isfunction(SYMBOLS[name]) and not inspect.signature(SYMBOLS[name]).parameters:
+        return
+    assert "Args:" in text
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert examples, f"{name} has no example"
+    for example in examples:
+        exec(compile(example, name, "exec"), {"__name__": "example"})
+
+
+def test_import_is_quick_and_loads_no_library():
+    # What keras_kd's own modules cost, beside Keras and TensorFlow.
+    program = (
+        "import json, time, keras, tensorflow\n"
+        "start = time.process_time()\n"
+        "import keras_kd\n"
+        "seconds = time.process_time() - start\n"
+        "maps = open('/proc/self/maps').read()\n"
+        "print(json.dumps([seconds, 'libkeras_kd' in maps]))\n"
+    )
+    runs = [json.loads(fresh_process.run(["-c", program]).splitlines()[-1]) for _ in range(3)]
+    assert min(seconds for seconds, _ in runs) < 0.3
+    assert not any(loaded for _, loaded in runs)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_doctor(as_json):
+    command = [sys.executable, "-m", "keras_kd", "doctor", *(["--json"] if as_json else [])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=fresh_process.environment()
+    )
+    if as_json:
+        facts = json.loads(done.stdout)
+        assert facts["versions"]["keras_kd"] == kd.__version__
+        assert facts["kernel"]["used"] in ("native", "tensorflow")
+        assert facts["kernel"].get("self_test", "passed") == "passed"
+    else:
+        for word in ("tensorflow", "instruction set", "xla", "gpu"):
+            assert word in done.stdout
+
+
+def test_doctor_fails_where_the_kernel_is_asked_for_and_missing(tmp_path):
+    copy = tmp_path / "keras_kd"
+    for path in SOURCES:
+        target = copy / path.relative_to(PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(path.read_text())
+    env = fresh_process.environment(PYTHONPATH=str(tmp_path), KERAS_KD_KERNEL="native")
+    command = [sys.executable, "-m", "keras_kd", "doctor"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "without its native library" in done.stdout
