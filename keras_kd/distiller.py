@@ -339,9 +339,10 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
 
     def _check_labels(self, y):
         self._trained_without_labels = y is None
-        if y is None and traced_value(self.alpha_variable) != 0:
+        alpha = traced_value(self.alpha_variable)
+        if y is None and alpha != 0:
             raise ValueError(
-                f"The training data has no labels, but alpha={self.alpha} gives the hard loss a "
+                f"The training data has no labels, but alpha={alpha} gives the hard loss a "
                 "factor. Pass (inputs, labels), or set alpha=0 to learn from the teacher alone."
             )
 
@@ -365,8 +366,11 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
         Raises:
             ValueError: The data is empty, or has no labels although `alpha` is not 0.
         """
+        self._rows_before_evaluate = None
         history = super().fit(*args, **kwargs)
-        if history.epoch and traced_value(self._hard_tracker.count) == 0:
+        rows = self._rows_before_evaluate  # validation has counted its own rows since
+        rows = traced_value(self._hard_tracker.count) if rows is None else rows
+        if history.epoch and rows == 0:
             raise ValueError(
                 "The training data is empty: no batch came out of it. Check filters and "
                 "steps_per_epoch; a generator is used up after one pass."
@@ -391,6 +395,7 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
         if with_teacher is not None and with_teacher != before:
             self.evaluate_with_teacher = with_teacher
             self.test_function = None  # it was traced the other way
+        self._rows_before_evaluate = traced_value(self._hard_tracker.count)
         self._evaluating = True
         try:
             return super().evaluate(*args, **kwargs)

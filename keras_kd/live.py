@@ -48,6 +48,11 @@ class LiveNumbers:
                 f"alpha={value} needs labels, but the training data has none. Pass (inputs, "
                 "labels) to fit, or leave alpha at 0."
             )
+        if value != 0 and self.compiled and self.loss is None:
+            raise ValueError(
+                f"alpha={value} needs a hard loss, but compile got no loss. Pass one to compile, or "
+                "leave alpha at 0."
+            )
         self.alpha_variable.assign(value)
 
     @property

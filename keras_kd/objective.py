@@ -61,11 +61,7 @@ def mean_of(loss, teacher, student, sample_weight):
     Returns:
         A float32 scalar; the sum over the outputs where the loss reads several.
     """
-    pairs = zip(
-        teacher.read_by(loss, loss.teacher_layer),
-        student.read_by(loss, loss.student_layer),
-        strict=True,
-    )
+    pairs = _pairs(loss, teacher, student)
     weights = _row_weights(loss, student, sample_weight)
     total = 0.0
     for (teacher_outputs, student_outputs), weight in zip(pairs, weights, strict=True):
@@ -73,6 +69,25 @@ def mean_of(loss, teacher, student, sample_weight):
         weighted, rows = loss.weighted(teacher_outputs, student_outputs, weight, mask)
         total += tf.math.divide_no_nan(tf.reduce_sum(weighted), rows)
     return total
+
+
+def _pairs(loss, teacher, student):
+    """The teacher's and the student's tensors that a loss compares."""
+    of_teacher = teacher.read_by(loss, loss.teacher_layer)
+    of_student = student.read_by(loss, loss.student_layer)
+    if len(of_teacher) != len(of_student):
+        raise ValueError(
+            f"Distillation loss {loss.name!r} reads {len(of_teacher)} outputs of the teacher and "
+            f"{len(of_student)} of the student. Choose one with its argument `output`, or give the "
+            "models the same outputs."
+        )
+    keys = [sorted(x.outputs) for x in (teacher, student) if isinstance(x.outputs, dict)]
+    if len(of_student) > 1 and len(keys) == 2 and keys[0] != keys[1]:
+        raise ValueError(
+            f"The teacher's outputs are {keys[0]}, the student's {keys[1]}. Give them the same "
+            "names."
+        )
+    return zip(of_teacher, of_student, strict=True)
 
 
 def _row_weights(loss, student, sample_weight):

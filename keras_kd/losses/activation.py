@@ -22,12 +22,13 @@ def last_activation(model, output=None):
     outputs = getattr(model, "outputs", None)
     if not isinstance(model, keras.Model) or not outputs:
         return None
-    return _of_tensor(model, _pick(model, output))
+    tensor = _pick(model, output)
+    return None if tensor is None else _of_tensor(tensor)
 
 
 def _pick(model, output):
     if isinstance(output, int):
-        return model.outputs[output]
+        return model.outputs[output] if output < len(model.outputs) else None
     names = list(getattr(model, "output_names", []))
     return model.outputs[names.index(output)] if output in names else model.outputs[0]
 
@@ -38,20 +39,18 @@ def _of_layers(layers):
     return _of_operation(layers[-1]) if layers else None
 
 
-def _of_tensor(model, tensor):
-    producer = _producer(model, tensor)
+def _of_tensor(tensor):
+    producer = _producer(tensor)
     while producer is not None and _is_passed_through(producer):
         inputs = keras.tree.flatten(_quietly(producer, "input"))
-        producer = _producer(model, inputs[0]) if inputs else None
+        producer = _producer(inputs[0]) if inputs else None
     return None if producer is None else _of_operation(producer)
 
 
-def _producer(model, tensor):
-    for operation in model.operations:
-        outputs = keras.tree.flatten(_quietly(operation, "output"))
-        if any(output is tensor for output in outputs):
-            return operation
-    return None
+def _producer(tensor):
+    # Not by comparing with each operation's `output`: that of a nested model is its own, inner one.
+    history = getattr(tensor, "_keras_history", None)
+    return None if history is None else history.operation
 
 
 def _quietly(operation, attribute):

@@ -91,15 +91,17 @@ class DistillationLoss(keras.layers.Layer):
         """
         outputs = keras.tree.map_structure(to_float32, (teacher_outputs, student_outputs))
         loss = keras.ops.cast(self(*outputs), "float32")
-        self._check_rows(loss, student_outputs)
+        self._check_rows(loss, teacher_outputs, student_outputs)
         weight, count = valid_rows(loss, row_weight, mask)
         if weight is None:
             return loss, count
         return keras.ops.where(weight == 0, keras.ops.zeros_like(loss), loss * weight), count
 
-    def _check_rows(self, loss, student_outputs):
-        batch = keras.tree.flatten(student_outputs)[0].shape[0]
-        if len(loss.shape) == 0 or (None not in (batch, loss.shape[0]) and batch != loss.shape[0]):
+    def _check_rows(self, loss, teacher_outputs, student_outputs):
+        rows = [keras.tree.flatten(x)[0].shape[0] for x in (student_outputs, teacher_outputs)]
+        # A size that is known although the batch's is not is one of another axis.
+        batch = next((size for size in rows if size is not None), None)
+        if len(loss.shape) == 0 or loss.shape[0] not in (batch, None):
             raise ValueError(
                 f"{type(self).__name__}.call must return one value for each row, shape [batch] or "
                 f"[batch, ...] with batch={batch}. Received: shape {tuple(loss.shape)}. Do not "
@@ -108,6 +110,10 @@ class DistillationLoss(keras.layers.Layer):
 
     def validate(self, teacher, student):
         """Raises if this loss cannot be used with these models. Called by the distiller."""
+
+    def build_from_config(self, config):
+        # A loss builds its weights when the loaded distiller calls it.
+        del config
 
     def get_config(self):
         config = super().get_config()

@@ -102,7 +102,7 @@ def _same_classes(student, teacher):
 
 def temperature(value):
     """Returns a float32 scalar; a Python number is checked here, a tensor by the kernel."""
-    if isinstance(value, bool) or value is None:
+    if isinstance(value, (bool, str)) or value is None:
         raise invalid("temperature", "a positive, finite number", value)
     if isinstance(value, (int, float, np.number)):
         if not (value > 0 and math.isfinite(value)):

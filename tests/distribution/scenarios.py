@@ -4,6 +4,7 @@ Each scenario builds its models and data from fixed seeds and returns what `outc
 The scripts in `scripts/` run them in replicas, the tests run them again in their own process.
 """
 
+import functools
 import traceback
 
 import keras
@@ -33,6 +34,12 @@ def run_all(names, strategy):
         except Exception:  # noqa: BLE001 the test that asks for this scenario fails with it
             results[name] = {"error": traceback.format_exc()[-4000:]}
     return results
+
+
+@functools.cache
+def single_process(name):
+    """The outcome of one scenario in this process."""
+    return run_all([name], tf.distribute.get_strategy())[name]
 
 
 def data(rows):
@@ -286,7 +293,6 @@ MULTI_WORKER = [
     "from_dataset",
     "losses_with_weights",
     "unknown_shapes",
-    "masked_sequences",
 ]
 
 

@@ -5,11 +5,13 @@ own; the single process is this one.
 """
 
 import pytest
-import tensorflow as tf
 
 from tests import fresh_process
 from tests.distribution import scenarios
 from tests.distribution.comparison import assert_same_training
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,7 @@ def replicas(tmp_path_factory):
 def test_two_replicas_equal_one_process(name, replicas, request):
     if name == "native_kernel":
         request.getfixturevalue("native")
-    expected = scenarios.run_all([name], tf.distribute.get_strategy())[name]
-    assert_same_training(replicas[name], expected)
+    assert_same_training(replicas[name], scenarios.single_process(name))
 
 
 @pytest.mark.parametrize("setting", ["steps_per_execution", "gradient_accumulation"])

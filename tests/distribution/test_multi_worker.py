@@ -4,7 +4,6 @@ import json
 import socket
 
 import pytest
-import tensorflow as tf
 
 from tests import fresh_process
 from tests.distribution import scenarios
@@ -44,9 +43,8 @@ def workers(tmp_path_factory):
 
 @pytest.mark.parametrize("name", scenarios.MULTI_WORKER)
 def test_two_workers_equal_one_process(name, workers):
-    expected = scenarios.run_all([name], tf.distribute.get_strategy())[name]
     for worker in workers:
-        assert_same_training(worker[name], expected)
+        assert_same_training(worker[name], scenarios.single_process(name))
 
 
 @pytest.mark.parametrize("name", scenarios.MULTI_WORKER)
