@@ -25,17 +25,18 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the CPU is what is measured
 
+try:
+    import torch
+    import torch._inductor  # what torch.compile loads crashes where TensorFlow was loaded before it
+except ImportError:
+    torch = None
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_kd as kd
 from keras_kd import _native
-
-try:
-    import torch
-except ImportError:
-    torch = None
 
 SHAPES = ["1024x1000", "256x32000", "102400x10", "64x1000"]
 PAUSE = 0.01  # seconds: the idle threads of the last contender stop spinning

@@ -50,8 +50,8 @@ class LiveNumbers:
             )
         if value != 0 and self.compiled and self.loss is None:
             raise ValueError(
-                f"alpha={value} needs a hard loss, but compile got no loss. Pass one to compile, or "
-                "leave alpha at 0."
+                f"alpha={value} needs a hard loss, but compile got no loss. Pass one to compile, "
+                "or leave alpha at 0."
             )
         self.alpha_variable.assign(value)
 

@@ -80,7 +80,7 @@ def test_the_default_loss_is_the_kl_divergence():
     assert_same_values(logs, {"logits_distillation": VALUES["kl"](*logits)})
 
 
-def program(Distiller):  # noqa: N803 a class
+def program(Distiller, **options):  # noqa: N803 a class
     """What a user of `keras.distillation.Distiller` writes, by position."""
     teacher, student = deep(1), deep(2)
     losses = [LogitsDistillation(T), FeatureDistillation("mse", "hidden", "hidden")]
@@ -89,6 +89,7 @@ def program(Distiller):  # noqa: N803 a class
         optimizer=keras.optimizers.SGD(0.1),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        **options,
     )
     x, y = linear.data()
     history = distiller.fit(x, y, validation_data=(x, y), epochs=2, verbose=0)
@@ -99,8 +100,8 @@ def program(Distiller):  # noqa: N803 a class
 
 
 def test_the_program_runs_with_either():
-    for distiller_class in (keras.distillation.Distiller, kd.Distiller):
-        distiller, history = program(distiller_class)
+    for distiller_class, eager in ((keras.distillation.Distiller, True), (kd.Distiller, False)):
+        distiller, history = program(distiller_class, run_eagerly=eager)
         assert {"loss", "val_loss", "accuracy", "val_accuracy"} <= set(history)
         assert len(history["loss"]) == 2
     assert (distiller.alpha, distiller.beta) == pytest.approx((0.4, 0.6))

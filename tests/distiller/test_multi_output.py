@@ -47,8 +47,10 @@ def losses_for(structure):
     return {"a": SoftTargets(2.0), "b": None} if structure == "dict" else [SoftTargets(2.0), None]
 
 
-@EACH
-@pytest.mark.parametrize("mode", linear.MODES)
+@pytest.mark.parametrize(
+    ("mode", "structure"),
+    [("eager", "dict"), ("eager", "list"), ("graph", "list"), ("xla", "dict")],
+)
 def test_one_loss_reads_every_output(structure, mode, x):
     teacher, student = pair(structure)
     y = heads.arrange(heads.labels(), structure)

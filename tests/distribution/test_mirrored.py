@@ -10,7 +10,6 @@ from tests import fresh_process
 from tests.distribution import scenarios
 from tests.distribution.comparison import assert_same_training
 
-
 pytestmark = pytest.mark.slow
 
 
