@@ -19,6 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 PRIVATE = {
     "ops/xla.py": {"tensorflow.compiler.mlir.stablehlo", "tensorflow.compiler.tf2xla.ops"},
 }
+MODULES = {"__version__", "losses", "ops"}
 SYMBOLS = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module in (kd, kd.losses, kd.ops)
@@ -61,10 +62,19 @@ def test_public_symbols_are_documented_and_their_examples_run(name):
     if inspect.isfunction(SYMBOLS[name]) and not inspect.signature(SYMBOLS[name]).parameters:
         return
     assert "Args:" in text
+    if inspect.isfunction(SYMBOLS[name]) and name != "keras_kd.ops.use_kernel":  # a context manager
+        assert "Returns:" in text
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert examples, f"{name} has no example"
     for example in examples:
         exec(compile(example, name, "exec"), {"__name__": "example"})
+
+
+@pytest.mark.parametrize("module", [kd, kd.losses, kd.ops], ids=lambda module: module.__name__)
+def test_all_names_what_is_public(module):
+    public = {name for name in dir(module) if not name.startswith("_")}
+    helpers = {name for name in public if inspect.ismodule(getattr(module, name))}
+    assert public - helpers == {name for name in module.__all__ if name not in MODULES}
 
 
 def test_import_is_quick_and_loads_no_library():
@@ -77,9 +87,12 @@ def test_import_is_quick_and_loads_no_library():
         "maps = open('/proc/self/maps').read()\n"
         "print(json.dumps([seconds, 'libkeras_kd' in maps]))\n"
     )
-    runs = [json.loads(fresh_process.run(["-c", program]).splitlines()[-1]) for _ in range(3)]
-    assert min(seconds for seconds, _ in runs) < 0.3
-    assert not any(loaded for _, loaded in runs)
+    for _ in range(3):  # The first import may have to write byte code.
+        seconds, loaded = json.loads(fresh_process.run(["-c", program]).splitlines()[-1])
+        assert not loaded
+        if seconds < 0.3:
+            break
+    assert seconds < 0.3
 
 
 @pytest.mark.parametrize("as_json", [False, True])

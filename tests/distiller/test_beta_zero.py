@@ -17,9 +17,7 @@ def student():
             layers.Dense(8, activation="relu", kernel_regularizer="l2"),
             layers.BatchNormalization(),
             layers.Dropout(0.3),
-            layers.Dense(8, activity_regularizer=keras.regularizers.L1(1e-2)),
-            layers.GaussianNoise(0.1),
-            layers.Dense(linear.CLASSES),
+            layers.Dense(linear.CLASSES, activity_regularizer=keras.regularizers.L1(1e-2)),
         ]
     )
 

@@ -80,7 +80,7 @@ def test_a_student_that_fit_builds(make):
     x, y = linear.data()
     student = MAKES[make]()
     distiller = compiled(linear.linear(1), student, mode="graph")
-    distiller.fit(x, y, validation_data=(x, y), verbose=0)
+    distiller.fit(x, y, verbose=0)
     assert [weight.shape for weight in student.weights] == [(5, 4), (4,)]
     assert len(distiller.trainable_variables) == 2
 

@@ -78,6 +78,14 @@ class Hint(kd.losses.DistillationLoss):
 
 
 @keras.saving.register_keras_serializable(package="keras_kd_tests")
+class LogitsMSE(kd.losses.DistillationLoss):
+    """A loss that has nothing to build."""
+
+    def call(self, teacher, student):
+        return keras.ops.mean((teacher - student) ** 2, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="keras_kd_tests")
 class Subclassed(keras.Model):
     """A student whose shapes are unknown until it sees data."""
 
@@ -118,15 +126,12 @@ def distiller_for(strategy, models=None, losses=None, numbers=None, optimizer="s
 
 def train(distiller, x, y=None, weight=None, evaluate=False, **fit):
     """Two epochs in global batches of 16, and an evaluation where it is asked for."""
-    arguments = {"batch_size": BATCH, "verbose": 0, "sample_weight": weight}
-    history = distiller.fit(x, y, epochs=2, shuffle=False, **arguments, **fit)
+    options = {"batch_size": BATCH, "verbose": 0, "sample_weight": weight}
+    history = distiller.fit(x, y, epochs=2, shuffle=False, **options, **fit)
     if not evaluate:
         return outcome(distiller, history, {})
-    return outcome(
-        distiller,
-        history,
-        distiller.evaluate(x, y, return_dict=True, with_teacher=True, **arguments),
-    )
+    distiller.evaluate_with_teacher = True
+    return outcome(distiller, history, distiller.evaluate(x, y, return_dict=True, **options))
 
 
 @scenario

@@ -8,7 +8,7 @@ from keras import layers
 import keras_kd as kd
 from tests import fresh_process
 from tests.distribution import scenarios
-from tests.distribution.scenarios import Hint, cross_entropy, network
+from tests.distribution.scenarios import Hint, LogitsMSE, cross_entropy, network
 
 X, Y, WEIGHT = scenarios.data(40)
 
@@ -175,6 +175,7 @@ def test_losses(tmp_path):
         kd.losses.SoftTargets(3.0, "jsd", mixing_weight=0.2),
         Hint(weight=0.3, **layer, name="hint"),
         Hint(weight=0.1, **layer, name="hint"),
+        LogitsMSE(weight=0.2),
         keras.distillation.LogitsDistillation(temperature=2.5),
         keras.distillation.LogitsDistillation(loss=keras.losses.KLDivergence()),
         keras.distillation.FeatureDistillation("mse", "logits", "logits"),
@@ -228,7 +229,11 @@ def test_probabilities(tmp_path):
 
 def test_a_subclassed_student(tmp_path):
     """Its weights exist from the first batch on, and in the file they have to be found."""
-    distiller = made(models=lambda: (network(8), scenarios.Subclassed()))
+    distiller = made(
+        kd.losses.SoftTargets(),
+        Hint(teacher_layer="hidden", student_layer="hidden"),
+        models=lambda: (network(8), scenarios.Subclassed()),
+    )
     fit(distiller)
     assert_goes_on_alike(reloaded(distiller, tmp_path), distiller)
 

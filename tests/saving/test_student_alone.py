@@ -35,6 +35,7 @@ def test_student_loads_without_keras_kd(tmp_path):
     student = distiller.student
     student.save(tmp_path / "student.keras")
     student.export(tmp_path / "exported", verbose=False)
+    assert b"KerasKd" not in (tmp_path / "exported" / "saved_model.pb").read_bytes()
     np.save(tmp_path / "x.npy", x)
     (tmp_path / "load.py").write_text(LOAD)
     fresh_process.run([tmp_path / "load.py", tmp_path])
