@@ -9,33 +9,42 @@ namespace keras_kd {
 namespace KERAS_KD_ISA {
 namespace {
 
-template <Divergence kDivergence, typename Writer>
-float DivergeReady(const ReadyRow& row, bool hard, const Writer& write) {
-  return hard ? Diverge<kDivergence, true>(row, write) : Diverge<kDivergence, false>(row, write);
-}
-
-template <typename T, bool kStream = false>
-GradientRow<T, kStream> WriterOf(const Problem& problem, int64_t row) {
-  return {static_cast<T*>(problem.gradient) + row * problem.classes, problem.classes};
-}
-
-template <Divergence kDivergence>
-float DivergeInto(const ReadyRow& ready, const Problem& problem, int64_t row, bool stream) {
-  const bool hard = problem.labels != nullptr;
-  if (!problem.gradient) return DivergeReady<kDivergence>(ready, hard, NoGradient{});
+// Calls step(writer) with what stores the gradient of a row, or NoGradient.
+template <typename Step>
+float WithWriter(const Problem& problem, int64_t row, bool stream, const Step& step) {
+  if (!problem.gradient) return step(NoGradient{});
+  const int64_t first = row * problem.classes, classes = problem.classes;
   switch (problem.gradient_type) {
     case DataType::kFloat32: {
-      const auto plain = WriterOf<float>(problem, row);
-      const bool aligned = reinterpret_cast<uintptr_t>(plain.to) % sizeof(Vec) == 0;
-      if (!stream || !aligned) return DivergeReady<kDivergence>(ready, hard, plain);
-      return DivergeReady<kDivergence>(ready, hard, WriterOf<float, true>(problem, row));
+      float* to = static_cast<float*>(problem.gradient) + first;
+      const bool aligned = reinterpret_cast<uintptr_t>(to) % sizeof(Vec) == 0;
+      if (stream && aligned) return step(GradientRow<float, true>{to, classes});
+      return step(GradientRow<float, false>{to, classes});
     }
     case DataType::kFloat16:
-      return DivergeReady<kDivergence>(ready, hard, WriterOf<Float16>(problem, row));
+      return step(
+          GradientRow<Float16, false>{static_cast<Float16*>(problem.gradient) + first, classes});
     case DataType::kBFloat16:
-      return DivergeReady<kDivergence>(ready, hard, WriterOf<BFloat16>(problem, row));
+      return step(
+          GradientRow<BFloat16, false>{static_cast<BFloat16*>(problem.gradient) + first, classes});
   }
   __builtin_unreachable();
+}
+
+template <Divergence kDivergence, bool kHard, typename Writer>
+float DivergeAs(Form form, const ReadyRow& row, double plain, const Writer& write) {
+  if constexpr (kDivergence != Divergence::kForwardKl) {
+    return Diverge<kDivergence, Form::kExact, kHard>(row, write);
+  } else {
+    switch (form) {
+      case Form::kPlain:
+        if constexpr (!__is_same(Writer, NoGradient)) PlainGradient<kHard>(row, write);
+        return static_cast<float>(plain);
+      case Form::kStable: return Diverge<kDivergence, Form::kStable, kHard>(row, write);
+      case Form::kExact: return Diverge<kDivergence, Form::kExact, kHard>(row, write);
+    }
+    __builtin_unreachable();
+  }
 }
 
 void SkipRow(const Problem& problem, int64_t row) {
@@ -47,63 +56,139 @@ void SkipRow(const Problem& problem, int64_t row) {
                    static_cast<size_t>(bytes));
 }
 
-RowSums RowExponentials(const Problem& problem, const StagedRow& s, const StagedRow& t,
-                        const LongScratch& at, int64_t row) {
-  const int64_t s_size = static_cast<int64_t>(SizeOf(problem.student_type));
-  const int64_t t_size = static_cast<int64_t>(SizeOf(problem.teacher_type));
-  const int64_t next = (row + 1 < problem.rows ? row + 1 : row) * problem.classes;
-  const char* next_s = static_cast<const char*>(problem.student) + next * s_size;
-  const char* next_t = static_cast<const char*>(problem.teacher) + next * t_size;
-  const float T = problem.temperature;
-  const auto run = !problem.labels ? Exponentials<HardExp::kNone>
-                   : T == 1.0f     ? Exponentials<HardExp::kCopy>
-                                   : Exponentials<HardExp::kOwn>;
-  return run(s, t, problem.classes, T, at, next_s, next_t, s_size, t_size);
+// A row's logits, of one type, and their largest.
+template <typename T>
+struct LogitRow {
+  const T *student, *teacher;
+  float student_largest, teacher_largest;
+  const T *next_student, *next_teacher;  // fetched ahead
+};
+
+template <typename T>
+RowSums RowExponentials(const Problem& problem, const LogitRow<T>& logits, const LongScratch& at) {
+  const float temperature = problem.temperature;
+  const auto run = !problem.labels       ? Exponentials<HardExp::kNone, T>
+                   : temperature == 1.0f ? Exponentials<HardExp::kCopy, T>
+                                         : Exponentials<HardExp::kOwn, T>;
+  return run(logits.student, logits.teacher, logits.student_largest, logits.teacher_largest,
+             problem.classes, temperature, at, logits.next_student, logits.next_teacher);
+}
+
+template <typename T>
+float HardLoss(const Problem& problem, int64_t row, const LogitRow<T>& logits, const RowSums& sums,
+               const LongScratch& at) {
+  if (problem.HardWeight(row) == 0.0f) return 0.0f;
+  const int64_t label = problem.Label(row);
+  at.hard_exp[label] -= sums.hard;  // hard_exp / sum is now softmax minus one-hot
+  const float log_sum = static_cast<float>(__builtin_log(static_cast<double>(sums.hard)));
+  return (log_sum - sums.hard_slip) - (ToFloat(logits.student[label]) - logits.student_largest);
+}
+
+template <Divergence kDivergence, typename T>
+void ReadLogits(const Problem& problem, int64_t row, const LogitRow<T>& logits,
+                const LongScratch& at, bool stream) {
+  const float temperature = problem.temperature;
+  const float soft_weight = problem.SoftWeight(row), hard_weight = problem.HardWeight(row);
+  const RowSums sums = RowExponentials(problem, logits, at);
+  if (problem.labels) problem.hard[row] = HardLoss(problem, row, logits, sums, at);
+  const double student_sum = sums.student, teacher_sum = sums.teacher;
+  const double log_ratio = __builtin_log(student_sum / teacher_sum) +
+                           (static_cast<double>(sums.teacher_slip) - sums.student_slip);
+  const double offset =
+      (static_cast<double>(logits.teacher_largest) - logits.student_largest) / temperature;
+  const double plain = sums.cross / teacher_sum / temperature - offset + log_ratio;
+  const Form form = FormFor(plain, offset);
+  const float *student = nullptr, *teacher = nullptr;
+  if (kDivergence != Divergence::kForwardKl || form != Form::kPlain) {
+    if constexpr (__is_same(T, float)) {
+      student = logits.student, teacher = logits.teacher;
+    } else {
+      student = Stage(logits.student, problem.classes, 0.0f, at.student);
+      teacher = Stage(logits.teacher, problem.classes, 0.0f, at.teacher);
+    }
+  }
+  const float factor = temperature * GradientFactor<kDivergence>(problem.mixing_weight);
+  const ReadyRow ready{student,
+                       teacher,
+                       problem.classes,
+                       at,
+                       Set(1.0f / sums.student),
+                       Set(1.0f / sums.teacher),
+                       Difference::Of(Set(logits.teacher_largest), Set(logits.student_largest)),
+                       Set(1.0f / temperature),
+                       Set(static_cast<float>(log_ratio)),
+                       Set(soft_weight * factor),
+                       Set(problem.labels ? hard_weight / sums.hard : 0.0f),
+                       problem.mixing_weight};
+  const float divergence = WithWriter(problem, row, stream, [&](const auto& write) {
+    return problem.labels ? DivergeAs<kDivergence, true>(form, ready, plain, write)
+                          : DivergeAs<kDivergence, false>(form, ready, plain, write);
+  });
+  problem.soft[row] = soft_weight == 0.0f ? 0.0f : divergence * temperature * temperature;
+}
+
+template <Divergence kDivergence, typename T>
+void LargestThenLogits(const Problem& problem, int64_t row, LogitRow<T> logits,
+                       const LongScratch& at, bool stream) {
+  const int64_t classes = problem.classes;
+  // A row of soft weight zero must not feel its teacher, not even a NaN: the student teaches it.
+  if (problem.SoftWeight(row) == 0.0f) logits.teacher = logits.student;
+  logits.student_largest = LargestOf(logits.student, classes);
+  logits.teacher_largest = LargestOf(logits.teacher, classes);
+  const float temperature = problem.temperature;
+  const float far = kFarLogit * (temperature < 1.0f ? temperature : 1.0f);  // the hard loss is at 1
+  if (__builtin_fabsf(logits.student_largest) > far ||
+      __builtin_fabsf(logits.teacher_largest) > far) {
+    const float* teacher = Stage(logits.teacher, classes, logits.teacher_largest, at.teacher);
+    const float* student = Stage(logits.student, classes, logits.student_largest, at.student);
+    const LogitRow<float> centred{student, teacher, 0.0f, 0.0f, student, teacher};
+    return ReadLogits<kDivergence>(problem, row, centred, at, stream);
+  }
+  ReadLogits<kDivergence>(problem, row, logits, at, stream);
+}
+
+template <typename T>
+const T* RowOf(const void* base, const Problem& problem, int64_t row) {
+  return static_cast<const T*>(base) + row * problem.classes;
+}
+
+template <Divergence kDivergence, typename T>
+void RowOfOneType(const Problem& problem, int64_t row, const LongScratch& at, bool stream) {
+  const int64_t next = row + 1 < problem.rows ? row + 1 : row;
+  const LogitRow<T> logits{
+      RowOf<T>(problem.student, problem, row),  RowOf<T>(problem.teacher, problem, row), 0.0f, 0.0f,
+      RowOf<T>(problem.student, problem, next), RowOf<T>(problem.teacher, problem, next)};
+  LargestThenLogits<kDivergence>(problem, row, logits, at, stream);
+}
+
+const float* StageAny(const void* base, DataType type, const Problem& problem, int64_t row,
+                      float* to) {
+  const int64_t classes = problem.classes;
+  switch (type) {
+    case DataType::kFloat32: return Stage(RowOf<float>(base, problem, row), classes, 0.0f, to);
+    case DataType::kFloat16: return Stage(RowOf<Float16>(base, problem, row), classes, 0.0f, to);
+    case DataType::kBFloat16: return Stage(RowOf<BFloat16>(base, problem, row), classes, 0.0f, to);
+  }
+  __builtin_unreachable();
 }
 
 template <Divergence kDivergence>
 void LongRow(const Problem& problem, int64_t row, float* scratch, bool stream) {
   if (problem.Skipped(row)) return SkipRow(problem, row);
-  const int64_t classes = problem.classes;
-  const LongScratch at = LongScratch::At(scratch, classes);
-  const float T = problem.temperature;
-  const float soft_weight = problem.SoftWeight(row), hard_weight = problem.HardWeight(row);
-  StagedRow s = StageRow(problem.student, problem.student_type, row, classes, at.student);
-  // A row of soft weight zero must not feel its teacher, not even a NaN: the student teaches it.
-  StagedRow t = soft_weight == 0.0f
-                    ? s
-                    : StageRow(problem.teacher, problem.teacher_type, row, classes, at.teacher);
-  const float far = kFarLogit * (T < 1.0f ? T : 1.0f);  // the hard loss is at T = 1
-  if (__builtin_fabsf(s.largest) > far || __builtin_fabsf(t.largest) > far) {
-    t = Centre(t, classes, at.teacher);
-    s = Centre(s, classes, at.student);
+  const LongScratch at = LongScratch::At(scratch, problem.classes);
+  if (problem.student_type != problem.teacher_type) {
+    const float* student =
+        StageAny(problem.student, problem.student_type, problem, row, at.student);
+    const float* teacher =
+        StageAny(problem.teacher, problem.teacher_type, problem, row, at.teacher);
+    const LogitRow<float> logits{student, teacher, 0.0f, 0.0f, student, teacher};
+    return LargestThenLogits<kDivergence>(problem, row, logits, at, stream);
   }
-  const RowSums sums = RowExponentials(problem, s, t, at, row);
-  if (hard_weight != 0.0f) {
-    const int64_t label = problem.Label(row);
-    const float log_sum = static_cast<float>(__builtin_log(static_cast<double>(sums.hard)));
-    problem.hard[row] = (log_sum - sums.hard_slip) - (s.logits[label] - s.largest);
-    at.hard_exp[label] -= sums.hard;  // hard_exp / sum is now softmax minus one-hot
-  } else if (problem.labels) {
-    problem.hard[row] = 0.0f;
+  switch (problem.student_type) {
+    case DataType::kFloat32: return RowOfOneType<kDivergence, float>(problem, row, at, stream);
+    case DataType::kFloat16: return RowOfOneType<kDivergence, Float16>(problem, row, at, stream);
+    case DataType::kBFloat16: return RowOfOneType<kDivergence, BFloat16>(problem, row, at, stream);
   }
-  const double ratio = static_cast<double>(sums.student) / static_cast<double>(sums.teacher);
-  const float log_ratio =
-      static_cast<float>(__builtin_log(ratio)) + (sums.teacher_slip - sums.student_slip);
-  const ReadyRow ready{s.logits,
-                       t.logits,
-                       classes,
-                       at,
-                       Set(1.0f / sums.student),
-                       Set(1.0f / sums.teacher),
-                       Difference::Of(Set(t.largest), Set(s.largest)),
-                       Set(1.0f / T),
-                       Set(log_ratio),
-                       Set(soft_weight * T * GradientFactor<kDivergence>(problem.mixing_weight)),
-                       Set(problem.labels ? hard_weight / sums.hard : 0.0f),
-                       problem.mixing_weight};
-  const float divergence = DivergeInto<kDivergence>(ready, problem, row, stream);
-  problem.soft[row] = soft_weight == 0.0f ? 0.0f : divergence * T * T;
 }
 
 template <Divergence kDivergence>

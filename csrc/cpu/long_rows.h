@@ -1,9 +1,11 @@
 // Rows with the classes in the lanes, for C > kShortRowClasses: one row at a time, from DRAM once.
 //
 //   sweep 1  the largest logit of student and teacher        reads s, t
-//            (16-bit logits become float rows of the scratch here)
-//   sweep 2  exponentials into the scratch, their sums       s, t from cache; prefetches row + 1
-//   sweep 3  stable divergence and gradient                  s, t, exponentials from cache
+//   sweep 2  exponentials into the scratch, their sums, and  s, t from cache; fetches row + 1
+//            the plain sum of p (t - s)
+//   sweep 3  forward KL, and the plain sum is exact enough   exponentials from cache
+//            (kPlain): the gradient only
+//            otherwise: the stable divergence and gradient   s, t, exponentials from cache
 //   sweep 4  gradient of reverse KL and JSD only             exponentials and scores from cache
 //
 // DRAM traffic per element, f32 (bf16): loss 8 (4), loss and gradient 12 (6) bytes, plus the read
@@ -43,10 +45,13 @@ struct LongScratch {
 struct Whole {};
 struct Part {};
 
-// Calls body(c, s, t, Whole or Part) for every vector of classes, the last one filled with -inf
-// (probability zero), and fold() every kFoldClasses classes and at the end.
-template <typename Body, typename Fold>
-KERAS_KD_INLINE void Sweep(const float* s, const float* t, int64_t classes, Body body, Fold fold) {
+// Fills the last vector of a row: its exponential is zero, and its differences are finite.
+constexpr float kFill = -3e38f;
+
+// Calls body(c, s, t, Whole or Part) for every vector of classes, and fold() every kFoldClasses
+// classes and at the end.
+template <typename T, typename Body, typename Fold>
+KERAS_KD_INLINE void Sweep(const T* s, const T* t, int64_t classes, Body body, Fold fold) {
   const int64_t whole = classes / kLanes * kLanes;
   for (int64_t begin = 0; begin < whole; begin += kFoldClasses) {
     const int64_t end = begin + kFoldClasses < whole ? begin + kFoldClasses : whole;
@@ -56,61 +61,40 @@ KERAS_KD_INLINE void Sweep(const float* s, const float* t, int64_t classes, Body
     fold();
   }
   if (whole < classes) {
-    body(whole, LoadPart(s + whole, classes - whole, -kInfinity),
-         LoadPart(t + whole, classes - whole, -kInfinity), Part{});
+    body(whole, LoadPart(s + whole, classes - whole, kFill),
+         LoadPart(t + whole, classes - whole, kFill), Part{});
     fold();
   }
 }
 
 template <typename T>
-float LargestOf(const T* row, int64_t classes, float* staged) {
-  constexpr bool kStage = sizeof(T) != sizeof(float);
+float LargestOf(const T* row, int64_t classes) {
   Vec largest = Set(-kInfinity), other = largest;
   int64_t c = 0;
   for (; c + 2 * kLanes <= classes; c += 2 * kLanes) {
-    const Vec a = Load(row + c), b = Load(row + c + kLanes);
-    largest = Max(largest, a);
-    other = Max(other, b);
-    if (kStage) Store(a, staged + c), Store(b, staged + c + kLanes);
+    largest = Max(largest, Load(row + c));
+    other = Max(other, Load(row + c + kLanes));
   }
   for (; c < classes; c += kLanes) {
     const int64_t left = classes - c;
-    const Vec a = left >= kLanes ? Load(row + c) : LoadPart(row + c, left, -kInfinity);
-    largest = Max(largest, a);
-    if (kStage) Store(a, staged + c);
+    largest = Max(largest, left >= kLanes ? Load(row + c) : LoadPart(row + c, left, -kInfinity));
   }
   return Largest(Max(largest, other));
 }
 
-struct StagedRow {
-  const float* logits;
-  float largest;
-};
-
-static inline StagedRow StageRow(const void* base, DataType type, int64_t row, int64_t classes,
-                                 float* staged) {
-  const int64_t first = row * classes;
-  switch (type) {
-    case DataType::kFloat32: {
-      const float* logits = static_cast<const float*>(base) + first;
-      return {logits, LargestOf(logits, classes, staged)};
-    }
-    case DataType::kFloat16:
-      return {staged, LargestOf(static_cast<const Float16*>(base) + first, classes, staged)};
-    case DataType::kBFloat16:
-      return {staged, LargestOf(static_cast<const BFloat16*>(base) + first, classes, staged)};
-  }
-  __builtin_unreachable();
+// The row in float, `subtract` taken from every logit.
+template <typename T>
+const float* Stage(const T* row, int64_t classes, float subtract, float* to) {
+  int64_t c = 0;
+  for (; c + kLanes <= classes; c += kLanes) Store(Load(row + c) - subtract, to + c);
+  for (; c < classes; ++c) to[c] = ToFloat(row[c]) - subtract;
+  return to;
 }
 
-static inline StagedRow Centre(const StagedRow& row, int64_t classes, float* staged) {
-  for (int64_t c = 0; c < classes; ++c) staged[c] = row.logits[c] - row.largest;
-  return {staged, 0.0f};
-}
-
-// Sums of the exponentials, and the slips to subtract from their logarithms.
+// Sums of the exponentials, and the slips to subtract from their logarithms; cross is the sum of
+// the teacher's exponentials times t - s.
 struct RowSums {
-  float student, teacher, hard;
+  float student, teacher, hard, cross;
   float student_slip, teacher_slip, hard_slip;
 };
 
@@ -121,22 +105,24 @@ enum class HardExp { kNone, kCopy, kOwn };
 // Sweep 2. next_*: the following row (of the last row: itself), fetched while this one computes.
 // Everything is taken by value: a store through a vector pointer may alias whatever a reference
 // refers to, and the compiler would load it again in every step of the loop.
-template <HardExp kHard>
-RowSums Exponentials(StagedRow s, StagedRow t, int64_t classes, float temperature,
-                     LongScratch scratch, const char* next_s, const char* next_t, int64_t s_size,
-                     int64_t t_size) {
-  const Exponent student = Exponent::Of(Set(s.largest), temperature);
-  const Exponent teacher = Exponent::Of(Set(t.largest), temperature);
-  const Exponent hard = Exponent::Of(Set(s.largest), 1.0f);
-  Vec student_sum{}, teacher_sum{}, hard_sum{}, student_part{}, teacher_part{}, hard_part{};
+template <HardExp kHard, typename T>
+RowSums Exponentials(const T* s, const T* t, float student_largest, float teacher_largest,
+                     int64_t classes, float temperature, LongScratch scratch, const T* next_s,
+                     const T* next_t) {
+  const Exponent student = Exponent::Of(Set(student_largest), temperature);
+  const Exponent teacher = Exponent::Of(Set(teacher_largest), temperature);
+  const Exponent hard = Exponent::Of(Set(student_largest), 1.0f);
+  Vec student_sum{}, teacher_sum{}, hard_sum{}, cross_sum{};
+  Vec student_part{}, teacher_part{}, hard_part{}, cross_part{};
   Sweep(
-      s.logits, t.logits, classes,
+      s, t, classes,
       [&](int64_t c, Vec sv, Vec tv, auto) __attribute__((always_inline)) {
-        __builtin_prefetch(next_s + c * s_size, 0, 2);
-        __builtin_prefetch(next_t + c * t_size, 0, 2);
+        __builtin_prefetch(next_s + c, 0, 2);
+        __builtin_prefetch(next_t + c, 0, 2);
         const Vec student_exp = student(sv), teacher_exp = teacher(tv);
         student_part += student_exp;
         teacher_part += teacher_exp;
+        cross_part = MulAdd(teacher_exp, tv - sv, cross_part);
         Store(student_exp, scratch.student_exp + c);
         Store(teacher_exp, scratch.teacher_exp + c);
         if constexpr (kHard != HardExp::kNone) {
@@ -149,9 +135,10 @@ RowSums Exponentials(StagedRow s, StagedRow t, int64_t classes, float temperatur
         student_sum += student_part;
         teacher_sum += teacher_part;
         hard_sum += hard_part;
-        student_part = teacher_part = hard_part = Vec{};
+        cross_sum += cross_part;
+        student_part = teacher_part = hard_part = cross_part = Vec{};
       });
-  return {Sum(student_sum),  Sum(teacher_sum),  Sum(hard_sum),
+  return {Sum(student_sum),  Sum(teacher_sum),  Sum(hard_sum), Sum(cross_sum),
           student.Slip()[0], teacher.Slip()[0], hard.Slip()[0]};
 }
 
@@ -174,6 +161,21 @@ struct GradientRow {
   }
 };
 
+// How the divergence of a row is summed. The plain sum, sum p (t - s) / T and the logarithms of the
+// sums, costs two operations a class but is a difference of large numbers; the stable one (KlTerm)
+// six times that; the exact one takes the logits' differences without rounding too, which matters
+// where teacher and student agree but for an offset.
+enum class Form { kPlain, kStable, kExact };
+
+// The plain sum's error is about 2e-7 (1 + |offset| / T), the stable one's 1e-7 |offset| / T over
+// the square root of twice the divergence: both are kept below 3e-6 of the divergence. NaN, which
+// rows with logits of -inf give here, means kExact.
+inline Form FormFor(double plain, double offset_over_temperature) {
+  const double size = 1.0 + __builtin_fabs(offset_over_temperature);
+  if (plain >= 0.1 * size) return Form::kPlain;
+  return plain >= 1e-3 * size * size ? Form::kStable : Form::kExact;
+}
+
 // A row whose sums are known.
 struct ReadyRow {
   const float *s, *t;
@@ -186,8 +188,11 @@ struct ReadyRow {
   float mixing_weight;
 
   // log p - log q.
+  template <Form kForm>
   __attribute__((always_inline)) Vec LogRatio(Vec sv, Vec tv) const {
-    return MulAdd(Difference::Of(tv, sv).Minus(offset), inverse_temperature, log_ratio);
+    const Vec difference =
+        kForm == Form::kExact ? Difference::Of(tv, sv).Minus(offset) : (tv - sv) - offset.high;
+    return MulAdd(difference, inverse_temperature, log_ratio);
   }
   template <bool kHard>
   __attribute__((always_inline)) Vec Gradient(int64_t c, Vec soft) const {
@@ -196,9 +201,22 @@ struct ReadyRow {
   }
 };
 
+// Sweep 3 where the forward KL is known: q - p times its factor.
+template <bool kHard, typename Writer>
+void PlainGradient(ReadyRow row, Writer write) {
+  const auto gradient = [&](int64_t c) __attribute__((always_inline)) {
+    const Vec p = Load(row.scratch.teacher_exp + c) * row.teacher_scale;
+    const Vec soft = MulAdd(Load(row.scratch.student_exp + c), row.student_scale, -p);
+    return row.Gradient<kHard>(c, soft);
+  };
+  int64_t c = 0;
+  for (; c + kLanes <= row.classes; c += kLanes) write(c, gradient(c), Whole{});
+  if (c < row.classes) write(c, gradient(c), Part{});
+}
+
 // Sweeps 3 and 4: returns the divergence, without T^2, and writes the gradient. By value, as
 // Exponentials.
-template <Divergence kDivergence, bool kHard, typename Writer>
+template <Divergence kDivergence, Form kForm, bool kHard, typename Writer>
 float Diverge(ReadyRow row, Writer write) {
   constexpr bool kLater = kGradientNeedsSum<kDivergence>;
   constexpr bool kWrites = !__is_same(Writer, NoGradient);
@@ -208,8 +226,8 @@ float Diverge(ReadyRow row, Writer write) {
       [&](int64_t c, Vec sv, Vec tv, auto extent) __attribute__((always_inline)) {
         const Vec q = Load(row.scratch.student_exp + c) * row.student_scale;
         const Vec p = Load(row.scratch.teacher_exp + c) * row.teacher_scale;
-        const Vec score = AddClass<kDivergence>(p, q, row.LogRatio(sv, tv), row.mixing_weight,
-                                                &first_part, &second_part);
+        const Vec score = AddClass<kDivergence>(p, q, row.LogRatio<kForm>(sv, tv),
+                                                row.mixing_weight, &first_part, &second_part);
         if constexpr (kWrites && kLater) Store(score, row.scratch.teacher_exp + c);
         if constexpr (kWrites && !kLater) write(c, row.Gradient<kHard>(c, score), extent);
       },

@@ -8,6 +8,7 @@
 #define KERAS_KD_CSRC_CPU_SHORT_ROWS_H_
 
 #include "divergence_rule.h"
+#include "long_rows.h"
 
 namespace keras_kd {
 namespace KERAS_KD_ISA {
@@ -41,6 +42,18 @@ KERAS_KD_INLINE void ToLanes(const T* from, int64_t rows, int64_t classes, float
     for (; i < count; ++i) block[i] = ToFloat(from[i]);
     source = block;
   }
+  if (rows == kLanes && classes >= kLanes) {
+    // The last square of classes ends with the row and may overlap the one before it.
+    for (int64_t c = 0; c < classes; c += kLanes) {
+      const int64_t first = c + kLanes <= classes ? c : classes - kLanes;
+      Vec square[kLanes];
+      for (int lane = 0; lane < kLanes; ++lane)
+        square[lane] = Load(source + lane * classes + first);
+      Transpose(square);
+      for (int i = 0; i < kLanes; ++i) Store(square[i], to + (first + i) * kLanes);
+    }
+    return;
+  }
   for (int64_t lane = 0; lane < kLanes; ++lane) {
     const float* row = source + (lane < rows ? lane : rows - 1) * classes;
     for (int64_t c = 0; c < classes; ++c) to[c * kLanes + lane] = row[c];
@@ -60,20 +73,30 @@ static inline void LoadBlock(const void* base, DataType type, int64_t first, int
   }
 }
 
-template <typename T>
-KERAS_KD_INLINE void FromLanes(const float* from, int64_t rows, int64_t classes, float* block,
-                               T* to) {
-  float* target;
-  if constexpr (__is_same(T, float)) {
-    target = to;
-  } else {
-    target = block;
+// The way back, in float.
+KERAS_KD_INLINE void FromLanes(const float* from, int64_t rows, int64_t classes, float* to) {
+  if (rows == kLanes && classes >= kLanes) {
+    for (int64_t c = 0; c < classes; c += kLanes) {
+      const int64_t first = c + kLanes <= classes ? c : classes - kLanes;
+      Vec square[kLanes];
+      for (int i = 0; i < kLanes; ++i) square[i] = Load(from + (first + i) * kLanes);
+      Transpose(square);
+      for (int lane = 0; lane < kLanes; ++lane) Store(square[lane], to + lane * classes + first);
+    }
+    return;
   }
   for (int64_t lane = 0; lane < rows; ++lane) {
-    float* row = target + lane * classes;
-    for (int64_t c = 0; c < classes; ++c) row[c] = from[c * kLanes + lane];
+    for (int64_t c = 0; c < classes; ++c) to[lane * classes + c] = from[c * kLanes + lane];
   }
-  if constexpr (!__is_same(T, float)) {
+}
+
+template <typename T>
+KERAS_KD_INLINE void StoreLanes(const float* from, int64_t rows, int64_t classes, float* block,
+                                T* to) {
+  if constexpr (__is_same(T, float)) {
+    FromLanes(from, rows, classes, to);
+  } else {
+    FromLanes(from, rows, classes, block);
     const int64_t count = rows * classes;
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) Store(Load(block + i), to + i);
@@ -86,41 +109,60 @@ static inline void StoreBlock(const float* from, int64_t first, int64_t rows, in
   const int64_t at = first * classes;
   switch (type) {
     case DataType::kFloat32:
-      return FromLanes(from, rows, classes, block, static_cast<float*>(base) + at);
+      return StoreLanes(from, rows, classes, block, static_cast<float*>(base) + at);
     case DataType::kFloat16:
-      return FromLanes(from, rows, classes, block, static_cast<Float16*>(base) + at);
+      return StoreLanes(from, rows, classes, block, static_cast<Float16*>(base) + at);
     case DataType::kBFloat16:
-      return FromLanes(from, rows, classes, block, static_cast<BFloat16*>(base) + at);
+      return StoreLanes(from, rows, classes, block, static_cast<BFloat16*>(base) + at);
   }
 }
 
-// Per-row values of a block, one row a lane.
+// Per-row values of a block, one row a lane. Lanes past the last row have no weight.
 struct BlockWeights {
   Vec soft, hard;
   int64_t label[kLanes];
-  bool any;
 
   static BlockWeights Of(const Problem& problem, int64_t first, int64_t rows) {
     BlockWeights weights{};
+    if (!problem.soft_weight && !problem.labels && rows == kLanes) {
+      weights.soft = Set(1.0f);
+      return weights;
+    }
     for (int64_t lane = 0; lane < rows; ++lane) {
       const int64_t row = first + lane;
       weights.soft[lane] = problem.SoftWeight(row);
       weights.hard[lane] = problem.HardWeight(row);
       weights.label[lane] = weights.hard[lane] != 0.0f ? problem.Label(row) : 0;
-      weights.any |= !problem.Skipped(row);
     }
     return weights;
   }
 };
 
-// Sums of the exponentials of a block, and the slips to subtract from their logarithms.
+// Sums of the exponentials of a block, the slips to subtract from their logarithms, and the sum of
+// the teacher's exponentials times t - s.
 struct BlockSums {
-  Vec student_largest, teacher_largest, student, teacher, hard;
+  Vec student_largest, teacher_largest, student, teacher, hard, cross;
   Vec student_slip, teacher_slip, hard_slip;
 };
 
-KERAS_KD_INLINE BlockSums BlockExponentials(const ShortScratch& at, int64_t classes,
-                                            float temperature, bool hard_loss) {
+// Rows where a difference of two logits could overflow are centred; not the others, whose small
+// differences it would round.
+static void CentreFarRows(const ShortScratch& at, int64_t classes, float far, BlockSums* sums) {
+  const Vec edge = Max(Abs(sums->student_largest), Abs(sums->teacher_largest));
+  if (!(Largest(edge) > far)) return;
+  const Int huge = edge > Set(far);
+  const Vec student = ZeroUnless(huge, sums->student_largest);
+  const Vec teacher = ZeroUnless(huge, sums->teacher_largest);
+  for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
+    Store(Load(at.student + c) - student, at.student + c);
+    Store(Load(at.teacher + c) - teacher, at.teacher + c);
+  }
+  sums->student_largest = ZeroUnless(~huge, sums->student_largest);
+  sums->teacher_largest = ZeroUnless(~huge, sums->teacher_largest);
+}
+
+template <HardExp kHard>
+BlockSums BlockExponentials(ShortScratch at, int64_t classes, float temperature) {
   BlockSums sums{};
   sums.student_largest = Load(at.student);
   sums.teacher_largest = Load(at.teacher);
@@ -128,37 +170,23 @@ KERAS_KD_INLINE BlockSums BlockExponentials(const ShortScratch& at, int64_t clas
     sums.student_largest = Max(sums.student_largest, Load(at.student + c * kLanes));
     sums.teacher_largest = Max(sums.teacher_largest, Load(at.teacher + c * kLanes));
   }
-  // Rows where a difference of two logits could overflow are centred; not the others, whose small
-  // differences it would round.
-  const Vec edge = Max(Abs(sums.student_largest), Abs(sums.teacher_largest));
-  const float far = kFarLogit * (temperature < 1.0f ? temperature : 1.0f);
-  if (Largest(edge) > far) {
-    const Int huge = edge > Set(far);
-    const Vec student = ZeroUnless(huge, sums.student_largest);
-    const Vec teacher = ZeroUnless(huge, sums.teacher_largest);
-    for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
-      Store(Load(at.student + c) - student, at.student + c);
-      Store(Load(at.teacher + c) - teacher, at.teacher + c);
-    }
-    sums.student_largest = ZeroUnless(~huge, sums.student_largest);
-    sums.teacher_largest = ZeroUnless(~huge, sums.teacher_largest);
-  }
+  CentreFarRows(at, classes, kFarLogit * (temperature < 1.0f ? temperature : 1.0f), &sums);
   const Exponent student = Exponent::Of(sums.student_largest, temperature);
   const Exponent teacher = Exponent::Of(sums.teacher_largest, temperature);
   const Exponent hard = Exponent::Of(sums.student_largest, 1.0f);
-  const bool own = temperature != 1.0f;
   sums.student_slip = student.Slip();
   sums.teacher_slip = teacher.Slip();
   sums.hard_slip = hard.Slip();
   for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
-    const Vec sv = Load(at.student + c);
-    const Vec student_exp = student(sv), teacher_exp = teacher(Load(at.teacher + c));
+    const Vec sv = Load(at.student + c), tv = Load(at.teacher + c);
+    const Vec student_exp = student(sv), teacher_exp = teacher(tv);
     sums.student += student_exp;
     sums.teacher += teacher_exp;
+    sums.cross = MulAdd(teacher_exp, tv - sv, sums.cross);
     Store(student_exp, at.student_exp + c);
     Store(teacher_exp, at.teacher_exp + c);
-    if (hard_loss) {
-      const Vec hard_exp = own ? hard(sv) : student_exp;
+    if constexpr (kHard != HardExp::kNone) {
+      const Vec hard_exp = kHard == HardExp::kOwn ? hard(sv) : student_exp;
       sums.hard += hard_exp;
       Store(hard_exp, at.hard_exp + c);
     }
@@ -166,31 +194,76 @@ KERAS_KD_INLINE BlockSums BlockExponentials(const ShortScratch& at, int64_t clas
   return sums;
 }
 
-// Divergence (without T^2) of a block; leaves the soft gradient in at.teacher_exp.
+// What a block's divergence is computed from.
+struct ReadyBlock {
+  ShortScratch at;
+  int64_t classes;
+  Vec student_scale, teacher_scale, inverse_temperature, log_ratio, plain;
+  Difference offset;
+  float mixing_weight;
+
+  static ReadyBlock Of(const ShortScratch& at, const BlockSums& sums, const Problem& problem) {
+    const Vec inverse = Set(1.0f / problem.temperature);
+    const Vec log_ratio =
+        (Log(sums.student) - sums.student_slip) - (Log(sums.teacher) - sums.teacher_slip);
+    const Difference offset = Difference::Of(sums.teacher_largest, sums.student_largest);
+    const Vec mean = sums.cross / sums.teacher - offset.high;
+    return {at,
+            problem.classes,
+            1.0f / sums.student,
+            1.0f / sums.teacher,
+            inverse,
+            log_ratio,
+            MulAdd(mean, inverse, log_ratio),
+            offset,
+            problem.mixing_weight};
+  }
+  // The lanes in which the plain sum is exact enough; see FormFor.
+  Int PlainSuffices() const {
+    return plain >= 0.1f * (1.0f + Abs(offset.high * inverse_temperature));
+  }
+  __attribute__((always_inline)) Vec Teacher(int64_t c) const {
+    return Load(at.teacher_exp + c) * teacher_scale;
+  }
+  // q - p in one fixed way, so that a row's gradient does not depend on its neighbours.
+  __attribute__((always_inline)) Vec ForwardGradient(int64_t c, Vec p) const {
+    return MulAdd(Load(at.student_exp + c), student_scale, -p);
+  }
+};
+
+// Divergence (without T^2) of a block; leaves the soft gradient, without its factor, in
+// at.teacher_exp.
 template <Divergence kDivergence>
-Vec DivergeBlock(const ShortScratch& at, const BlockSums& sums, int64_t classes, float temperature,
-                 float mixing_weight, bool gradient) {
-  const Vec student_scale = 1.0f / sums.student, teacher_scale = 1.0f / sums.teacher;
-  const Difference offset = Difference::Of(sums.teacher_largest, sums.student_largest);
-  const Vec inverse_temperature = Set(1.0f / temperature);
-  const Vec log_ratio =
-      (Log(sums.student) - sums.student_slip) - (Log(sums.teacher) - sums.teacher_slip);
+Vec DivergeBlock(ReadyBlock block, bool gradient) {
+  const ShortScratch at = block.at;
   Vec first{}, second{};
-  for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
-    const Vec q = Load(at.student_exp + c) * student_scale;
-    const Vec p = Load(at.teacher_exp + c) * teacher_scale;
+  for (int64_t c = 0; c < block.classes * kLanes; c += kLanes) {
+    const Vec q = Load(at.student_exp + c) * block.student_scale;
+    const Vec p = block.Teacher(c);
     const Difference difference = Difference::Of(Load(at.teacher + c), Load(at.student + c));
-    const Vec d = MulAdd(difference.Minus(offset), inverse_temperature, log_ratio);
-    Store(AddClass<kDivergence>(p, q, d, mixing_weight, &first, &second), at.teacher_exp + c);
+    const Vec d =
+        MulAdd(difference.Minus(block.offset), block.inverse_temperature, block.log_ratio);
+    Vec score = AddClass<kDivergence>(p, q, d, block.mixing_weight, &first, &second);
+    if (kDivergence == Divergence::kForwardKl) score = block.ForwardGradient(c, p);
+    Store(score, at.teacher_exp + c);
   }
   if constexpr (kGradientNeedsSum<kDivergence>) {
     const Vec mean = MeanScore<kDivergence>(first, second);
-    for (int64_t c = 0; gradient && c < classes * kLanes; c += kLanes) {
-      const Vec q = Load(at.student_exp + c) * student_scale;
+    for (int64_t c = 0; gradient && c < block.classes * kLanes; c += kLanes) {
+      const Vec q = Load(at.student_exp + c) * block.student_scale;
       Store(Centred(q, Load(at.teacher_exp + c), mean), at.teacher_exp + c);
     }
   }
-  return Loss<kDivergence>(first, second, mixing_weight);
+  return Loss<kDivergence>(first, second, block.mixing_weight);
+}
+
+// The same for the forward KL where the plain sum is known to suffice.
+static Vec PlainBlock(ReadyBlock block, bool gradient) {
+  const ShortScratch at = block.at;
+  for (int64_t c = 0; gradient && c < block.classes * kLanes; c += kLanes) {
+    Store(block.ForwardGradient(c, block.Teacher(c)), at.teacher_exp + c);
+  }
+  return block.plain;
 }
 
 KERAS_KD_INLINE void StoreLosses(const Vec& loss, float* to, int64_t rows) {
@@ -210,48 +283,67 @@ KERAS_KD_INLINE Vec HardLoss(const ShortScratch& at, const BlockSums& sums,
   return (Log(sums.hard) - sums.hard_slip) - (logit - sums.student_largest);
 }
 
+// at.teacher_exp becomes the gradient: the soft one times its factor, plus the hard one's.
+static void FinishGradient(ShortScratch at, int64_t classes, Vec soft_factor, Int has_soft,
+                           bool hard_loss, Vec hard_factor, Int has_hard) {
+  for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
+    Vec value = ZeroUnless(has_soft, Load(at.teacher_exp + c) * soft_factor);
+    if (hard_loss) value += ZeroUnless(has_hard, Load(at.hard_exp + c) * hard_factor);
+    Store(value, at.teacher_exp + c);
+  }
+}
+
+static void LoadLogits(const Problem& problem, int64_t first, int64_t rows, const ShortScratch& at,
+                       Int has_soft, Int has_hard) {
+  const int64_t classes = problem.classes;
+  LoadBlock(problem.student, problem.student_type, first, rows, classes, at.block, at.student);
+  LoadBlock(problem.teacher, problem.teacher_type, first, rows, classes, at.block, at.teacher);
+  if (!Any(~has_soft)) return;
+  // A row of soft weight zero must not feel its teacher, not even a NaN: the student teaches it.
+  // A row of no weight at all computes with zeros.
+  for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
+    const Vec student = ZeroUnless(has_soft | has_hard, Load(at.student + c));
+    Store(student, at.student + c);
+    Store(Select(has_soft, Load(at.teacher + c), student), at.teacher + c);
+  }
+}
+
 template <Divergence kDivergence>
 void ShortBlock(const Problem& problem, int64_t first, int64_t rows, float* scratch) {
   const int64_t classes = problem.classes;
+  const float temperature = problem.temperature;
+  const bool hard_loss = problem.labels != nullptr, gradient = problem.gradient != nullptr;
   const ShortScratch at = ShortScratch::At(scratch, classes);
   const BlockWeights weights = BlockWeights::Of(problem, first, rows);
   const Int has_soft = weights.soft != Set(0.0f), has_hard = weights.hard != Set(0.0f);
   Vec soft{}, hard{};
-  if (weights.any) {
-    LoadBlock(problem.student, problem.student_type, first, rows, classes, at.block, at.student);
-    LoadBlock(problem.teacher, problem.teacher_type, first, rows, classes, at.block, at.teacher);
-    // A row of soft weight zero must not feel its teacher, not even a NaN: the student teaches it.
-    // A row of no weight at all computes with zeros.
-    for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
-      const Vec student = ZeroUnless(has_soft | has_hard, Load(at.student + c));
-      Store(student, at.student + c);
-      Store(Select(has_soft, Load(at.teacher + c), student), at.teacher + c);
-    }
-    const bool hard_loss = problem.labels != nullptr;
-    const bool gradient = problem.gradient != nullptr;
-    const float T = problem.temperature;
-    const BlockSums sums = BlockExponentials(at, classes, T, hard_loss);
+  if (Any(has_soft | has_hard)) {
+    LoadLogits(problem, first, rows, at, has_soft, has_hard);
+    const auto exponentials = !hard_loss            ? BlockExponentials<HardExp::kNone>
+                              : temperature == 1.0f ? BlockExponentials<HardExp::kCopy>
+                                                    : BlockExponentials<HardExp::kOwn>;
+    const BlockSums sums = exponentials(at, classes, temperature);
     if (hard_loss) hard = HardLoss(at, sums, weights);
-    soft = DivergeBlock<kDivergence>(at, sums, classes, T, problem.mixing_weight, gradient);
-    soft *= T * T;
-    if (gradient) {
-      const Vec soft_factor =
-          weights.soft * (T * GradientFactor<kDivergence>(problem.mixing_weight));
-      const Vec hard_factor = weights.hard / sums.hard;
-      for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
-        Vec value = ZeroUnless(has_soft, Load(at.teacher_exp + c) * soft_factor);
-        if (hard_loss) {
-          value += ZeroUnless(has_hard, Load(at.hard_exp + c) * hard_factor);
-        }
-        Store(value, at.teacher_exp + c);
-      }
+    const ReadyBlock block = ReadyBlock::Of(at, sums, problem);
+    const Int plain = block.PlainSuffices();
+    if (kDivergence == Divergence::kForwardKl && !Any(has_soft & ~plain)) {
+      soft = PlainBlock(block, gradient);
+    } else {
+      soft = DivergeBlock<kDivergence>(block, gradient);
+      if (kDivergence == Divergence::kForwardKl) soft = Select(plain, block.plain, soft);
     }
-  } else if (problem.gradient) {
+    soft *= temperature * temperature;
+    if (gradient) {
+      const float factor = temperature * GradientFactor<kDivergence>(problem.mixing_weight);
+      FinishGradient(at, classes, weights.soft * factor, has_soft, hard_loss,
+                     weights.hard / sums.hard, has_hard);
+    }
+  } else if (gradient) {
     __builtin_memset(at.teacher_exp, 0, static_cast<size_t>(classes * kLanes) * sizeof(float));
   }
   StoreLosses(ZeroUnless(has_soft, soft), problem.soft + first, rows);
-  if (problem.labels) StoreLosses(ZeroUnless(has_hard, hard), problem.hard + first, rows);
-  if (problem.gradient) {
+  if (hard_loss) StoreLosses(ZeroUnless(has_hard, hard), problem.hard + first, rows);
+  if (gradient) {
     StoreBlock(at.teacher_exp, first, rows, classes, at.block, problem.gradient_type,
                problem.gradient);
   }

@@ -130,13 +130,25 @@ KERAS_KD_INLINE Vec Load(const Float16* from) {
 }
 
 KERAS_KD_INLINE void Store(Vec value, float* to) { *reinterpret_cast<UnalignedVec*>(to) = value; }
+// The low halves of 32-bit lanes whose upper halves are zero.
+KERAS_KD_INLINE void StoreLow(Uint value, uint16_t* to) {
+#if defined(KERAS_KD_AVX512)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_cvtepi32_epi16(reinterpret_cast<__m512i>(value)));
+#elif defined(KERAS_KD_AVX2)
+  const __m256i lanes = reinterpret_cast<__m256i>(value);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(lanes, lanes), 0x08);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+#else
+  *reinterpret_cast<UnalignedHalf*>(to) = __builtin_convertvector(value, Half);
+#endif
+}
 KERAS_KD_INLINE void Store(Vec value, BFloat16* to) {
   const Uint bits = reinterpret_cast<Uint>(value);
-  const Uint rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const Uint quiet = (bits >> 16) | 0x40u;
-  const Uint kept = reinterpret_cast<Uint>(value == value ? reinterpret_cast<Int>(rounded)
-                                                          : reinterpret_cast<Int>(quiet));
-  *reinterpret_cast<UnalignedHalf*>(to) = __builtin_convertvector(kept, Half);
+  const Uint rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  // A NaN whose payload is all ones would round to -0: it is made the quiet NaN.
+  const Int kept = value == value ? reinterpret_cast<Int>(rounded) : SetInt(0x7fc00000);
+  StoreLow(reinterpret_cast<Uint>(kept) >> 16, &to->bits);
 }
 KERAS_KD_INLINE void Store(Vec value, Float16* to) {
 #if defined(KERAS_KD_AVX512)
@@ -222,6 +234,35 @@ KERAS_KD_INLINE Vec Rotate(Vec value) {
 #endif
 }
 
+// a0 b0 a1 b1 ... : the first kLanes of it, and the rest.
+KERAS_KD_INLINE void Interleave(Vec a, Vec b, Vec* low, Vec* high) {
+#if defined(__clang__)
+  for (int i = 0; i < kLanes / 2; ++i) {
+    (*low)[2 * i] = a[i], (*low)[2 * i + 1] = b[i];
+    (*high)[2 * i] = a[kLanes / 2 + i], (*high)[2 * i + 1] = b[kLanes / 2 + i];
+  }
+#else
+  Int first{}, second{};
+  for (int i = 0; i < kLanes / 2; ++i) {
+    first[2 * i] = i, first[2 * i + 1] = kLanes + i;
+    second[2 * i] = kLanes / 2 + i, second[2 * i + 1] = kLanes + kLanes / 2 + i;
+  }
+  *low = __builtin_shuffle(a, b, first);
+  *high = __builtin_shuffle(a, b, second);
+#endif
+}
+
+// Transposes a square of kLanes vectors in place, in log2(kLanes) rounds of interleaving.
+KERAS_KD_INLINE void Transpose(Vec* rows) {
+  Vec next[kLanes];
+  for (int round = 1; round < kLanes; round *= 2) {
+    for (int i = 0; i < kLanes / 2; ++i) {
+      Interleave(rows[i], rows[i + kLanes / 2], next + 2 * i, next + 2 * i + 1);
+    }
+    for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
+  }
+}
+
 // Across the lanes, always in the same order.
 KERAS_KD_INLINE float Sum(Vec value) {
   if constexpr (kLanes >= 16) value += Rotate<kLanes / 2>(value);
@@ -230,6 +271,8 @@ KERAS_KD_INLINE float Sum(Vec value) {
   value += Rotate<1>(value);
   return value[0];
 }
+// Whether a mask (all bits or none in each lane) has a lane set.
+KERAS_KD_INLINE bool Any(Int mask) { return Sum(ZeroUnless(mask, Set(1.0f))) != 0.0f; }
 KERAS_KD_INLINE float Largest(Vec value) {
   if constexpr (kLanes >= 16) value = Max(value, Rotate<kLanes / 2>(value));
   if constexpr (kLanes >= 8) value = Max(value, Rotate<4>(value));
