@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
+REDUCTIONS = (None, "sum", "mean")
 LOGIT_DTYPES = ("float32", "bfloat16", "float16")
 LABEL_DTYPES = ("int32", "int64")
 
@@ -158,3 +159,14 @@ def _broadcasts(shape, rows):
         return False
     ends = rows[rows.rank - shape.rank :]
     return all(dim in (1, None) or end in (dim, None) for dim, end in zip(shape, ends, strict=True))
+
+
+def reduced(reduction, row_weight, student):
+    """Row weights whose weighted sum is the reduced loss; `None` for 1."""
+    if reduction not in REDUCTIONS:
+        raise invalid("reduction", f"one of {REDUCTIONS}", reduction)
+    if reduction != "mean":
+        return row_weight
+    rows = tf.shape(student)[:-1]
+    share = tf.math.reciprocal_no_nan(tf.cast(tf.reduce_prod(rows), tf.float32))
+    return tf.fill(rows, share) if row_weight is None else row_weight * share
