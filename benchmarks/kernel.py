@@ -65,7 +65,7 @@ def tensorflow_contenders(student, teacher, temperature):
     )
 
     def fused(student, teacher):
-        return tf.reduce_mean(kd.ops.soft_target_loss(student, teacher, temperature))
+        return kd.ops.soft_target_loss(student, teacher, temperature, reduction="mean")
 
     def naive(student, teacher):
         p = tf.nn.softmax(teacher / temperature)
