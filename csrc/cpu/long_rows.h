@@ -61,8 +61,8 @@ KERAS_KD_INLINE void Sweep(const T* s, const T* t, int64_t classes, Body body, F
     fold();
   }
   if (whole < classes) {
-    body(whole, LoadPart(s + whole, classes - whole, kFill),
-         LoadPart(t + whole, classes - whole, kFill), Part{});
+    body(whole, LoadEnd(s + whole, classes - whole, kFill),
+         LoadEnd(t + whole, classes - whole, kFill), Part{});
     fold();
   }
 }
@@ -77,7 +77,7 @@ float LargestOf(const T* row, int64_t classes) {
   }
   for (; c < classes; c += kLanes) {
     const int64_t left = classes - c;
-    largest = Max(largest, left >= kLanes ? Load(row + c) : LoadPart(row + c, left, -kInfinity));
+    largest = Max(largest, left >= kLanes ? Load(row + c) : LoadEnd(row + c, left, -kInfinity));
   }
   return Largest(Max(largest, other));
 }
