@@ -308,13 +308,10 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
         def fused():
             return self._fused.terms(y, student, self.teach(x), sample_weight, alpha, beta)
 
-        def distil():
-            # A factor of zero would leave that loss uncomputed in the fused path, and unreported.
-            return cond(self._fused.factors_are_positive(alpha), fused, separately)
-
+        distil = fused if fusable else separately
         if self.jit_compile:
-            return objective.Terms(*(fused() if fusable else separately()))
-        return objective.Terms(*cond(beta != 0, distil if fusable else separately, labels_only))
+            return objective.Terms(*distil())
+        return objective.Terms(*cond(beta != 0, distil, labels_only))
 
     def _global(self, total, rows, regularisers):
         """What is differentiated: this replica's part of the global batch's loss."""

@@ -186,9 +186,6 @@ class FusedLoss:
             return None
         return y if y.dtype in (tf.int32, tf.int64) else tf.cast(y, tf.int64)
 
-    def factors_are_positive(self, alpha):
-        return (alpha > 0) & (keras.ops.convert_to_tensor(self._soft.weight_variable) > 0)
-
     def terms(self, y, student, teacher, sample_weight, alpha, beta):
         """The fields of the step's `Terms`.
 
