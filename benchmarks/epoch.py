@@ -15,6 +15,7 @@ ratio is the median of the ratios within a round, which other work on the machin
 """
 
 import argparse
+import gc
 import os
 import statistics
 import time
@@ -74,8 +75,12 @@ def make_batches(model, samples):
     generator = np.random.default_rng(0)
     images = generator.normal(size=(samples, *model.input_shape[1:])).astype("float32")
     labels = generator.integers(0, model.output_shape[-1], samples)
-    dataset = tf.data.Dataset.from_tensor_slices((images, labels))
-    return dataset.batch(BATCH).cache().prefetch(tf.data.AUTOTUNE)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH)
+    # tf.data's tuner sleeps for 10, 20, 40 ... ms, and the end of an epoch waits until it wakes:
+    # epochs of 180 ms took 180 or 305, by chance.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.cache().with_options(options)
 
 
 def compiled(model, jit):
@@ -130,6 +135,7 @@ def measure(calls, repeats):
 
 
 def seconds(call):
+    gc.collect()  # here, not inside whichever is timed when it is due
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
