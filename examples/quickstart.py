@@ -51,6 +51,8 @@ def parse():
     add("--evaluate-on", choices=["test", "validation"], default="test")
     add("--output", type=pathlib.Path, default=pathlib.Path("quickstart_output"))
     args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error(f"--seeds must be at least 1, received {args.seeds}")
     few, epochs = DATASETS[args.dataset]
     args.train_samples, args.epochs = args.train_samples or few, args.epochs or epochs
     return args

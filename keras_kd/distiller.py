@@ -10,11 +10,12 @@ from keras_kd.live import LiveNumbers, cond, traced_value
 from keras_kd.objective import FusedLoss, Outputs
 from keras_kd.persistence import Persistence
 from keras_kd.rehearsal import Rehearsal
+from keras_kd.reporting import Reporting
 from keras_kd.taps import Taps
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
+class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, keras.Model):
     """Trains a student to match a teacher (and the labels).
 
     The loss of a batch is
@@ -91,9 +92,8 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
         self._teacher = models.Untracked(teacher)
         self.student = student
         self.teacher_preprocess = teacher_preprocess
-        self.evaluate_with_teacher = False
         self.supports_jit = self.supports_jit and models.supports_jit(teacher)
-        self._hard_loss_only = self._evaluating = self._rehearsed = False
+        self._hard_loss_only = self._rehearsed = False
         with student.distribute_strategy.scope():
             self.distillation_losses = configuration.loss_list(
                 distillation_losses, distillation_loss_weights, student
@@ -116,14 +116,6 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
     @property
     def losses(self):
         return [] if self._hard_loss_only else super().losses
-
-    def _add_trackers(self):
-        self._hard_tracker = keras.metrics.Mean(name="hard_loss")
-        names = []
-        for loss in self.distillation_losses:
-            repeated = sum(x.name == loss.name for x in self.distillation_losses[: len(names)])
-            names.append(f"{loss.name}_{repeated}" if repeated else loss.name)
-        self._soft_trackers = [keras.metrics.Mean(name=name) for name in names]
 
     def _listen(self):
         losses = self.distillation_losses
@@ -258,12 +250,14 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
             regularisers = [keras.ops.sum(loss) for loss in self.losses]
             scaled = self.optimizer.scale_loss(self._global(terms.total, rows, regularisers))
         variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        gradients = self._gradients_of_losses_left_out(tape.gradient(scaled, variables), variables)
+        self.optimizer.apply(gradients, variables)
         self._track(terms, regularisers, rows)
         return self._logs(x, y, student.outputs, sample_weight)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._check_evaluation_labels(y)
         rows = objective.rows_of(x)
         student = self.study(x, training=False)
         hard_balance, balance = self._balances(y, student.outputs, sample_weight, rows)
@@ -313,6 +307,19 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
             return objective.Terms(*distil())
         return objective.Terms(*cond(beta != 0, distil, labels_only))
 
+    def _gradients_of_losses_left_out(self, gradients, variables):
+        """Zeros for projectors while `beta` is 0, as the condition of a traced step gives them.
+
+        An eager step has no condition, and Keras would warn that gradients do not exist.
+        """
+        if not tf.executing_eagerly() or self.beta != 0:
+            return gradients
+        own = {id(v) for loss in self.distillation_losses for v in loss.trainable_variables}
+        return [
+            tf.zeros_like(variable) if gradient is None and id(variable) in own else gradient
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
+
     def _global(self, total, rows, regularisers):
         """What is differentiated: this replica's part of the global batch's loss."""
         count = replicas.count()
@@ -320,19 +327,6 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
             total = total * replicas.share(rows) / count
             regularisers = [loss / count for loss in regularisers]
         return keras.ops.sum([total, *regularisers])
-
-    def _track(self, terms, regularisers, rows):
-        total = keras.ops.sum([terms.total, *regularisers])
-        tracker = next(metric for metric in self.metrics if metric.name == "loss")
-        tracker.update_state(total, sample_weight=rows)
-        self._hard_tracker.update_state(terms.hard, sample_weight=rows)
-        for soft_tracker, value in zip(self._soft_trackers, terms.soft, strict=False):
-            soft_tracker.update_state(value, sample_weight=rows)
-
-    def _logs(self, x, y, y_pred, sample_weight):
-        if y is None:
-            return self.per_worker(self.get_metrics_result())
-        return self.per_worker(self.compute_metrics(x, y, y_pred, sample_weight=sample_weight))
 
     def _check_labels(self, y):
         self._trained_without_labels = y is None
@@ -342,62 +336,3 @@ class Distiller(LiveNumbers, Persistence, replicas.MultiWorkerFit, keras.Model):
                 f"The training data has no labels, but alpha={alpha} gives the hard loss a "
                 "factor. Pass (inputs, labels), or set alpha=0 to learn from the teacher alone."
             )
-
-    def _runs_teacher_in_evaluate(self):
-        return self.evaluate_with_teacher or self.loss is None
-
-    def get_metrics_result(self):
-        results = super().get_metrics_result()
-        return self._without_teacher(results) if self._evaluating else results
-
-    def _without_teacher(self, logs):
-        """The logs of an evaluation, without losses that were not computed."""
-        if self._runs_teacher_in_evaluate():
-            return logs
-        names = {tracker.name for tracker in self._soft_trackers}
-        return {key: value for key, value in logs.items() if key not in names}
-
-    def fit(self, *args, **kwargs):
-        """As `keras.Model.fit`.
-
-        Raises:
-            ValueError: The data is empty, or has no labels although `alpha` is not 0.
-        """
-        self._rows_before_evaluate = None
-        history = super().fit(*args, **kwargs)
-        rows = self._rows_before_evaluate  # validation has counted its own rows since
-        rows = traced_value(self._hard_tracker.count) if rows is None else rows
-        if history.epoch and rows == 0:
-            raise ValueError(
-                "The training data is empty: no batch came out of it. Check filters and "
-                "steps_per_epoch; a generator is used up after one pass."
-            )
-        return history
-
-    def evaluate(self, *args, with_teacher=None, **kwargs):
-        """As `keras.Model.evaluate`, of the student.
-
-        Args:
-            *args: As of `keras.Model.evaluate`.
-            with_teacher: `True` runs the teacher as well: `loss` is then the training objective,
-                and the distillation losses are reported. Default: `self.evaluate_with_teacher`,
-                which also rules the validation of `fit` and is `False` at first. Where `compile`
-                got no loss the teacher is run: there is no other loss to report.
-            **kwargs: As of `keras.Model.evaluate`.
-
-        Returns:
-            As `keras.Model.evaluate`.
-        """
-        before = self.evaluate_with_teacher
-        if with_teacher is not None and with_teacher != before:
-            self.evaluate_with_teacher = with_teacher
-            self.test_function = None  # it was traced the other way
-        self._rows_before_evaluate = traced_value(self._hard_tracker.count)
-        self._evaluating = True
-        try:
-            return super().evaluate(*args, **kwargs)
-        finally:
-            self._evaluating = False
-            if self.evaluate_with_teacher != before:
-                self.evaluate_with_teacher = before
-                self.test_function = None

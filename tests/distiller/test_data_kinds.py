@@ -178,8 +178,10 @@ def test_evaluate_is_the_students():
     student.compile(**options)
     expected = student.evaluate(x, y, batch_size=10, return_dict=True, verbose=0)
     actual = distiller.evaluate(x, y, batch_size=10, return_dict=True, verbose=0)
-    assert "soft_targets" not in actual
+    assert set(actual) == set(expected)
     assert_same_values(actual, expected)
+    as_list = distiller.evaluate(x, y, batch_size=10, verbose=0)
+    np.testing.assert_allclose(as_list, student.evaluate(x, y, batch_size=10, verbose=0), rtol=1e-5)
 
 
 def test_validation_is_the_students():
@@ -187,6 +189,45 @@ def test_validation_is_the_students():
     teacher, student = linear.pair()
     distiller = compiled(teacher, student, mode="graph")
     history = distiller.fit(x, y, validation_data=(x, y), epochs=2, verbose=0).history
-    assert {key for key in history if key.startswith("val_")} == {"val_loss", "val_hard_loss"}
+    assert {key for key in history if key.startswith("val_")} == {"val_loss"}
     expected, _ = Loop(teacher, student).gradients(x, y)
     np.testing.assert_allclose(history["val_loss"][-1], expected["hard_loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("in_fit", [False, True], ids=["evaluate", "fit"])
+def test_evaluation_without_labels_needs_the_teacher(in_fit):
+    """Keras would report a loss of 0."""
+    x, _ = linear.data()
+    distiller = compiled(*linear.pair(), alpha=0, mode="graph")
+
+    def run():
+        if in_fit:
+            return distiller.fit(x, validation_data=(x,), verbose=0).history
+        return distiller.evaluate(x, return_dict=True, verbose=0)
+
+    with pytest.raises(ValueError, match="evaluation data has no labels.*with_teacher=True"):
+        run()
+    distiller.evaluate_with_teacher = True
+    assert np.mean(run()["val_loss" if in_fit else "loss"]) > 0
+
+
+def test_evaluations_with_and_without_the_teacher_are_traced_once_each():
+    x, y = linear.data()
+    teacher, student = linear.pair()
+    calls = []
+
+    def counted(inputs):
+        calls.append(1)
+        return teacher(inputs)
+
+    distiller = compiled(counted, student, mode="graph")
+    expected, _ = Loop(teacher, student).gradients(x, y)
+    options = {"batch_size": len(x), "return_dict": True, "verbose": 0}
+    calls.clear()
+    for with_teacher in (False, True, None, True, False):
+        logs = distiller.evaluate(x, y, with_teacher=with_teacher, **options)
+        key = "loss" if with_teacher else "hard_loss"
+        np.testing.assert_allclose(logs["loss"], expected[key], rtol=1e-5)
+        assert ("soft_targets" in logs) == bool(with_teacher)
+    assert len(calls) == 1
+    assert distiller.evaluate_with_teacher is False

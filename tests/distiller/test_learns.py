@@ -136,3 +136,18 @@ def test_a_projector_counts_with_its_own_regulariser():
     kernel = loss.projector.get_weights()[0]
     logs = distiller.train_on_batch(linear.data()[0], return_dict=True)
     np.testing.assert_allclose(logs["loss"], logs["hint"] + np.sum(kernel**2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False], ids=["eager", "graph"])
+def test_a_projector_rests_while_beta_is_zero(run_eagerly):
+    """Without a warning that its gradients do not exist."""
+    x, y = np.ones((8, 4), "float32"), np.zeros(8, "int32")
+    teacher, student = (keras.Sequential([keras.Input((4,)), layers.Dense(3)]) for _ in range(2))
+    loss = Projected(3)
+    distiller = kd.Distiller(teacher, student, loss, alpha=1.0, beta=0.0)
+    hard = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("sgd", loss=hard, run_eagerly=run_eagerly)
+    before = loss.projector.get_weights()
+    distiller.fit(x, y, verbose=0)
+    for old, new in zip(before, loss.projector.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)

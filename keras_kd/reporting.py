@@ -1,0 +1,120 @@
+"""What the distiller reports: the metrics of `fit`, and `evaluate` with or without the teacher."""
+
+import keras
+
+from keras_kd.live import traced_value
+
+
+class Reporting:
+    """Mixin of the distiller: a mean of the hard loss and of each distillation loss, by rows.
+
+    In `fit` all of them are shown beside `loss` and the compiled metrics. An evaluation is the
+    student's own: its `loss` is the hard loss, and the teacher is not run unless asked for.
+    """
+
+    def _add_trackers(self):
+        self._with_teacher = self._evaluating = False
+        self._other_test_function = None
+        self._hard_tracker = keras.metrics.Mean(name="hard_loss")
+        names = []
+        for loss in self.distillation_losses:
+            repeated = sum(x.name == loss.name for x in self.distillation_losses[: len(names)])
+            names.append(f"{loss.name}_{repeated}" if repeated else loss.name)
+        self._soft_trackers = [keras.metrics.Mean(name=name) for name in names]
+
+    def _track(self, terms, regularisers, rows):
+        total = keras.ops.sum([terms.total, *regularisers])
+        tracker = next(metric for metric in self.metrics if metric.name == "loss")
+        tracker.update_state(total, sample_weight=rows)
+        self._hard_tracker.update_state(terms.hard, sample_weight=rows)
+        for soft_tracker, value in zip(self._soft_trackers, terms.soft, strict=False):
+            soft_tracker.update_state(value, sample_weight=rows)
+
+    def _logs(self, x, y, y_pred, sample_weight):
+        if y is None:
+            return self.per_worker(self.get_metrics_result())
+        return self.per_worker(self.compute_metrics(x, y, y_pred, sample_weight=sample_weight))
+
+    @property
+    def evaluate_with_teacher(self):
+        """Whether evaluations run the teacher; assigning holds for `fit`'s validation too."""
+        return self._with_teacher
+
+    @evaluate_with_teacher.setter
+    def evaluate_with_teacher(self, value):
+        if bool(value) != self._with_teacher:
+            # Each way is traced once: the function of the other one is kept.
+            other, self._other_test_function = self._other_test_function, self.test_function
+            self.test_function = other
+        self._with_teacher = bool(value)
+
+    def _runs_teacher_in_evaluate(self):
+        return self.evaluate_with_teacher or self.loss is None
+
+    def _check_evaluation_labels(self, y):
+        if y is None and not self._runs_teacher_in_evaluate():
+            raise ValueError(
+                "The evaluation data has no labels, and without the teacher there is no other "
+                "loss to report. Pass (inputs, labels), or compare with the teacher: "
+                "evaluate(..., with_teacher=True), and for the validation data of fit set "
+                "distiller.evaluate_with_teacher = True."
+            )
+
+    def get_metrics_result(self):
+        results = super().get_metrics_result()
+        return self._without_teacher(results) if self._evaluating else results
+
+    def _without_teacher(self, logs):
+        """The logs of an evaluation, without losses that were not computed or are `loss` again."""
+        if self._runs_teacher_in_evaluate():
+            return logs
+        names = {tracker.name for tracker in (self._hard_tracker, *self._soft_trackers)}
+        return {key: value for key, value in logs.items() if key not in names}
+
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        self._other_test_function = None
+
+    def fit(self, *args, **kwargs):
+        """As `keras.Model.fit`.
+
+        Raises:
+            ValueError: The data is empty, or has no labels although `alpha` is not 0.
+        """
+        self._rows_before_evaluate = None
+        history = super().fit(*args, **kwargs)
+        rows = self._rows_before_evaluate  # validation has counted its own rows since
+        rows = traced_value(self._hard_tracker.count) if rows is None else rows
+        if history.epoch and rows == 0:
+            raise ValueError(
+                "The training data is empty: no batch came out of it. Check filters and "
+                "steps_per_epoch; a generator is used up after one pass."
+            )
+        return history
+
+    def evaluate(self, *args, with_teacher=None, **kwargs):
+        """As `keras.Model.evaluate`, of the student.
+
+        Args:
+            *args: As of `keras.Model.evaluate`.
+            with_teacher: `True` runs the teacher as well: `loss` is then the training objective,
+                and the distillation losses are reported. Default: `self.evaluate_with_teacher`,
+                which also rules the validation of `fit` and is `False` at first. Where `compile`
+                got no loss the teacher is run: there is no other loss to report.
+            **kwargs: As of `keras.Model.evaluate`.
+
+        Returns:
+            As `keras.Model.evaluate`.
+
+        Raises:
+            ValueError: The data has no labels, and the teacher does not run.
+        """
+        before = self.evaluate_with_teacher
+        self._rows_before_evaluate = traced_value(self._hard_tracker.count)
+        self._evaluating = True
+        self.evaluate_with_teacher = before if with_teacher is None else with_teacher
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._evaluating = False
+            self.evaluate_with_teacher = before
