@@ -6,11 +6,11 @@ PYTHON ?= python3
 TENSORFLOW ?= tensorflow-cpu
 BIN := .venv/bin
 CXX_FILES = $(shell find csrc -name '*.cc' -o -name '*.h')
-NATIVE_TESTS := native-test-plain native-test-asan native-test-tsan
+NATIVE_TESTS := native-test-plain native-test-asan native-test-tsan native-test-lanes16
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv test demo lint format native-test $(NATIVE_TESTS) wheel wheel-aarch64 smoke clean
+.PHONY: help venv test demo lint format native-test $(NATIVE_TESTS) seeded-bugs wheel wheel-aarch64 smoke clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,16 +34,21 @@ format: .venv/group-lint ## rewrite the sources in the style that lint asks for
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_FILES)
 
-native-test: $(NATIVE_TESTS) ## run the C++ tests: as shipped, ASan + UBSan, TSan
+native-test: $(NATIVE_TESTS) seeded-bugs ## run the C++ tests: as shipped, under sanitizers, with seeded bugs
 
 native-test-asan: SANITIZE := address,undefined
 native-test-tsan: SANITIZE := thread
+# The code that AVX-512 runs, on machines without it.
+native-test-lanes16: LANES := 16
 $(NATIVE_TESTS): native-test-%: .venv/group-native
 	$(BIN)/cmake -S . -B build/native-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	  -DKERAS_KD_BUILD_TESTS=ON -DKERAS_KD_SANITIZE=$(SANITIZE) \
+	  -DKERAS_KD_BUILD_TESTS=ON -DKERAS_KD_SANITIZE=$(SANITIZE) -DKERAS_KD_LANES=$(LANES) \
 	  -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 	$(BIN)/cmake --build build/native-$*
 	$(BIN)/ctest --test-dir build/native-$* --output-on-failure
+
+seeded-bugs: ## check that the C++ tests catch bugs planted in the sources
+	$(PYTHON) csrc/tests/seeded_bugs.py
 
 wheel: .venv/group-wheel ## build dist/*manylinux*.whl (x86-64) and the source distribution
 	$(BIN)/python tools/build_wheel.py x86_64
