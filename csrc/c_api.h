@@ -11,7 +11,7 @@
 
 // Raised whenever a struct or a function of this interface changes: the Python side and the
 // TensorFlow library refuse a library of another version.
-#define KERAS_KD_ABI_VERSION 1
+#define KERAS_KD_ABI_VERSION 2
 
 KERAS_KD_EXPORT int32_t keras_kd_abi_version();
 // JSON: package version, compiler, instruction sets in the library, its ABI version.

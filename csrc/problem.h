@@ -35,8 +35,9 @@ struct Problem {
 
   const void* labels = nullptr;  // [rows] int32 or int64; null: no hard loss
   bool labels_are_int64 = false;
-  const float* soft_weight = nullptr;  // [rows]; null: 1
-  const float* hard_weight = nullptr;  // [rows]; null: 1
+  const float* soft_weight = nullptr;  // [rows], or one for all rows; null: 1
+  const float* hard_weight = nullptr;  // likewise
+  bool soft_weight_is_scalar = false, hard_weight_is_scalar = false;
 
   float* soft = nullptr;     // [rows]
   float* hard = nullptr;     // [rows]; used only with labels
@@ -47,9 +48,12 @@ struct Problem {
     return labels_are_int64 ? static_cast<const int64_t*>(labels)[row]
                             : static_cast<const int32_t*>(labels)[row];
   }
-  float SoftWeight(int64_t row) const { return soft_weight ? soft_weight[row] : 1.0f; }
+  float SoftWeight(int64_t row) const {
+    return soft_weight ? soft_weight[soft_weight_is_scalar ? 0 : row] : 1.0f;
+  }
   float HardWeight(int64_t row) const {
-    return !labels ? 0.0f : hard_weight ? hard_weight[row] : 1.0f;
+    if (!labels) return 0.0f;
+    return hard_weight ? hard_weight[hard_weight_is_scalar ? 0 : row] : 1.0f;
   }
   bool Skipped(int64_t row) const { return SoftWeight(row) == 0.0f && HardWeight(row) == 0.0f; }
 };
@@ -60,7 +64,8 @@ struct ScaleProblem {
   int64_t classes = 0;
   const void* gradient = nullptr;
   DataType gradient_type = DataType::kFloat32;
-  const float* upstream = nullptr;  // [rows]
+  const float* upstream = nullptr;  // [rows], or one for all rows
+  bool upstream_is_scalar = false;
   void* out = nullptr;
   DataType out_type = DataType::kFloat32;
 };

@@ -31,15 +31,19 @@ bool StorageType(ffi::DataType type, DataType* storage) {
   }
 }
 
-// A weight of no elements means 1 for every row.
-const float* Weight(const ffi::Buffer<ffi::F32>& weight) {
-  return weight.element_count() == 0 ? nullptr : weight.typed_data();
+// A weight of no elements means 1 for every row, a scalar one value for every row.
+bool Weight(const ffi::Buffer<ffi::F32>& weight, int64_t rows, const float** values,
+            bool* is_scalar) {
+  *is_scalar = weight.dimensions().size() == 0;
+  const int64_t count = static_cast<int64_t>(weight.element_count());
+  *values = count == 0 ? nullptr : weight.typed_data();
+  return *is_scalar || count == 0 || count == rows;
 }
 
 ffi::Error Run(Problem problem, const ffi::AnyBuffer& student, const ffi::AnyBuffer& teacher,
-               float temperature, const ffi::Buffer<ffi::F32>& soft_weight,
-               ffi::Buffer<ffi::F32>& soft, ffi::AnyBuffer& gradient, int32_t divergence,
-               float mixing_weight) {
+               float temperature, const ffi::Buffer<ffi::F32>* hard_weight,
+               const ffi::Buffer<ffi::F32>& soft_weight, ffi::Buffer<ffi::F32>& soft,
+               ffi::AnyBuffer& gradient, int32_t divergence, float mixing_weight) {
   const auto shape = student.dimensions();
   const auto other = teacher.dimensions();
   if (shape.size() == 0 || !std::equal(shape.begin(), shape.end(), other.begin(), other.end())) {
@@ -62,7 +66,11 @@ ffi::Error Run(Problem problem, const ffi::AnyBuffer& student, const ffi::AnyBuf
   problem.temperature = temperature;
   problem.divergence = static_cast<keras_kd::Divergence>(divergence);
   problem.mixing_weight = mixing_weight;
-  problem.soft_weight = Weight(soft_weight);
+  if (!Weight(soft_weight, problem.rows, &problem.soft_weight, &problem.soft_weight_is_scalar) ||
+      (hard_weight &&
+       !Weight(*hard_weight, problem.rows, &problem.hard_weight, &problem.hard_weight_is_scalar))) {
+    return ffi::Error::InvalidArgument("keras_kd: a weight must have one element a row.");
+  }
   problem.soft = soft.typed_data();
   problem.gradient = gradient.element_count() == 0 ? nullptr : gradient.untyped_data();
   char message[512];
@@ -77,8 +85,8 @@ ffi::Error SoftTargetLoss(ffi::AnyBuffer student, ffi::AnyBuffer teacher,
                           ffi::Result<ffi::Buffer<ffi::F32>> soft,
                           ffi::Result<ffi::AnyBuffer> gradient, int32_t divergence,
                           float mixing_weight) {
-  return Run(Problem{}, student, teacher, *temperature.typed_data(), soft_weight, *soft, *gradient,
-             divergence, mixing_weight);
+  return Run(Problem{}, student, teacher, *temperature.typed_data(), nullptr, soft_weight, *soft,
+             *gradient, divergence, mixing_weight);
 }
 
 ffi::Error HardAndSoftLoss(ffi::AnyBuffer student, ffi::AnyBuffer teacher, ffi::AnyBuffer labels,
@@ -91,10 +99,9 @@ ffi::Error HardAndSoftLoss(ffi::AnyBuffer student, ffi::AnyBuffer teacher, ffi::
   Problem problem;
   problem.labels = labels.untyped_data();
   problem.labels_are_int64 = labels.element_type() == ffi::S64;
-  problem.hard_weight = Weight(hard_weight);
   problem.hard = hard->typed_data();
-  return Run(problem, student, teacher, *temperature.typed_data(), soft_weight, *soft, *gradient,
-             divergence, mixing_weight);
+  return Run(problem, student, teacher, *temperature.typed_data(), &hard_weight, soft_weight, *soft,
+             *gradient, divergence, mixing_weight);
 }
 
 XLA_FFI_DEFINE_HANDLER(kSoftTargetLoss, SoftTargetLoss,

@@ -12,7 +12,7 @@ import typing
 
 from keras_kd import version
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 _FOLDER = pathlib.Path(__file__).parent / "lib"
 CORE_PATH = _FOLDER / "libkeras_kd.so"
 TENSORFLOW_PATH = _FOLDER / "libkeras_kd_tf.so"
@@ -45,6 +45,8 @@ class Problem(ctypes.Structure):
         ("labels_are_int64", ctypes.c_bool),
         ("soft_weight", ctypes.c_void_p),
         ("hard_weight", ctypes.c_void_p),
+        ("soft_weight_is_scalar", ctypes.c_bool),
+        ("hard_weight_is_scalar", ctypes.c_bool),
         ("soft", ctypes.c_void_p),
         ("hard", ctypes.c_void_p),
         ("gradient", ctypes.c_void_p),

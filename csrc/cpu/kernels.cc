@@ -223,7 +223,7 @@ void ScaleRows(const ScaleProblem& problem, int64_t begin, int64_t end) {
   const From* from = static_cast<const From*>(problem.gradient);
   To* to = static_cast<To*>(problem.out);
   for (int64_t row = begin; row < end; ++row) {
-    const float factor = problem.upstream[row];
+    const float factor = problem.upstream[problem.upstream_is_scalar ? 0 : row];
     int64_t i = row * problem.classes;
     const int64_t stop = i + problem.classes;
     for (; i + kLanes <= stop; i += kLanes) Store(Load(from + i) * factor, to + i);

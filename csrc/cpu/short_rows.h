@@ -119,20 +119,22 @@ static inline void StoreBlock(const float* from, int64_t first, int64_t rows, in
 
 // Per-row values of a block, one row a lane. Lanes past the last row have no weight.
 struct BlockWeights {
-  Vec soft, hard;
-  int64_t label[kLanes];
+  Vec soft{}, hard{};
+  int64_t label[kLanes];  // set where there are labels
 
   static BlockWeights Of(const Problem& problem, int64_t first, int64_t rows) {
-    BlockWeights weights{};
-    if (!problem.soft_weight && !problem.labels && rows == kLanes) {
-      weights.soft = Set(1.0f);
+    BlockWeights weights;
+    if (!problem.labels && rows == kLanes) {
+      const bool each = problem.soft_weight && !problem.soft_weight_is_scalar;
+      weights.soft = each ? Load(problem.soft_weight + first) : Set(problem.SoftWeight(first));
       return weights;
     }
+    for (int64_t lane = 0; lane < kLanes; ++lane) weights.label[lane] = 0;
     for (int64_t lane = 0; lane < rows; ++lane) {
       const int64_t row = first + lane;
       weights.soft[lane] = problem.SoftWeight(row);
       weights.hard[lane] = problem.HardWeight(row);
-      weights.label[lane] = weights.hard[lane] != 0.0f ? problem.Label(row) : 0;
+      if (weights.hard[lane] != 0.0f) weights.label[lane] = problem.Label(row);
     }
     return weights;
   }
@@ -148,9 +150,9 @@ struct BlockSums {
 // Rows where a difference of two logits could overflow are centred; not the others, whose small
 // differences it would round.
 static void CentreFarRows(const ShortScratch& at, int64_t classes, float far, BlockSums* sums) {
-  const Vec edge = Max(Abs(sums->student_largest), Abs(sums->teacher_largest));
-  if (!(Largest(edge) > far)) return;
-  const Int huge = edge > Set(far);
+  const Int huge =
+      (Abs(sums->student_largest) > Set(far)) | (Abs(sums->teacher_largest) > Set(far));
+  if (!Any(huge)) return;
   const Vec student = ZeroUnless(huge, sums->student_largest);
   const Vec teacher = ZeroUnless(huge, sums->teacher_largest);
   for (int64_t c = 0; c < classes * kLanes; c += kLanes) {
@@ -218,9 +220,20 @@ struct ReadyBlock {
             offset,
             problem.mixing_weight};
   }
-  // The lanes in which the plain sum is exact enough; see FormFor.
-  Int PlainSuffices() const {
-    return plain >= 0.1f * (1.0f + Abs(offset.high * inverse_temperature));
+  // The lanes in which the plain or the stable sum is exact enough; see FormFor.
+  Vec Size() const { return 1.0f + Abs(offset.high * inverse_temperature); }
+  Int PlainSuffices() const { return plain >= 0.1f * Size(); }
+  Int StableSuffices() const { return plain >= 1e-3f * Size() * Size(); }
+
+  // log p - log q, by the exact difference of the logits in the lanes that need it.
+  template <Form kForm>
+  __attribute__((always_inline)) Vec LogRatio(int64_t c, Int stable) const {
+    const Vec tv = Load(at.teacher + c), sv = Load(at.student + c);
+    Vec difference = (tv - sv) - offset.high;
+    if constexpr (kForm == Form::kExact) {
+      difference = Select(stable, difference, Difference::Of(tv, sv).Minus(offset));
+    }
+    return MulAdd(difference, inverse_temperature, log_ratio);
   }
   __attribute__((always_inline)) Vec Teacher(int64_t c) const {
     return Load(at.teacher_exp + c) * teacher_scale;
@@ -232,17 +245,16 @@ struct ReadyBlock {
 };
 
 // Divergence (without T^2) of a block; leaves the soft gradient, without its factor, in
-// at.teacher_exp.
-template <Divergence kDivergence>
-Vec DivergeBlock(ReadyBlock block, bool gradient) {
+// at.teacher_exp. `stable`: the lanes that need no exact difference; all of them with kStable.
+// Inlined, as what follows: GCC copies so large an argument with `rep movs`, 30 cycles.
+template <Divergence kDivergence, Form kForm>
+KERAS_KD_INLINE Vec DivergeBlock(ReadyBlock block, Int stable, bool gradient) {
   const ShortScratch at = block.at;
   Vec first{}, second{};
   for (int64_t c = 0; c < block.classes * kLanes; c += kLanes) {
     const Vec q = Load(at.student_exp + c) * block.student_scale;
     const Vec p = block.Teacher(c);
-    const Difference difference = Difference::Of(Load(at.teacher + c), Load(at.student + c));
-    const Vec d =
-        MulAdd(difference.Minus(block.offset), block.inverse_temperature, block.log_ratio);
+    const Vec d = block.LogRatio<kForm>(c, stable);
     Vec score = AddClass<kDivergence>(p, q, d, block.mixing_weight, &first, &second);
     if (kDivergence == Divergence::kForwardKl) score = block.ForwardGradient(c, p);
     Store(score, at.teacher_exp + c);
@@ -258,12 +270,28 @@ Vec DivergeBlock(ReadyBlock block, bool gradient) {
 }
 
 // The same for the forward KL where the plain sum is known to suffice.
-static Vec PlainBlock(ReadyBlock block, bool gradient) {
+KERAS_KD_INLINE Vec PlainBlock(ReadyBlock block, bool gradient) {
   const ShortScratch at = block.at;
   for (int64_t c = 0; gradient && c < block.classes * kLanes; c += kLanes) {
     Store(block.ForwardGradient(c, block.Teacher(c)), at.teacher_exp + c);
   }
   return block.plain;
+}
+
+// The cheapest form that is exact enough in every lane that counts; each lane has the result that
+// its own form gives, whatever its neighbours need.
+template <Divergence kDivergence>
+KERAS_KD_INLINE Vec SoftBlock(const ReadyBlock& block, Int has_soft, bool gradient) {
+  if constexpr (kDivergence != Divergence::kForwardKl) {
+    return DivergeBlock<kDivergence, Form::kExact>(block, Int{}, gradient);
+  } else {
+    const Int plain = block.PlainSuffices(), stable = block.StableSuffices();
+    if (!Any(has_soft & ~plain)) return PlainBlock(block, gradient);
+    const Vec summed = Any(has_soft & ~stable)
+                           ? DivergeBlock<kDivergence, Form::kExact>(block, stable, gradient)
+                           : DivergeBlock<kDivergence, Form::kStable>(block, stable, gradient);
+    return Select(plain, block.plain, summed);
+  }
 }
 
 KERAS_KD_INLINE void StoreLosses(const Vec& loss, float* to, int64_t rows) {
@@ -325,13 +353,7 @@ void ShortBlock(const Problem& problem, int64_t first, int64_t rows, float* scra
     const BlockSums sums = exponentials(at, classes, temperature);
     if (hard_loss) hard = HardLoss(at, sums, weights);
     const ReadyBlock block = ReadyBlock::Of(at, sums, problem);
-    const Int plain = block.PlainSuffices();
-    if (kDivergence == Divergence::kForwardKl && !Any(has_soft & ~plain)) {
-      soft = PlainBlock(block, gradient);
-    } else {
-      soft = DivergeBlock<kDivergence>(block, gradient);
-      if (kDivergence == Divergence::kForwardKl) soft = Select(plain, block.plain, soft);
-    }
+    soft = SoftBlock<kDivergence>(block, has_soft, gradient);
     soft *= temperature * temperature;
     if (gradient) {
       const float factor = temperature * GradientFactor<kDivergence>(problem.mixing_weight);

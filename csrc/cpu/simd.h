@@ -304,7 +304,15 @@ KERAS_KD_INLINE float Sum(Vec value) {
   return value[0];
 }
 // Whether a mask (all bits or none in each lane) has a lane set.
-KERAS_KD_INLINE bool Any(Int mask) { return Sum(ZeroUnless(mask, Set(1.0f))) != 0.0f; }
+KERAS_KD_INLINE bool Any(Int mask) {
+#if defined(KERAS_KD_AVX512)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
+#elif defined(KERAS_KD_AVX2)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask)) != 0;
+#else
+  return Sum(ZeroUnless(mask, Set(1.0f))) != 0.0f;
+#endif
+}
 KERAS_KD_INLINE float Largest(Vec value) {
   if constexpr (kLanes >= 16) value = Max(value, Rotate<kLanes / 2>(value));
   if constexpr (kLanes >= 8) value = Max(value, Rotate<4>(value));

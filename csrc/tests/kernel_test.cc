@@ -117,6 +117,32 @@ void TestCloseModels() {
   }
 }
 
+bool SameBytes(const Data& a, const Data& b) {
+  return std::memcmp(a.gradient.bytes(), b.gradient.bytes(), a.gradient.size()) == 0 &&
+         std::memcmp(a.soft.bytes(), b.soft.bytes(), a.soft.size()) == 0;
+}
+
+void TestScalarWeights() {
+  for (int64_t classes : {7, 100}) {
+    const Case c{19,   classes, DataType::kFloat32, DataType::kFloat32, Divergence::kForwardKl,
+                 2.0f, true};
+    Data each(c, 9), same(c, 9);
+    for (size_t row = 0; row < each.Rows(); ++row) {
+      each.soft_weight.Set(row, 0.75f);
+      each.hard_weight.Set(row, 0.5f);
+    }
+    Array soft(DataType::kFloat32, 1), hard(DataType::kFloat32, 1);
+    soft.Set(0, 0.75f);
+    hard.Set(0, 0.5f);
+    Problem problem = same.Describe();
+    problem.soft_weight = static_cast<float*>(soft.data());
+    problem.hard_weight = static_cast<float*>(hard.data());
+    problem.soft_weight_is_scalar = problem.hard_weight_is_scalar = true;
+    Expect(RunLosses(each.Describe()).empty() && RunLosses(problem).empty(), "runs");
+    Expect(SameBytes(each, same), "one weight for all rows");
+  }
+}
+
 // A row of soft weight zero learns from its label, whatever its teacher says.
 void TestIgnoredTeachers() {
   for (int64_t classes : {7, 100}) {
@@ -173,11 +199,6 @@ void TestErrors() {
   problem = data.Describe();
   problem.rows = 0;
   Expect(RunLosses(problem).empty(), "no rows are no error");
-}
-
-bool SameBytes(const Data& a, const Data& b) {
-  return std::memcmp(a.gradient.bytes(), b.gradient.bytes(), a.gradient.size()) == 0 &&
-         std::memcmp(a.soft.bytes(), b.soft.bytes(), a.soft.size()) == 0;
 }
 
 void TestThreads() {
@@ -250,6 +271,11 @@ void TestScale() {
       for (size_t i = 0; i < rows * classes; ++i) {
         Expect(out.Get(i) == gradient.Get(i) * upstream.Get(i / classes), "scale");
       }
+      problem.upstream_is_scalar = true;
+      RunScale(problem);
+      for (size_t i = 0; i < rows * classes; ++i) {
+        Expect(out.Get(i) == gradient.Get(i) * upstream.Get(0), "scale by one value");
+      }
     }
   }
 }
@@ -289,8 +315,9 @@ int main(int argc, char** argv) {
       continue;
     }
     Expect(SetInstructionSet(table->name), "a runnable instruction set can be chosen");
-    for (void (*test)() : {TestValues, TestLargeLogits, TestCloseModels, TestIgnoredTeachers,
-                           TestSpecialValues, TestErrors, TestThreads, TestFork, TestScale}) {
+    for (void (*test)() :
+         {TestValues, TestLargeLogits, TestCloseModels, TestScalarWeights, TestIgnoredTeachers,
+          TestSpecialValues, TestErrors, TestThreads, TestFork, TestScale}) {
       test();
       ++passed;
     }

@@ -135,8 +135,8 @@ BUGS = [
     (
         "a gradient is scaled by the first row's upstream",
         "cpu/kernels.cc",
-        "const float factor = problem.upstream[row];",
-        "const float factor = problem.upstream[begin];",
+        "problem.upstream[problem.upstream_is_scalar ? 0 : row]",
+        "problem.upstream[begin]",
         ADDRESS,
     ),
     (

@@ -56,13 +56,15 @@ struct LossCall {
     return true;
   }
 
-  bool ReadWeight(int index, const char* name, Tensor* weight, const float** values) {
+  bool ReadWeight(int index, const char* name, Tensor* weight, const float** values,
+                  bool* is_scalar) {
     if (!Input(context, index, weight)) return false;
     if (weight->shape() == std::vector<int64_t>{0} && leading != std::vector<int64_t>{0}) {
       return true;
     }
-    if (weight->shape() != leading) {
-      return Fail(context, std::string(name) + " must have shape " + Text(leading) +
+    *is_scalar = weight->shape().empty();
+    if (!*is_scalar && weight->shape() != leading) {
+      return Fail(context, std::string(name) + " must be a scalar or have shape " + Text(leading) +
                                ". Received: " + Text(weight->shape()));
     }
     *values = weight->data<float>();
@@ -130,7 +132,8 @@ void ComputeSoftTargetLoss(void* attributes, TF_OpKernelContext* context) {
   LossCall call(context, *static_cast<Attributes*>(attributes));
   Problem& problem = call.problem;
   if (call.ReadLogits() && call.ReadTemperature(2) &&
-      call.ReadWeight(3, "soft_weight", &call.soft_weight, &problem.soft_weight) &&
+      call.ReadWeight(3, "soft_weight", &call.soft_weight, &problem.soft_weight,
+                      &problem.soft_weight_is_scalar) &&
       call.AllocateLoss(0, &call.soft, &problem.soft) && call.AllocateGradient(1)) {
     call.Run();
   }
@@ -140,8 +143,10 @@ void ComputeHardAndSoftLoss(void* attributes, TF_OpKernelContext* context) {
   LossCall call(context, *static_cast<Attributes*>(attributes));
   Problem& problem = call.problem;
   if (call.ReadLogits() && call.ReadLabels(2) && call.ReadTemperature(3) &&
-      call.ReadWeight(4, "hard_weight", &call.hard_weight, &problem.hard_weight) &&
-      call.ReadWeight(5, "soft_weight", &call.soft_weight, &problem.soft_weight) &&
+      call.ReadWeight(4, "hard_weight", &call.hard_weight, &problem.hard_weight,
+                      &problem.hard_weight_is_scalar) &&
+      call.ReadWeight(5, "soft_weight", &call.soft_weight, &problem.soft_weight,
+                      &problem.soft_weight_is_scalar) &&
       call.AllocateLoss(0, &call.hard, &problem.hard) &&
       call.AllocateLoss(1, &call.soft, &problem.soft) && call.AllocateGradient(2)) {
     call.Run();

@@ -8,7 +8,8 @@
 //   KerasKd>ScaleGradient    gradient, upstream -> scaled
 //
 // Logits are [..., classes]; losses, labels, weights and upstream are [...]. A weight of shape [0]
-// means 1 for every row. With with_gradient = false the gradient has shape [0].
+// means 1 for every row; a scalar weight or upstream is one value for every row. With with_gradient
+// = false the gradient has shape [0].
 #include <cstdio>
 #include <string>
 #include <vector>

@@ -29,10 +29,11 @@ bool ForwardOrAllocate(TF_OpKernelContext* context, const std::vector<int64_t>& 
 void ScaleInto(TF_OpKernelContext* context, const Tensor& from, const Tensor& upstream,
                const Tensor& to, int64_t classes) {
   ScaleProblem problem;
-  problem.rows = upstream.size();
   problem.classes = classes;
+  problem.rows = classes == 0 ? 0 : from.size() / classes;
   problem.gradient = from.data();
   problem.upstream = upstream.data<float>();
+  problem.upstream_is_scalar = upstream.shape().empty();
   problem.out = to.data();
   StorageType(from.type(), &problem.gradient_type);
   StorageType(to.type(), &problem.out_type);
@@ -49,9 +50,9 @@ void ComputeScaleGradient(void*, TF_OpKernelContext* context) {
   if (!Input(context, 0, &gradient) || !Input(context, 1, &upstream)) return;
   const auto shape = gradient.shape();
   const std::vector<int64_t> leading(shape.begin(), shape.empty() ? shape.end() : shape.end() - 1);
-  if (shape.empty() || upstream.shape() != leading) {
-    Fail(context,
-         "upstream must have shape " + Text(leading) + ". Received: " + Text(upstream.shape()));
+  if (shape.empty() || (!upstream.shape().empty() && upstream.shape() != leading)) {
+    Fail(context, "upstream must be a scalar or have shape " + Text(leading) +
+                      ". Received: " + Text(upstream.shape()));
     return;
   }
   const TF_DataType type = TF_ExpectedOutputDataType(context, 0);

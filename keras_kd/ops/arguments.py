@@ -23,8 +23,8 @@ class Problem:
         teacher: Logits of the same shape.
         temperature: Float32 scalar.
         labels: Integers `[...]`, or `None` for no hard loss.
-        hard_weight: Float32 `[...]`, or `None` for 1.
-        soft_weight: Float32 `[...]`, or `None` for 1.
+        hard_weight: Float32 `[...]` or scalar, or `None` for 1.
+        soft_weight: Float32 `[...]` or scalar, or `None` for 1.
         divergence: One of `DIVERGENCES`.
         mixing_weight: The teacher's weight in the mixture of `"jsd"`.
         with_gradient: Whether the gradient is computed along with the losses.
@@ -144,14 +144,14 @@ def labels(value, student):
 
 
 def weight(name, value, student):
-    """Returns float32 of the logits' leading shape, or `None`."""
+    """Returns float32 of the logits' leading shape or a scalar, or `None`."""
     if value is None:
         return None
     tensor = tf.cast(keras.ops.convert_to_tensor(value), tf.float32)
     rows = student.shape[:-1]
     if not _broadcasts(tensor.shape, rows):
         raise invalid(name, f"something that broadcasts to {rows}", f"shape {tensor.shape}")
-    return tf.broadcast_to(tensor, tf.shape(student)[:-1])
+    return tensor if tensor.shape.rank == 0 else tf.broadcast_to(tensor, tf.shape(student)[:-1])
 
 
 def _broadcasts(shape, rows):
@@ -162,11 +162,11 @@ def _broadcasts(shape, rows):
 
 
 def reduced(reduction, row_weight, student):
-    """Row weights whose weighted sum is the reduced loss; `None` for 1."""
+    """The weight, of the rows or a scalar, whose weighted sum is the reduced loss."""
     if reduction not in REDUCTIONS:
         raise invalid("reduction", f"one of {REDUCTIONS}", reduction)
     if reduction != "mean":
         return row_weight
-    rows = tf.shape(student)[:-1]
-    share = tf.math.reciprocal_no_nan(tf.cast(tf.reduce_prod(rows), tf.float32))
-    return tf.fill(rows, share) if row_weight is None else row_weight * share
+    rows = tf.reduce_prod(tf.shape(student)[:-1])
+    share = tf.math.reciprocal_no_nan(tf.cast(rows, tf.float32))
+    return share if row_weight is None else row_weight * share

@@ -99,7 +99,15 @@ def soft_target_loss(
             scale = first_order_only(lambda *args: dispatch.scale(*args, student.dtype), student)
             return scale(gradient, upstream), None
 
-        return soft if weight is None else soft * weight, backward
+        return _weighted(soft, weight, reduction), backward
 
-    loss = loss_of(student, teacher)
-    return loss if reduction is None else tf.reduce_sum(loss)
+    return loss_of(student, teacher)
+
+
+def _weighted(loss, weight, reduction):
+    if reduction is None:
+        return loss if weight is None else loss * weight
+    if weight is None or weight.shape.rank == 0:
+        total = tf.reduce_sum(loss)
+        return total if weight is None else total * weight
+    return tf.reduce_sum(loss * weight)

@@ -73,3 +73,26 @@ def test_another_reduction_is_refused():
     logits_ = np.zeros((4, 10), np.float32)
     with pytest.raises(ValueError, match=r"`reduction`\. Expected one of .*sum.*mean.*batchmean"):
         ops.soft_target_loss(logits_, logits_, reduction="batchmean")
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_one_weight_for_all_rows(jit_compile):
+    """As a vector of equal weights, in both terms."""
+    student, teacher = logits.near_teacher(9, CLASSES)
+    labels = np.arange(9) % CLASSES
+
+    @tf.function(jit_compile=jit_compile)
+    def step(student, hard_weight, soft_weight):
+        with tf.GradientTape() as tape:
+            tape.watch(student)
+            total, hard, soft = ops.combined_loss(
+                student, teacher, labels, hard_weight, soft_weight, temperature=2.0
+            )
+            loss = 0.5 * tf.reduce_sum(total)
+        return total, hard, soft, tape.gradient(loss, student)
+
+    weights = np.float32(0.25), np.float32(0.125)
+    one = step(tf.constant(student), *weights)
+    each = step(tf.constant(student), *(np.full(9, weight) for weight in weights))
+    for actual, expected in zip(one, each, strict=True):
+        np.testing.assert_array_equal(actual, expected)
