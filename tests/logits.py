@@ -10,8 +10,8 @@ FLOAT_DTYPES = {
 }
 DTYPE_PAIRS = [(student, teacher) for student in FLOAT_DTYPES for teacher in FLOAT_DTYPES]
 # The shapes of the tests that run in every mode, so that they share what XLA compiled. 40 rows are
-# two vectors of 16 and a rest; 10 classes are short rows to the native kernel, 100 long ones.
-ROWS, SHORT, LONG = 40, 10, 100
+# two vectors of 16 and a rest; 10 classes are short rows to the native kernel, 150 long ones.
+ROWS, SHORT, LONG = 40, 10, 150
 # Times the temperature, the noise that makes divergences of about 1, 1e-2, 1e-4 and 1e-6.
 NOISE = (1.4, 0.14, 0.014, 0.0014)
 

@@ -57,7 +57,7 @@ def test_labels_and_any_number_of_threads(native, threads, instruction_set):
 
 def test_a_row_does_not_depend_on_its_place(native, instruction_set):
     """Else a batch split over replicas would train differently from the whole."""
-    for rows, classes in ((37, 10), (20, 100)):
+    for rows, classes in ((37, 10), (20, 150)):
         student, teacher = logits.near_teacher(rows, classes)
         loss, gradient = _compute(native, student, teacher)
         for first in (1, 5, 16, rows - 1):
@@ -91,7 +91,7 @@ def test_repeats(op_mode):
 
 def test_many_callers_at_once(native, threads):
     threads(2)
-    batches = [logits.near_teacher(600 + 7 * i, (10, 100, 1000)[i % 3], seed=i) for i in range(12)]
+    batches = [logits.near_teacher(600 + 7 * i, (10, 150, 1000)[i % 3], seed=i) for i in range(12)]
     expected = [_compute(native, *batch) for batch in batches]
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         for _ in range(4):

@@ -37,7 +37,7 @@ def test_large_rows(native, instruction_set, divergence):
 
 @pytest.mark.parametrize("rows", [1, 3, 15, 16, 17, 33, 160])
 def test_row_counts(native, instruction_set, rows):
-    for classes in (10, 100):
+    for classes in (10, 150):
         _check(native, *logits.near_teacher(rows, classes, 2.0), "forward_kl")
 
 
@@ -111,7 +111,7 @@ def test_shapes(native, shape):
 
 
 def test_sample_weight(native, instruction_set):
-    for classes in (10, 100):
+    for classes in (10, 150):
         student, teacher = logits.near_teacher(37, classes)
         loss, gradient = native.soft_target_loss(student, teacher, gradient=True)
         weight = np.linspace(0.5, 2.0, 37, dtype=np.float32)
