@@ -13,6 +13,7 @@
 #include <vector>
 
 #if defined(__linux__)
+#include <pthread.h>
 #include <sched.h>
 #include <unistd.h>
 #endif
@@ -22,24 +23,26 @@ namespace {
 
 using Work = std::function<void(int64_t, int64_t)>;
 
-#if defined(__linux__)
-int CurrentProcessor() { return sched_getcpu(); }
-
 // Linux may wake a worker on its caller's processor, where the two take turns until the scheduler
 // balances the load, a millisecond or two later: on a virtual machine of two processors, after a
 // pause of 2 ms, 298 of 300 wake-ups were such, and a kernel of 1.2 ms gained nothing from its
-// second thread. So a worker that finds itself there moves, and keeps off until it meets another
-// caller on its processor.
-void KeepOff(int processor) {
-  if (processor < 0 || sched_getcpu() != processor) return;
+// second thread. So a caller first forbids the workers its own processor. Many processors have
+// enough idle ones, and a system call for each worker would cost more than it saves.
+constexpr size_t kMostGuided = 7;
+
+#if defined(__linux__)
+int CurrentProcessor() { return sched_getcpu(); }
+
+void KeepOff(int processor, const std::vector<std::thread::native_handle_type>& workers) {
   cpu_set_t allowed;
-  if (sched_getaffinity(getpid(), sizeof allowed, &allowed) != 0) return;
+  if (processor < 0 || sched_getaffinity(getpid(), sizeof allowed, &allowed) != 0) return;
   CPU_CLR(processor, &allowed);
-  if (CPU_COUNT(&allowed) > 0) sched_setaffinity(0, sizeof allowed, &allowed);
+  if (CPU_COUNT(&allowed) == 0) return;
+  for (auto worker : workers) pthread_setaffinity_np(worker, sizeof allowed, &allowed);
 }
 #else
 int CurrentProcessor() { return -1; }
-void KeepOff(int) {}
+void KeepOff(int, const std::vector<std::thread::native_handle_type>&) {}
 #endif
 
 // Pieces are claimed with a counter, so a thread that is late takes fewer. The job outlives the
@@ -68,7 +71,6 @@ struct Job {
 
   const int64_t count, grain;
   const Work* work;  // valid until the last piece is done
-  const int caller_processor = CurrentProcessor();
   std::atomic<int64_t> next{0}, done{0};
   std::mutex mutex;
   std::condition_variable finished;
@@ -80,16 +82,29 @@ class Pool {
   void Submit(const std::shared_ptr<Job>& job, int helpers) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      while (started_ < helpers) {
-        std::thread(&Pool::Loop, this).detach();
-        ++started_;
-      }
+      Start(helpers);
+      Guide();
       for (int i = 0; i < helpers; ++i) jobs_.push_back(job);
     }
     for (int i = 0; i < helpers; ++i) wake_.notify_one();
   }
 
  private:
+  void Start(int helpers) {
+    while (workers_.size() < static_cast<size_t>(helpers)) {
+      std::thread worker(&Pool::Loop, this);
+      workers_.push_back(worker.native_handle());
+      worker.detach();  // it never ends, so its handle stays valid
+      avoided_ = -1;
+    }
+  }
+  // Once for each processor that the callers move to.
+  void Guide() {
+    const int here = CurrentProcessor();
+    if (here == avoided_ || workers_.size() > kMostGuided) return;
+    avoided_ = here;
+    KeepOff(here, workers_);
+  }
   void Loop() {
     for (;;) {
       std::shared_ptr<Job> job;
@@ -99,7 +114,6 @@ class Pool {
         job = std::move(jobs_.front());
         jobs_.pop_front();
       }
-      KeepOff(job->caller_processor);
       job->Run();
     }
   }
@@ -107,7 +121,8 @@ class Pool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::deque<std::shared_ptr<Job>> jobs_;
-  int started_ = 0;
+  std::vector<std::thread::native_handle_type> workers_;
+  int avoided_ = -1;
 };
 
 // Never deleted: its threads run until the process ends, also while static objects are destroyed.

@@ -35,36 +35,12 @@ void Expect(bool holds, const std::string& what) {
   if (failures < 20) std::printf("FAILED: %s\n", what.c_str());
 }
 
-std::string Describe(const Case& c) {
-  return std::string(Kernels().name) + " rows=" + std::to_string(c.rows) +
-         " classes=" + std::to_string(c.classes) + " " + NameOf(c.student_type) + "/" +
-         NameOf(c.teacher_type) + " divergence=" + std::to_string(static_cast<int>(c.divergence)) +
-         " T=" + std::to_string(c.temperature) + (c.hard ? " hard" : "");
-}
-
 void Check(Data& data) {
-  const Case& c = data.c;
   const std::string error = RunLosses(data.Describe());
   Expect(error.empty(), error);
-  // Storage rounding of the gradient: half a unit in the last place of the largest entry.
-  const Real storage = c.student_type == DataType::kFloat32   ? 0
-                       : c.student_type == DataType::kFloat16 ? 1e-3L
-                                                              : 5e-3L;
-  for (size_t row = 0; row < data.Rows(); ++row) {
-    const RowTruth truth = Truth(data, row);
-    const std::string where = Describe(c) + " row " + std::to_string(row);
-    Expect(std::fabs(data.soft.Get(row) - truth.soft) <= 1e-5L * truth.soft + 1e-10L,
-           "soft loss, " + where);
-    if (c.hard) {
-      Expect(std::fabs(data.hard.Get(row) - truth.hard) <= 1e-5L * truth.hard + 1e-6L,
-             "hard loss, " + where);
-    }
-    for (size_t k = 0; k < truth.gradient.size(); ++k) {
-      const Real found = data.gradient.Get(row * truth.gradient.size() + k);
-      const Real bound = 4e-6L * c.temperature + storage * std::fabs(truth.gradient[k]);
-      Expect(std::fabs(found - truth.gradient[k]) <= bound + storage * 1e-4L, "gradient, " + where);
-    }
-  }
+  CompareWithTruth(data, [](bool holds, const std::string& what) {
+    Expect(holds, std::string(Kernels().name) + " " + what);
+  });
 }
 
 void Check(const Case& c) {

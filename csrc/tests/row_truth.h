@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "../dtype.h"
@@ -191,6 +192,38 @@ inline RowTruth Truth(const Data& data, size_t row) {
   truth.soft *= soft_weight == 0 ? 0 : T * T;
   truth.hard = hard_weight == 0 ? 0 : -q1[static_cast<size_t>(data.labels[row])];
   return truth;
+}
+
+inline std::string Describe(const Case& c) {
+  return "rows=" + std::to_string(c.rows) + " classes=" + std::to_string(c.classes) + " " +
+         NameOf(c.student_type) + "/" + NameOf(c.teacher_type) +
+         " divergence=" + std::to_string(static_cast<int>(c.divergence)) +
+         " T=" + std::to_string(c.temperature) + (c.hard ? " hard" : "");
+}
+
+// Calls expect(holds, what) for every number that a kernel has computed.
+template <typename Expect>
+void CompareWithTruth(const Data& data, Expect expect) {
+  const Case& c = data.c;
+  // Storage rounding of the gradient: half a unit in the last place of the largest entry.
+  const Real storage = c.student_type == DataType::kFloat32   ? 0
+                       : c.student_type == DataType::kFloat16 ? 1e-3L
+                                                              : 5e-3L;
+  for (size_t row = 0; row < data.Rows(); ++row) {
+    const RowTruth truth = Truth(data, row);
+    const std::string where = Describe(c) + " row " + std::to_string(row);
+    expect(std::fabs(data.soft.Get(row) - truth.soft) <= 1e-5L * truth.soft + 1e-10L,
+           "soft loss, " + where);
+    if (c.hard) {
+      expect(std::fabs(data.hard.Get(row) - truth.hard) <= 1e-5L * truth.hard + 1e-6L,
+             "hard loss, " + where);
+    }
+    for (size_t k = 0; k < truth.gradient.size(); ++k) {
+      const Real found = data.gradient.Get(row * truth.gradient.size() + k);
+      const Real bound = 4e-6L * c.temperature + storage * std::fabs(truth.gradient[k]);
+      expect(std::fabs(found - truth.gradient[k]) <= bound + storage * 1e-4L, "gradient, " + where);
+    }
+  }
 }
 
 }  // namespace keras_kd
