@@ -5,12 +5,12 @@ PYTHON ?= python3
 # The distribution of TensorFlow in .venv: tensorflow-cpu is half the size of tensorflow.
 TENSORFLOW ?= tensorflow-cpu
 BIN := .venv/bin
-CXX_FILES = $(shell find csrc -name '*.cc' -o -name '*.h')
+CXX_FILES = $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 NATIVE_TESTS := native-test-plain native-test-asan native-test-tsan native-test-lanes16
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv test demo lint format native-test $(NATIVE_TESTS) seeded-bugs wheel wheel-aarch64 smoke clean
+.PHONY: help venv test demo lint format native-test $(NATIVE_TESTS) seeded-bugs-cpu seeded-bugs-cuda test-cuda wheel wheel-aarch64 smoke clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,7 +34,7 @@ format: .venv/group-lint ## rewrite the sources in the style that lint asks for
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_FILES)
 
-native-test: $(NATIVE_TESTS) seeded-bugs ## run the C++ tests: as shipped, under sanitizers, with seeded bugs
+native-test: $(NATIVE_TESTS) seeded-bugs-cpu ## run the C++ tests: as shipped, under sanitizers, with seeded bugs
 
 native-test-asan: SANITIZE := address,undefined
 native-test-tsan: SANITIZE := thread
@@ -47,8 +47,12 @@ $(NATIVE_TESTS): native-test-%: .venv/group-native
 	$(BIN)/cmake --build build/native-$*
 	$(BIN)/ctest --test-dir build/native-$* --output-on-failure
 
-seeded-bugs: ## check that the C++ tests catch bugs planted in the sources
-	$(PYTHON) csrc/tests/seeded_bugs.py
+seeded-bugs-cpu seeded-bugs-cuda: seeded-bugs-%:
+	$(PYTHON) -m tools.seeded_bugs $*
+
+# native-test has run the emulated kernels too, under each sanitizer.
+test-cuda: native-test-plain native-test-asan native-test-tsan seeded-bugs-cuda ## run the CUDA kernels in an emulator, with seeded bugs; check nvcc's output where nvcc is
+	$(PYTHON) tests/cuda/check_nvcc.py
 
 wheel: .venv/group-wheel ## build dist/*manylinux*.whl (x86-64) and the source distribution
 	$(BIN)/python tools/build_wheel.py x86_64

@@ -13,6 +13,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__CUDACC__)
+#define KERAS_KD_HOST_DEVICE __host__ __device__
+#else
+#define KERAS_KD_HOST_DEVICE
+#endif
+
 namespace keras_kd {
 
 enum class DataType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
@@ -44,18 +50,20 @@ struct Problem {
   void* gradient = nullptr;  // [rows, classes]; null: losses only
   DataType gradient_type = DataType::kFloat32;
 
-  int64_t Label(int64_t row) const {
+  KERAS_KD_HOST_DEVICE int64_t Label(int64_t row) const {
     return labels_are_int64 ? static_cast<const int64_t*>(labels)[row]
                             : static_cast<const int32_t*>(labels)[row];
   }
-  float SoftWeight(int64_t row) const {
+  KERAS_KD_HOST_DEVICE float SoftWeight(int64_t row) const {
     return soft_weight ? soft_weight[soft_weight_is_scalar ? 0 : row] : 1.0f;
   }
-  float HardWeight(int64_t row) const {
+  KERAS_KD_HOST_DEVICE float HardWeight(int64_t row) const {
     if (!labels) return 0.0f;
     return hard_weight ? hard_weight[hard_weight_is_scalar ? 0 : row] : 1.0f;
   }
-  bool Skipped(int64_t row) const { return SoftWeight(row) == 0.0f && HardWeight(row) == 0.0f; }
+  KERAS_KD_HOST_DEVICE bool Skipped(int64_t row) const {
+    return SoftWeight(row) == 0.0f && HardWeight(row) == 0.0f;
+  }
 };
 
 // out[i, :] = gradient[i, :] * upstream[i], possibly in place (out == gradient).

@@ -1,0 +1,160 @@
+// The mathematics of a row on one thread's classes; the formulas are those of cpu/simd_math.h and
+// cpu/divergence_rule.h, one class at a time.
+#ifndef KERAS_KD_CSRC_CUDA_ROW_MATH_CUH_
+#define KERAS_KD_CSRC_CUDA_ROW_MATH_CUH_
+
+#include <cuda_runtime.h>
+
+#include "../problem.h"
+
+namespace keras_kd {
+namespace cuda {
+
+constexpr float kLog2E = 1.44269504088896340736f;
+constexpr float kInfinity = __builtin_huge_valf();
+// A row whose largest logit exceeds this is centred before teacher and student are compared:
+// differences of its logits may overflow.
+constexpr float kFarLogit = 65536.0f;
+
+// What the sums of a row come to: largest logits and sums of exponentials.
+struct Sums {
+  float student_largest, teacher_largest;
+  float student, teacher, hard;  // hard: of the student at T = 1
+};
+
+// t - s as an unevaluated sum of two floats (Knuth); the second is zero beside infinities.
+struct Difference {
+  float high, low;
+  static __device__ __forceinline__ Difference Of(float t, float s) {
+    const float high = t - s, s_part = high - t;
+    const float low = (t - (high - s_part)) - (s + s_part);
+    return {high, low == low ? low : 0.0f};
+  }
+};
+
+// d + expm1(-d) for |d| < 3/4, relative error 3e-7.
+constexpr float kSmallLogRatio = 0.75f;
+__device__ __forceinline__ float SmallKlTerm(float d) {
+  float poly = fmaf(-1.99183249e-4f, d, 1.40986703e-3f);
+  poly = fmaf(poly, d, -8.33393773e-3f);
+  poly = fmaf(poly, d, 4.16622663e-2f);
+  poly = fmaf(poly, d, -1.66666529e-1f);
+  poly = fmaf(poly, d, 5.00000135e-1f);
+  return d * d * poly;
+}
+
+// One class's share of KL(a || b), d = log a - log b; zero where both are zero.
+__device__ __forceinline__ float KlTerm(float a, float b, float d) {
+  const float far = (b - a) + (a > 0.0f ? a * d : 0.0f);
+  return fabsf(d) < kSmallLogRatio ? a * SmallKlTerm(d) : far;
+}
+
+// (1 + x) log(1 + x) - x.
+__device__ __forceinline__ float EntropyTerm(float x, float one_plus_x, float log_one_plus_x) {
+  float poly = fmaf(1.936783e-2f, x, -2.541319e-2f);
+  poly = fmaf(poly, x, 3.32713e-2f);
+  poly = fmaf(poly, x, -4.994897e-2f);
+  poly = fmaf(poly, x, 8.333415e-2f);
+  poly = fmaf(poly, x, -1.6666707e-1f);
+  poly = fmaf(poly, x, 0.5f);
+  const float far = fmaf(one_plus_x, log_one_plus_x, -x);
+  return fabsf(x) < 0.25f ? x * x * poly : far;
+}
+
+// log of x >= 0; log(0) is -88, not -inf, so that 0 * log(0) is 0.
+__device__ __forceinline__ float LogOrFloor(float x) { return x == 0.0f ? -88.0f : logf(x); }
+
+// A row whose sums are known: what turns each class into its share of the loss and the gradient.
+template <Divergence kDivergence>
+struct ReadyRow {
+  float student_largest, teacher_largest;
+  float student_scale, teacher_scale;  // 1 / sum
+  float scale, inverse_temperature;    // log2(e) / T, 1 / T
+  float log_ratio, mixing_weight;
+  float soft_factor, hard_factor;  // of the gradient
+  Difference offset;
+  bool far;
+
+  static __device__ ReadyRow Of(const Problem& problem, const Sums& sums, float soft_weight,
+                                float hard_weight) {
+    ReadyRow row;
+    const float temperature = problem.temperature;
+    const float w = problem.mixing_weight;
+    row.student_largest = sums.student_largest;
+    row.teacher_largest = sums.teacher_largest;
+    row.student_scale = 1.0f / sums.student;
+    row.teacher_scale = 1.0f / sums.teacher;
+    row.scale = kLog2E / temperature;
+    row.inverse_temperature = 1.0f / temperature;
+    // Its rounding is the same for every class, and the stable form does not feel it: the sum of
+    // p (1 - exp(-d)) is zero.
+    row.log_ratio = logf(sums.student) - logf(sums.teacher);
+    row.mixing_weight = w;
+    const float share = kDivergence == Divergence::kJensenShannon ? 1.0f - w : 1.0f;
+    row.soft_factor = soft_weight * temperature * share;
+    row.hard_factor = hard_weight == 0.0f ? 0.0f : hard_weight / sums.hard;
+    row.offset = Difference::Of(sums.teacher_largest, sums.student_largest);
+    row.far = fabsf(sums.student_largest) > kFarLogit || fabsf(sums.teacher_largest) > kFarLogit;
+    return row;
+  }
+
+  __device__ __forceinline__ float StudentExp(float s) const {
+    return exp2f((s - student_largest) * scale);
+  }
+  __device__ __forceinline__ float TeacherExp(float t) const {
+    return exp2f((t - teacher_largest) * scale);
+  }
+
+  // log p - log q.
+  __device__ __forceinline__ float LogRatio(float s, float t) const {
+    const Difference between = Difference::Of(t, s);
+    float difference = (between.high - offset.high) + (between.low - offset.low);
+    if (far) difference = (t - teacher_largest) - (s - student_largest);
+    return fmaf(difference, inverse_temperature, log_ratio);
+  }
+
+  // Adds a class to the sums of its divergence. Returns the gradient of the forward KL, without its
+  // factor; for the others the score that Gradient() centres.
+  __device__ __forceinline__ float Add(float p, float q, float d, float* first,
+                                       float* second) const {
+    if constexpr (kDivergence == Divergence::kForwardKl) {
+      *first += KlTerm(p, q, d);
+      return q - p;
+    } else if constexpr (kDivergence == Divergence::kReverseKl) {
+      *first += KlTerm(q, p, -d);
+      return -d;
+    } else {
+      const float w = mixing_weight;
+      const float close = p * (d - SmallKlTerm(d));
+      const float difference = fabsf(d) < kSmallLogRatio ? close : p - q;
+      const float m = fmaf(w, p, (1.0f - w) * q);
+      const float share = m == 0.0f ? 0.0f : difference / m;
+      const float x = (1.0f - w) * share, y = -w * share;
+      const float one_plus_x = fmaxf(0.0f, 1.0f + x), one_plus_y = fmaxf(0.0f, 1.0f + y);
+      const float log_y = LogOrFloor(one_plus_y);
+      *first += m * EntropyTerm(x, one_plus_x, LogOrFloor(one_plus_x));
+      *second += m * EntropyTerm(y, one_plus_y, log_y);
+      return log_y;
+    }
+  }
+
+  __device__ __forceinline__ float AddLogits(float s, float t, float* first, float* second) const {
+    const float q = StudentExp(s) * student_scale, p = TeacherExp(t) * teacher_scale;
+    return Add(p, q, LogRatio(s, t), first, second);
+  }
+
+  // The gradient of reverse KL and JSD from a class's score, without its factor.
+  __device__ __forceinline__ float Centred(float q, float score, float mean_score) const {
+    return q == 0.0f ? 0.0f : q * (score - mean_score);
+  }
+
+  __device__ __forceinline__ float Loss(float first, float second) const {
+    if constexpr (kDivergence != Divergence::kJensenShannon) return first;
+    return mixing_weight * first + (1.0f - mixing_weight) * second;
+  }
+};
+
+}  // namespace cuda
+}  // namespace keras_kd
+
+#endif  // KERAS_KD_CSRC_CUDA_ROW_MATH_CUH_

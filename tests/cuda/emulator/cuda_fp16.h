@@ -1,0 +1,15 @@
+// Stands in for CUDA's <cuda_fp16.h>.
+#ifndef KERAS_KD_TESTS_CUDA_EMULATOR_CUDA_FP16_H_
+#define KERAS_KD_TESTS_CUDA_EMULATOR_CUDA_FP16_H_
+
+#include "../../../csrc/dtype.h"
+
+using __half = keras_kd::Float16;
+inline float __half2float(__half value) { return keras_kd::ToFloat(value); }
+inline __half __float2half_rn(float value) {
+  __half rounded;
+  keras_kd::FromFloat(value, &rounded);
+  return rounded;
+}
+
+#endif  // KERAS_KD_TESTS_CUDA_EMULATOR_CUDA_FP16_H_
