@@ -116,6 +116,7 @@ struct AnyRow {
         return LoadPiece(static_cast<const __nv_bfloat16*>(base) + offset, grid, piece, fill,
                          values);
     }
+    __builtin_unreachable();
   }
 };
 
