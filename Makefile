@@ -5,6 +5,7 @@ PYTHON ?= python3
 # The distribution of TensorFlow in .venv: tensorflow-cpu is half the size of tensorflow.
 TENSORFLOW ?= tensorflow-cpu
 BIN := .venv/bin
+LIBRARY_FILES = $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES = $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 NATIVE_TESTS := native-test-plain native-test-asan native-test-tsan native-test-lanes16
 
@@ -74,7 +75,7 @@ clean: ## remove what the targets made
 
 # Again when the metadata or the library's sources change.
 .venv/installed: .venv/created pyproject.toml setup.py CMakeLists.txt keras_kd/version.py \
-		$(CXX_FILES)
+		$(LIBRARY_FILES)
 	$(BIN)/pip install --quiet --editable '.[$(TENSORFLOW),examples,test]'
 	touch $@
 

@@ -170,10 +170,11 @@ enum class Form { kPlain, kStable, kExact };
 // The plain sum's error is about 2e-7 (1 + |offset| / T), the stable one's 1e-7 |offset| / T over
 // the square root of twice the divergence: both are kept below 3e-6 of the divergence. NaN, which
 // rows with logits of -inf give here, means kExact.
+constexpr double kPlainSuffices = 0.1, kStableSuffices = 1e-3;  // from this divergence on
 inline Form FormFor(double plain, double offset_over_temperature) {
   const double size = 1.0 + __builtin_fabs(offset_over_temperature);
-  if (plain >= 0.1 * size) return Form::kPlain;
-  return plain >= 1e-3 * size * size ? Form::kStable : Form::kExact;
+  if (plain >= kPlainSuffices * size) return Form::kPlain;
+  return plain >= kStableSuffices * size * size ? Form::kStable : Form::kExact;
 }
 
 // A row whose sums are known.

@@ -222,8 +222,10 @@ struct ReadyBlock {
   }
   // The lanes in which the plain or the stable sum is exact enough; see FormFor.
   Vec Size() const { return 1.0f + Abs(offset.high * inverse_temperature); }
-  Int PlainSuffices() const { return plain >= 0.1f * Size(); }
-  Int StableSuffices() const { return plain >= 1e-3f * Size() * Size(); }
+  Int PlainSuffices() const { return plain >= static_cast<float>(kPlainSuffices) * Size(); }
+  Int StableSuffices() const {
+    return plain >= static_cast<float>(kStableSuffices) * Size() * Size();
+  }
 
   // log p - log q, by the exact difference of the logits in the lanes that need it.
   template <Form kForm>

@@ -151,11 +151,9 @@ struct BlockRow {
     sums.teacher_largest = largest[1];
   }
 
-  __device__ bool OwnHard() const { return row.problem.labels && row.problem.temperature != 1.0f; }
-
   __device__ void SumExponentials() {
     const float scale = kLog2E / row.problem.temperature;
-    const bool own_hard = OwnHard();
+    const bool own_hard = row.OwnHard();
     float sum[3] = {0.0f, 0.0f, 0.0f};
     Sweep(false, [&](int64_t piece, const float (&s)[kPiece], const float (&t)[kPiece]) {
 #pragma unroll
@@ -172,7 +170,7 @@ struct BlockRow {
 
   __device__ void FindOnline() {
     const float scale = kLog2E / row.problem.temperature;
-    const bool own_hard = OwnHard();
+    const bool own_hard = row.OwnHard();
     OnlineSum student, teacher, hard;
     Sweep(true, [&](int64_t, const float (&s)[kPiece], const float (&t)[kPiece]) {
       student.Add(s, scale);
@@ -192,7 +190,7 @@ struct BlockRow {
   __device__ void SetSums(const float (&sum)[3]) {
     sums.student = sum[0];
     sums.teacher = sum[1];
-    sums.hard = OwnHard() ? sum[2] : sum[0];
+    sums.hard = row.OwnHard() ? sum[2] : sum[0];
   }
 
   // The sweep that sums the divergence; it writes the gradient of the forward KL too.
@@ -212,7 +210,7 @@ struct BlockRow {
     });
     OverBlock<cuda::Add>(parts, slots);
     if (kDivergence != Divergence::kForwardKl && row.gradient) {
-      WriteCentred(ready, kDivergence == Divergence::kReverseKl ? parts[0] : parts[1]);
+      WriteCentred(ready, ready.MeanScore(parts[0], parts[1]));
     }
     return ready.Loss(parts[0], parts[1]);
   }
@@ -233,7 +231,7 @@ struct BlockRow {
 
   __device__ void WritePiece(const ReadyRow<kDivergence>& ready, int64_t piece,
                              const float (&s)[kPiece], const float (&soft)[kPiece]) {
-    const bool own_hard = OwnHard();
+    const bool own_hard = row.OwnHard();
     float values[kPiece];
 #pragma unroll
     for (int i = 0; i < kPiece; ++i) {

@@ -37,6 +37,9 @@ struct Row {
   __device__ bool Active() const { return exists && (soft_weight != 0.0f || hard_weight != 0.0f); }
   __device__ int64_t Pieces() const { return Active() ? grid.Pieces() : 0; }
 
+  // Whether the hard loss needs exponentials of its own: at T = 1 they are the soft loss's.
+  __device__ bool OwnHard() const { return problem.labels && problem.temperature != 1.0f; }
+
   __device__ void WriteLosses(const Sums& sums, float divergence) const {
     const float temperature = problem.temperature;
     problem.soft[index] = soft_weight == 0.0f ? 0.0f : temperature * temperature * divergence;
@@ -49,9 +52,9 @@ struct Row {
     return logf(sums.hard) - (Widen(student[label]) - sums.student_largest);
   }
 
-  // A row of no weight: exactly zero, whatever its logits hold. `thread` of `threads`.
+  // Of a row that is not active: exactly zero, whatever its logits hold. `thread` of `threads`.
   __device__ void WriteZeros(int thread, int threads) const {
-    if (!exists || Active()) return;
+    if (!exists) return;
     if (thread == 0) {
       problem.soft[index] = 0.0f;
       if (problem.labels) problem.hard[index] = 0.0f;

@@ -32,6 +32,23 @@ struct Difference {
   }
 };
 
+// Compares the logits of a row's classes, each relative to its model's largest.
+struct Comparison {
+  float student_largest, teacher_largest;
+  Difference offset;
+  bool far;
+
+  static __device__ Comparison Of(const Sums& sums) {
+    const float s = sums.student_largest, t = sums.teacher_largest;
+    return {s, t, Difference::Of(t, s), fabsf(s) > kFarLogit || fabsf(t) > kFarLogit};
+  }
+  __device__ __forceinline__ float operator()(float s, float t) const {
+    const Difference between = Difference::Of(t, s);
+    const float close = (between.high - offset.high) + (between.low - offset.low);
+    return far ? (t - teacher_largest) - (s - student_largest) : close;
+  }
+};
+
 // d + expm1(-d) for |d| < 3/4, relative error 3e-7.
 constexpr float kSmallLogRatio = 0.75f;
 __device__ __forceinline__ float SmallKlTerm(float d) {
@@ -67,21 +84,18 @@ __device__ __forceinline__ float LogOrFloor(float x) { return x == 0.0f ? -88.0f
 // A row whose sums are known: what turns each class into its share of the loss and the gradient.
 template <Divergence kDivergence>
 struct ReadyRow {
-  float student_largest, teacher_largest;
+  Comparison compare;
   float student_scale, teacher_scale;  // 1 / sum
   float scale, inverse_temperature;    // log2(e) / T, 1 / T
   float log_ratio, mixing_weight;
   float soft_factor, hard_factor;  // of the gradient
-  Difference offset;
-  bool far;
 
   static __device__ ReadyRow Of(const Problem& problem, const Sums& sums, float soft_weight,
                                 float hard_weight) {
     ReadyRow row;
     const float temperature = problem.temperature;
     const float w = problem.mixing_weight;
-    row.student_largest = sums.student_largest;
-    row.teacher_largest = sums.teacher_largest;
+    row.compare = Comparison::Of(sums);
     row.student_scale = 1.0f / sums.student;
     row.teacher_scale = 1.0f / sums.teacher;
     row.scale = kLog2E / temperature;
@@ -93,23 +107,18 @@ struct ReadyRow {
     const float share = kDivergence == Divergence::kJensenShannon ? 1.0f - w : 1.0f;
     row.soft_factor = soft_weight * temperature * share;
     row.hard_factor = hard_weight == 0.0f ? 0.0f : hard_weight / sums.hard;
-    row.offset = Difference::Of(sums.teacher_largest, sums.student_largest);
-    row.far = fabsf(sums.student_largest) > kFarLogit || fabsf(sums.teacher_largest) > kFarLogit;
     return row;
   }
 
   __device__ __forceinline__ float StudentExp(float s) const {
-    return exp2f((s - student_largest) * scale);
+    return exp2f((s - compare.student_largest) * scale);
   }
   __device__ __forceinline__ float TeacherExp(float t) const {
-    return exp2f((t - teacher_largest) * scale);
+    return exp2f((t - compare.teacher_largest) * scale);
   }
 
-  // log p - log q.
-  __device__ __forceinline__ float LogRatio(float s, float t) const {
-    const Difference between = Difference::Of(t, s);
-    float difference = (between.high - offset.high) + (between.low - offset.low);
-    if (far) difference = (t - teacher_largest) - (s - student_largest);
+  // log p - log q, from what `compare` gives.
+  __device__ __forceinline__ float LogRatio(float difference) const {
     return fmaf(difference, inverse_temperature, log_ratio);
   }
 
@@ -140,7 +149,12 @@ struct ReadyRow {
 
   __device__ __forceinline__ float AddLogits(float s, float t, float* first, float* second) const {
     const float q = StudentExp(s) * student_scale, p = TeacherExp(t) * teacher_scale;
-    return Add(p, q, LogRatio(s, t), first, second);
+    return Add(p, q, LogRatio(compare(s, t)), first, second);
+  }
+
+  // The mean score under q, which the gradient of reverse KL and JSD subtracts.
+  __device__ __forceinline__ float MeanScore(float first, float second) const {
+    return kDivergence == Divergence::kReverseKl ? first : second;
   }
 
   // The gradient of reverse KL and JSD from a class's score, without its factor.

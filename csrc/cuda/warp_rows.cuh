@@ -87,18 +87,14 @@ struct WarpRow {
   // Replaces the logits by their exponentials and differences.
   __device__ void Exponentials() {
     const float scale = kLog2E / row.problem.temperature;
-    const bool own_hard = row.problem.labels && row.problem.temperature != 1.0f;
-    const bool far =
-        fabsf(sums.student_largest) > kFarLogit || fabsf(sums.teacher_largest) > kFarLogit;
-    const Difference offset = Difference::Of(sums.teacher_largest, sums.student_largest);
+    const bool own_hard = row.OwnHard();
+    const Comparison compare = Comparison::Of(sums);
     float student_sum = 0.0f, teacher_sum = 0.0f, hard_sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const float s = student[i], t = teacher[i];
       const float from_student = s - sums.student_largest, from_teacher = t - sums.teacher_largest;
-      const Difference between = Difference::Of(t, s);
-      ratio[i] = far ? from_teacher - from_student
-                     : (between.high - offset.high) + (between.low - offset.low);
+      ratio[i] = compare(s, t);
       const bool has = Has(i);
       student[i] = has ? exp2f(from_student * scale) : 0.0f;
       teacher[i] = has ? exp2f(from_teacher * scale) : 0.0f;
@@ -118,7 +114,7 @@ struct WarpRow {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const float q = student[i] * ready.student_scale, p = teacher[i] * ready.teacher_scale;
-      const float d = fmaf(ratio[i], ready.inverse_temperature, ready.log_ratio);
+      const float d = ready.LogRatio(ratio[i]);
       float a = 0.0f, b = 0.0f;
       const float score = ready.Add(p, q, d, &a, &b);
       const bool has = Has(i);
@@ -129,7 +125,7 @@ struct WarpRow {
     first = SumOverLanes<kLanes>(first);
     second = SumOverLanes<kLanes>(second);
     if constexpr (kDivergence != Divergence::kForwardKl) {
-      const float mean = kDivergence == Divergence::kReverseKl ? first : second;
+      const float mean = ready.MeanScore(first, second);
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
         ratio[i] = ready.Centred(student[i] * ready.student_scale, ratio[i], mean);

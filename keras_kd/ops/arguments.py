@@ -161,6 +161,11 @@ def _broadcasts(shape, rows):
     return all(dim in (1, None) or end in (dim, None) for dim, end in zip(shape, ends, strict=True))
 
 
+def weighted(loss, weight):
+    """The loss times its weight, which may be `None` for 1."""
+    return loss if weight is None else loss * weight
+
+
 def reduced(reduction, row_weight, student):
     """The weight, of the rows or a scalar, whose weighted sum is the reduced loss."""
     if reduction not in REDUCTIONS:
@@ -169,4 +174,4 @@ def reduced(reduction, row_weight, student):
         return row_weight
     rows = tf.reduce_prod(tf.shape(student)[:-1])
     share = tf.math.reciprocal_no_nan(tf.cast(rows, tf.float32))
-    return share if row_weight is None else row_weight * share
+    return weighted(share, row_weight)

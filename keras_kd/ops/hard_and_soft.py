@@ -89,9 +89,7 @@ def hard_and_soft_loss(
 
             return first_order_only(gradient_of, student)(hard_upstream, soft_upstream), None
 
-        if weight is not None:
-            hard, soft = hard * weight, soft * weight
-        return (hard, soft), backward
+        return (arguments.weighted(hard, weight), arguments.weighted(soft, weight)), backward
 
     return losses_of(student, teacher)
 
@@ -179,11 +177,11 @@ def combined_loss(
             scale = first_order_only(lambda *args: dispatch.scale(*args, student.dtype), student)
             return scale(gradient, total_upstream), None
 
-        return (_weighted(hard, hard_weight) + _weighted(soft, soft_weight), hard, soft), backward
+        return (
+            arguments.weighted(hard, hard_weight) + arguments.weighted(soft, soft_weight),
+            hard,
+            soft,
+        ), backward
 
     total, hard, soft = losses_of(student, teacher)
     return total, tf.stop_gradient(hard), tf.stop_gradient(soft)
-
-
-def _weighted(loss, weight):
-    return loss if weight is None else loss * weight

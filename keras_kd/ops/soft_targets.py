@@ -99,15 +99,14 @@ def soft_target_loss(
             scale = first_order_only(lambda *args: dispatch.scale(*args, student.dtype), student)
             return scale(gradient, upstream), None
 
-        return _weighted(soft, weight, reduction), backward
+        return _reduced(soft, weight, reduction), backward
 
     return loss_of(student, teacher)
 
 
-def _weighted(loss, weight, reduction):
+def _reduced(loss, weight, reduction):
     if reduction is None:
-        return loss if weight is None else loss * weight
+        return arguments.weighted(loss, weight)
     if weight is None or weight.shape.rank == 0:
-        total = tf.reduce_sum(loss)
-        return total if weight is None else total * weight
+        return arguments.weighted(tf.reduce_sum(loss), weight)
     return tf.reduce_sum(loss * weight)
