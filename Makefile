@@ -4,14 +4,18 @@
 PYTHON ?= python3
 # The distribution of TensorFlow in .venv: tensorflow-cpu is half the size of tensorflow.
 TENSORFLOW ?= tensorflow-cpu
+# ON, OFF or AUTO: the CUDA kernels of the library in .venv, which take minutes to compile. The wheel
+# has them.
+CUDA ?= OFF
 BIN := .venv/bin
 LIBRARY_FILES = $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES = $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-NATIVE_TESTS := native-test-plain native-test-asan native-test-tsan native-test-lanes16
+NATIVE_BUILDS := native-plain native-asan native-tsan native-lanes16
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv test demo lint format native-test $(NATIVE_TESTS) seeded-bugs-cpu seeded-bugs-cuda test-cuda wheel wheel-aarch64 smoke clean
+.PHONY: help venv test demo lint format native-test $(NATIVE_BUILDS:%=build-%) test-cuda \
+  check-cuda-library wheel wheel-aarch64 smoke clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,27 +39,35 @@ format: .venv/group-lint ## rewrite the sources in the style that lint asks for
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_FILES)
 
-native-test: $(NATIVE_TESTS) seeded-bugs-cpu ## run the C++ tests: as shipped, under sanitizers, with seeded bugs
+native-test: ## run the C++ tests: as shipped, under sanitizers, with seeded bugs
+	$(MAKE) $(NATIVE_BUILDS:%=build-%)
+	for build in $(NATIVE_BUILDS); do \
+	  $(BIN)/ctest --test-dir build/$$build --output-on-failure -E cuda || exit 1; done
+	$(PYTHON) -m tools.seeded_bugs cpu
 
-native-test-asan: SANITIZE := address,undefined
-native-test-tsan: SANITIZE := thread
+build-native-asan: SANITIZE := address,undefined
+build-native-tsan: SANITIZE := thread
 # The code that AVX-512 runs, on machines without it.
-native-test-lanes16: LANES := 16
-$(NATIVE_TESTS): native-test-%: .venv/group-native
-	$(BIN)/cmake -S . -B build/native-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	  -DKERAS_KD_BUILD_TESTS=ON -DKERAS_KD_SANITIZE=$(SANITIZE) -DKERAS_KD_LANES=$(LANES) \
-	  -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
-	$(BIN)/cmake --build build/native-$*
-	$(BIN)/ctest --test-dir build/native-$* --output-on-failure
+build-native-lanes16: LANES := 16
+$(NATIVE_BUILDS:%=build-%): build-%: .venv/group-native
+	$(BIN)/cmake -S . -B build/$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DKERAS_KD_BUILD_TESTS=ON -DKERAS_KD_CUDA=OFF -DKERAS_KD_SANITIZE=$(SANITIZE) \
+	  -DKERAS_KD_LANES=$(LANES) -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
+	$(BIN)/cmake --build build/$*
 
-seeded-bugs-cpu seeded-bugs-cuda: seeded-bugs-%:
-	$(PYTHON) -m tools.seeded_bugs $*
+test-cuda: venv .venv/group-cuda ## run the CUDA kernels without a GPU: emulated, under sanitizers, with seeded bugs, as PTX
+	$(MAKE) build-native-plain build-native-asan build-native-tsan
+	$(MAKE) -j2 --output-sync=target emulate-native-plain emulate-native-asan emulate-native-tsan
+	$(PYTHON) -m tools.seeded_bugs cuda
+	$(BIN)/python -m pytest -q -p no:cacheprovider -n 2 --dist loadgroup tests/cuda/check_ptx_*.py
 
-# native-test has run the emulated kernels too, under each sanitizer.
-test-cuda: native-test-plain native-test-asan native-test-tsan seeded-bugs-cuda ## run the CUDA kernels in an emulator, with seeded bugs; check nvcc's output where nvcc is
-	$(PYTHON) tests/cuda/check_nvcc.py
+emulate-%:
+	$(BIN)/ctest --test-dir build/$* --output-on-failure -R cuda
 
-wheel: .venv/group-wheel ## build dist/*manylinux*.whl (x86-64) and the source distribution
+check-cuda-library: .venv/group-cuda ## check the machine code of the wheel's CUDA kernels: registers, 16-byte accesses, occupancy
+	$(BIN)/python -m tests.cuda.check_library dist/keras_kd-*x86_64.whl
+
+wheel: .venv/group-wheel .venv/group-cuda ## build dist/*manylinux*.whl (x86-64) and the source distribution
 	$(BIN)/python tools/build_wheel.py x86_64
 
 wheel-aarch64: .venv/group-wheel ## cross-build the wheel for aarch64
@@ -76,7 +88,7 @@ clean: ## remove what the targets made
 # Again when the metadata or the library's sources change.
 .venv/installed: .venv/created pyproject.toml setup.py CMakeLists.txt keras_kd/version.py \
 		$(LIBRARY_FILES)
-	$(BIN)/pip install --quiet --editable '.[$(TENSORFLOW),examples,test]'
+	CMAKE_ARGS="-DKERAS_KD_CUDA=$(CUDA)" $(BIN)/pip install --quiet --editable '.[$(TENSORFLOW),examples,test]'
 	touch $@
 
 # The dependency groups of pyproject.toml: tools of the developer, not of the user.

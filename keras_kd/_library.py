@@ -16,6 +16,7 @@ ABI_VERSION = 2
 _FOLDER = pathlib.Path(__file__).parent / "lib"
 CORE_PATH = _FOLDER / "libkeras_kd.so"
 TENSORFLOW_PATH = _FOLDER / "libkeras_kd_tf.so"
+CUDA_PATH = _FOLDER / "libkeras_kd_cuda.so"
 
 REMEDY = (
     "Install a wheel for this platform (`pip install --force-reinstall keras-kd`), or build it "

@@ -13,6 +13,7 @@ from keras_kd import _library, ops, version
 
 VARIABLES = (
     "KERAS_KD_KERNEL",
+    "KERAS_KD_GPU",
     "KERAS_KD_ISA",
     "KERAS_KD_NUM_THREADS",
     "KERAS_BACKEND",
@@ -92,13 +93,20 @@ def _xla():
 def _gpu():
     devices = [device.name for device in tf.config.list_physical_devices("GPU")]
     built = tf.sysconfig.get_build_info()
+    status = ops.kernel_status()
     section = {
         "devices": devices,
         "tensorflow_built_with_cuda": bool(built.get("is_cuda_build", False)),
+        "kernel": "tensorflow" if devices else "none: no GPU is visible to TensorFlow",
     }
-    section["kernel"] = "tensorflow" if devices else "none: no GPU is visible to TensorFlow"
-    if devices:
-        section["why_not_native"] = f"keras_kd {version.__version__} has no CUDA kernel"
+    if devices and status["xla"]:
+        section["kernel"] = "native inside jit_compile=True"
+        outside = os.environ.get("KERAS_KD_GPU", "tensorflow")
+        section["outside_jit_compile"] = "native, by XLA" if outside == "xla" else "tensorflow"
+    if status["cuda_error"]:
+        section["why_not_native"] = status["cuda_error"]
+    if "cuda_build" in status:
+        section["library"] = status["cuda_build"]
     return section
 
 

@@ -68,8 +68,11 @@ def hard_loss(student, labels):
 
 def hard_gradient(student, labels):
     """Derivative of each row's `hard_loss` in its student logits."""
-    probabilities = np.exp(log_softmax(student))
-    return probabilities - np.eye(probabilities.shape[-1])[np.asarray(labels)]
+    gradient = np.exp(log_softmax(student))
+    labels = np.asarray(labels)[..., None]
+    picked = np.take_along_axis(gradient, labels, axis=-1)
+    np.put_along_axis(gradient, labels, picked - 1.0, axis=-1)
+    return gradient
 
 
 def _log_mixture(log_p, log_q, weight):

@@ -7,9 +7,11 @@ cmake/zig.cmake. The wheel holds no Python extension, hence one wheel for every 
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -29,6 +31,8 @@ def build(architecture, folder):
     cmake_args = [
         f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'cmake' / 'zig.cmake'}",
         f"-DKERAS_KD_ZIG_TARGET={architecture}-linux-gnu.{GLIBC}",
+        # nvcc from PyPI compiles for its own processor only.
+        *cuda_arguments(architecture == platform.machine()),
     ]
     run(
         *(sys.executable, "-m", "build", "--outdir", str(folder)),
@@ -37,6 +41,14 @@ def build(architecture, folder):
         KERAS_KD_REQUIRE_NATIVE="1",
         KERAS_KD_ZIG_PYTHON=sys.executable,
     )
+
+
+def cuda_arguments(wanted):
+    """CMake's arguments for the CUDA kernels: with the nvcc of this environment, or without."""
+    if not wanted:
+        return ["-DKERAS_KD_CUDA=OFF"]
+    nvcc = Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13" / "bin" / "nvcc"
+    return ["-DKERAS_KD_CUDA=ON", f"-DKERAS_KD_NVCC={nvcc}"]
 
 
 def repair(wheel, dist):

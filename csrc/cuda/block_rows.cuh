@@ -1,131 +1,117 @@
 // Rows that do not fit a warp's registers: a block a row.
 //
 // kCached: both rows stay in shared memory between the sweeps, so they are read once; largest
-// logits first, then sums (no rescaling). Otherwise the first sweep finds both at once, rescaling
-// its sums when a larger logit turns up, and the rows are read again from L2 or DRAM.
+// logits first, then sums (no rescaling): 4 exponentials a class for forward KL, 6 with a hard loss
+// at T != 1. Otherwise (streamed) the first sweep finds both at once, and the rows are read again
+// from L2 or DRAM.
 // Each thread keeps to its own pieces, so the cache needs no barrier.
 #ifndef KERAS_KD_CSRC_CUDA_BLOCK_ROWS_CUH_
 #define KERAS_KD_CSRC_CUDA_BLOCK_ROWS_CUH_
 
+#include "lanes.cuh"
+#include "online_sum.cuh"
 #include "row.cuh"
-#include "warp_rows.cuh"
 
 namespace keras_kd {
 namespace cuda {
 
-constexpr int kBlockThreads = 256;
-constexpr int kBlockWarps = kBlockThreads / kWarp;
-constexpr int kSlots = 3;  // values reduced at once
+// Pieces of logits in shared memory, in their own type (what was widened narrows back exactly). 16
+// bytes of each piece lie beside those of the next one, so that the threads of a warp meet no bank
+// twice.
+template <int kPiece>
+struct Cache {
+  char* base;
+  int pieces;
 
-// Shared memory of a block: the warps' part of a reduction, then the cache, one plane of float4 for
-// each half of each model's pieces (a plane, so that neighbouring threads touch neighbouring 16
-// bytes).
-constexpr int64_t kReductionBytes = kSlots * kBlockWarps * sizeof(float);
-constexpr int64_t kPlanes = 4;
-inline __host__ __device__ int64_t SharedBytes(int64_t pieces) {
-  return kReductionBytes + pieces * kPlanes * static_cast<int64_t>(sizeof(float4));
-}
-// The most pieces a row may have, wherever its address lies.
-inline __host__ __device__ int64_t MostPieces(int64_t classes) {
-  return (classes + 2 * kPiece - 2) / kPiece;
-}
-
-struct Add {
-  template <int kLanes>
-  static __device__ float Lanes(float value) {
-    return SumOverLanes<kLanes>(value);
+  static __device__ __host__ int64_t Bytes(int64_t pieces, DataType type) {
+    return pieces * kPiece * (type == DataType::kFloat32 ? 4 : 2);
   }
-  static constexpr float kNothing = 0.0f;
-};
-struct Largest {
-  template <int kLanes>
-  static __device__ float Lanes(float value) {
-    return LargestOverLanes<kLanes>(value);
-  }
-  static constexpr float kNothing = -kInfinity;
-};
-
-// Reduces `values` over the block, the same in every thread and in every run.
-template <typename Operation, int kCount>
-__device__ void OverBlock(float (&values)[kCount], float* slots) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  __syncthreads();  // the slots of the reduction before have been read
+  template <typename T>
+  __device__ __forceinline__ void Keep(int piece, const float (&values)[kPiece]) const {
+    Packet<T, kPiece> packet;
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    const float value = Operation::template Lanes<kWarp>(values[i]);
-    if (lane == 0) slots[i * kBlockWarps + warp] = value;
-  }
-  __syncthreads();
+    for (int i = 0; i < kPiece; ++i) Narrow(values[i], packet.values + i);
+    if constexpr (packet.kBytes == 8) {
+      reinterpret_cast<uint2*>(base)[piece] = packet.half;
+    } else {
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    const float value = lane < kBlockWarps ? slots[i * kBlockWarps + lane] : Operation::kNothing;
-    values[i] = Operation::template Lanes<kWarp>(value);
-  }
-}
-
-// Largest value and sum of exp2((value - largest) * scale), found together.
-struct OnlineSum {
-  float largest = -kInfinity, sum = 0.0f;
-
-  __device__ void Add(const float (&values)[kPiece], float scale) {
-    float next = largest;
-#pragma unroll
-    for (int i = 0; i < kPiece; ++i) next = fmaxf(next, values[i]);
-    if (next != largest) sum = Moved(next, scale);
-    largest = next;
-#pragma unroll
-    for (int i = 0; i < kPiece; ++i) {
-      // What is left out of the row is -inf; so is a logit that has no probability.
-      if (values[i] != -kInfinity) sum += exp2f((values[i] - largest) * scale);
+      for (int i = 0; i < packet.kBytes / 16; ++i) {
+        reinterpret_cast<uint4*>(base)[i * pieces + piece] = packet.whole[i];
+      }
     }
   }
-  // The sum relative to another largest value.
-  __device__ float Moved(float to, float scale) const {
-    return largest == -kInfinity ? sum : sum * exp2f((largest - to) * scale);
+  template <typename T>
+  __device__ __forceinline__ void Recall(int piece, float (&values)[kPiece]) const {
+    Packet<T, kPiece> packet;
+    if constexpr (packet.kBytes == 8) {
+      packet.half = reinterpret_cast<const uint2*>(base)[piece];
+    } else {
+#pragma unroll
+      for (int i = 0; i < packet.kBytes / 16; ++i) {
+        packet.whole[i] = reinterpret_cast<const uint4*>(base)[i * pieces + piece];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) values[i] = Widen(packet.values[i]);
   }
 };
 
-template <typename T, Divergence kDivergence, bool kCached>
+// Shared memory of a block: slots of reductions, then the cached rows.
+constexpr int64_t kSlotBytes = kSlotFloats * static_cast<int64_t>(sizeof(float));
+template <typename T>
+int64_t CachedBytes(const Problem& problem) {
+  using RowCache = Cache<kPieceOf<T>>;
+  const int64_t pieces = Grid<kPieceOf<T>>::PiecesOf(static_cast<int>(problem.classes));
+  return kSlotBytes + RowCache::Bytes(pieces, problem.student_type) +
+         RowCache::Bytes(pieces, problem.teacher_type);
+}
+
+// What a block computes of a row: its pieces from `begin` to before `end`.
+template <typename T, bool kCached>
 struct BlockRow {
+  static constexpr int kPiece = kPieceOf<T>;
+
   const Row<T>& row;
+  int begin, end;
   float* slots;
-  float4* cache;
+  Cache<kPiece> student, teacher;
   Sums sums;
 
-  __device__ BlockRow(const Row<T>& row, float* shared)
-      : row(row), slots(shared), cache(reinterpret_cast<float4*>(shared + kSlots * kBlockWarps)) {}
+  __device__ BlockRow(const Row<T>& row, float* shared, int begin, int end)
+      : row(row), begin(begin), end(end), slots(shared) {
+    const int pieces = row.grid.Pieces();
+    student = {reinterpret_cast<char*>(shared + kSlotFloats), pieces};
+    teacher = {student.base + pieces * 16, pieces};
+  }
 
-  // Calls body(piece, s, t) for this thread's pieces; columns outside of the row are -inf.
+  // Calls body(piece, s, t) for this thread's pieces, the last one first if `backwards`: what a
+  // sweep read last is the likeliest to be in a cache still.
   template <typename Body>
   __device__ void Sweep(bool first, Body body) {
-    const int64_t pieces = row.Pieces();
-    for (int64_t piece = threadIdx.x; piece < pieces; piece += kBlockThreads) {
+    const int step = static_cast<int>(blockDim.x);
+    const int start = begin + static_cast<int>(threadIdx.x);
+    const int count = start < end ? (end - start + step - 1) / step : 0;
+    for (int k = 0; k < count; ++k) {
+      const int piece = start + step * (first ? k : count - 1 - k);
       float s[kPiece], t[kPiece];
-      if (first || !kCached) {
-        LoadPiece(row.student, row.grid, piece, -kInfinity, s);
-        row.teacher.Load(row.grid, piece, -kInfinity, t);
-      }
-      if (kCached && first) {
-        Keep(0, piece, s);
-        Keep(2, piece, t);
-      } else if (kCached) {
-        Recall(0, piece, s);
-        Recall(2, piece, t);
+      if (kCached && !first) {
+        Recall(piece, s, t);
+      } else {
+        row.Load(piece, s, t);
+        if (kCached) Keep(piece, s, t);
       }
       body(piece, s, t);
     }
   }
-  __device__ void Keep(int plane, int64_t piece, const float (&v)[kPiece]) {
-    const int64_t pieces = row.Pieces();
-    cache[plane * pieces + piece] = make_float4(v[0], v[1], v[2], v[3]);
-    cache[(plane + 1) * pieces + piece] = make_float4(v[4], v[5], v[6], v[7]);
+  __device__ void Keep(int piece, const float (&s)[kPiece], const float (&t)[kPiece]) const {
+    student.template Keep<T>(piece, s);
+    WithType(row.task.problem.teacher_type, nullptr,
+             [&](auto* type) { teacher.template Keep<Plain<decltype(type)>>(piece, t); });
   }
-  __device__ void Recall(int plane, int64_t piece, float (&v)[kPiece]) const {
-    const int64_t pieces = row.Pieces();
-    const float4 a = cache[plane * pieces + piece], b = cache[(plane + 1) * pieces + piece];
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
-    v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+  __device__ void Recall(int piece, float (&s)[kPiece], float (&t)[kPiece]) const {
+    student.template Recall<T>(piece, s);
+    WithType(row.task.problem.teacher_type, nullptr,
+             [&](auto* type) { teacher.template Recall<Plain<decltype(type)>>(piece, t); });
   }
 
   __device__ void FindSums() {
@@ -139,7 +125,7 @@ struct BlockRow {
 
   __device__ void FindLargest() {
     float largest[2] = {-kInfinity, -kInfinity};
-    Sweep(true, [&](int64_t, const float (&s)[kPiece], const float (&t)[kPiece]) {
+    Sweep(true, [&](int, const float (&s)[kPiece], const float (&t)[kPiece]) {
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
         largest[0] = fmaxf(largest[0], s[i]);
@@ -152,38 +138,38 @@ struct BlockRow {
   }
 
   __device__ void SumExponentials() {
-    const float scale = kLog2E / row.problem.temperature;
+    const float scale = kLog2E / row.temperature;
     const bool own_hard = row.OwnHard();
     float sum[3] = {0.0f, 0.0f, 0.0f};
-    Sweep(false, [&](int64_t piece, const float (&s)[kPiece], const float (&t)[kPiece]) {
+    Sweep(false, [&](int piece, const float (&s)[kPiece], const float (&t)[kPiece]) {
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
-        if (!row.grid.Has(row.grid.Column(piece) + i)) continue;
+        if (!row.grid.Has(piece, i)) continue;
         sum[0] += exp2f((s[i] - sums.student_largest) * scale);
         sum[1] += exp2f((t[i] - sums.teacher_largest) * scale);
         if (own_hard) sum[2] += HardExp(s[i], sums.student_largest);
       }
     });
-    OverBlock<cuda::Add>(sum, slots);
+    OverBlock<Add>(sum, slots);
     SetSums(sum);
   }
 
   __device__ void FindOnline() {
-    const float scale = kLog2E / row.problem.temperature;
+    const float scale = kLog2E / row.temperature;
     const bool own_hard = row.OwnHard();
-    OnlineSum student, teacher, hard;
-    Sweep(true, [&](int64_t, const float (&s)[kPiece], const float (&t)[kPiece]) {
-      student.Add(s, scale);
-      teacher.Add(t, scale);
-      if (own_hard) hard.Add(s, kLog2E);
+    OnlineSum student_sum, teacher_sum, hard_sum;
+    Sweep(true, [&](int, const float (&s)[kPiece], const float (&t)[kPiece]) {
+      student_sum.Add(s, scale);
+      teacher_sum.Add(t, scale);
+      if (own_hard) hard_sum.Add(s, kLog2E);
     });
-    float largest[2] = {student.largest, teacher.largest};
+    float largest[2] = {student_sum.largest, teacher_sum.largest};
     OverBlock<Largest>(largest, slots);
     sums.student_largest = largest[0];
     sums.teacher_largest = largest[1];
-    float sum[3] = {student.Moved(largest[0], scale), teacher.Moved(largest[1], scale),
-                    hard.Moved(largest[0], kLog2E)};
-    OverBlock<cuda::Add>(sum, slots);
+    float sum[3] = {student_sum.At(largest[0], scale), teacher_sum.At(largest[1], scale),
+                    hard_sum.At(largest[0], kLog2E)};
+    OverBlock<Add>(sum, slots);
     SetSums(sum);
   }
 
@@ -193,67 +179,57 @@ struct BlockRow {
     sums.hard = row.OwnHard() ? sum[2] : sum[0];
   }
 
-  // The sweep that sums the divergence; it writes the gradient of the forward KL too.
-  __device__ float Diverge(const ReadyRow<kDivergence>& ready) {
-    float parts[2] = {0.0f, 0.0f};
-    Sweep(false, [&](int64_t piece, const float (&s)[kPiece], const float (&t)[kPiece]) {
+  // Sums the divergence's two parts over the block's pieces; writes the gradient of the forward KL
+  // too.
+  template <Divergence kDivergence>
+  __device__ void Diverge(const ReadyRow<kDivergence>& ready, float (&parts)[2]) {
+    parts[0] = parts[1] = 0.0f;
+    Sweep(false, [&](int piece, const float (&s)[kPiece], const float (&t)[kPiece]) {
       float soft[kPiece];
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
         float a = 0.0f, b = 0.0f;
         soft[i] = ready.AddLogits(s[i], t[i], &a, &b);
-        const bool has = row.grid.Has(row.grid.Column(piece) + i);
+        const bool has = row.grid.Has(piece, i);
         parts[0] += has ? a : 0.0f;
         parts[1] += has ? b : 0.0f;
       }
-      if (kDivergence == Divergence::kForwardKl && row.gradient) WritePiece(ready, piece, s, soft);
+      if (kDivergence == Divergence::kForwardKl && row.gradient) {
+        row.WriteGradient(ready, sums, piece, s, soft);
+      }
     });
-    OverBlock<cuda::Add>(parts, slots);
-    if (kDivergence != Divergence::kForwardKl && row.gradient) {
-      WriteCentred(ready, ready.MeanScore(parts[0], parts[1]));
-    }
-    return ready.Loss(parts[0], parts[1]);
+    OverBlock<Add>(parts, slots);
   }
 
-  // Gradients of reverse KL and JSD, which need the row's sum first.
-  __device__ void WriteCentred(const ReadyRow<kDivergence>& ready, float mean) {
-    Sweep(false, [&](int64_t piece, const float (&s)[kPiece], const float (&t)[kPiece]) {
+  // The gradient of reverse KL and Jensen-Shannon, which needs the row's mean score first.
+  template <Divergence kDivergence>
+  __device__ void WriteGradient(const ReadyRow<kDivergence>& ready, float mean_score) {
+    Sweep(false, [&](int piece, const float (&s)[kPiece], const float (&t)[kPiece]) {
       float soft[kPiece];
 #pragma unroll
-      for (int i = 0; i < kPiece; ++i) {
-        float a = 0.0f, b = 0.0f;
-        const float score = ready.AddLogits(s[i], t[i], &a, &b);
-        soft[i] = ready.Centred(ready.StudentExp(s[i]) * ready.student_scale, score, mean);
-      }
-      WritePiece(ready, piece, s, soft);
+      for (int i = 0; i < kPiece; ++i) soft[i] = ready.SoftGradient(s[i], t[i], mean_score);
+      row.WriteGradient(ready, sums, piece, s, soft);
     });
-  }
-
-  __device__ void WritePiece(const ReadyRow<kDivergence>& ready, int64_t piece,
-                             const float (&s)[kPiece], const float (&soft)[kPiece]) {
-    const bool own_hard = row.OwnHard();
-    float values[kPiece];
-#pragma unroll
-    for (int i = 0; i < kPiece; ++i) {
-      const float hard = own_hard ? HardExp(s[i], sums.student_largest) : ready.StudentExp(s[i]);
-      values[i] = row.Gradient(ready, soft[i], hard, sums.hard, row.grid.Column(piece) + i);
-    }
-    StorePiece(row.gradient, row.grid, piece, values);
   }
 };
 
 template <typename T, Divergence kDivergence, bool kCached>
-__global__ void __launch_bounds__(kBlockThreads) BlockRows(Problem problem) {
+__global__ void __launch_bounds__(kMostThreads, 1) BlockRows(Task task) {
   KERAS_KD_DYNAMIC_SHARED(float, shared);
-  const Row<T> row(problem, blockIdx.x);
+  const Row<T> row(task, blockIdx.x);
   const int thread = static_cast<int>(threadIdx.x);
-  if (!row.Active()) return row.WriteZeros(thread, kBlockThreads);  // the whole block
-  BlockRow<T, kDivergence, kCached> held(row, shared);
+  if (!row.Active()) {  // the whole block
+    if (thread == 0) row.WriteZeroLosses();
+    return row.WriteZeroGradient(thread, static_cast<int>(blockDim.x), row.grid.Pieces());
+  }
+  BlockRow<T, kCached> held(row, shared, 0, row.grid.Pieces());
   held.FindSums();
-  const auto ready =
-      ReadyRow<kDivergence>::Of(problem, held.sums, row.soft_weight, row.hard_weight);
-  const float divergence = held.Diverge(ready);
-  if (thread == 0) row.WriteLosses(held.sums, divergence);
+  const auto ready = row.template Ready<kDivergence>(held.sums);
+  float parts[2];
+  held.Diverge(ready, parts);
+  const float mean_score = ready.MeanScore(parts[0], parts[1]);
+  if (kDivergence != Divergence::kForwardKl && row.gradient) held.WriteGradient(ready, mean_score);
+  if (thread == 0) row.WriteLosses(held.sums, ready.Loss(parts[0], parts[1]), mean_score);
 }
 
 }  // namespace cuda

@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../problem.h"
 
@@ -27,104 +28,126 @@ __device__ __forceinline__ void Narrow(float value, __nv_bfloat16* to) {
   *to = __float2bfloat16_rn(value);
 }
 
-// 16 bytes of T; the member of type uint4 makes the compiler load and store them at once.
+// The unit in which rows are loaded and stored: 16 bytes of the student's type.
 template <typename T>
+constexpr int kPieceOf = 16 / static_cast<int>(sizeof(T));
+
+// kColumns values of type T, moved by one access of 8 or 16 bytes, or by two of 16.
+template <typename T, int kColumns>
 union Packet {
-  static constexpr int kSize = 16 / sizeof(T);
-  uint4 bytes;
-  T values[kSize];
-  __device__ Packet() : bytes{} {}
+  static constexpr int kBytes = kColumns * static_cast<int>(sizeof(T));
+  static constexpr int kAligned = kBytes < 16 ? kBytes : 16;
+  uint2 half;  // these members make the compiler move all bytes at once
+  uint4 whole[kBytes < 16 ? 1 : kBytes / 16];
+  T values[kColumns];
+
+  __device__ Packet() : whole{} {}
+  __device__ __forceinline__ void Load(const T* from) {
+    if constexpr (kBytes == 8) {
+      half = __ldg(reinterpret_cast<const uint2*>(from));
+    } else {
+#pragma unroll
+      for (int i = 0; i < kBytes / 16; ++i)
+        whole[i] = __ldg(reinterpret_cast<const uint4*>(from) + i);
+    }
+  }
+  // By an intrinsic: nvcc takes an assignment apart and merges its parts with the element by element
+  // stores of the other branch, which leaves four stores of 4 bytes.
+  __device__ __forceinline__ void Store(T* to) const {
+    if constexpr (kBytes == 8) {
+      __stwb(reinterpret_cast<uint2*>(to), half);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kBytes / 16; ++i) __stwb(reinterpret_cast<uint4*>(to) + i, whole[i]);
+    }
+  }
 };
 
-// Columns of a piece, the unit in which rows are loaded and stored: 16 bytes of a 16-bit type,
-// twice 16 bytes of float.
-constexpr int kPiece = 8;
-
-// One row of logits, seen as pieces that begin at `shift` columns before the row, so that whole
-// pieces are aligned to 16 bytes. Pieces that reach over an end of the row, and all pieces of a row
-// whose address does not fit (its base or its type differ from the student's), go element by
-// element.
+// A row of logits as pieces that begin `shift` columns before it, so that whole pieces are aligned
+// to 16 bytes. What the first piece would hold of the time before the row is the row's end instead:
+// a row of C classes takes ceil(C / kColumns) pieces wherever it lies, and all rows of a tensor
+// take equally many.
+template <int kColumns>
 struct Grid {
-  int64_t classes;
-  int shift;
+  int classes, shift;
 
-  __device__ int64_t Column(int64_t piece) const { return piece * kPiece - shift; }
-  __device__ int64_t Pieces() const { return (classes + shift + kPiece - 1) / kPiece; }
-  __device__ bool Has(int64_t column) const { return column >= 0 && column < classes; }
+  static __device__ __host__ int PiecesOf(int classes) {
+    return (classes + kColumns - 1) / kColumns;
+  }
+  __device__ int Pieces() const { return PiecesOf(classes); }
+  // The first column of a piece; below zero for the piece that holds the row's two ends.
+  __device__ __forceinline__ int First(int piece) const { return piece * kColumns - shift; }
+  __device__ __forceinline__ int Column(int piece, int slot) const {
+    const int column = First(piece) + slot;
+    return column < 0 ? column + Pieces() * kColumns : column;
+  }
+  __device__ __forceinline__ bool Has(int piece, int slot) const {
+    return Column(piece, slot) < classes;
+  }
   template <typename T>
-  __device__ bool Whole(const T* row, int64_t column) const {
-    return column >= 0 && column + kPiece <= classes &&
-           reinterpret_cast<uintptr_t>(row + column) % 16 == 0;
+  __device__ __forceinline__ bool Whole(const T* row, int piece) const {
+    const int first = First(piece);
+    return first >= 0 && first + kColumns <= classes &&
+           reinterpret_cast<uintptr_t>(row + first) % Packet<T, kColumns>::kAligned == 0;
   }
 };
 
+// The grid of a row whose pieces are aligned for the student's type.
 template <typename T>
-__device__ __forceinline__ void LoadPiece(const T* row, const Grid& grid, int64_t piece, float fill,
-                                          float (&values)[kPiece]) {
-  constexpr int kSize = Packet<T>::kSize;
-  const int64_t first = grid.Column(piece);
-  if (grid.Whole(row, first)) {
-#pragma unroll
-    for (int i = 0; i < kPiece; i += kSize) {
-      Packet<T> packet;
-      packet.bytes = __ldg(reinterpret_cast<const uint4*>(row + first + i));
-#pragma unroll
-      for (int j = 0; j < kSize; ++j) values[i + j] = Widen(packet.values[j]);
-    }
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < kPiece; ++i) {
-    values[i] = grid.Has(first + i) ? Widen(row[first + i]) : fill;
-  }
-}
-
-template <typename T>
-__device__ __forceinline__ void StorePiece(T* row, const Grid& grid, int64_t piece,
-                                           const float (&values)[kPiece]) {
-  constexpr int kSize = Packet<T>::kSize;
-  const int64_t first = grid.Column(piece);
-  if (grid.Whole(row, first)) {
-#pragma unroll
-    for (int i = 0; i < kPiece; i += kSize) {
-      Packet<T> packet;
-#pragma unroll
-      for (int j = 0; j < kSize; ++j) Narrow(values[i + j], packet.values + j);
-      *reinterpret_cast<uint4*>(row + first + i) = packet.bytes;
-    }
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < kPiece; ++i) {
-    if (grid.Has(first + i)) Narrow(values[i], row + first + i);
-  }
-}
-
-// A row whose type is known at run time only: the same for all threads, so no warp diverges.
-struct AnyRow {
-  const void* base;
-  DataType type;
-  int64_t offset;  // elements before the row
-
-  __device__ void Load(const Grid& grid, int64_t piece, float fill, float (&values)[kPiece]) const {
-    switch (type) {
-      case DataType::kFloat32:
-        return LoadPiece(static_cast<const float*>(base) + offset, grid, piece, fill, values);
-      case DataType::kFloat16:
-        return LoadPiece(static_cast<const __half*>(base) + offset, grid, piece, fill, values);
-      case DataType::kBFloat16:
-        return LoadPiece(static_cast<const __nv_bfloat16*>(base) + offset, grid, piece, fill,
-                         values);
-    }
-    __builtin_unreachable();
-  }
-};
-
-// The grid of a row: its pieces are aligned for the student's type.
-template <typename T>
-__device__ __forceinline__ Grid GridOf(const T* row, int64_t classes) {
+__device__ __forceinline__ Grid<kPieceOf<T>> GridOf(const T* row, int64_t classes) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(row);
-  return {classes, static_cast<int>(address / sizeof(T) % kPiece)};
+  return {static_cast<int>(classes), static_cast<int>(address / sizeof(T) % kPieceOf<T>)};
+}
+
+// Pieces that are not whole, and all pieces of a row whose address does not fit the grid (a teacher
+// that lies otherwise than the student), go element by element. Columns that the row lacks come out
+// as -inf: a logit of no probability.
+template <typename T, int kColumns>
+__device__ __forceinline__ void LoadPiece(const T* row, const Grid<kColumns>& grid, int piece,
+                                          float (&values)[kColumns]) {
+  if (grid.Whole(row, piece)) {
+    Packet<T, kColumns> packet;
+    packet.Load(row + grid.First(piece));
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) values[i] = Widen(packet.values[i]);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i) {
+    values[i] = grid.Has(piece, i) ? Widen(row[grid.Column(piece, i)]) : -__builtin_huge_valf();
+  }
+}
+
+template <typename T, int kColumns>
+__device__ __forceinline__ void StorePiece(T* row, const Grid<kColumns>& grid, int piece,
+                                           const float (&values)[kColumns]) {
+  if (grid.Whole(row, piece)) {
+    Packet<T, kColumns> packet;
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) Narrow(values[i], packet.values + i);
+    packet.Store(row + grid.First(piece));
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i) {
+    if (grid.Has(piece, i)) Narrow(values[i], row + grid.Column(piece, i));
+  }
+}
+
+// The T of a `const T*`.
+template <typename Pointer>
+using Plain = std::remove_cv_t<std::remove_pointer_t<Pointer>>;
+
+// Calls body with a pointer of the type that is known at run time only: the same for all threads,
+// so no warp diverges.
+template <typename Body>
+__device__ __forceinline__ void WithType(DataType type, const void* base, Body body) {
+  switch (type) {
+    case DataType::kFloat32: return body(static_cast<const float*>(base));
+    case DataType::kFloat16: return body(static_cast<const __half*>(base));
+    case DataType::kBFloat16: return body(static_cast<const __nv_bfloat16*>(base));
+  }
+  __builtin_unreachable();
 }
 
 }  // namespace cuda

@@ -90,11 +90,10 @@ struct ReadyRow {
   float log_ratio, mixing_weight;
   float soft_factor, hard_factor;  // of the gradient
 
-  static __device__ ReadyRow Of(const Problem& problem, const Sums& sums, float soft_weight,
-                                float hard_weight) {
+  static __device__ ReadyRow Of(const Sums& sums, float temperature, float mixing_weight,
+                                float soft_weight, float hard_weight) {
     ReadyRow row;
-    const float temperature = problem.temperature;
-    const float w = problem.mixing_weight;
+    const float w = mixing_weight;
     row.compare = Comparison::Of(sums);
     row.student_scale = 1.0f / sums.student;
     row.teacher_scale = 1.0f / sums.teacher;
@@ -102,7 +101,7 @@ struct ReadyRow {
     row.inverse_temperature = 1.0f / temperature;
     // Its rounding is the same for every class, and the stable form does not feel it: the sum of
     // p (1 - exp(-d)) is zero.
-    row.log_ratio = logf(sums.student) - logf(sums.teacher);
+    row.log_ratio = logf(sums.student * row.teacher_scale);
     row.mixing_weight = w;
     const float share = kDivergence == Divergence::kJensenShannon ? 1.0f - w : 1.0f;
     row.soft_factor = soft_weight * temperature * share;
@@ -150,6 +149,14 @@ struct ReadyRow {
   __device__ __forceinline__ float AddLogits(float s, float t, float* first, float* second) const {
     const float q = StudentExp(s) * student_scale, p = TeacherExp(t) * teacher_scale;
     return Add(p, q, LogRatio(compare(s, t)), first, second);
+  }
+
+  // A class's gradient without its factor, of a row whose mean score is known.
+  __device__ __forceinline__ float SoftGradient(float s, float t, float mean_score) const {
+    float unused = 0.0f;
+    const float score = AddLogits(s, t, &unused, &unused);
+    if constexpr (kDivergence == Divergence::kForwardKl) return score;
+    return Centred(StudentExp(s) * student_scale, score, mean_score);
   }
 
   // The mean score under q, which the gradient of reverse KL and JSD subtracts.

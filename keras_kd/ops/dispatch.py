@@ -5,7 +5,9 @@
 | eager, CPU | the operation (`native.py`) |
 | graph, CPU | the operation |
 | graph, inside XLA on a CPU | XLA FFI (`xla.py`) |
-| a GPU, or no library, or `use_kernel("tensorflow")` | plain TensorFlow (`reference.py`) |
+| inside XLA on a GPU | XLA FFI, if `libkeras_kd_cuda.so` can run there |
+| a GPU outside XLA | plain TensorFlow (`reference.py`), or XLA FFI: KERAS_KD_GPU |
+| no library, or `use_kernel("tensorflow")` | plain TensorFlow |
 
 Whether XLA will compile a graph is not known when the graph is built. DeviceIndex tells at run
 time: in an XLA computation it is the constant that selects `default`, and the other branches are
@@ -23,10 +25,12 @@ def compute(problem):
     """`reference.compute` of an `arguments.Problem`, by the fastest implementation here."""
     problem = _constants(problem)
     on_cpu = native.compute if kernel_choice.native_is_used() else reference.compute_checked
+    compiled_on_gpu = kernel_choice.gpu_kernel_is_used()
+    on_gpu = xla.compute_compiled if compiled_on_gpu else reference.compute_checked
     return _by_place(
         problem.student,
         lambda: on_cpu(problem),
-        lambda: reference.compute_checked(problem),
+        lambda: on_gpu(problem),
         lambda: (xla.compute if kernel_choice.xla_is_used() else reference.compute)(problem),
     )
 

@@ -1,4 +1,4 @@
-"""Which implementation computes: `use_kernel`, the KERAS_KD_KERNEL variable, the fallback."""
+"""Which implementation computes: `use_kernel`, environment variables, the fallback."""
 
 import contextlib
 import os
@@ -7,10 +7,14 @@ import warnings
 import tensorflow as tf
 
 from keras_kd import _library
-from keras_kd.ops import native, xla
+from keras_kd.ops import cuda, native, xla
 
 KERNELS = ("auto", "native", "tensorflow")
 ENVIRONMENT_VARIABLE = "KERAS_KD_KERNEL"
+# What computes on a GPU outside jit_compile=True. Nobody has measured yet which is faster there, so
+# the default is what needs nothing compiled.
+GPU_KERNELS = ("tensorflow", "xla")
+GPU_VARIABLE = "KERAS_KD_GPU"
 
 
 class KernelWarning(UserWarning):
@@ -50,7 +54,7 @@ def use_kernel(kernel):
         loss = kd.ops.soft_target_loss(student, teacher, temperature=4.0)
     ```
     """
-    _check(kernel, "argument `kernel`")
+    _check(kernel, KERNELS, "argument `kernel`")
     if kernel == "native":
         native.load()
     _chosen.append(kernel)
@@ -60,20 +64,23 @@ def use_kernel(kernel):
         _chosen.pop()
 
 
-def _check(kernel, source):
-    if kernel not in KERNELS:
+def _check(kernel, kernels, source):
+    if kernel not in kernels:
         raise ValueError(
-            f"Invalid value for {source}. Expected one of {KERNELS}. Received: {kernel!r}"
+            f"Invalid value for {source}. Expected one of {kernels}. Received: {kernel!r}"
         )
     return kernel
+
+
+def _from_environment(variable, kernels):
+    return _check(os.environ.get(variable, kernels[0]), kernels, f"environment variable {variable}")
 
 
 def chosen():
     """The choice in force: the innermost `use_kernel`, else the environment's, else `"auto"`."""
     if _chosen:
         return _chosen[-1]
-    name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
-    return _check(name, f"environment variable {ENVIRONMENT_VARIABLE}")
+    return _from_environment(ENVIRONMENT_VARIABLE, KERNELS)
 
 
 def native_is_used():
@@ -96,10 +103,14 @@ def native_is_used():
 
 
 def xla_is_used():
-    """Whether the native kernel computes inside XLA; as `native_is_used`."""
-    if not native_is_used() or gpu_is_visible():
+    """Whether the native kernel computes inside XLA; as `native_is_used`.
+
+    Where a GPU is visible it must have a kernel too: which device a computation will be compiled
+    for is not known when the graph is built.
+    """
+    if not native_is_used():
         return False
-    reason = xla.unavailable()
+    reason = _why_not_in_xla()
     if not reason:
         return True
     if chosen() == "native":
@@ -111,12 +122,18 @@ def xla_is_used():
     return False
 
 
-def gpu_is_visible():
-    """Whether an XLA computation might be compiled for a GPU.
+def _why_not_in_xla():
+    return xla.unavailable_on_gpu() if gpu_is_visible() else xla.unavailable()
 
-    There the CPU's custom call has no handler; which device it will be is not known when the
-    graph is built.
-    """
+
+def gpu_kernel_is_used():
+    """Whether the GPU's kernel computes on a GPU outside XLA; as `native_is_used`."""
+    wanted = _from_environment(GPU_VARIABLE, GPU_KERNELS) == "xla"
+    return wanted and gpu_is_visible() and xla_is_used()
+
+
+def gpu_is_visible():
+    """Whether an XLA computation might be compiled for a GPU."""
     return bool(tf.config.list_logical_devices("GPU"))
 
 
@@ -130,11 +147,15 @@ def kernel_status():
     """What is used and why, as `python -m keras_kd doctor` prints it.
 
     Returns:
-        A dict with the keys `choice`, `native`, `native_error`, `xla`, `xla_error`, and, where
-        the library loads, `instruction_set`, `instruction_sets`, `threads`, `build`.
+        A dict with the keys `choice`, `native`, `native_error`, `xla`, `xla_error`,
+        `cuda_error` (why the GPU's kernel cannot run here), and, where the libraries load,
+        `instruction_set`, `instruction_sets`, `threads`, `build`, `cuda_build`.
     """
     status = {"choice": chosen(), "native": False, "native_error": "", "xla": False}
     status["xla_error"] = ""
+    status["cuda_error"] = cuda.unavailable()
+    with contextlib.suppress(_library.LibraryError):  # cuda_error says it
+        status["cuda_build"] = cuda.build_info()
     try:
         native.load()
     except _library.LibraryError as error:
@@ -142,9 +163,7 @@ def kernel_status():
         return status
     library = _library.load()
     status["native"] = status["choice"] != "tensorflow"
-    status["xla_error"] = xla.unavailable()
-    if not status["xla_error"] and gpu_is_visible():
-        status["xla_error"] = "a GPU is visible and this version has no kernel for it"
+    status["xla_error"] = _why_not_in_xla()
     status["xla"] = status["native"] and not status["xla_error"]
     status["instruction_set"] = library.keras_kd_instruction_set().decode()
     status["instruction_sets"] = library.keras_kd_instruction_sets().decode().split(",")

@@ -14,7 +14,7 @@ import os
 import tensorflow as tf
 
 from keras_kd import _library
-from keras_kd.ops import arguments, native
+from keras_kd.ops import arguments, cuda, native
 
 try:
     from tensorflow.compiler.mlir.stablehlo import stablehlo
@@ -26,6 +26,8 @@ except ImportError as error:
 else:
     _IMPORT_ERROR = None
 
+# Platforms a module may be compiled for; its main function is told which, by index.
+_PLATFORMS = ("CPU", "CUDA")
 # The oldest StableHLO that every supported TensorFlow reads and that knows api_version 4.
 _STABLEHLO_VERSION = "1.3.0"
 _CALL_MODULE_VERSION = 9
@@ -52,6 +54,12 @@ def unavailable():
     return library.keras_kd_register_xla().decode()
 
 
+@functools.cache
+def unavailable_on_gpu():
+    """Why the kernels cannot be used inside XLA on a GPU; empty if they can."""
+    return unavailable() or cuda.unavailable() or cuda.register()
+
+
 def compute(problem):
     """`reference.compute` by the kernel, for the branch of a graph that XLA compiles."""
     operands = [problem.student, problem.teacher]
@@ -65,6 +73,28 @@ def compute(problem):
     if problem.labels is None:
         losses.insert(0, tf.zeros_like(losses[0]))
     return (*losses, gradient)
+
+
+def compute_compiled(problem):
+    """`reference.compute` by the kernel outside of an XLA computation, in a small one of its own.
+
+    The way to the GPU's kernels for what is not compiled with `jit_compile=True`. Compiled once
+    for each shape.
+    """
+    tensors = {
+        field.name: value
+        for field in dataclasses.fields(problem)
+        if tf.is_tensor(value := getattr(problem, field.name))
+    }
+    static = dataclasses.replace(problem, **dict.fromkeys(tensors))
+    return _compiled(static)(tensors)
+
+
+@functools.cache
+def _compiled(static):
+    return tf.function(
+        lambda tensors: compute(dataclasses.replace(static, **tensors)), jit_compile=True
+    )
 
 
 def _call(problem, operands):
@@ -96,7 +126,7 @@ def _call(problem, operands):
             module=module,
             Tout=[dtype],
             Sout=[tf.TensorShape(shape)],
-            platforms=["CPU"],
+            platforms=list(_PLATFORMS),
             dim_args_spec=[],
             function_list=[],
             has_token_input_output=False,
@@ -153,7 +183,8 @@ class CustomCall:
         )
         returned = self.outputs[result]
         lines.append(f"return %r#{result} : {returned}")
-        parameters = ", ".join(f"%a{i}: {kind}" for i, kind in enumerate(self.inputs))
+        inputs = [f"%a{i}: {kind}" for i, kind in enumerate(self.inputs)]
+        parameters = ", ".join(["%platform: tensor<i32>", *inputs])
         body = "\n    ".join(lines)
         return (
             "module @keras_kd attributes {jax.uses_shape_polymorphism = true} {\n"

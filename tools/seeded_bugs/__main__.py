@@ -18,7 +18,7 @@ def survives(suite, bug, folder, unchanged):
     source = folder / "source"
     planting.plant(bug, suite.FOLDERS, source)
     test = suite.build(source, folder / "build", bug.sanitizer, kept=unchanged[bug.sanitizer])
-    return planting.passes(test, suite.ARGUMENTS)
+    return planting.passes(test, suite.ARGUMENTS[bug.sanitizer])
 
 
 def main():
@@ -30,8 +30,9 @@ def main():
         scratch = pathlib.Path(name)
         unchanged = {kind: scratch / kind for kind in {bug.sanitizer for bug in suite.BUGS}}
         tests = pool.map(lambda kind: suite.build(planting.ROOT, unchanged[kind], kind), unchanged)
-        if not all(planting.passes(test, suite.ARGUMENTS) for test in tests):
-            sys.exit("The test fails without a bug.")
+        for kind, test in zip(unchanged, tests, strict=True):
+            if not planting.passes(test, suite.ARGUMENTS[kind]):
+                sys.exit(f"The test fails without a bug ({kind}).")
         found = pool.map(
             lambda item: survives(suite, item[1], scratch / str(item[0]), unchanged),
             enumerate(suite.BUGS),

@@ -14,7 +14,7 @@ INSTRUCTION_SETS = {
     "avx512": [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")] + ["-mfma", "-mf16c"],
 }
 FOLDERS = ["csrc"]
-ARGUMENTS = ["baseline"]
+ARGUMENTS = {ADDRESS: ["baseline"], THREAD: ["baseline"]}
 
 BUGS = [
     Bug(

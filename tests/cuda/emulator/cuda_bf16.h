@@ -4,11 +4,13 @@
 
 #include "../../../csrc/dtype.h"
 
-using __nv_bfloat16 = keras_kd::BFloat16;
-inline float __bfloat162float(__nv_bfloat16 value) { return keras_kd::ToFloat(value); }
+struct __nv_bfloat16 {
+  keras_kd::BFloat16 value;
+};
+inline float __bfloat162float(__nv_bfloat16 value) { return keras_kd::ToFloat(value.value); }
 inline __nv_bfloat16 __float2bfloat16_rn(float value) {
   __nv_bfloat16 rounded;
-  keras_kd::FromFloat(value, &rounded);
+  keras_kd::FromFloat(value, &rounded.value);
   return rounded;
 }
 

@@ -4,11 +4,14 @@
 
 #include "../../../csrc/dtype.h"
 
-using __half = keras_kd::Float16;
-inline float __half2float(__half value) { return keras_kd::ToFloat(value); }
+// A type of its own under CUDA's name: it is part of the kernels' symbols.
+struct __half {
+  keras_kd::Float16 value;
+};
+inline float __half2float(__half value) { return keras_kd::ToFloat(value.value); }
 inline __half __float2half_rn(float value) {
   __half rounded;
-  keras_kd::FromFloat(value, &rounded);
+  keras_kd::FromFloat(value, &rounded.value);
   return rounded;
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <tuple>
 
 #include "emulator.h"
@@ -18,13 +19,13 @@
 #define KERAS_KD_DYNAMIC_SHARED(type, name) \
   type* name = static_cast<type*>(emulator::DynamicShared())
 
-struct alignas(16) float4 {
-  float x, y, z, w;
+struct alignas(8) uint2 {
+  unsigned x, y;
 };
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline int min(int a, int b) { return a < b ? a : b; }
 
 struct dim3 {
   unsigned x, y, z;
@@ -32,7 +33,7 @@ struct dim3 {
 };
 
 // Set before each thread runs.
-extern emulator::Index threadIdx, blockIdx;
+extern emulator::Index threadIdx, blockIdx, blockDim;
 
 #define KERAS_KD_HERE \
   emulator::Place { __builtin_FILE(), __builtin_LINE() }
@@ -64,6 +65,12 @@ T __ldg(const T* from) {
   return *from;
 }
 
+template <typename T>
+void __stwb(T* to, T value) {
+  if (reinterpret_cast<uintptr_t>(to) % alignof(T) != 0) throw emulator::Error("misaligned store");
+  *to = value;
+}
+
 // ---- the runtime ----
 
 using cudaStream_t = struct CUstream_st*;
@@ -71,9 +78,16 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorNoDevice = 100,
   cudaErrorLaunchFailure = 719
 };
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
+};
+#define CUDART_VERSION 13000
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -81,14 +95,30 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream = nullptr;
 };
 
-// What the last launch asked for, so that a test can see it; and an error it shall meet.
+// The machine that is played; a test may set it.
+struct EmulatedMachine {
+  int driver_version = CUDART_VERSION;  // 0: no driver
+  int devices = 1;
+  int architecture = 90;
+  int processors = 4;
+  cudaError_t next_error = cudaSuccess;  // that the next launch shall meet
+  // Runs launches in place of the emulator, if set: (symbol of the kernel, x, y, z of the grid and
+  // of the block, bytes of shared memory, parameters as a kernel is given them, their bytes).
+  // Returns 0, or what is not 0 for a failed launch.
+  int (*launcher)(const char*, const unsigned*, const unsigned*, uint64_t, const void*, uint64_t);
+};
+EmulatedMachine& Machine();
+
+// What the last launch asked for.
 struct LaunchRecord {
   cudaLaunchConfig_t config;
-  cudaError_t next_error = cudaSuccess;
+  int launches = 0;
   std::string failure;  // of the emulated kernel
 };
 LaunchRecord& LastLaunch();
 
+cudaError_t cudaDriverGetVersion(int* version);
+cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
@@ -97,12 +127,29 @@ const char* cudaGetErrorName(cudaError_t status);
 // Whether a launch of this configuration would start; for cudaLaunchKernelEx.
 cudaError_t CheckLaunch(const cudaLaunchConfig_t& config, const void* kernel);
 
+// Hands a launch to Machine().launcher.
+cudaError_t RunElsewhere(const cudaLaunchConfig_t& config, const void* kernel,
+                         const std::string& parameters);
+
+// Appends a parameter at the next address that its type may have, as a kernel finds it.
+template <typename T>
+void AppendParameter(std::string* parameters, const T& value) {
+  parameters->resize((parameters->size() + alignof(T) - 1) / alignof(T) * alignof(T));
+  parameters->append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  const cudaError_t status = CheckLaunch(*config, reinterpret_cast<const void*>(kernel));
+  const void* address = reinterpret_cast<const void*>(kernel);
+  const cudaError_t status = CheckLaunch(*config, address);
   if (status != cudaSuccess) return status;
   const std::tuple<Parameters...> values(arguments...);
+  if (Machine().launcher) {
+    std::string parameters;
+    std::apply([&](const auto&... value) { (AppendParameter(&parameters, value), ...); }, values);
+    return RunElsewhere(*config, address, parameters);
+  }
   const auto index = [](dim3 d) { return emulator::Index{d.x, d.y, d.z}; };
   try {
     emulator::Launch(index(config->gridDim), index(config->blockDim), config->dynamicSmemBytes,

@@ -49,7 +49,7 @@ emulator_switch:
 )");
 extern "C" void emulator_switch(void** save, void* load);
 
-emulator::Index threadIdx, blockIdx;
+emulator::Index threadIdx, blockIdx, blockDim;
 
 namespace emulator {
 namespace {
@@ -373,6 +373,7 @@ void Launch(Index grid, Index block, size_t shared_bytes, const std::function<vo
     fibers.clear();
     fibers.resize(threads);
   }
+  blockDim = block;
   Count().threads += threads * grid.x * grid.y * grid.z;
 #if defined(EMULATOR_TSAN)
   scheduler_tsan = __tsan_get_current_fiber();
