@@ -7,6 +7,11 @@ current one. With KERAS_KD_EXPECT=pure the native library must be absent.
 import itertools
 import os
 import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -61,6 +66,55 @@ def check_native_library():
         expected.add("avx512")
     if found != expected:
         raise SystemExit(f"instruction sets: expected {sorted(expected)}, found {sorted(found)}")
+
+
+# A driver of CUDA 12.4, as far as the CUDA runtime asks it.
+OLD_DRIVER = """
+int cuDriverGetVersion(int *version) { *version = 12040; return 0; }
+int cuInit(unsigned flags) { return 0; }
+int cuGetProcAddress(const char *name, void **function, int version, unsigned long flags) {
+  *function = 0;
+  return 500;
+}
+"""
+
+
+def check_cuda_library():
+    """It opens where no driver is, says what it holds and why it is not used."""
+    from keras_kd.ops import cuda
+
+    print("CUDA library:", cuda.build_info())
+    found = set(cuda.build_info()["architectures"])
+    expected = {"sm_75", "sm_80", "sm_90", "sm_100", "sm_120", "compute_120"}
+    if not expected <= found:
+        raise SystemExit(f"architectures: expected {sorted(expected)}, found {sorted(found)}")
+    if tf.config.list_physical_devices("GPU"):
+        return
+    print("not used:", cuda.unavailable())
+    if not cuda.unavailable():
+        raise SystemExit("CUDA kernels on a machine without a GPU")
+    with tempfile.TemporaryDirectory() as folder:
+        check_old_driver(pathlib.Path(folder))
+
+
+def check_old_driver(folder):
+    """The doctor tells that a driver is too old."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        print("no C compiler: the answer to an old driver was not tried")
+        return
+    (folder / "driver.c").write_text(OLD_DRIVER)
+    command = [compiler, "-shared", "-fPIC", "driver.c", "-o", "libcuda.so.1"]
+    subprocess.run(command, cwd=folder, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_kd", "doctor"],
+        env={**os.environ, "LD_LIBRARY_PATH": os.fspath(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if "the NVIDIA driver serves CUDA 12.4" not in done.stdout:
+        raise SystemExit(f"the doctor does not tell that the driver is too old:\n{done.stdout}")
 
 
 def loss_and_gradient(student, teacher):
@@ -123,6 +177,8 @@ def main():
     tf.get_logger().setLevel("ERROR")  # Each shape is traced anew, and TensorFlow minds that.
     if not PURE:
         check_native_library()
+    if not PURE and platform.machine() == "x86_64":
+        check_cuda_library()
     check_losses()
     check_training()
     print("smoke test passed")

@@ -51,8 +51,8 @@ union Packet {
         whole[i] = __ldg(reinterpret_cast<const uint4*>(from) + i);
     }
   }
-  // By an intrinsic: nvcc takes an assignment apart and merges its parts with the element by element
-  // stores of the other branch, which leaves four stores of 4 bytes.
+  // By an intrinsic: nvcc takes an assignment apart and merges its parts with the element by
+  // element stores of the other branch, which leaves four stores of 4 bytes.
   __device__ __forceinline__ void Store(T* to) const {
     if constexpr (kBytes == 8) {
       __stwb(reinterpret_cast<uint2*>(to), half);

@@ -145,7 +145,8 @@ struct WarpRow {
 };
 
 template <typename T, Divergence kDivergence, int kCount>
-__global__ void __launch_bounds__(kWarpRowThreads, kWarpRowBlocks<kDivergence>) WarpRows(Task task, int lanes) {
+__global__ void __launch_bounds__(kWarpRowThreads, kWarpRowBlocks<kDivergence>)
+    WarpRows(Task task, int lanes) {
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % lanes;
   const int64_t index =

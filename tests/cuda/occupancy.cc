@@ -41,8 +41,8 @@ int Warps(const Limits& limits, int registers, int threads, size_t shared) {
   cudaOccDeviceState state;
   state.carveoutConfig = SHAREDMEM_CARVEOUT_MAX_SHARED;
   cudaOccResult result;
-  const cudaOccError error = cudaOccMaxActiveBlocksPerMultiprocessor(&result, &device, &kernel,
-                                                                     &state, threads, shared);
+  const cudaOccError error =
+      cudaOccMaxActiveBlocksPerMultiprocessor(&result, &device, &kernel, &state, threads, shared);
   return error == CUDA_OCC_SUCCESS ? result.activeBlocksPerMultiprocessor * threads / 32 : 0;
 }
 
