@@ -18,7 +18,7 @@ __device__ inline Sums LoadSums(const float* statistics) {
 
 // `lanes` threads work on a row, `parts` times kSavedPieces pieces each.
 template <typename T, Divergence kDivergence>
-__global__ void __launch_bounds__(kSavedThreads) SavedRows(Task task, int lanes, int parts) {
+__global__ void __launch_bounds__(kSavedThreads, 2) SavedRows(Task task, int lanes, int parts) {
   constexpr int kPiece = kPieceOf<T>;
   const int rows_per_block = kSavedThreads / lanes;
   const int thread = static_cast<int>(threadIdx.x);

@@ -13,10 +13,11 @@ namespace keras_kd {
 namespace cuda {
 
 constexpr int kWarpRowThreads = 4 * kWarp;
-// Blocks that a multiprocessor shall hold: three leave 168 registers to a thread, of which
-// Jensen-Shannon, with two sums, would spill one.
-template <Divergence kDivergence>
-constexpr int kWarpRowBlocks = kDivergence == Divergence::kJensenShannon ? 2 : 3;
+// Blocks that a multiprocessor shall hold: three leave 168 registers to a thread, with which
+// Jensen-Shannon, of two sums, and gradients of two types would spill.
+template <typename T, Divergence kDivergence>
+constexpr int kWarpRowBlocks =
+    std::is_same_v<T, float> && kDivergence != Divergence::kJensenShannon ? 3 : 2;
 
 template <typename T, Divergence kDivergence, int kCount>
 struct WarpRow {
@@ -145,7 +146,7 @@ struct WarpRow {
 };
 
 template <typename T, Divergence kDivergence, int kCount>
-__global__ void __launch_bounds__(kWarpRowThreads, kWarpRowBlocks<kDivergence>)
+__global__ void __launch_bounds__(kWarpRowThreads, kWarpRowBlocks<T, kDivergence>)
     WarpRows(Task task, int lanes) {
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % lanes;
