@@ -23,9 +23,9 @@ KERAS_KD_CUDA_EXPORT int32_t keras_kd_cuda_check(char* message, int64_t size);
 
 // Starts the kernels on a stream (a cudaStream_t): losses and, where the problem has a gradient,
 // the gradient. All pointers are to device memory of the current device; it is not waited for.
-// Labels out of range give NaN. `workspace`: device memory of as many bytes as
-// keras_kd_cuda_workspace() says, used until the work is done; without it (null) few long rows are
-// slower.
+// Labels out of range and temperatures that are not positive give NaN. `workspace`: device memory
+// of as many bytes as keras_kd_cuda_workspace() says, used until the work is done; without it
+// (null) few long rows are slower.
 KERAS_KD_CUDA_EXPORT int32_t keras_kd_cuda_losses(const keras_kd::cuda::Task* task, void* workspace,
                                                   int64_t workspace_bytes, void* stream,
                                                   char* message, int64_t size);

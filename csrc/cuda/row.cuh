@@ -32,6 +32,8 @@ struct Row {
         index(index),
         exists(index < task.problem.rows),
         temperature(task.temperature ? __ldg(task.temperature) : task.problem.temperature) {
+    // A kernel cannot raise an error; a temperature that is none must not pass for one.
+    if (!(temperature > 0.0f && temperature < kInfinity)) temperature = __builtin_nanf("");
     if (!exists) return;
     const Problem& problem = task.problem;
     const int64_t offset = index * problem.classes;

@@ -286,6 +286,21 @@ void TestLabelsOutOfRange() {
   Expect(std::isnan(data.hard.Get(1)) && std::isnan(data.hard.Get(2)), "NaN says that it is wrong");
 }
 
+void TestInvalidTemperatures() {
+  for (int64_t classes : {10, 1100}) {
+    for (float temperature : {0.0f, -2.0f, std::numeric_limits<float>::infinity(),
+                              std::numeric_limits<float>::quiet_NaN()}) {
+      Data data(
+          {2, classes, DataType::kFloat32, DataType::kFloat32, Divergence::kForwardKl, 1.0f, false},
+          14);
+      const cuda::Task task{data.Describe(), &temperature};
+      Expect(Run(task).empty(), "a kernel cannot raise an error");
+      Expect(std::isnan(data.soft.Get(0)) && std::isnan(data.gradient.Get(0)),
+             "NaN says that the temperature is wrong");
+    }
+  }
+}
+
 // The order in which threads take turns must not show.
 void TestOrders() {
   for (int64_t classes : {10, 300, 1100, 3001}) {
@@ -383,7 +398,8 @@ int main(int argc, char** argv) {
   for (void (*test)() :
        {TestValues, TestStreamedRows, TestSplitRows, TestSavedStatistics, TestTemperatureInMemory,
         TestLargeLogits, TestCloseModels, TestIgnoredRows, TestFloatGradient, TestOtherAddresses,
-        TestSpecialValues, TestLabelsOutOfRange, TestOrders, TestLaunchErrors, TestCheck}) {
+        TestSpecialValues, TestLabelsOutOfRange, TestInvalidTemperatures, TestOrders,
+        TestLaunchErrors, TestCheck}) {
     if (!races) test();
   }
   if (amount == Amount::kAll) {
