@@ -1,0 +1,124 @@
+"""`ScheduledValue`: sets a live number of the distiller before each epoch or step."""
+
+import keras
+
+from keras_kd import schedules
+
+
+class ScheduledValue(keras.callbacks.Callback):
+    """Base class: follows a schedule, and logs what it set.
+
+    The position is counted by epochs or steps of the whole `fit`, `initial_epoch` included, so an
+    interrupted run that is resumed goes on where it was. Subclasses say what is set.
+
+    Args:
+        start: First value; or a whole schedule: an object of `keras_kd.schedules`, a Keras
+            learning rate schedule, or a function of the position. Then `end` is left out.
+        end: Last value.
+        schedule: The way between them: `"linear"`, `"cosine"` or `"exponential"`.
+        start_epoch: Epoch with which it begins; before it, its first value holds.
+        length: Epochs (steps, if `by="step"`) that it takes; then its last value holds. Default:
+            what is left of `fit`.
+        by: `"epoch"` or `"step"`: when it is set.
+    """
+
+    def __init__(self, start, end=None, schedule="linear", start_epoch=0, length=None, by="epoch"):
+        super().__init__()
+        if by not in ("epoch", "step"):
+            raise ValueError(
+                f"Invalid value for argument `by`. Expected 'epoch' or 'step'. Received: by={by!r}"
+            )
+        for name, value, least in (("start_epoch", start_epoch, 0), ("length", length, 1)):
+            valid = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            if not valid and not (name == "length" and value is None):
+                raise ValueError(
+                    f"Invalid value for argument `{name}`. Expected an integer, at least {least}. "
+                    f"Received: {name}={value!r}"
+                )
+        is_number = isinstance(start, (int, float)) and not isinstance(start, bool)
+        if is_number == (end is None):
+            raise ValueError(
+                "Give `start` and `end` as two numbers, or a whole schedule as `start` alone. "
+                f"Received: start={start!r}, end={end!r}"
+            )
+        if is_number:
+            self.check_value(start)
+            self.check_value(end)
+        self.schedule = schedules.get(schedule if is_number else start, start, end)
+        self.start_epoch, self.length, self.by = start_epoch, length, by
+        self._epoch = 0
+
+    log_name = "value"
+
+    def check_value(self, value):
+        """Raises if it is none that can be set."""
+
+    def set_value(self, value):
+        """Gives the value to `self.model`."""
+        raise NotImplementedError
+
+    def get_value(self):
+        """The value that `self.model` has."""
+        raise NotImplementedError
+
+    def check_model(self):
+        """Raises if `self.model` has no such number."""
+
+    def on_train_begin(self, logs=None):
+        from keras_kd.distiller import Distiller
+
+        if not isinstance(self.model, Distiller):
+            raise ValueError(
+                f"{type(self).__name__} steers a keras_kd.Distiller. Received: a model of type "
+                f"{type(self.model).__name__}. Pass it to the fit of the distiller."
+            )
+        self.check_model()
+        epochs = self.params.get("epochs")
+        if epochs is not None and self.start_epoch >= epochs:
+            raise ValueError(
+                f"{type(self).__name__} begins with epoch {self.start_epoch}, but fit ends with "
+                f"epoch {epochs - 1}. Lower start_epoch or raise epochs."
+            )
+        self.value_at(0)  # an unknown span is told before any work
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        if self.by == "epoch":
+            self.set_value(self.value_at(epoch - self.start_epoch))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.by == "step":
+            steps = self._steps_per_epoch()
+            position = (self._epoch - self.start_epoch) * steps + batch
+            self.set_value(self.value_at(position))
+
+    def on_epoch_end(self, epoch, logs=None):
+        # As Keras' LearningRateScheduler does: so it is in the history and in TensorBoard.
+        if logs is not None:
+            logs[self.log_name] = self.get_value()
+
+    def value_at(self, position):
+        """The value at a position counted from the schedule's begin."""
+        return self.schedule(max(position, 0), self._count())
+
+    def _count(self):
+        """Over how many positions the schedule runs; `None` if that is not known."""
+        if self.length is not None:
+            return self.length
+        epochs = self.params.get("epochs")
+        if epochs is None:
+            return None
+        epochs -= self.start_epoch
+        if self.by == "epoch":
+            return epochs
+        steps = self.params.get("steps")
+        return None if steps is None else epochs * steps
+
+    def _steps_per_epoch(self):
+        steps = self.params.get("steps")
+        if steps is None and self._epoch > 0:
+            raise ValueError(
+                f"{type(self).__name__}(by='step') cannot count steps over epochs of unknown "
+                "length. Pass steps_per_epoch to fit, or use by='epoch'."
+            )
+        return steps or 0

@@ -1,0 +1,183 @@
+"""Values over epochs or steps: what the callbacks of `keras_kd.callbacks` follow.
+
+A schedule is called with a position, counted from 0, and the number of positions it spans, and
+returns a float. With `n` positions the first has `start` and the last has `end`.
+"""
+
+import bisect
+import math
+
+import keras
+
+
+class Schedule:
+    """Base class: subclasses give the value at a fraction of the way.
+
+    Args:
+        start: Value at the first position.
+        end: Value at the last position.
+    """
+
+    def __init__(self, start, end):
+        self.start, self.end = _finite("start", start), _finite("end", end)
+
+    def __call__(self, position, count):
+        """The value at `position` of `count`; the ends hold outside of them.
+
+        Raises:
+            ValueError: `count` is `None`: the span is not known.
+        """
+        if count is None:
+            raise ValueError(
+                f"{type(self).__name__} needs to know over how many epochs or steps it runs. Pass "
+                "`length`, or give `fit` data whose number of batches is known."
+            )
+        fraction = position / (count - 1) if count > 1 else float(position >= count)
+        return self.at(min(max(fraction, 0.0), 1.0))
+
+    def at(self, fraction):
+        """The value at a fraction of the way, from 0 to 1."""
+        raise NotImplementedError
+
+
+class Linear(Schedule):
+    """`start + fraction (end - start)`."""
+
+    def at(self, fraction):
+        return self.start + fraction * (self.end - self.start)
+
+
+class Cosine(Schedule):
+    """`end + (start - end) (1 + cos(pi fraction)) / 2`: slow at both ends."""
+
+    def at(self, fraction):
+        return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * fraction))
+
+
+class Exponential(Schedule):
+    """`start (end / start)^fraction`: the same ratio from each position to the next.
+
+    Raises:
+        ValueError: `start` and `end` are not both positive.
+    """
+
+    def __init__(self, start, end):
+        super().__init__(start, end)
+        if self.start <= 0 or self.end <= 0:
+            raise ValueError(
+                "An exponential schedule needs positive ends. Received: "
+                f"start={start}, end={end}. For a way to 0 use kd.schedules.Linear or Cosine."
+            )
+
+    def at(self, fraction):
+        return self.start * (self.end / self.start) ** fraction
+
+
+class Constant:
+    """One value."""
+
+    def __init__(self, value):
+        self.value = _finite("value", value)
+
+    def __call__(self, position, count):
+        return self.value
+
+
+class Piecewise:
+    """`values[i]` until before `boundaries[i]`, then the next one.
+
+    Args:
+        boundaries: Positions, rising.
+        values: One more than boundaries.
+    """
+
+    def __init__(self, boundaries, values):
+        self.boundaries = list(boundaries)
+        self.values = [_finite("values", value) for value in values]
+        if len(self.values) != len(self.boundaries) + 1:
+            raise ValueError(
+                "`values` must have one value more than `boundaries`. Received: "
+                f"{len(self.boundaries)} boundaries and {len(self.values)} values."
+            )
+        if self.boundaries != sorted(set(self.boundaries)):
+            raise ValueError(f"`boundaries` must rise. Received: boundaries={self.boundaries}")
+
+    def __call__(self, position, count):
+        return self.values[bisect.bisect_right(self.boundaries, position)]
+
+
+class WarmUp:
+    """Linear from `start` to what another schedule begins with, then that schedule.
+
+    Args:
+        schedule: What follows: a schedule, or a number for a constant.
+        length: Positions of the warm-up, at least 1.
+        start: Value at the first position.
+    """
+
+    def __init__(self, schedule, length, start=0.0):
+        self.schedule = get(schedule)
+        if not isinstance(length, int) or length < 1:
+            raise ValueError(f"`length` must be an integer above 0. Received: length={length!r}")
+        self.length, self.start = length, _finite("start", start)
+
+    def __call__(self, position, count):
+        rest = None if count is None else max(count - self.length, 1)
+        if position >= self.length:
+            return self.schedule(position - self.length, rest)
+        target = self.schedule(0, rest)
+        return self.start + (target - self.start) * max(position, 0) / self.length
+
+
+class _Function:
+    """A callable of the user's, or a Keras learning rate schedule: of the position alone."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, position, count):
+        return float(self.function(position))
+
+
+_BY_NAME = {"linear": Linear, "cosine": Cosine, "exponential": Exponential}
+
+
+def get(schedule, start=None, end=None):
+    """Makes a schedule of what a user writes.
+
+    Args:
+        schedule: `"linear"`, `"cosine"` or `"exponential"` (from `start` to `end`); a number; an
+            object of this module; a `keras.optimizers.schedules.LearningRateSchedule` or any
+            function of the position.
+        start: First value, for a name.
+        end: Last value, for a name.
+
+    Returns:
+        A callable of `(position, count)`.
+    """
+    if isinstance(schedule, str):
+        if schedule not in _BY_NAME:
+            raise ValueError(
+                f"Invalid value for argument `schedule`. Expected one of {tuple(_BY_NAME)}, a "
+                f"number, a schedule or a function. Received: schedule={schedule!r}"
+            )
+        return _BY_NAME[schedule](start, end)
+    if isinstance(schedule, (Schedule, Constant, Piecewise, WarmUp, _Function)):
+        return schedule
+    if isinstance(schedule, (int, float)) and not isinstance(schedule, bool):
+        return Constant(schedule)
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) or callable(schedule):
+        return _Function(schedule)
+    raise ValueError(
+        f"Invalid value for argument `schedule`. Expected one of {tuple(_BY_NAME)}, a number, a "
+        f"schedule or a function of the position. Received: schedule={schedule!r}"
+    )
+
+
+def _finite(name, value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a finite number. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
