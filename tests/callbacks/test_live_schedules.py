@@ -91,6 +91,8 @@ def test_a_resumed_fit_goes_on_where_it_was():
         np.testing.assert_array_equal(a, b)
 
 
+# Keras says so at the end of each first epoch of such a dataset.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_a_dataset_of_unknown_length_by_step():
     import tensorflow as tf
 

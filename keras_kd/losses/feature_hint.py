@@ -1,0 +1,195 @@
+"""`FeatureHint`: the student's features shall be the teacher's (FitNets)."""
+
+import keras
+
+from keras_kd.losses import base
+from keras_kd.losses import projector as projectors
+
+LOSSES = ("mse", "cosine", "smooth_l1")
+
+
+def mean_squared_error(teacher, student):
+    """`mean_c (t_c - s_c)^2` over the last axis."""
+    return keras.ops.mean(keras.ops.square(teacher - student), axis=-1)
+
+
+def cosine_distance(teacher, student):
+    """`1 - t . s / (|t| |s|)` over the last axis; 1 where either is zero."""
+    dot = keras.ops.sum(teacher * student, axis=-1)
+    squares = keras.ops.sum(teacher**2, axis=-1) * keras.ops.sum(student**2, axis=-1)
+    # Of a zero vector the root has no gradient, and NaN would reach every weight.
+    safe = keras.ops.where(squares > 0, squares, keras.ops.ones_like(squares))
+    return 1.0 - keras.ops.where(squares > 0, dot / keras.ops.sqrt(safe), 0.0)
+
+
+def smooth_l1(teacher, student):
+    """`mean_c huber(t_c - s_c)` with `huber(d) = d^2 / 2` for `|d| < 1`, else `|d| - 1/2`."""
+    d = keras.ops.abs(teacher - student)
+    return keras.ops.mean(keras.ops.where(d < 1.0, 0.5 * d * d, d - 0.5), axis=-1)
+
+
+_FUNCTIONS = {"mse": mean_squared_error, "cosine": cosine_distance, "smooth_l1": smooth_l1}
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class FeatureHint(base.DistillationLoss):
+    """Distance between an inner layer of the student and one of the teacher.
+
+    `distance(teacher_features, projector(student_features))`, averaged over the features of each
+    row. The features are those of the one forward pass of each model. Where their shapes differ a
+    projector is built (see `projector`); it is trained and saved with the distiller and is no part
+    of the student.
+
+    Args:
+        teacher_layer: Name of the teacher's layer, or a path through nested models
+            (`"backbone/block3"`).
+        student_layer: As `teacher_layer`, of the student.
+        loss: `"mse"`, `"cosine"` (the cosine of the angle, over the last axis), `"smooth_l1"`, a
+            `keras.losses.Loss`, or a function of `(teacher_features, student_features)` that
+            returns a value for each row or for each position.
+        projector: `"auto"`: what the shapes need, nothing where they agree: a dense layer, or for
+            images pooling or resizing and a 1x1 convolution. `"linear"`: the same, and a
+            projection also where the widths agree. `None`: none; differing shapes are an error. Or
+            a Keras layer.
+        weight: As of `DistillationLoss`.
+        name: As of `DistillationLoss`.
+
+    Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]`, `[batch, time,
+    width]` or `[batch, height, width, channels]`. Returns `[batch]`, for sequences `[batch, time]`
+    (so that masked positions do not count), float32.
+
+    Raises:
+        ValueError: An argument is wrong; or, when the distiller is built, there is no such layer,
+            or no projector leads from the student's shape to the teacher's.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    def network(width):
+        return keras.Sequential(
+            [
+                keras.Input((8,)),
+                keras.layers.Dense(width, activation="relu", name="features"),
+                keras.layers.Dense(10),
+            ]
+        )
+
+    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
+    losses = [kd.losses.SoftTargets(4.0), kd.losses.FeatureHint("features", "features")]
+    distiller = kd.Distiller(network(32), network(6), losses)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("adam", loss)
+    history = distiller.fit(x, y, epochs=1, verbose=0).history
+    assert "feature_hint" in history
+    ```
+
+    Reference: Romero et al., "FitNets: Hints for Thin Deep Nets",
+    https://arxiv.org/abs/1412.6550
+    """
+
+    def __init__(
+        self,
+        teacher_layer,
+        student_layer,
+        loss="mse",
+        projector="auto",
+        weight=1.0,
+        name=None,
+        **kwargs,
+    ):
+        if (isinstance(loss, str) and loss not in LOSSES) or not (
+            isinstance(loss, str) or callable(loss)
+        ):
+            raise ValueError(
+                f"Invalid value for argument `loss`. Expected one of {LOSSES}, a Keras loss or a "
+                f"function. Received: loss={loss!r}"
+            )
+        is_layer = isinstance(projector, keras.layers.Layer)
+        if not is_layer and projector not in ("auto", "linear", None):
+            raise ValueError(
+                "Invalid value for argument `projector`. Expected 'auto', 'linear', None or a "
+                f"Keras layer. Received: projector={projector!r}"
+            )
+        for role, layer in (("teacher_layer", teacher_layer), ("student_layer", student_layer)):
+            if not isinstance(layer, str):
+                raise ValueError(
+                    f"Invalid value for argument `{role}`. Expected the name of a layer, or a "
+                    f"path such as 'backbone/block3'. Received: {role}={layer!r}"
+                )
+        super().__init__(
+            weight=weight,
+            teacher_layer=teacher_layer,
+            student_layer=student_layer,
+            name=name,
+            **kwargs,
+        )
+        self.loss, self.projector = loss, projector
+        self.projection_layers = [projector] if is_layer else []
+
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        if self.projector in ("auto", "linear"):
+            self.projection_layers = projectors.between(
+                student_outputs_shape, teacher_outputs_shape, self.projector == "linear"
+            )
+        shape = tuple(student_outputs_shape)
+        for layer in self.projection_layers:
+            if not layer.built:
+                layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        self._check_shapes(shape, tuple(teacher_outputs_shape))
+        super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def _check_shapes(self, student, teacher):
+        agree = len(student) == len(teacher) and all(
+            a is None or b is None or a == b for a, b in zip(student, teacher, strict=True)
+        )
+        if not agree:
+            raise ValueError(
+                f"Distillation loss {self.name!r}: the features of student layer "
+                f"{self.student_layer!r} have shape {student} after the projector, those of "
+                f"teacher layer {self.teacher_layer!r} {teacher}. Pass projector='auto', a layer "
+                "that gives the teacher's shape, or other layers."
+            )
+
+    def call(self, teacher_outputs, student_outputs):
+        for layer in self.projection_layers:
+            student_outputs = layer(student_outputs)
+        values = self._distance(teacher_outputs, keras.ops.cast(student_outputs, "float32"))
+        # Rows of sequences are positions; images and the like have one value.
+        rows = 2 if len(teacher_outputs.shape) == 3 else 1
+        axes = list(range(min(rows, len(values.shape)), len(values.shape)))
+        return keras.ops.mean(values, axis=axes) if axes else values
+
+    def _distance(self, teacher, student):
+        if isinstance(self.loss, str):
+            return _FUNCTIONS[self.loss](teacher, student)
+        # `call` of a Keras loss gives the values before its reduction.
+        function = self.loss.call if isinstance(self.loss, keras.losses.Loss) else self.loss
+        values = function(teacher, student)
+        if len(values.shape) == 0:
+            raise ValueError(
+                f"The function given as `loss` to {self.name!r} returned one number for the batch. "
+                "It must return a value for each row, shape [batch] or [batch, ...]."
+            )
+        return values
+
+    def get_config(self):
+        config = super().get_config()
+        del config["output"]
+        config["loss"], config["projector"] = self.loss, self.projector
+        for key in ("loss", "projector"):
+            if config[key] is not None and not isinstance(config[key], str):
+                config[key] = keras.saving.serialize_keras_object(config[key])
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for key in ("loss", "projector"):
+            if isinstance(config[key], dict):
+                config[key] = keras.saving.deserialize_keras_object(config[key])
+        return cls(**config)

@@ -1,0 +1,80 @@
+"""Projectors: layers that bring a student's features to the teacher's shape.
+
+A projector belongs to the loss: it is trained and saved with the distiller, and the student knows
+nothing of it.
+"""
+
+import keras
+
+
+def between(student_shape, teacher_shape, always=False):
+    """Makes the smallest projector from one shape of features to another.
+
+    | features | where sizes differ |
+    |---|---|
+    | `[batch, width]`, `[batch, time, width]` | a dense layer |
+    | `[batch, height, width, channels]` | pooling or resizing, and a 1x1 convolution |
+
+    Args:
+        student_shape: Shape with the batch, of which only the last size must be known.
+        teacher_shape: Likewise.
+        always: Whether to project also where the widths agree.
+
+    Returns:
+        A list of layers, empty where the shapes agree.
+
+    Raises:
+        ValueError: No projector can bridge the shapes: their ranks or their lengths differ, or a
+            width is not known.
+    """
+    student_shape, teacher_shape = tuple(student_shape), tuple(teacher_shape)
+    if len(student_shape) != len(teacher_shape) or len(student_shape) not in (2, 3, 4):
+        raise _unbridgeable(
+            student_shape,
+            teacher_shape,
+            "Both must be [batch, width], [batch, time, width] or [batch, height, width, channels]",
+        )
+    if student_shape[-1] is None or teacher_shape[-1] is None:
+        raise _unbridgeable(student_shape, teacher_shape, "The last size must be known")
+    layers = []
+    if len(student_shape) == 4:
+        layers += _resize(student_shape, teacher_shape)
+    elif len(student_shape) == 3 and not _agree(student_shape[1], teacher_shape[1]):
+        raise _unbridgeable(student_shape, teacher_shape, "Their lengths differ")
+    width = teacher_shape[-1]
+    if always or student_shape[-1] != width:
+        is_image = len(student_shape) == 4
+        layers.append(
+            keras.layers.Conv2D(width, 1, name="projection")
+            if is_image
+            else keras.layers.Dense(width, name="projection")
+        )
+    return layers
+
+
+def _resize(student_shape, teacher_shape):
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Projectors of images need keras.config.image_data_format() == 'channels_last'. Pass a "
+            "layer of your own as `projector`."
+        )
+    have, want = student_shape[1:3], teacher_shape[1:3]
+    if all(_agree(a, b) for a, b in zip(have, want, strict=True)):
+        return []
+    if None in have or None in want:
+        raise _unbridgeable(student_shape, teacher_shape, "Height and width must be known")
+    if all(a % b == 0 for a, b in zip(have, want, strict=True)):
+        factors = tuple(a // b for a, b in zip(have, want, strict=True))
+        return [keras.layers.AveragePooling2D(factors, name="pooling")]
+    return [keras.layers.Resizing(*want, name="resizing")]
+
+
+def _agree(a, b):
+    return a is None or b is None or a == b
+
+
+def _unbridgeable(student_shape, teacher_shape, reason):
+    return ValueError(
+        f"No projector leads from the student's features of shape {student_shape} to the teacher's "
+        f"of shape {teacher_shape}. {reason}. Choose other layers, or pass a layer as `projector`."
+    )
