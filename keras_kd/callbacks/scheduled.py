@@ -48,7 +48,10 @@ class ScheduledValue(keras.callbacks.Callback):
         self.start_epoch, self.length, self.by = start_epoch, length, by
         self._epoch = 0
 
-    log_name = "value"
+    @property
+    def log_name(self):
+        """The entry in the history."""
+        raise NotImplementedError
 
     def check_value(self, value):
         """Raises if it is none that can be set."""

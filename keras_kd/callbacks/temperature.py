@@ -45,7 +45,9 @@ class TemperatureSchedule(ScheduledValue):
     https://arxiv.org/abs/2211.16231 (there the temperature is learned).
     """
 
-    log_name = "temperature"
+    @property
+    def log_name(self):
+        return "temperature"
 
     def check_model(self):
         if not any(hasattr(loss, "temperature") for loss in self.model.distillation_losses):

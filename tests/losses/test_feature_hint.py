@@ -231,7 +231,7 @@ def test_masked_positions_do_not_count():
     history = made.fit(tokens, epochs=1, verbose=0).history
 
     def features(model):
-        return keras.Model(model.inputs, model.get_layer("features").output)(tokens).numpy()
+        return keras.Model(model.inputs[0], model.get_layer("features").output)(tokens).numpy()
 
     rows = truth("mse", features(teacher), features(student))
     expected = rows[tokens != 0].mean()
