@@ -2,10 +2,11 @@
 
 The simulator of PTX counts, for each kernel, the bytes, instructions and special-function
 instructions (exponentials, logarithms, reciprocals) that one element of the logits costs. Divided
-by what a GPU moves and issues in a second, the largest of the three is a bound on the time: no
-launch can be faster, and a real one is slower. `of copy` is the share of the memory's peak that the
-bound leaves. PTX has some instructions that the machine code lacks and the other way around, so
-the issue bound is good to about 20 %.
+by what a GPU moves and issues in a second, the largest of the three is an estimate of the least
+time. `of copy` is the share of the memory's peak that it leaves. It errs both ways: the second
+sweep over rows that fit no shared memory may find them in L2 and not in the device's memory; PTX
+has instructions that the machine code lacks, and the other way around; and a real launch waits for
+what no count shows.
 
 Needs nvcc and the emulated host code: make build-native-plain venv, pip install --group cuda.
 

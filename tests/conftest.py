@@ -8,6 +8,9 @@ import os
 
 import pytest
 
+# Where a GPU is, TensorFlow would take all of its memory, also from the tests that use the driver.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
 OP_MODES = [
     f"{kernel}-{mode}"
     for kernel in ("native", "tensorflow")

@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <cstring>
 
 #include "launch.h"
 
@@ -13,14 +14,27 @@
 #define KERAS_KD_VERSION "unknown"
 #endif
 #ifndef KERAS_KD_CUDA_ARCHITECTURES  // with a space between
-#define KERAS_KD_CUDA_ARCHITECTURES ""
+#define KERAS_KD_CUDA_ARCHITECTURES "sm_75 compute_75"
 #endif
 
 namespace keras_kd {
 namespace cuda {
 namespace {
 
-constexpr int kOldestArchitecture = 75;
+// Whether the library has code for a compute capability such as 86: machine code of the same
+// generation, not newer, or PTX that is not newer.
+bool Serves(int capability) {
+  for (const char* at = KERAS_KD_CUDA_ARCHITECTURES; at; at = std::strchr(at, ' ')) {
+    at += *at == ' ';
+    int built = 0;
+    if (std::sscanf(at, "sm_%d", &built) == 1 && built / 10 == capability / 10 &&
+        built <= capability) {
+      return true;
+    }
+    if (std::sscanf(at, "compute_%d", &built) == 1 && built <= capability) return true;
+  }
+  return false;
+}
 
 int32_t Fail(const char* reason, char* message, int64_t size) {
   std::snprintf(message, static_cast<size_t>(size), "keras_kd on CUDA: %s", reason);
@@ -121,10 +135,11 @@ int32_t keras_kd_cuda_check(char* message, int64_t size) {
     if (status != cudaSuccess) return Finish(status, message, size);
     status = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     if (status != cudaSuccess) return Finish(status, message, size);
-    if (major * 10 + minor < keras_kd::cuda::kOldestArchitecture) {
+    if (!keras_kd::cuda::Serves(major * 10 + minor)) {
       std::snprintf(message, static_cast<size_t>(size),
-                    "keras_kd on CUDA: GPU %d has compute capability %d.%d, expected 7.5 or newer",
-                    device, major, minor);
+                    "keras_kd on CUDA: GPU %d has compute capability %d.%d, expected one that this "
+                    "library has code for: %s",
+                    device, major, minor, KERAS_KD_CUDA_ARCHITECTURES);
       return 1;
     }
   }

@@ -33,7 +33,8 @@ KERAS_KD_CUDA_EXPORT int32_t keras_kd_cuda_workspace(const keras_kd::cuda::Task*
                                                      int64_t* bytes, char* message, int64_t size);
 
 // The gradient from the statistics that keras_kd_cuda_losses saved of the same logits; weights may
-// be others. `soft` and `hard` are not used.
+// be others. `soft` and `hard` are not used. For callers in C that keep no gradient between forward
+// and backward pass: the package itself computes both at once.
 KERAS_KD_CUDA_EXPORT int32_t keras_kd_cuda_gradient(const keras_kd::cuda::Task* task, void* stream,
                                                     char* message, int64_t size);
 

@@ -21,6 +21,7 @@ namespace cuda {
 constexpr int kFewColumns = 16, kManyColumns = 32;
 constexpr int64_t kMostWarpClasses = kWarp * kManyColumns;
 constexpr int kMostParts = 64;
+constexpr int64_t kGrantedShared = 48 << 10;  // a block may have this much without being asked
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t Start(cudaStream_t stream, dim3 blocks, int threads, int64_t shared,
@@ -76,10 +77,14 @@ cudaError_t Launch<T>::Blocks() const {
   // Where only one or two blocks fit a multiprocessor, each brings more warps.
   const int threads = bytes > device.shared_memory / 3 ? kMostThreads : kMostThreads / 2;
   const auto kernel = BlockRows<T, kDivergence, true>;
-  const cudaError_t status =
-      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-  if (status != cudaSuccess) return status;
+  if (bytes > kGrantedShared) {
+    // All that the device has, not `bytes`: the limit is the kernel's, and threads that start it
+    // for rows of other lengths would lower it for each other.
+    const cudaError_t status =
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_memory);
+    if (status != cudaSuccess) return status;
+  }
   return Start(stream, blocks, threads, bytes, kernel, task);
 }
 

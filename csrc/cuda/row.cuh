@@ -42,7 +42,11 @@ struct Row {
     student = static_cast<const T*>(problem.student) + offset;
     grid = GridOf(student, problem.classes);
     gradient = problem.gradient;
-    if (hard_weight != 0.0f) label = problem.Label(index);
+    if (hard_weight != 0.0f) {
+      label = problem.Label(index);
+      // As a temperature that is none: neither loss nor gradient may pass for right.
+      if (label < 0 || label >= problem.classes) hard_weight = __builtin_nanf("");
+    }
   }
 
   // Whether anything of it is to be computed.
@@ -76,7 +80,7 @@ struct Row {
     to[5] = mean_score;
   }
 
-  // NaN where the label is out of range, as TensorFlow's on a GPU: a kernel cannot raise an error.
+  // NaN where the label is out of range, as the gradient is.
   __device__ float HardLoss(const Sums& sums) const {
     if (label < 0 || label >= task.problem.classes) return __builtin_nanf("");
     return logf(sums.hard) - (Widen(student[label]) - sums.student_largest);

@@ -115,10 +115,10 @@ def xla_is_used():
         return True
     if chosen() == "native":
         raise _library.LibraryError(
-            f"The fused kernel cannot run inside XLA: {reason}. Compile with jit_compile=False, or "
-            'use the kernel "auto", which falls back to plain TensorFlow.'
+            f'The fused kernel cannot run inside XLA: {reason}. Use the kernel "auto", which '
+            "falls back to plain TensorFlow there."
         )
-    _warn(f"The fused kernel is not used inside XLA: {reason}. Remedy: jit_compile=False.")
+    _warn(f"The fused kernel is not used inside XLA: {reason}")
     return False
 
 

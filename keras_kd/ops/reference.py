@@ -157,8 +157,9 @@ def _hard(problem, student):
         tf.where(one_hot > 0, student.centred, tf.zeros_like(student.centred)), axis=-1
     )
     loss = tf.math.log(total[..., 0]) - picked
-    loss = tf.where(inside, loss, tf.constant(float("nan")))
-    return loss, exponentials / total - one_hot
+    nan = tf.constant(float("nan"))
+    slope = tf.where(inside[..., None], exponentials / total - one_hot, nan)
+    return tf.where(inside, loss, nan), slope
 
 
 def _where_weighted(weight, loss):

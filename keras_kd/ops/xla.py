@@ -177,6 +177,12 @@ class CustomCall:
             lines += shape_lines
             operands += shapes
         names, kinds = zip(*operands, strict=True)
+        # The kernels read rows one after the other. Without this XLA on a GPU may hand over the
+        # layout of whatever made the logits: a transpose, a convolution with channels first.
+        attributes += [
+            f"operand_layouts = [{', '.join(map(_row_major, kinds))}]",
+            f"result_layouts = [{', '.join(map(_row_major, self.outputs))}]",
+        ]
         lines.append(
             f"%r:{len(self.outputs)} = stablehlo.custom_call @{self.name}({', '.join(names)}) "
             f"{{{', '.join(attributes)}}} : ({', '.join(kinds)}) -> ({', '.join(self.outputs)})"
@@ -190,6 +196,13 @@ class CustomCall:
             "module @keras_kd attributes {jax.uses_shape_polymorphism = true} {\n"
             f"  func.func public @main({parameters}) -> {returned} {{\n    {body}\n  }}\n}}"
         )
+
+
+def _row_major(kind):
+    """The layout of a tensor type: the last axis first."""
+    rank = kind.removeprefix("tensor<").count("x")  # of no element type the letter
+    order = "" if rank == 0 else str(list(reversed(range(rank))))
+    return f"dense<{order}> : tensor<{rank}xindex>"
 
 
 def _output_shapes(logits, outputs, ranks):

@@ -111,6 +111,9 @@ def table(library):
         group = groups.setdefault((int(architecture), name, dtype), [0, loads, stores])
         group[0] = max(group[0], registers)
         group[1], group[2] = min(group[1], loads), min(group[2], stores)
+    newest = max(counts, key=int, default=None)
+    if newest is None or f"sm_{newest}.ptx" not in _run("cuobjdump", "-lptx", library):
+        wrong.append(f"no PTX for GPUs newer than sm_{newest}")
     wrong += [f"sm_{a} has {n} kernels, not {KERNELS}" for a, n in counts.items() if n != KERNELS]
     cases = []
     for (architecture, name, _), (registers, *_) in sorted(groups.items()):
@@ -147,6 +150,8 @@ def differences(rows):
     for line in TABLE.read_text().splitlines()[1:]:
         *name, registers, loads, stores, warps = line.split()
         known[" ".join(name)] = (int(registers), int(loads), int(stores), int(warps))
+    names = {" ".join(map(str, row[:3])) for row in rows}
+    yield from (f"sm_{name} is missing" for name in known if name not in names)
     for row in rows:
         name = " ".join(map(str, row[:3]))
         if name not in known:

@@ -72,4 +72,7 @@ def test_compute_sanitizer(tool):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    output = done.stdout[-4000:] + done.stderr[-2000:]
+    assert done.returncode == 0, output
+    assert "passed" in done.stdout, output
+    assert "skipped" not in done.stdout, output
