@@ -9,6 +9,8 @@ import math
 
 import keras
 
+__all__ = ["Constant", "Cosine", "Exponential", "Linear", "Piecewise", "WarmUp"]
+
 
 class Schedule:
     """Base class: subclasses give the value at a fraction of the way.
@@ -41,14 +43,42 @@ class Schedule:
 
 
 class Linear(Schedule):
-    """`start + fraction (end - start)`."""
+    """`start + fraction (end - start)`.
+
+    Args:
+        start: First value.
+        end: Last value.
+
+    Example:
+
+    ```python
+    import keras_kd as kd
+
+    schedule = kd.schedules.Linear(5.0, 1.0)
+    assert [schedule(i, 5) for i in range(5)] == [5.0, 4.0, 3.0, 2.0, 1.0]
+    ```
+    """
 
     def at(self, fraction):
         return self.start + fraction * (self.end - self.start)
 
 
 class Cosine(Schedule):
-    """`end + (start - end) (1 + cos(pi fraction)) / 2`: slow at both ends."""
+    """`end + (start - end) (1 + cos(pi fraction)) / 2`: slow at both ends.
+
+    Args:
+        start: First value.
+        end: Last value.
+
+    Example:
+
+    ```python
+    import keras_kd as kd
+
+    schedule = kd.schedules.Cosine(1.0, 0.0)
+    assert [schedule(i, 3) for i in range(3)] == [1.0, 0.5, 0.0]
+    ```
+    """
 
     def at(self, fraction):
         return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * fraction))
@@ -57,8 +87,21 @@ class Cosine(Schedule):
 class Exponential(Schedule):
     """`start (end / start)^fraction`: the same ratio from each position to the next.
 
+    Args:
+        start: First value, positive.
+        end: Last value, positive.
+
     Raises:
         ValueError: `start` and `end` are not both positive.
+
+    Example:
+
+    ```python
+    import keras_kd as kd
+
+    schedule = kd.schedules.Exponential(8.0, 2.0)
+    assert [schedule(i, 3) for i in range(3)] == [8.0, 4.0, 2.0]
+    ```
     """
 
     def __init__(self, start, end):
@@ -74,7 +117,19 @@ class Exponential(Schedule):
 
 
 class Constant:
-    """One value."""
+    """One value.
+
+    Args:
+        value: A number.
+
+    Example:
+
+    ```python
+    import keras_kd as kd
+
+    assert kd.schedules.Constant(2.0)(position=7, count=None) == 2.0
+    ```
+    """
 
     def __init__(self, value):
         self.value = _finite("value", value)
@@ -89,6 +144,15 @@ class Piecewise:
     Args:
         boundaries: Positions, rising.
         values: One more than boundaries.
+
+    Example:
+
+    ```python
+    import keras_kd as kd
+
+    schedule = kd.schedules.Piecewise([2, 3], [1.0, 5.0, 0.5])
+    assert [schedule(i, None) for i in range(4)] == [1.0, 1.0, 5.0, 0.5]
+    ```
     """
 
     def __init__(self, boundaries, values):
@@ -113,6 +177,15 @@ class WarmUp:
         schedule: What follows: a schedule, or a number for a constant.
         length: Positions of the warm-up, at least 1.
         start: Value at the first position.
+
+    Example:
+
+    ```python
+    import keras_kd as kd
+
+    schedule = kd.schedules.WarmUp(1.0, length=2)
+    assert [schedule(i, None) for i in range(4)] == [0.0, 0.5, 1.0, 1.0]
+    ```
     """
 
     def __init__(self, schedule, length, start=0.0):

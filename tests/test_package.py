@@ -19,10 +19,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 PRIVATE = {
     "ops/xla.py": {"tensorflow.compiler.mlir.stablehlo", "tensorflow.compiler.tf2xla.ops"},
 }
-MODULES = {"__version__", "losses", "ops"}
+MODULES = {"__version__", "callbacks", "losses", "ops", "schedules"}
 SYMBOLS = {
     f"{module.__name__}.{name}": getattr(module, name)
-    for module in (kd, kd.losses, kd.ops)
+    for module in (kd, kd.callbacks, kd.losses, kd.ops, kd.schedules)
     for name in module.__all__
     if callable(getattr(module, name))
 }
@@ -70,7 +70,9 @@ def test_public_symbols_are_documented_and_their_examples_run(name):
         exec(compile(example, name, "exec"), {"__name__": "example"})
 
 
-@pytest.mark.parametrize("module", [kd, kd.losses, kd.ops], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [kd, kd.callbacks, kd.losses, kd.ops], ids=lambda module: module.__name__
+)
 def test_all_names_what_is_public(module):
     public = {name for name in dir(module) if not name.startswith("_")}
     helpers = {name for name in public if inspect.ismodule(getattr(module, name))}
