@@ -12,6 +12,11 @@ namespace cuda {
 // exponential, and a sum of 2^8 times the classes is far from overflow.
 constexpr float kOctaves = 8.0f;
 
+// A sum of exponentials relative to one value, made relative to another.
+__device__ __forceinline__ float Moved(float sum, float from, float to, float scale) {
+  return from == -kInfinity ? sum : sum * exp2f((from - to) * scale);
+}
+
 struct OnlineSum {
   float largest = -kInfinity, reference = -kInfinity, sum = 0.0f;
 
@@ -32,7 +37,7 @@ struct OnlineSum {
   }
   // The sum relative to another value.
   __device__ __forceinline__ float At(float value, float scale) const {
-    return reference == -kInfinity ? sum : sum * exp2f((reference - value) * scale);
+    return Moved(sum, reference, value, scale);
   }
 };
 

@@ -75,9 +75,8 @@ struct Row {
     if (problem.labels) problem.hard[index] = hard_weight == 0.0f ? 0.0f : HardLoss(sums);
     if (!task.statistics) return;
     float* to = task.statistics + index * kStatistics;
-    to[0] = sums.student_largest, to[1] = sums.teacher_largest;
-    to[2] = sums.student, to[3] = sums.teacher, to[4] = sums.hard;
-    to[5] = mean_score;
+    sums.Store(to);
+    to[Sums::kCount] = mean_score;
   }
 
   // NaN where the label is out of range, as the gradient is.

@@ -18,8 +18,19 @@ constexpr float kFarLogit = 65536.0f;
 
 // What the sums of a row come to: largest logits and sums of exponentials.
 struct Sums {
+  static constexpr int kCount = 5;
+
   float student_largest, teacher_largest;
   float student, teacher, hard;  // hard: of the student at T = 1
+
+  // In device memory: kCount floats.
+  static __device__ __forceinline__ Sums Load(const float* from) {
+    return {from[0], from[1], from[2], from[3], from[4]};
+  }
+  __device__ __forceinline__ void Store(float* to) const {
+    to[0] = student_largest, to[1] = teacher_largest;
+    to[2] = student, to[3] = teacher, to[4] = hard;
+  }
 };
 
 // t - s as an unevaluated sum of two floats (Knuth); the second is zero beside infinities.

@@ -12,10 +12,6 @@ namespace cuda {
 constexpr int kSavedThreads = 256;
 constexpr int kSavedPieces = 4;  // of a thread, so that a row's statistics serve several
 
-__device__ inline Sums LoadSums(const float* statistics) {
-  return {statistics[0], statistics[1], statistics[2], statistics[3], statistics[4]};
-}
-
 // `lanes` threads work on a row, `parts` times kSavedPieces pieces each.
 template <typename T, Divergence kDivergence>
 __global__ void __launch_bounds__(kSavedThreads, 2) SavedRows(Task task, int lanes, int parts) {
@@ -30,8 +26,8 @@ __global__ void __launch_bounds__(kSavedThreads, 2) SavedRows(Task task, int lan
   const int last = min(row.grid.Pieces(), (part + 1) * kSavedPieces * lanes);
   if (!row.Active()) return row.WriteZeroGradient(first, lanes, last);
   const float* statistics = task.statistics + row.index * kStatistics;
-  const Sums sums = LoadSums(statistics);
-  const float mean_score = statistics[5];
+  const Sums sums = Sums::Load(statistics);
+  const float mean_score = statistics[Sums::kCount];
   const auto ready = row.template Ready<kDivergence>(sums);
   for (int piece = first; piece < last; piece += lanes) {
     float s[kPiece], t[kPiece], soft[kPiece];

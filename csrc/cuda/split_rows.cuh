@@ -19,7 +19,7 @@ struct Split {
   float* memory;
   int64_t rows;
 
-  static constexpr int kSums = 5, kAll = kSums + 2;
+  static constexpr int kSums = Sums::kCount, kAll = kSums + 2;
   static int64_t Floats(int64_t rows, int64_t parts) { return rows * parts * kAll; }
 
   __device__ float* SumsOf(int64_t row, int part) const {
@@ -34,16 +34,6 @@ struct Split {
     return min(pieces, each * part);
   }
 };
-
-__device__ inline void StoreSums(const Sums& sums, float* to) {
-  to[0] = sums.student_largest, to[1] = sums.teacher_largest;
-  to[2] = sums.student, to[3] = sums.teacher, to[4] = sums.hard;
-}
-
-// A sum of exponentials relative to a part's largest value, made relative to the row's.
-__device__ __forceinline__ float Moved(float sum, float from, float to, float scale) {
-  return from == -kInfinity ? sum : sum * exp2f((from - to) * scale);
-}
 
 // The sums of a whole row, computed by each warp of a block anew.
 template <typename T>
@@ -60,10 +50,10 @@ __device__ Sums Combine(const Row<T>& row, const Split& split) {
   all.student_largest = OverWarp<Largest>(all.student_largest);
   all.teacher_largest = OverWarp<Largest>(all.teacher_largest);
   for (int part = lane; part < split.parts; part += kWarp) {
-    const float* sums = split.SumsOf(row.index, part);
-    all.student += Moved(sums[2], sums[0], all.student_largest, scale);
-    all.teacher += Moved(sums[3], sums[1], all.teacher_largest, scale);
-    all.hard += Moved(sums[4], sums[0], all.student_largest, hard_scale);
+    const Sums sums = Sums::Load(split.SumsOf(row.index, part));
+    all.student += Moved(sums.student, sums.student_largest, all.student_largest, scale);
+    all.teacher += Moved(sums.teacher, sums.teacher_largest, all.teacher_largest, scale);
+    all.hard += Moved(sums.hard, sums.student_largest, all.student_largest, hard_scale);
   }
   all.student = OverWarp<Add>(all.student);
   all.teacher = OverWarp<Add>(all.teacher);
@@ -81,7 +71,7 @@ __global__ void __launch_bounds__(kSplitThreads, 2) SplitSums(Task task, Split s
   const int pieces = row.grid.Pieces();
   BlockRow<T, false> held(row, shared, split.Begin(pieces, part), split.Begin(pieces, part + 1));
   held.FindSums();
-  if (threadIdx.x == 0) StoreSums(held.sums, split.SumsOf(row.index, part));
+  if (threadIdx.x == 0) held.sums.Store(split.SumsOf(row.index, part));
 }
 
 // Block (part, row): the divergence of a part; the gradient too where it needs no more.

@@ -21,19 +21,12 @@
 #include "../cpu/thread_pool.h"
 #include "../dtype.h"
 #include "../problem.h"
+#include "expect.h"
 #include "row_truth.h"
 
 namespace {
 
 using namespace keras_kd;  // NOLINT: a test program
-
-int failures = 0;
-
-void Expect(bool holds, const std::string& what) {
-  if (holds) return;
-  ++failures;
-  if (failures < 20) std::printf("FAILED: %s\n", what.c_str());
-}
 
 void Check(Data& data) {
   const std::string error = RunLosses(data.Describe());

@@ -172,6 +172,13 @@ def valid_rows(loss, row_weight, mask):
     return mask if weight is None else mask * weight, keras.ops.sum(mask)
 
 
+def unreduced(loss, first, second):
+    """The values of a Keras loss, or of a function, before any reduction."""
+    # `call` of a Loss gives the values before its reduction; a function gives them anyway.
+    function = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    return function(first, second)
+
+
 def to_float32(value):
     """Half precision as float32: the squares of features overflow float16."""
     dtype = keras.backend.standardize_dtype(value.dtype)

@@ -144,10 +144,7 @@ class FeatureHint(base.DistillationLoss):
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def _check_shapes(self, student, teacher):
-        agree = len(student) == len(teacher) and all(
-            a is None or b is None or a == b for a, b in zip(student, teacher, strict=True)
-        )
-        if not agree:
+        if not projectors.agree(student, teacher):
             raise ValueError(
                 f"Distillation loss {self.name!r}: the features of student layer "
                 f"{self.student_layer!r} have shape {student} after the projector, those of "
@@ -167,9 +164,7 @@ class FeatureHint(base.DistillationLoss):
     def _distance(self, teacher, student):
         if isinstance(self.loss, str):
             return _FUNCTIONS[self.loss](teacher, student)
-        # `call` of a Keras loss gives the values before its reduction.
-        function = self.loss.call if isinstance(self.loss, keras.losses.Loss) else self.loss
-        values = function(teacher, student)
+        values = base.unreduced(self.loss, teacher, student)
         if len(values.shape) == 0:
             raise ValueError(
                 f"The function given as `loss` to {self.name!r} returned one number for the batch. "

@@ -109,7 +109,7 @@ class KerasDistillation(base.DistillationLoss):
         if loss is None:
             return None
         if self.temperature_variable is None:
-            return _rows_of(loss, teacher, student)
+            return base.unreduced(loss, teacher, student)
         kind = _kind(loss)
         if kind in _KL:
             return ops.soft_target_loss(student, teacher, self.temperature_variable)
@@ -125,7 +125,7 @@ class KerasDistillation(base.DistillationLoss):
                 tf.shape(teacher)[-1], tf.float32
             )
             return scale**2 * tf.nn.softmax_cross_entropy_with_logits(targets, student)
-        return _rows_of(loss, teacher, student)
+        return base.unreduced(loss, teacher, student)
 
     def validate(self, teacher, student):
         if not isinstance(self.loss, keras.distillation.FeatureDistillation):
@@ -155,12 +155,6 @@ class KerasDistillation(base.DistillationLoss):
 def _kind(loss):
     name = getattr(loss, "__name__", None) or type(loss).__name__
     return name.lower()
-
-
-def _rows_of(loss, teacher, student):
-    # `call` of a Loss gives the values before its reduction; a function gives them anyway.
-    function = loss.call if isinstance(loss, keras.losses.Loss) else loss
-    return function(teacher, student)
 
 
 def _per_sample(values):

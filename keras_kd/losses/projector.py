@@ -39,7 +39,7 @@ def between(student_shape, teacher_shape, always=False):
     layers = []
     if len(student_shape) == 4:
         layers += _resize(student_shape, teacher_shape)
-    elif len(student_shape) == 3 and not _agree(student_shape[1], teacher_shape[1]):
+    elif len(student_shape) == 3 and not agree(student_shape[1:2], teacher_shape[1:2]):
         raise _unbridgeable(student_shape, teacher_shape, "Their lengths differ")
     width = teacher_shape[-1]
     if always or student_shape[-1] != width:
@@ -59,7 +59,7 @@ def _resize(student_shape, teacher_shape):
             "layer of your own as `projector`."
         )
     have, want = student_shape[1:3], teacher_shape[1:3]
-    if all(_agree(a, b) for a, b in zip(have, want, strict=True)):
+    if agree(have, want):
         return []
     if None in have or None in want:
         raise _unbridgeable(student_shape, teacher_shape, "Height and width must be known")
@@ -69,8 +69,11 @@ def _resize(student_shape, teacher_shape):
     return [keras.layers.Resizing(*want, name="resizing")]
 
 
-def _agree(a, b):
-    return a is None or b is None or a == b
+def agree(shape, other):
+    """Whether two shapes may be the same: of one rank, and equal where both sizes are known."""
+    return len(shape) == len(other) and all(
+        a is None or b is None or a == b for a, b in zip(shape, other, strict=True)
+    )
 
 
 def _unbridgeable(student_shape, teacher_shape, reason):

@@ -7,9 +7,9 @@ import ml_dtypes
 import numpy as np
 
 from keras_kd import _library
+from keras_kd._native import DIVERGENCES
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
 STATISTICS = 6
 MESSAGE_BYTES = 512
 

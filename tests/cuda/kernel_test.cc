@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../../csrc/cuda/cuda_api.h"
+#include "../../csrc/tests/expect.h"
 #include "../../csrc/tests/row_truth.h"
 #include "emulator/cuda_runtime.h"
 
@@ -20,16 +21,9 @@ namespace {
 
 using namespace keras_kd;  // NOLINT: a test program
 
-int failures = 0;
 // How much: as a test of the plain build, of one under a sanitizer, of one that is slow.
 enum class Amount { kAll, kSome, kFew } amount = Amount::kSome;
 bool few() { return amount == Amount::kFew; }
-
-void Expect(bool holds, const std::string& what) {
-  if (holds) return;
-  ++failures;
-  if (failures < 20) std::printf("FAILED: %s\n", what.c_str());
-}
 
 // The device: its multiprocessors and the most shared memory of a block.
 void SetDevice(int processors, size_t shared_memory) {
@@ -328,10 +322,6 @@ void TestOrders() {
     emulator::SetOrder(emulator::Order::kForward);
   }
   SetDevice(kOne, kPlenty);
-}
-
-void ExpectError(const std::string& error, const std::string& part) {
-  Expect(error.find(part) != std::string::npos, "'" + error + "' says '" + part + "'");
 }
 
 void TestLaunchErrors() {

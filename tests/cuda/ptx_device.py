@@ -30,7 +30,7 @@ def missing():
     if toolkit.find("nvcc") is None:
         return "nvcc was not found"
     if not LIBRARY.exists():
-        return f"{LIBRARY.relative_to(toolkit.ROOT)} is not built: make native-test-plain"
+        return f"{LIBRARY.relative_to(toolkit.ROOT)} is not built: make build-native-plain"
     return ""
 
 
@@ -66,7 +66,7 @@ class PtxDevice(KernelDevice):
             self.device.launch(
                 self._kernels[name], grid[:3], block[:3], parameters[:size], shared_bytes
             )
-        except Exception as error:  # noqa: BLE001 (raised again by _call: this is a C callback)
+        except Exception as error:  # noqa: BLE001 (raised again by call: this is a C callback)
             self._error = error
             return 1
         return 0

@@ -11,7 +11,6 @@ import sysconfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 BUILD = ROOT / "build" / "cuda"
-SOURCES = ("launch_float32", "launch_float16", "launch_bfloat16")
 # Of csrc/cuda/CMakeLists.txt.
 OPTIONS = ("-std=c++17", "-O3", "-ftz=true")
 
@@ -26,39 +25,21 @@ def find(tool):
 
 
 def ptx(source, architecture):
-    """The PTX of a file of `SOURCES` for a virtual architecture such as 80."""
-    return _compile(source, [f"-arch=compute_{architecture}", "-ptx"], "ptx")[0].read_text()
+    """The PTX of a file of csrc/cuda, without its ending, for an architecture such as 80.
 
-
-def cubin(source, architecture):
-    """The machine code of a file for an architecture such as 90: its path and ptxas' report."""
-    options = [f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v"]
-    path, report = _compile(source, options, "cubin")
-    return path, report
-
-
-def _compile(source, options, suffix):
-    """Compiles once: the result is kept under a name made of all that it depends on."""
-    nvcc = find("nvcc")
-    state = hashlib.sha256(" ".join([nvcc, source, *OPTIONS, *options]).encode())
+    Compiled once: the result is kept under a name made of all that it depends on.
+    """
+    command = [find("nvcc"), *OPTIONS, f"-arch=compute_{architecture}", "-ptx"]
+    state = hashlib.sha256(" ".join([*command, source]).encode())
     for path in sorted((ROOT / "csrc").glob("cuda/*")) + [ROOT / "csrc/problem.h"]:
         state.update(path.read_bytes())
-    result = BUILD / f"{source}-{state.hexdigest()[:20]}.{suffix}"
-    report = result.with_suffix(".txt")
-    if not report.exists():
+    result = BUILD / f"{source}-{state.hexdigest()[:20]}.ptx"
+    if not result.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
         part = result.with_name(f"{os.getpid()}-{result.name}")
-        file = ROOT / "csrc/cuda" / f"{source}.cu"
-        done = subprocess.run(
-            [nvcc, *OPTIONS, *options, str(file), "-o", str(part)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command += [str(ROOT / "csrc/cuda" / f"{source}.cu"), "-o", str(part)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"nvcc failed:\n{done.stderr}")
         part.replace(result)
-        report_part = part.with_suffix(".txt")
-        report_part.write_text(done.stderr)
-        report_part.replace(report)
-    return result, report.read_text()
+    return result.read_text()

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../../csrc/cuda/cuda_api.h"
+#include "../../csrc/tests/expect.h"
 #include "../../csrc/tests/row_truth.h"
 #include "../../csrc/xla/handlers.h"
 #include "emulator/cuda_runtime.h"
@@ -21,13 +22,6 @@ struct XLA_FFI_Error {
 namespace {
 
 using namespace keras_kd;  // NOLINT: a test program
-
-int failures = 0;
-void Expect(bool holds, const std::string& what) {
-  if (holds) return;
-  ++failures;
-  std::printf("FAILED: %s\n", what.c_str());
-}
 
 // ---- XLA, played ----
 
@@ -205,10 +199,6 @@ void TestLessOfIt(const XLA_FFI_Api* api) {
   Expect(without.Run(HandlerOf(false), 0, 0.5f).empty(), "runs without gradient");
   Expect(std::fabs(data.soft.Get(0) - first) <= 1e-6f * first, "the same loss");
   memory_is_short = false;
-}
-
-void ExpectError(const std::string& error, const std::string& part) {
-  Expect(error.find(part) != std::string::npos, "'" + error + "' says '" + part + "'");
 }
 
 void TestErrors(const XLA_FFI_Api* api) {

@@ -121,8 +121,8 @@ BUGS = [
     _bug(
         "a part's sums are not moved to the row's largest logit",
         "split_rows.cuh",
-        "return from == -kInfinity ? sum : sum * exp2f((from - to) * scale);",
-        "return sum;",
+        "all.student += Moved(sums.student, sums.student_largest, all.student_largest, scale);",
+        "all.student += sums.student;",
     ),
     _bug(
         "too few blocks are started",
