@@ -102,7 +102,9 @@ def _find_local_registers(found, registers):
             )
             for each in read + written:
                 users.setdefault(each, set()).add(index)
-    for index, block in enumerate(found):
-        block.local = frozenset(
-            each for each, where in users.items() if where == {index} and each not in exposed
-        )
+    local = [set() for _ in found]
+    for register, where in users.items():
+        if len(where) == 1 and register not in exposed:
+            local[where.pop()].add(register)
+    for block, registers_of_one in zip(found, local, strict=True):
+        block.local = frozenset(registers_of_one)
