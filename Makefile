@@ -11,6 +11,7 @@ BIN := .venv/bin
 LIBRARY_FILES = $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES = $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 NATIVE_BUILDS := native-plain native-asan native-tsan native-lanes16
+TARGETS := all
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -53,11 +54,11 @@ $(NATIVE_BUILDS:%=build-%): build-%: .venv/group-native
 	$(BIN)/cmake -S . -B build/$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 	  -DKERAS_KD_BUILD_TESTS=ON -DKERAS_KD_CUDA=OFF -DKERAS_KD_SANITIZE=$(SANITIZE) \
 	  -DKERAS_KD_LANES=$(LANES) -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
-	$(BIN)/cmake --build build/$*
+	$(BIN)/cmake --build build/$* --target $(TARGETS)
 
 test-cuda: venv .venv/group-cuda ## run the CUDA kernels without a GPU: emulated, under sanitizers, with seeded bugs, as PTX
-	$(MAKE) build-native-plain build-native-asan build-native-tsan
-	$(MAKE) -j2 --output-sync=target emulate-native-plain emulate-native-asan emulate-native-tsan
+	$(MAKE) TARGETS=cuda_tests build-native-plain build-native-asan build-native-tsan
+	$(MAKE) -j2 --output-sync=target emulate-native-asan emulate-native-plain emulate-native-tsan
 	$(PYTHON) -m tools.seeded_bugs cuda
 	$(BIN)/python -m pytest -q -p no:cacheprovider -n 2 --dist loadgroup tests/cuda/check_ptx_*.py
 

@@ -92,13 +92,13 @@ void TestStreamedRows() {
   SetDevice(kOne, kLittle);
   for (int64_t classes : {1100, 12001}) CheckAll(2, few() ? 1100 : classes, classes == 1100);
   SetDevice(kOne, kPlenty);
-  if (!few()) CheckAll(2, 32003, true);
+  if (!few()) CheckAll(1, 32003, true);
 }
 
 void TestSplitRows() {
   SetDevice(kMany, kPlenty);
   for (int64_t classes : {3001, 8000}) {
-    if (few() && classes == 8000) continue;
+    if (amount != Amount::kAll && classes == 8000) continue;
     CheckAll(5, classes, classes % 2 == 0);
   }
   if (few()) return SetDevice(kOne, kPlenty);
@@ -262,9 +262,13 @@ void TestSpecialValues() {
       for (float special : {inf, -inf, nan, 3e38f, -3e38f, 1e-45f}) {
         if (few() && special != -inf) continue;
         for (Divergence divergence : kDivergences) {
-          Data data({9, classes, DataType::kFloat32, DataType::kFloat32, divergence, 2.0f, true},
+          const size_t rows = classes > 100 ? 3 : 9;
+          Data data({static_cast<int64_t>(rows), classes, DataType::kFloat32, DataType::kFloat32,
+                     divergence, 2.0f, true},
                     6);
-          for (size_t row : {0u, 8u}) data.student.Set(row * data.Elements() / 9 + 3, special);
+          for (size_t row : {size_t{0}, rows - 1}) {
+            data.student.Set(row * data.Elements() / rows + 3, special);
+          }
           Expect(Run(data.Describe()).empty(), "special values are not an error");
           Expect(!std::isnan(data.soft.Get(1)), "a special row leaves its neighbours alone");
           const bool poison = std::isnan(special) || special == inf;

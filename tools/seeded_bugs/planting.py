@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
-CXX = [os.environ.get("CXX", "c++"), "-std=c++17", "-O1", "-g", "-w", "-pthread"]
+CXX = [os.environ.get("CXX", "c++"), "-std=c++17", "-O1", "-w", "-pthread"]
 PLAIN, ADDRESS, THREAD = "plain", "address", "thread"
 SECONDS = 200  # of a test that takes one or, under ThreadSanitizer, 60; a bug may hang it
 
