@@ -1,7 +1,21 @@
 """The distillation losses."""
 
+from keras_kd.losses.attention_transfer import AttentionTransfer
 from keras_kd.losses.base import DistillationLoss
 from keras_kd.losses.feature_hint import FeatureHint
+from keras_kd.losses.logits_mse import LogitsMSE
+from keras_kd.losses.relational_angle import RelationalAngle
+from keras_kd.losses.relational_distance import RelationalDistance
+from keras_kd.losses.similarity_preserving import SimilarityPreserving
 from keras_kd.losses.soft_targets import SoftTargets
 
-__all__ = ["DistillationLoss", "FeatureHint", "SoftTargets"]
+__all__ = [
+    "AttentionTransfer",
+    "DistillationLoss",
+    "FeatureHint",
+    "LogitsMSE",
+    "RelationalAngle",
+    "RelationalDistance",
+    "SimilarityPreserving",
+    "SoftTargets",
+]

@@ -31,11 +31,11 @@ class DistillationLoss(keras.layers.Layer):
     import keras
     import keras_kd as kd
 
-    class LogitsMSE(kd.losses.DistillationLoss):
+    class LogitsMAE(kd.losses.DistillationLoss):
         def call(self, teacher_outputs, student_outputs):
-            return keras.ops.mean((teacher_outputs - student_outputs) ** 2, axis=-1)
+            return keras.ops.mean(keras.ops.abs(teacher_outputs - student_outputs), axis=-1)
 
-    loss = LogitsMSE(weight=0.1, name="logits_mse")
+    loss = LogitsMAE(weight=0.1, name="logits_mae")
     ```
     """
 

@@ -1,0 +1,104 @@
+"""`AttentionTransfer`: the student shall look where the teacher looks."""
+
+import keras
+
+from keras_kd.losses import base, relations
+from keras_kd.losses import projector as projectors
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class AttentionTransfer(base.DistillationLoss):
+    """Compares where in an image two convolutional layers are active.
+
+    `l = |Q^t / |Q^t| - Q^s / |Q^s||^2` with the attention map `Q(h, w) = mean_c |A(h, w, c)|^p`.
+    The paper writes the norm and its authors' code the squared one, which has a gradient where the
+    maps agree; theirs is divided by the number of positions too. Numbers of channels may differ.
+    Where heights and widths differ the student's map is pooled or resized to the teacher's.
+
+    Args:
+        teacher_layer: Name or path of the teacher's layer.
+        student_layer: Of the student's layer.
+        power: `p`, above 0. Larger powers look at the most active positions only.
+        weight: As of `DistillationLoss`; the paper uses 1000 and the mean over positions.
+        name: As of `DistillationLoss`.
+
+    Call arguments: `teacher_outputs` and `student_outputs`, `[batch, height, width, channels]`.
+    Returns `[batch]`, float32, from 0 to 2.
+
+    Raises:
+        ValueError: `power` is not a number above 0; or, when the distiller is built, the features
+            are not images, or of unknown and differing sizes.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    loss = kd.losses.AttentionTransfer("block4", "block2")
+    teacher = np.random.normal(size=(2, 4, 4, 16)).astype("float32")
+    student = np.random.normal(size=(2, 8, 8, 3)).astype("float32")
+    assert loss(teacher, student).shape == (2,)
+    ```
+
+    Reference: Zagoruyko and Komodakis, "Paying More Attention to Attention",
+    https://arxiv.org/abs/1612.03928
+    """
+
+    def __init__(self, teacher_layer, student_layer, power=2, weight=1.0, name=None, **kwargs):
+        if base.non_negative("power", power) == 0:
+            raise ValueError(
+                f"Invalid value for argument `power`. Expected a number above 0. Received: "
+                f"power={power}"
+            )
+        super().__init__(
+            weight=weight,
+            teacher_layer=teacher_layer,
+            student_layer=student_layer,
+            name=name,
+            **kwargs,
+        )
+        self.power = power
+        self.resizing_layers = []
+
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
+        images = keras.config.image_data_format() == "channels_last"
+        if not images or any(len(shape) != 4 for shape in shapes):
+            raise ValueError(
+                f"Distillation loss {self.name!r} compares images and expects features of shape "
+                f"[batch, height, width, channels], channels last. Received: teacher {shapes[0]}, "
+                f"student {shapes[1]}, image_data_format={keras.config.image_data_format()!r}."
+            )
+        teacher_map, student_map = ((*shape[:3], 1) for shape in shapes)
+        self.resizing_layers = projectors.between(student_map, teacher_map)
+        super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def call(self, teacher_outputs, student_outputs):
+        student_map = self._map(student_outputs)
+        for layer in self.resizing_layers:
+            student_map = layer(student_map)
+        difference = _direction(self._map(teacher_outputs)) - _direction(student_map)
+        return keras.ops.sum(difference * difference, axis=-1)
+
+    def _map(self, features):
+        # Squares: of a negative base a power has no gradient, of |a| none at 0.
+        squares = features * features
+        powers = squares if self.power == 2 else _power(squares, self.power / 2)
+        return keras.ops.mean(powers, axis=-1, keepdims=True)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["output"]
+        config["power"] = self.power
+        return config
+
+
+def _power(x, exponent):
+    safe = keras.ops.where(x > 0, x, keras.ops.ones_like(x))
+    return keras.ops.where(x > 0, keras.ops.power(safe, exponent), 0.0)
+
+
+def _direction(attention):
+    flat = relations.vectors(attention)
+    return relations.divided(flat, relations.norms(flat))

@@ -1,0 +1,57 @@
+"""`LogitsMSE`: the student's logits shall be the teacher's."""
+
+import keras
+
+from keras_kd.losses import base
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class LogitsMSE(base.DistillationLoss):
+    """Mean squared difference of the logits: soft targets in the limit of a high temperature.
+
+    `l = mean_c (z^t_c - z^s_c)^2`. Unlike the KL divergence it also asks for the teacher's common
+    offset of a row's logits.
+
+    Args:
+        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, as of
+            `DistillationLoss`.
+
+    Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, classes]` or `[batch,
+    time, classes]`. Returns their shape without the classes, float32.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    loss = kd.losses.LogitsMSE()
+    teacher, student = np.float32([[1.0, 3.0]]), np.float32([[0.0, 1.0]])
+    np.testing.assert_allclose(loss(teacher, student), [2.5])
+    ```
+
+    Reference: Ba and Caruana, "Do Deep Nets Really Need to be Deep?",
+    https://arxiv.org/abs/1312.6184
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
+        same_rank = len(shapes[0]) == len(shapes[1]) >= 2
+        if not same_rank or any(
+            None not in sizes and sizes[0] != sizes[1]
+            for sizes in zip(shapes[0][1:], shapes[1][1:], strict=True)
+        ):
+            raise ValueError(
+                f"Distillation loss {self.name!r} expects logits of one shape, [batch, ..., "
+                f"classes]. Received: teacher {shapes[0]}, student {shapes[1]}."
+            )
+        super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def call(self, teacher_outputs, student_outputs):
+        return keras.ops.mean(keras.ops.square(teacher_outputs - student_outputs), axis=-1)

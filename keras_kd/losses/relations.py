@@ -1,0 +1,54 @@
+"""How the rows of a batch lie to each other: what the relational losses compare."""
+
+import keras
+
+
+def check_features(loss, *shapes):
+    """Raises unless the features are `[batch, width]` or images: padding could not be left out."""
+    for role, shape in zip(("teacher", "student"), shapes, strict=True):
+        if len(shape) not in (2, 4):
+            raise ValueError(
+                f"Distillation loss {loss.name!r} compares the rows of a batch and expects "
+                "features of shape [batch, width] or [batch, height, width, channels]. Received: "
+                f"shape {tuple(shape)} from the {role}. Pool a sequence first, and read the "
+                "pooled layer."
+            )
+
+
+def vectors(features):
+    """`[batch, ...]` as `[batch, width]`."""
+    rows = keras.ops.shape(features)[0]
+    width = 1
+    for size in keras.ops.shape(features)[1:]:
+        width *= size
+    return keras.ops.reshape(features, (rows, width))
+
+
+def differences(features):
+    """`f_i - f_j`, `[batch, batch, width]`; exact where rows are close, unlike a Gram matrix."""
+    rows = vectors(features)
+    return keras.ops.expand_dims(rows, 1) - keras.ops.expand_dims(rows, 0)
+
+
+def norms(x):
+    """Norms over the last axis, kept as 1; the gradient at zero is zero, not NaN."""
+    squares = keras.ops.sum(x * x, axis=-1, keepdims=True)
+    safe = keras.ops.where(squares > 0, squares, keras.ops.ones_like(squares))
+    return keras.ops.where(squares > 0, keras.ops.sqrt(safe), 0.0)
+
+
+def divided(x, by):
+    """`x / by`, and 0 where `by` is 0."""
+    safe = keras.ops.where(by > 0, by, keras.ops.ones_like(by))
+    return keras.ops.where(by > 0, x / safe, 0.0)
+
+
+def huber(d):
+    """`d^2 / 2` for `|d| < 1`, else `|d| - 1/2`."""
+    d = keras.ops.abs(d)
+    return keras.ops.where(d < 1.0, 0.5 * d * d, d - 0.5)
+
+
+def count(features):
+    """The number of rows, float32."""
+    return keras.ops.cast(keras.ops.shape(features)[0], "float32")
