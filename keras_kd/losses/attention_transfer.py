@@ -62,15 +62,10 @@ class AttentionTransfer(base.DistillationLoss):
         self.resizing_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
-        images = keras.config.image_data_format() == "channels_last"
-        if not images or any(len(shape) != 4 for shape in shapes):
-            raise ValueError(
-                f"Distillation loss {self.name!r} compares images and expects features of shape "
-                f"[batch, height, width, channels], channels last. Received: teacher {shapes[0]}, "
-                f"student {shapes[1]}, image_data_format={keras.config.image_data_format()!r}."
-            )
-        teacher_map, student_map = ((*shape[:3], 1) for shape in shapes)
+        projectors.check_images(self, teacher_outputs_shape, student_outputs_shape)
+        teacher_map, student_map = (
+            (*tuple(shape)[:3], 1) for shape in (teacher_outputs_shape, student_outputs_shape)
+        )
         self.resizing_layers = projectors.between(student_map, teacher_map)
         super().build((teacher_outputs_shape, student_outputs_shape))
 

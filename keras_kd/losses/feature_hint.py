@@ -135,11 +135,7 @@ class FeatureHint(base.DistillationLoss):
             self.projection_layers = projectors.between(
                 student_outputs_shape, teacher_outputs_shape, self.projector == "linear"
             )
-        shape = tuple(student_outputs_shape)
-        for layer in self.projection_layers:
-            if not layer.built:
-                layer.build(shape)
-            shape = layer.compute_output_shape(shape)
+        shape = projectors.build(self.projection_layers, student_outputs_shape)
         self._check_shapes(shape, tuple(teacher_outputs_shape))
         super().build((teacher_outputs_shape, student_outputs_shape))
 

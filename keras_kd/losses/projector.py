@@ -52,6 +52,28 @@ def between(student_shape, teacher_shape, always=False):
     return layers
 
 
+def build(layers, shape):
+    """Builds a chain of layers for an input shape; returns the last one's output shape."""
+    shape = tuple(shape)
+    for layer in layers:
+        if not layer.built:
+            layer.build(shape)
+        shape = tuple(layer.compute_output_shape(shape))
+    return shape
+
+
+def check_images(loss, teacher_shape, student_shape):
+    """Raises unless both are `[batch, height, width, channels]`."""
+    data_format = keras.config.image_data_format()
+    if data_format != "channels_last" or {len(teacher_shape), len(student_shape)} != {4}:
+        raise ValueError(
+            f"Distillation loss {loss.name!r} compares images and expects features of shape "
+            "[batch, height, width, channels], channels last. Received: teacher "
+            f"{tuple(teacher_shape)}, student {tuple(student_shape)}, "
+            f"image_data_format={data_format!r}."
+        )
+
+
 def _resize(student_shape, teacher_shape):
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(

@@ -48,12 +48,9 @@ class RelationalAngle(base.DistillationLoss):
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
-        rows = keras.ops.arange(keras.ops.shape(student_outputs)[0])
         # A row forms no angle with itself.
-        distinct = keras.ops.cast(
-            keras.ops.expand_dims(rows, 0) != keras.ops.expand_dims(rows, 1), "float32"
-        )
-        values = relations.huber(_cosines(teacher_outputs) - _cosines(student_outputs)) * distinct
+        values = relations.huber(_cosines(teacher_outputs) - _cosines(student_outputs))
+        values = values * relations.distinct(student_outputs)
         n = relations.count(student_outputs)
         return keras.ops.sum(values, axis=(1, 2)) / keras.ops.maximum((n - 1.0) * (n - 2.0), 1.0)
 

@@ -49,6 +49,13 @@ def huber(d):
     return keras.ops.where(d < 1.0, 0.5 * d * d, d - 0.5)
 
 
+def distinct(features):
+    """`[batch, batch]`: 0 for a row and itself, else 1."""
+    rows = keras.ops.arange(keras.ops.shape(features)[0])
+    different = keras.ops.expand_dims(rows, 0) != keras.ops.expand_dims(rows, 1)
+    return keras.ops.cast(different, "float32")
+
+
 def count(features):
     """The number of rows, float32."""
     return keras.ops.cast(keras.ops.shape(features)[0], "float32")

@@ -62,6 +62,46 @@ def attention_transfer(power):
     return lambda t, s: ((direction(t) - direction(s)) ** 2).sum(1)
 
 
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def maps_of(f):
+    return np.moveaxis(f, -1, 1).reshape(len(f), f.shape[-1], -1)
+
+
+def channel_wise(t, s):
+    p, q = (softmax(maps_of(x) / 4.0) for x in (t, s))
+    return 16.0 * (p * np.log(p / q)).sum(-1).mean(-1)
+
+
+def neuron_selectivity(t, s):
+    t, s = (maps_of(x) / np.linalg.norm(maps_of(x), axis=-1, keepdims=True) for x in (t, s))
+
+    def kernel(a, b):
+        return ((a @ np.swapaxes(b, 1, 2)) ** 2).mean((1, 2))
+
+    return kernel(t, t) + kernel(s, s) - 2 * kernel(t, s)
+
+
+def probabilistic_transfer(t, s):
+    def neighbours(f, i):
+        f = f.reshape(len(f), -1)
+        kernel = [(cosine(f[i], f[j]) + 1) / 2 + 1e-7 for j in range(len(f)) if j != i]
+        return np.array(kernel) / sum(kernel)
+
+    pairs = [(neighbours(t, i), neighbours(s, i)) for i in range(len(t))]
+    return np.array([(p * np.log(p / q)).sum() for p, q in pairs])
+
+
+def dist(t, s):
+    p, q = softmax(t / 2.0), softmax(s / 2.0)
+    inter = np.array([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)])
+    intra = np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p.T, q.T, strict=True)])
+    return 4.0 * (0.5 * inter + 2.0 * intra)
+
+
 def logits_mse(t, s):
     return ((t - s) ** 2).mean(-1)
 
@@ -97,10 +137,24 @@ CASES = {
         (3, 2, 2, 3),
         (3, 2, 2, 3),
     ),
+    "channels": (kd.losses.ChannelWise, channel_wise, (2, 3, 4, 5), (2, 3, 4, 5)),
+    "neurons": (kd.losses.NeuronSelectivity, neuron_selectivity, (2, 3, 4, 5), (2, 3, 4, 2)),
+    "neighbours": (kd.losses.ProbabilisticTransfer, probabilistic_transfer, (5, 7), (5, 3)),
+    "neighbours, two rows": (
+        kd.losses.ProbabilisticTransfer,
+        probabilistic_transfer,
+        (2, 3),
+        (2, 3),
+    ),
+    "correlation": (
+        lambda: kd.losses.DIST(2.0, inter_class=0.5, intra_class=2.0),
+        dist,
+        (6, 5),
+        (6, 5),
+    ),
     "logits": (kd.losses.LogitsMSE, logits_mse, (4, 6), (4, 6)),
     "logits of sequences": (kd.losses.LogitsMSE, logits_mse, (2, 3, 6), (2, 3, 6)),
 }
-SAME_SHAPE = [name for name, case in CASES.items() if case[2] == case[3]]
 
 
 @pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "xla"])
@@ -158,7 +212,7 @@ def test_rows_that_are_equal_or_zero_give_finite_gradients(name):
     assert np.isfinite(tape.gradient(value, student)).all()
 
 
-@pytest.mark.parametrize("name", ["distance", "angle", "similarity"])
+@pytest.mark.parametrize("name", ["distance", "angle", "similarity", "neighbours", "correlation"])
 def test_the_order_of_the_rows_does_not_matter(name):
     make, _, teacher_shape, student_shape = CASES[name]
     teacher = RNG.normal(size=teacher_shape).astype("float32")
@@ -197,6 +251,10 @@ def test_attention_maps_of_other_sizes_are_resized(teacher, student):
         (kd.losses.RelationalAngle, (2, 4), (2, 3, 4), r"\(2, 3, 4\) from the student"),
         (kd.losses.SimilarityPreserving, (2,), (2, 4), r"shape \(2,\) from the teacher"),
         (CASES["attention"][0], (2, 4), (2, 4, 4, 3), r"compares images.*teacher \(2, 4\)"),
+        (kd.losses.ChannelWise, (2, 4), (2, 4, 4, 3), r"compares images.*teacher \(2, 4\)"),
+        (kd.losses.NeuronSelectivity, (2, 4, 4, 3), (2, 3), r"compares images.*student \(2, 3\)"),
+        (kd.losses.ProbabilisticTransfer, (2, 3, 4), (2, 4), r"Pool a sequence"),
+        (kd.losses.DIST, (2, 4), (2, 5), r"teacher \(2, 4\), student \(2, 5\)"),
         (kd.losses.LogitsMSE, (2, 4), (2, 5), r"teacher \(2, 4\), student \(2, 5\)"),
         (kd.losses.LogitsMSE, (2, 3, 4), (2, 4), "logits of one shape"),
     ],
@@ -210,6 +268,27 @@ def test_wrong_shapes(make, teacher, student, message):
 def test_wrong_powers(power):
     with pytest.raises(ValueError, match=f"power={power!r}"):
         kd.losses.AttentionTransfer("t", "s", power=power)
+
+
+def test_a_channel_wise_loss_projects_and_its_temperature_is_live():
+    loss = kd.losses.ChannelWise(2.0)
+    features = [RNG.normal(size=shape).astype("float32") for shape in ((2, 4, 4, 6), (2, 8, 8, 3))]
+    before = loss(*features).numpy()
+    assert [type(each).__name__ for each in loss.projection_layers] == [
+        "AveragePooling2D",
+        "Conv2D",
+    ]
+    assert len(loss.trainable_weights) == 2
+    loss.temperature = 50.0
+    assert np.abs(loss(*features) - before).max() > 1e-3
+    with pytest.raises(ValueError, match="temperature"):
+        loss.temperature = 0.0
+
+
+@pytest.mark.parametrize("option", ["inter_class", "intra_class"])
+def test_wrong_factors_of_dist(option):
+    with pytest.raises(ValueError, match=f"`{option}`.*{option}=-1"):
+        kd.losses.DIST(**{option: -1})
 
 
 def network(filters):
@@ -228,6 +307,10 @@ LAYERS = {
     kd.losses.RelationalDistance: "pooled",
     kd.losses.RelationalAngle: "pooled",
     kd.losses.SimilarityPreserving: "convolution",
+    kd.losses.ChannelWise: "convolution",
+    kd.losses.NeuronSelectivity: "convolution",
+    kd.losses.ProbabilisticTransfer: "pooled",
+    kd.losses.DIST: None,
     kd.losses.LogitsMSE: None,
 }
 

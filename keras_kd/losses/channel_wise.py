@@ -1,0 +1,90 @@
+"""`ChannelWise`: each channel of the student shall be active where the teacher's is (CWD)."""
+
+import keras
+
+from keras_kd import ops
+from keras_kd.losses import base
+from keras_kd.losses import projector as projectors
+from keras_kd.ops import arguments
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class ChannelWise(base.DistillationLoss):
+    """Divergence between the distributions of each channel over the positions of an image.
+
+    `l = T^2 / C sum_c KL(softmax_hw(A^t_c / T) || softmax_hw(A^s_c / T))`, by the fused kernel.
+    Where sizes or channels differ, the student's features are pooled or resized, and go through a
+    trained 1x1 convolution, as of `FeatureHint`. For segmentation, the models' outputs (the
+    classes' score maps) may be compared as well as features.
+
+    Args:
+        temperature: `T`, a positive number. Live, as `weight`.
+        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, as of
+            `DistillationLoss`. Without layers the models' outputs are compared.
+
+    Call arguments: `teacher_outputs` and `student_outputs`, `[batch, height, width, channels]`.
+    Returns `[batch]`, float32.
+
+    Raises:
+        ValueError: The temperature is not positive; or, when the distiller is built, the features
+            are not images, or nothing bridges their shapes.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    loss = kd.losses.ChannelWise(teacher_layer="block4", student_layer="block2")
+    teacher = np.random.normal(size=(2, 4, 4, 16)).astype("float32")
+    student = np.random.normal(size=(2, 8, 8, 3)).astype("float32")
+    assert loss(teacher, student).shape == (2,)
+    ```
+
+    Reference: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction",
+    https://arxiv.org/abs/2011.13256
+    """
+
+    def __init__(self, temperature=4.0, **kwargs):
+        super().__init__(**kwargs)
+        self.temperature_variable = self.add_scalar(
+            "temperature", arguments.temperature(temperature)
+        )
+        self.projection_layers = []
+
+    @property
+    def temperature(self):
+        """`T`; assign a positive number to change it."""
+        return base.read(self.temperature_variable)
+
+    @temperature.setter
+    def temperature(self, value):
+        self.temperature_variable.assign(arguments.temperature(value))
+
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        projectors.check_images(self, teacher_outputs_shape, student_outputs_shape)
+        self.projection_layers = projectors.between(student_outputs_shape, teacher_outputs_shape)
+        projectors.build(self.projection_layers, student_outputs_shape)
+        super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def call(self, teacher_outputs, student_outputs):
+        for layer in self.projection_layers:
+            student_outputs = layer(student_outputs)
+        losses = ops.soft_target_loss(
+            _channels(keras.ops.cast(student_outputs, "float32")),
+            _channels(teacher_outputs),
+            self.temperature_variable,
+        )
+        return keras.ops.mean(losses, axis=-1)
+
+    def get_config(self):
+        config = super().get_config()
+        config["temperature"] = float(self.temperature)
+        return config
+
+
+def _channels(features):
+    """`[batch, height, width, channels]` as `[batch, channels, positions]`."""
+    batch, height, width, channels = keras.ops.shape(features)
+    positions = keras.ops.reshape(features, (batch, height * width, channels))
+    return keras.ops.transpose(positions, (0, 2, 1))

@@ -1,0 +1,71 @@
+"""`ProbabilisticTransfer`: each row's neighbours shall be those of the teacher (PKT)."""
+
+import keras
+
+from keras_kd.losses import base, relations
+
+# Of a similarity, which is 0 between opposite vectors: its logarithm stays finite.
+SMALLEST = 1e-7
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class ProbabilisticTransfer(base.DistillationLoss):
+    """Divergence between how probable each row holds the others to be its neighbours.
+
+    `l_i = sum_{j != i} p_ij log(p_ij / q_ij)` with `p_ij = K^t_ij / sum_{k != i} K^t_ik`, `q` the
+    same of the student, and `K_ij = (cos(f_i, f_j) + 1) / 2 + 1e-7`. Widths may differ: no
+    projector is needed. The authors' code also counts a row as its own neighbour.
+
+    All rows of the batch on one replica are compared, also those of sample weight 0: a row's
+    weight is that of its `l_i`.
+
+    Args:
+        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, as of
+            `DistillationLoss`. Without layers the models' outputs are compared.
+
+    Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]` or `[batch, height,
+    width, channels]`. Returns `[batch]`, float32; 0 for a batch of fewer than three rows.
+
+    Raises:
+        ValueError: The features are of another rank.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    loss = kd.losses.ProbabilisticTransfer(teacher_layer="embedding", student_layer="embedding")
+    teacher = np.random.normal(size=(8, 64)).astype("float32")
+    assert loss(teacher, 3.0 * teacher).numpy().max() < 1e-6  # the scale does not matter
+    ```
+
+    Reference: Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge
+    Transfer", https://arxiv.org/abs/1803.10837
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        relations.check_features(self, teacher_outputs_shape, student_outputs_shape)
+        super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def call(self, teacher_outputs, student_outputs):
+        others = relations.distinct(student_outputs)
+        teacher, student = (
+            _neighbours(teacher_outputs, others),
+            _neighbours(student_outputs, others),
+        )
+        # A row's own entry is 1 in both: it adds nothing.
+        return keras.ops.sum(teacher * others * keras.ops.log(teacher / student), axis=1)
+
+
+def _neighbours(features, others):
+    """Probabilities `[i, j]`, and 1 for a row itself."""
+    rows = relations.vectors(features)
+    rows = relations.divided(rows, relations.norms(rows))
+    kernel = (keras.ops.matmul(rows, keras.ops.transpose(rows)) + 1.0) / 2.0
+    # Rounding takes the cosine of opposite vectors below -1.
+    kernel = (keras.ops.maximum(kernel, 0.0) + SMALLEST) * others
+    return relations.divided(kernel, keras.ops.sum(kernel, axis=1, keepdims=True)) + (1.0 - others)
