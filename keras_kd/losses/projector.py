@@ -85,10 +85,11 @@ def _resize(student_shape, teacher_shape):
         return []
     if None in have or None in want:
         raise _unbridgeable(student_shape, teacher_shape, "Height and width must be known")
+    # In float32 under every policy: the maps that are compared are, and nothing is trained here.
     if all(a % b == 0 for a, b in zip(have, want, strict=True)):
         factors = tuple(a // b for a, b in zip(have, want, strict=True))
-        return [keras.layers.AveragePooling2D(factors, name="pooling")]
-    return [keras.layers.Resizing(*want, name="resizing")]
+        return [keras.layers.AveragePooling2D(factors, name="pooling", dtype="float32")]
+    return [keras.layers.Resizing(*want, name="resizing", dtype="float32")]
 
 
 def agree(shape, other):

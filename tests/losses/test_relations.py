@@ -302,6 +302,20 @@ def network(filters):
     )
 
 
+@pytest.mark.parametrize("kind", [kd.losses.AttentionTransfer, kd.losses.NeuronSelectivity])
+@pytest.mark.parametrize("size", [4, 7])
+def test_resized_maps_keep_float32_under_mixed_precision(kind, size):
+    teacher = RNG.normal(size=(2, size, size, 3)).astype("float32")
+    student = RNG.normal(size=(2, 8, 8, 5)).astype("float32")
+    expected = kind(teacher_layer="t", student_layer="s")(teacher, student)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        found = kind(teacher_layer="t", student_layer="s")(teacher, student)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(found, expected)
+
+
 LAYERS = {
     kd.losses.AttentionTransfer: "convolution",
     kd.losses.RelationalDistance: "pooled",
