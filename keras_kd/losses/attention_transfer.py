@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd.losses import base, relations
+from keras_kd.losses import base, images, relations
 from keras_kd.losses import projector as projectors
 
 
@@ -62,7 +62,7 @@ class AttentionTransfer(base.DistillationLoss):
         self.resizing_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        projectors.check_images(self, teacher_outputs_shape, student_outputs_shape)
+        images.check_images(self, teacher_outputs_shape, student_outputs_shape)
         teacher_map, student_map = (
             (*tuple(shape)[:3], 1) for shape in (teacher_outputs_shape, student_outputs_shape)
         )
@@ -70,9 +70,7 @@ class AttentionTransfer(base.DistillationLoss):
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
-        student_map = self._map(student_outputs)
-        for layer in self.resizing_layers:
-            student_map = layer(student_map)
+        student_map = projectors.apply(self.resizing_layers, self._map(student_outputs))
         difference = _direction(self._map(teacher_outputs)) - _direction(student_map)
         return keras.ops.sum(difference * difference, axis=-1)
 

@@ -3,13 +3,13 @@
 import keras
 
 from keras_kd import ops
-from keras_kd.losses import base
+from keras_kd.losses import images
 from keras_kd.losses import projector as projectors
-from keras_kd.ops import arguments
+from keras_kd.losses.temperature import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class ChannelWise(base.DistillationLoss):
+class ChannelWise(HasTemperature):
     """Divergence between the distributions of each channel over the positions of an image.
 
     `l = T^2 / C sum_c KL(softmax_hw(A^t_c / T) || softmax_hw(A^s_c / T))`, by the fused kernel.
@@ -46,45 +46,20 @@ class ChannelWise(base.DistillationLoss):
     """
 
     def __init__(self, temperature=4.0, **kwargs):
-        super().__init__(**kwargs)
-        self.temperature_variable = self.add_scalar(
-            "temperature", arguments.temperature(temperature)
-        )
+        super().__init__(temperature, **kwargs)
         self.projection_layers = []
 
-    @property
-    def temperature(self):
-        """`T`; assign a positive number to change it."""
-        return base.read(self.temperature_variable)
-
-    @temperature.setter
-    def temperature(self, value):
-        self.temperature_variable.assign(arguments.temperature(value))
-
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        projectors.check_images(self, teacher_outputs_shape, student_outputs_shape)
+        images.check_images(self, teacher_outputs_shape, student_outputs_shape)
         self.projection_layers = projectors.between(student_outputs_shape, teacher_outputs_shape)
         projectors.build(self.projection_layers, student_outputs_shape)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
-        for layer in self.projection_layers:
-            student_outputs = layer(student_outputs)
+        student_outputs = projectors.apply(self.projection_layers, student_outputs)
         losses = ops.soft_target_loss(
-            _channels(keras.ops.cast(student_outputs, "float32")),
-            _channels(teacher_outputs),
+            images.channel_maps(keras.ops.cast(student_outputs, "float32")),
+            images.channel_maps(teacher_outputs),
             self.temperature_variable,
         )
         return keras.ops.mean(losses, axis=-1)
-
-    def get_config(self):
-        config = super().get_config()
-        config["temperature"] = float(self.temperature)
-        return config
-
-
-def _channels(features):
-    """`[batch, height, width, channels]` as `[batch, channels, positions]`."""
-    batch, height, width, channels = keras.ops.shape(features)
-    positions = keras.ops.reshape(features, (batch, height * width, channels))
-    return keras.ops.transpose(positions, (0, 2, 1))

@@ -4,11 +4,11 @@ import keras
 
 from keras_kd.losses import base, relations
 from keras_kd.losses.activation import check_logits
-from keras_kd.ops import arguments
+from keras_kd.losses.temperature import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class DIST(base.DistillationLoss):
+class DIST(HasTemperature):
     """Correlation of the softened probabilities, within rows and within classes.
 
     `l_i = T^2 (inter_class * (1 - r(p_i, q_i)) + intra_class * mean_c (1 - r(p_c, q_c)))` with
@@ -46,21 +46,9 @@ class DIST(base.DistillationLoss):
     """
 
     def __init__(self, temperature=1.0, inter_class=1.0, intra_class=1.0, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(temperature, **kwargs)
         self.inter_class = base.non_negative("inter_class", inter_class)
         self.intra_class = base.non_negative("intra_class", intra_class)
-        self.temperature_variable = self.add_scalar(
-            "temperature", arguments.temperature(temperature)
-        )
-
-    @property
-    def temperature(self):
-        """`T`; assign a positive number to change it."""
-        return base.read(self.temperature_variable)
-
-    @temperature.setter
-    def temperature(self, value):
-        self.temperature_variable.assign(arguments.temperature(value))
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
@@ -88,7 +76,6 @@ class DIST(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        config["temperature"] = float(self.temperature)
         config["inter_class"], config["intra_class"] = self.inter_class, self.intra_class
         return config
 

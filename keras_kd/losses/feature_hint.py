@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd.losses import base
+from keras_kd.losses import base, relations
 from keras_kd.losses import projector as projectors
 
 LOSSES = ("mse", "cosine", "smooth_l1")
@@ -24,8 +24,7 @@ def cosine_distance(teacher, student):
 
 def smooth_l1(teacher, student):
     """`mean_c huber(t_c - s_c)` with `huber(d) = d^2 / 2` for `|d| < 1`, else `|d| - 1/2`."""
-    d = keras.ops.abs(teacher - student)
-    return keras.ops.mean(keras.ops.where(d < 1.0, 0.5 * d * d, d - 0.5), axis=-1)
+    return keras.ops.mean(relations.huber(teacher - student), axis=-1)
 
 
 _FUNCTIONS = {"mse": mean_squared_error, "cosine": cosine_distance, "smooth_l1": smooth_l1}
@@ -149,8 +148,7 @@ class FeatureHint(base.DistillationLoss):
             )
 
     def call(self, teacher_outputs, student_outputs):
-        for layer in self.projection_layers:
-            student_outputs = layer(student_outputs)
+        student_outputs = projectors.apply(self.projection_layers, student_outputs)
         values = self._distance(teacher_outputs, keras.ops.cast(student_outputs, "float32"))
         # Rows of sequences are positions; images and the like have one value.
         rows = 2 if len(teacher_outputs.shape) == 3 else 1

@@ -3,6 +3,7 @@
 import keras
 
 from keras_kd.losses import base
+from keras_kd.losses import projector as projectors
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -37,16 +38,9 @@ class LogitsMSE(base.DistillationLoss):
     https://arxiv.org/abs/1312.6184
     """
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-
     def build(self, teacher_outputs_shape, student_outputs_shape):
         shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
-        same_rank = len(shapes[0]) == len(shapes[1]) >= 2
-        if not same_rank or any(
-            None not in sizes and sizes[0] != sizes[1]
-            for sizes in zip(shapes[0][1:], shapes[1][1:], strict=True)
-        ):
+        if len(shapes[0]) < 2 or not projectors.agree(shapes[0][1:], shapes[1][1:]):
             raise ValueError(
                 f"Distillation loss {self.name!r} expects logits of one shape, [batch, ..., "
                 f"classes]. Received: teacher {shapes[0]}, student {shapes[1]}."

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd.losses import base, relations
+from keras_kd.losses import base, images, relations
 from keras_kd.losses import projector as projectors
 
 
@@ -46,23 +46,20 @@ class NeuronSelectivity(base.DistillationLoss):
         self.resizing_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        projectors.check_images(self, teacher_outputs_shape, student_outputs_shape)
+        images.check_images(self, teacher_outputs_shape, student_outputs_shape)
         wanted = (*tuple(teacher_outputs_shape)[:3], student_outputs_shape[-1])
         self.resizing_layers = projectors.between(student_outputs_shape, wanted)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
-        for layer in self.resizing_layers:
-            student_outputs = layer(student_outputs)
+        student_outputs = projectors.apply(self.resizing_layers, student_outputs)
         teacher, student = _maps(teacher_outputs), _maps(student_outputs)
         return _kernel(teacher, teacher) + _kernel(student, student) - 2 * _kernel(teacher, student)
 
 
 def _maps(features):
     """`[batch, channels, positions]`, each map divided by its norm."""
-    batch, height, width, channels = keras.ops.shape(features)
-    positions = keras.ops.reshape(features, (batch, height * width, channels))
-    maps = keras.ops.transpose(positions, (0, 2, 1))
+    maps = images.channel_maps(features)
     return relations.divided(maps, relations.norms(maps))
 
 

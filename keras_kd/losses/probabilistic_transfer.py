@@ -2,14 +2,14 @@
 
 import keras
 
-from keras_kd.losses import base, relations
+from keras_kd.losses import relations
 
 # Of a similarity, which is 0 between opposite vectors: its logarithm stays finite.
 SMALLEST = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class ProbabilisticTransfer(base.DistillationLoss):
+class ProbabilisticTransfer(relations.RelationalLoss):
     """Divergence between how probable each row holds the others to be its neighbours.
 
     `l_i = sum_{j != i} p_ij log(p_ij / q_ij)` with `p_ij = K^t_ij / sum_{k != i} K^t_ik`, `q` the
@@ -43,13 +43,6 @@ class ProbabilisticTransfer(base.DistillationLoss):
     Reference: Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge
     Transfer", https://arxiv.org/abs/1803.10837
     """
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-
-    def build(self, teacher_outputs_shape, student_outputs_shape):
-        relations.check_features(self, teacher_outputs_shape, student_outputs_shape)
-        super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
         others = relations.distinct(student_outputs)

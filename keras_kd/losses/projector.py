@@ -62,16 +62,11 @@ def build(layers, shape):
     return shape
 
 
-def check_images(loss, teacher_shape, student_shape):
-    """Raises unless both are `[batch, height, width, channels]`."""
-    data_format = keras.config.image_data_format()
-    if data_format != "channels_last" or {len(teacher_shape), len(student_shape)} != {4}:
-        raise ValueError(
-            f"Distillation loss {loss.name!r} compares images and expects features of shape "
-            "[batch, height, width, channels], channels last. Received: teacher "
-            f"{tuple(teacher_shape)}, student {tuple(student_shape)}, "
-            f"image_data_format={data_format!r}."
-        )
+def apply(layers, features):
+    """The features after a chain of layers."""
+    for layer in layers:
+        features = layer(features)
+    return features
 
 
 def _resize(student_shape, teacher_shape):

@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_kd.losses import base, relations
+from keras_kd.losses import relations
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class RelationalAngle(base.DistillationLoss):
+class RelationalAngle(relations.RelationalLoss):
     """Compares the angles that the rows of a batch form with each other (RKD-A).
 
     `l_j = 1/((n-1)(n-2)) sum_{i != k} huber(cos^t_ijk - cos^s_ijk)`, where `cos_ijk` is the cosine
@@ -39,13 +39,6 @@ class RelationalAngle(base.DistillationLoss):
 
     Reference: Park et al., "Relational Knowledge Distillation", https://arxiv.org/abs/1904.05068
     """
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-
-    def build(self, teacher_outputs_shape, student_outputs_shape):
-        relations.check_features(self, teacher_outputs_shape, student_outputs_shape)
-        super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
         # A row forms no angle with itself.

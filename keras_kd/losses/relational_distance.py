@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_kd.losses import base, relations
+from keras_kd.losses import relations
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class RelationalDistance(base.DistillationLoss):
+class RelationalDistance(relations.RelationalLoss):
     """Compares the distances between the rows of a batch (RKD-D).
 
     `l_i = 1/(n-1) sum_{j != i} huber(d^t_ij - d^s_ij)` with `d_ij = |f_i - f_j| / mu`, where `mu`
@@ -39,13 +39,6 @@ class RelationalDistance(base.DistillationLoss):
 
     Reference: Park et al., "Relational Knowledge Distillation", https://arxiv.org/abs/1904.05068
     """
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-
-    def build(self, teacher_outputs_shape, student_outputs_shape):
-        relations.check_features(self, teacher_outputs_shape, student_outputs_shape)
-        super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
         others = keras.ops.maximum(relations.count(student_outputs) - 1.0, 1.0)

@@ -2,17 +2,23 @@
 
 import keras
 
+from keras_kd.losses import base
 
-def check_features(loss, *shapes):
-    """Raises unless the features are `[batch, width]` or images: padding could not be left out."""
-    for role, shape in zip(("teacher", "student"), shapes, strict=True):
-        if len(shape) not in (2, 4):
-            raise ValueError(
-                f"Distillation loss {loss.name!r} compares the rows of a batch and expects "
-                "features of shape [batch, width] or [batch, height, width, channels]. Received: "
-                f"shape {tuple(shape)} from the {role}. Pool a sequence first, and read the "
-                "pooled layer."
-            )
+
+class RelationalLoss(base.DistillationLoss):
+    """Base class of the losses between the rows of a batch; refuses features it cannot compare."""
+
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        shapes = {"teacher": teacher_outputs_shape, "student": student_outputs_shape}
+        for role, shape in shapes.items():
+            if len(shape) not in (2, 4):  # of a sequence padding could not be left out
+                raise ValueError(
+                    f"Distillation loss {self.name!r} compares the rows of a batch and expects "
+                    "features of shape [batch, width] or [batch, height, width, channels]. "
+                    f"Received: shape {tuple(shape)} from the {role}. Pool a sequence first, and "
+                    "read the pooled layer."
+                )
+        super().build((teacher_outputs_shape, student_outputs_shape))
 
 
 def vectors(features):

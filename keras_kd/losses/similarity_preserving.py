@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_kd.losses import base, relations
+from keras_kd.losses import relations
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class SimilarityPreserving(base.DistillationLoss):
+class SimilarityPreserving(relations.RelationalLoss):
     """Compares how alike the rows of a batch are to each model (SP).
 
     `l_i = 1/n sum_j (G^t_ij - G^s_ij)^2`, where `G` is the Gram matrix `F F^T` of the features,
@@ -40,13 +40,6 @@ class SimilarityPreserving(base.DistillationLoss):
     Reference: Tung and Mori, "Similarity-Preserving Knowledge Distillation",
     https://arxiv.org/abs/1907.09682
     """
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-
-    def build(self, teacher_outputs_shape, student_outputs_shape):
-        relations.check_features(self, teacher_outputs_shape, student_outputs_shape)
-        super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
         difference = _similarities(teacher_outputs) - _similarities(student_outputs)

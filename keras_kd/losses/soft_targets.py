@@ -6,11 +6,12 @@ import tensorflow as tf
 from keras_kd import ops
 from keras_kd.losses import base
 from keras_kd.losses.activation import check_logits
+from keras_kd.losses.temperature import HasTemperature
 from keras_kd.ops import arguments
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class SoftTargets(base.DistillationLoss):
+class SoftTargets(HasTemperature):
     """Divergence between the softened class distributions of teacher and student.
 
     `T^2 KL(softmax(teacher / T) || softmax(student / T))` for each row, computed by the fused
@@ -60,21 +61,10 @@ class SoftTargets(base.DistillationLoss):
         name="soft_targets",
         **kwargs,
     ):
-        super().__init__(weight=weight, output=output, name=name, **kwargs)
-        arguments.temperature(temperature)
+        super().__init__(temperature, weight=weight, output=output, name=name, **kwargs)
         self.divergence, self.mixing_weight = arguments.divergence(divergence, mixing_weight)
         self.from_logits = from_logits
-        self.temperature_variable = self.add_scalar("temperature", temperature)
         self.built = True
-
-    @property
-    def temperature(self):
-        """`T`; assign a positive number to change it."""
-        return base.read(self.temperature_variable)
-
-    @temperature.setter
-    def temperature(self, value):
-        self.temperature_variable.assign(arguments.temperature(value))
 
     def build(self, *shapes):
         del shapes  # nothing depends on them
@@ -119,7 +109,6 @@ class SoftTargets(base.DistillationLoss):
         del config["teacher_layer"], config["student_layer"]
         config.update(
             {
-                "temperature": float(self.temperature),
                 "divergence": self.divergence,
                 "mixing_weight": self.mixing_weight,
                 "from_logits": self.from_logits,
