@@ -11,7 +11,8 @@ from keras_kd.objective import FusedLoss, Outputs
 from keras_kd.persistence import Persistence
 from keras_kd.rehearsal import Rehearsal
 from keras_kd.reporting import Reporting
-from keras_kd.taps import Taps
+from keras_kd.taps import tap
+from keras_kd.taps.listening import Taps
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -119,16 +120,26 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
 
     def _listen(self):
         losses = self.distillation_losses
-        teacher_paths = [x.teacher_layer for x in losses if x.teacher_layer is not None]
-        student_paths = [x.student_layer for x in losses if x.student_layer is not None]
-        if teacher_paths and not isinstance(self.teacher, keras.Model):
+        of_teacher = [x for x in losses if x.teacher_layer is not None]
+        of_student = [x for x in losses if x.student_layer is not None]
+        if of_teacher and not isinstance(self.teacher, keras.Model):
             raise ValueError(
-                f"A distillation loss reads the teacher's layers {teacher_paths}, but the teacher "
+                "A distillation loss reads the teacher's layers "
+                f"{[str(x.teacher_layer) for x in of_teacher]}, but the teacher "
                 "is a callable without layers. Use a keras.Model."
             )
-        teacher_taps = Taps(self.teacher, teacher_paths) if teacher_paths else None
-        student_taps = Taps(self.student, student_paths) if student_paths else None
-        self._taps = models.Untracked((teacher_taps, student_taps))
+        for loss in of_teacher:
+            loss.teacher_layer = tap.resolve(self.teacher, loss.teacher_layer)[0]
+        for loss in of_student:
+            loss.student_layer = tap.resolve(self.student, loss.student_layer)[0]
+        teacher_layers = [loss.teacher_layer for loss in of_teacher]
+        student_layers = [loss.student_layer for loss in of_student]
+        self._taps = models.Untracked(
+            (
+                Taps(self.teacher, teacher_layers) if teacher_layers else None,
+                Taps(self.student, student_layers) if student_layers else None,
+            )
+        )
 
     def _build_where_shapes_are_known(self):
         for loss in self.distillation_losses:

@@ -19,10 +19,10 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 PRIVATE = {
     "ops/xla.py": {"tensorflow.compiler.mlir.stablehlo", "tensorflow.compiler.tf2xla.ops"},
 }
-MODULES = {"__version__", "callbacks", "losses", "ops", "schedules"}
+MODULES = {"__version__", "callbacks", "losses", "ops", "schedules", "taps"}
 SYMBOLS = {
     f"{module.__name__}.{name}": getattr(module, name)
-    for module in (kd, kd.callbacks, kd.losses, kd.ops, kd.schedules)
+    for module in (kd, kd.callbacks, kd.losses, kd.ops, kd.schedules, kd.taps)
     for name in module.__all__
     if callable(getattr(module, name))
 }
@@ -71,7 +71,7 @@ def test_public_symbols_are_documented_and_their_examples_run(name):
 
 
 @pytest.mark.parametrize(
-    "module", [kd, kd.callbacks, kd.losses, kd.ops], ids=lambda module: module.__name__
+    "module", [kd, kd.callbacks, kd.losses, kd.ops, kd.taps], ids=lambda module: module.__name__
 )
 def test_all_names_what_is_public(module):
     public = {name for name in dir(module) if not name.startswith("_")}

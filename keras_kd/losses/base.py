@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd.taps import tap
+
 
 class DistillationLoss(keras.layers.Layer):
     """Base class of the losses between a teacher's and a student's outputs.
@@ -20,8 +22,9 @@ class DistillationLoss(keras.layers.Layer):
             `loss.weight` before or during `fit` and the next step uses it, without retracing.
         output: Which output of a model with several it reads: a name, or an index into a list.
             `None` reads every output, and adds the losses up.
-        teacher_layer: Name of the teacher's layer whose output it reads instead, or a path
-            through nested models (`"backbone/block3"`).
+        teacher_layer: Name of the teacher's layer whose output it reads instead, a path through
+            nested models (`"backbone/block3"`), a layer, a function from the model to one of
+            these, or a `keras_kd.taps.Tap` (a layer's input, its attention, one of its calls).
         student_layer: As `teacher_layer`, of the student.
         name: The loss's entry in the history of `fit`.
 
@@ -52,8 +55,8 @@ class DistillationLoss(keras.layers.Layer):
         kwargs.setdefault("dtype", "float32")
         super().__init__(name=name or keras_name(type(self).__name__), autocast=False, **kwargs)
         self.output_key = output
-        self.teacher_layer = teacher_layer
-        self.student_layer = student_layer
+        self.teacher_layer = _checked("teacher_layer", teacher_layer)
+        self.student_layer = _checked("student_layer", student_layer)
         self.weight_variable = self.add_scalar("weight", non_negative("weight", weight))
 
     def add_scalar(self, name, value):
@@ -122,11 +125,29 @@ class DistillationLoss(keras.layers.Layer):
             {
                 "weight": float(self.weight),
                 "output": self.output_key,
-                "teacher_layer": self.teacher_layer,
-                "student_layer": self.student_layer,
+                "teacher_layer": _serialized(self.teacher_layer),
+                "student_layer": _serialized(self.student_layer),
             }
         )
         return config
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes a loss of its configuration; what Keras has serialized in it is made again."""
+        return cls(**{key: _deserialized(value) for key, value in config.items()})
+
+
+def _checked(role, layer):
+    return layer if layer is None else tap.check(role, layer)
+
+
+def _serialized(value):
+    return keras.saving.serialize_keras_object(value) if isinstance(value, tap.Tap) else value
+
+
+def _deserialized(value):
+    is_object = isinstance(value, dict) and "class_name" in value
+    return keras.saving.deserialize_keras_object(value) if is_object else value
 
 
 def keras_name(class_name):

@@ -40,8 +40,7 @@ class FeatureHint(base.DistillationLoss):
     of the student.
 
     Args:
-        teacher_layer: Name of the teacher's layer, or a path through nested models
-            (`"backbone/block3"`).
+        teacher_layer: As of `DistillationLoss`: usually a name, or a path through nested models.
         student_layer: As `teacher_layer`, of the student.
         loss: `"mse"`, `"cosine"` (the cosine of the angle, over the last axis), `"smooth_l1"`, a
             `keras.losses.Loss`, or a function of `(teacher_features, student_features)` that
@@ -113,12 +112,11 @@ class FeatureHint(base.DistillationLoss):
                 "Invalid value for argument `projector`. Expected 'auto', 'linear', None or a "
                 f"Keras layer. Received: projector={projector!r}"
             )
-        for role, layer in (("teacher_layer", teacher_layer), ("student_layer", student_layer)):
-            if not isinstance(layer, str):
-                raise ValueError(
-                    f"Invalid value for argument `{role}`. Expected the name of a layer, or a "
-                    f"path such as 'backbone/block3'. Received: {role}={layer!r}"
-                )
+        if teacher_layer is None or student_layer is None:
+            raise ValueError(
+                "FeatureHint compares two layers. Received: "
+                f"teacher_layer={teacher_layer!r}, student_layer={student_layer!r}"
+            )
         super().__init__(
             weight=weight,
             teacher_layer=teacher_layer,
@@ -174,11 +172,3 @@ class FeatureHint(base.DistillationLoss):
             if config[key] is not None and not isinstance(config[key], str):
                 config[key] = keras.saving.serialize_keras_object(config[key])
         return config
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        for key in ("loss", "projector"):
-            if isinstance(config[key], dict):
-                config[key] = keras.saving.deserialize_keras_object(config[key])
-        return cls(**config)

@@ -1,0 +1,39 @@
+"""Where an attention layer's scores can be read."""
+
+import inspect
+
+import keras
+
+from keras_kd.taps import paths
+
+
+def returns_scores(layer):
+    """Whether a layer gives its scores when asked, as Keras' attention layers do."""
+    return "return_attention_scores" in inspect.signature(type(layer).call).parameters
+
+
+def softmax_of(layer):
+    """The softmax layer inside an attention layer, or `None` where there is not exactly one."""
+    inner = [child for _, _, child in paths.walk(layer)]
+    found = [child for child in inner if isinstance(child, keras.layers.Softmax)]
+    return found[0] if len(found) == 1 else None
+
+
+def computes(layer, kind):
+    """Whether a kind of attention can be read of a layer."""
+    if kind == "attention_scores" and returns_scores(layer):
+        return True
+    return isinstance(layer, keras.layers.Layer) and softmax_of(layer) is not None
+
+
+def check(model, path, layer, kind):
+    """Raises where a layer does not compute the scores that are asked for."""
+    if computes(layer, kind):
+        return
+    able = [name for name, _, found in paths.walk(model) if computes(found, kind)]
+    raise ValueError(
+        f"Layer {path!r} of model {model.name!r}, a {type(layer).__name__}, computes no "
+        f"{kind}. Layers that do: {able}. Scores are read of layers whose call takes "
+        "`return_attention_scores`, scores and logits of layers with one keras.layers.Softmax "
+        "inside, such as keras.layers.MultiHeadAttention."
+    )

@@ -1,0 +1,144 @@
+"""`Tap`: says what is read of a model on its way."""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from keras_kd.taps import paths
+
+KINDS = ("output", "input", "attention_scores", "attention_logits")
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """What a distillation loss reads of a model, where the name of a layer does not say it.
+
+    Wherever a layer is named (`teacher_layer`, `student_layer`) a `Tap`, a layer object, or a
+    function from the model to one of them may stand too. They are turned into paths when the
+    distiller is built, so they are saved.
+
+    Args:
+        layer: Name or path of a layer, a layer of the model, or a function that gets the model and
+            returns either.
+        kind: `"output"`; `"input"`: what the layer is given (of several, the first);
+            `"attention_scores"`: how much each query attends to each key, after softmax and before
+            dropout, as `return_attention_scores` of Keras' attention layers gives it, `[batch,
+            heads, queries, keys]`; `"attention_logits"`: the same before softmax and mask.
+        call: Which call, where the layer is shared and called several times in a forward pass:
+            0 is the first, -1 the last. `None`: it must be called once.
+
+    Raises:
+        ValueError: An argument is wrong. When the distiller is built: there is no such layer, or
+            it computes no attention scores. In the first pass: the layer is not called, or several
+            times and `call` is `None`.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_kd as kd
+
+    shared = keras.layers.Dense(4, name="shared")
+    inputs = keras.Input((4,))
+    student = keras.Model(inputs, shared(keras.layers.ReLU()(shared(inputs))))
+    teacher = keras.models.clone_model(student)
+    tap = kd.taps.Tap("shared", call=0)
+    losses = kd.losses.FeatureHint(tap, tap)
+    distiller = kd.Distiller(teacher, student, losses)
+    ```
+    """
+
+    layer: Any
+    kind: str = "output"
+    call: int | None = None
+
+    def __post_init__(self):
+        if not _names_a_layer(self.layer):
+            raise _wrong("layer", self.layer)
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"Invalid value for argument `kind`. Expected one of {KINDS}. "
+                f"Received: kind={self.kind!r}"
+            )
+        if not (self.call is None or (isinstance(self.call, int) and self.call is not True)):
+            raise ValueError(
+                "Invalid value for argument `call`. Expected an integer or None. "
+                f"Received: call={self.call!r}"
+            )
+
+    def __str__(self):
+        words = "" if self.kind == "output" else f" ({self.kind})"
+        return f"{self.layer!r}{words}" + ("" if self.call is None else f" (call {self.call})")
+
+    def get_config(self):
+        """The configuration; layers and functions are known by the path they were resolved to."""
+        if not isinstance(self.layer, str):
+            raise ValueError(
+                f"A tap of {self.layer!r} cannot be saved before a Distiller is built with it; "
+                "name the layer by its path."
+            )
+        return {"layer": self.layer, "kind": self.kind, "call": self.call}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def check(role, layer):
+    """Returns what names a layer as a string, where that says it all, or as a `Tap`.
+
+    Args:
+        role: Name of the argument, for the message.
+        layer: A name or path, a `Tap`, a layer, or a function of the model.
+    """
+    if isinstance(layer, (str, Tap)):
+        return layer
+    if not _names_a_layer(layer):
+        raise _wrong(role, layer)
+    return Tap(layer)
+
+
+def _names_a_layer(layer):
+    named = isinstance(layer, (str, keras.layers.Layer)) or callable(layer)
+    return named and not isinstance(layer, type)
+
+
+def _wrong(role, layer):
+    return ValueError(
+        f"Invalid value for argument `{role}`. Expected the name of a layer, a path such as "
+        f"'backbone/block3', a layer or a function of the model. Received: {role}={layer!r}"
+    )
+
+
+def resolve(model, layer):
+    """Returns `(layer by its path, the layer itself)`: a string or a `Tap`, and an object.
+
+    Raises:
+        ValueError: The model has no such layer.
+    """
+    tap = layer if isinstance(layer, Tap) else Tap(layer)
+    target = tap.layer
+    if callable(target) and not isinstance(target, keras.layers.Layer):
+        target = _chosen(target, model)
+        if isinstance(target, Tap):
+            tap, target = target, target.layer
+    if isinstance(target, str):
+        return _named(tap, target), paths.find_layer(model, target)
+    return _named(tap, paths.path_of(model, target)), target
+
+
+def _chosen(function, model):
+    chosen = function(model)
+    inner = chosen.layer if isinstance(chosen, Tap) else chosen
+    if not isinstance(inner, (str, keras.layers.Layer, keras.Operation)):
+        raise ValueError(
+            f"The function {function!r} that chooses a layer of model {model.name!r} must return "
+            f"a layer, its path or a keras_kd.taps.Tap of one. Received: {chosen!r}"
+        )
+    return chosen
+
+
+def _named(tap, path):
+    return path if tap == Tap(tap.layer) else Tap(path, tap.kind, tap.call)
