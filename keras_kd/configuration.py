@@ -5,6 +5,7 @@ import keras
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.base import non_negative
 from keras_kd.losses.keras_distillation import KerasDistillation, is_keras_distillation_loss
+from keras_kd.weighting import Weighting
 
 
 def mixture(alpha, beta, student_loss_weight):
@@ -29,6 +30,15 @@ def mixture(alpha, beta, student_loss_weight):
             f"Received: student_loss_weight={student_loss_weight!r}"
         )
     return float(student_loss_weight), 1.0 - float(student_loss_weight)
+
+
+def check_weighting(weighting):
+    """Raises unless it is a `Weighting` or `None`."""
+    if weighting is not None and not isinstance(weighting, Weighting):
+        raise ValueError(
+            "`weighting` must be a keras_kd.weighting.Weighting, such as "
+            f"keras_kd.weighting.TeacherConfidence(). Received: weighting={weighting!r}"
+        )
 
 
 def loss_list(losses, weights, student):

@@ -1,5 +1,6 @@
 """`Distiller`: trains a student model from a teacher with `compile` and `fit`."""
 
+import dataclasses
 import functools
 
 import keras
@@ -47,6 +48,8 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
         name: Name of the model.
         teacher_preprocess: A function applied to the inputs before the teacher sees them, where
             it expects another size or range.
+        weighting: A `keras_kd.weighting.Weighting`: which rows learn more from the labels and
+            which from the teacher.
 
     Raises:
         ValueError: An argument is wrong, or teacher and student do not fit each other.
@@ -83,16 +86,18 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
         name="distiller",
         *,
         teacher_preprocess=None,
+        weighting=None,
         **kwargs,
     ):
         models.check(teacher, student)
+        configuration.check_weighting(weighting)
         alpha, beta = configuration.mixture(alpha, beta, student_loss_weight)
         kwargs.setdefault("dtype", models.dtype_policy(student))
         # The inputs reach the student as `student.fit` would give them: nothing is cast here.
         super().__init__(name=name, autocast=False, **kwargs)
         self._teacher = models.Untracked(teacher)
         self.student = student
-        self.teacher_preprocess = teacher_preprocess
+        self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
         self.supports_jit = self.supports_jit and models.supports_jit(teacher)
         self._hard_loss_only = self._rehearsed = False
         with student.distribute_strategy.scope():
@@ -129,11 +134,11 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
                 "is a callable without layers. Use a keras.Model."
             )
         for loss in of_teacher:
-            loss.teacher_layer = tap.resolve(self.teacher, loss.teacher_layer)[0]
+            loss.teacher_layer = tap.resolve_all(self.teacher, loss.teacher_layer)
         for loss in of_student:
-            loss.student_layer = tap.resolve(self.student, loss.student_layer)[0]
-        teacher_layers = [loss.teacher_layer for loss in of_teacher]
-        student_layers = [loss.student_layer for loss in of_student]
+            loss.student_layer = tap.resolve_all(self.student, loss.student_layer)
+        teacher_layers = tap.each(loss.teacher_layer for loss in of_teacher)
+        student_layers = tap.each(loss.student_layer for loss in of_student)
         self._taps = models.Untracked(
             (
                 Taps(self.teacher, teacher_layers) if teacher_layers else None,
@@ -271,18 +276,38 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
         self._check_evaluation_labels(y)
         rows = objective.rows_of(x)
         student = self.study(x, training=False)
-        hard_balance, balance = self._balances(y, student.outputs, sample_weight, rows)
-        hard = hard_balance * self._hard_loss(y, student.outputs, sample_weight)
-        terms = objective.Terms(hard, hard, [])
         if self._runs_teacher_in_evaluate():
-            losses, teacher = self.distillation_losses, self.teach(x)
-            terms = objective.Terms(
-                *objective.separate_terms(
-                    hard, losses, teacher, student, sample_weight, *self._mixture(), balance
-                )
-            )
+            batch = objective.Batch(y, sample_weight)
+            terms = self._all_terms(self.teach(x), student, batch, rows)
+        else:
+            balance, _ = self._balances(y, student.outputs, sample_weight, rows)
+            hard = balance * self._hard_loss(y, student.outputs, sample_weight)
+            terms = objective.Terms(hard, hard, [])
         self._track(terms, [keras.ops.sum(loss) for loss in self.losses], rows)
         return self._without_teacher(self._logs(x, y, student.outputs, sample_weight))
+
+    def _all_terms(self, teacher, student, batch, rows):
+        """The losses of a batch of which the teacher's outputs are known."""
+        y, fusable = batch.labels, self._is_fusable(student, batch) and batch.training
+        hard_weight = soft_weight = batch.sample_weight
+        if self.weighting is not None:
+            factors = self.weighting.factors(teacher, y)
+            hard_weight, soft_weight = (objective.times(hard_weight, each) for each in factors)
+        alpha, beta = self._mixture()
+        if fusable:
+            weights = hard_weight, soft_weight
+            return objective.Terms(*self._fused.terms(y, student, teacher, weights, alpha, beta))
+        hard_balance, balance = self._balances(y, student.outputs, hard_weight, rows)
+        hard = hard_balance * self._hard_loss(y, student.outputs, hard_weight)
+        batch = dataclasses.replace(batch, sample_weight=soft_weight)
+        losses = self.distillation_losses
+        return objective.Terms(
+            *objective.separate_terms(hard, losses, teacher, student, batch, alpha, beta, balance)
+        )
+
+    def _is_fusable(self, student, batch):
+        labels, weight = batch.labels, batch.sample_weight
+        return labels is not None and self._fused.applies(labels, student, weight)
 
     def _terms(self, x, y, student, sample_weight, rows):
         """The step's losses.
@@ -291,9 +316,12 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
         `fit`. Not so under XLA: shapes that leave a branch are not constants to it, and the
         gradient of a batch of unknown size does not compile. There the teacher always runs.
         """
+        batch = objective.Batch(y, sample_weight, training=True)
+        if self.jit_compile or self.weighting is not None:
+            return self._all_terms(self.teach(x), student, batch, rows)
         alpha, beta = self._mixture()
         losses = self.distillation_losses
-        fusable = y is not None and self._fused.applies(y, student, sample_weight)
+        fusable = self._is_fusable(student, batch)
 
         # Here, because replicas cannot be summed over inside a condition.
         hard_balance, balance = self._balances(y, student.outputs, sample_weight, rows)
@@ -307,16 +335,14 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
 
         def separately():
             return objective.separate_terms(
-                hard(), losses, self.teach(x), student, sample_weight, alpha, beta, balance
+                hard(), losses, self.teach(x), student, batch, alpha, beta, balance
             )
 
         def fused():
-            return self._fused.terms(y, student, self.teach(x), sample_weight, alpha, beta)
+            weights = sample_weight, sample_weight
+            return self._fused.terms(y, student, self.teach(x), weights, alpha, beta)
 
-        distil = fused if fusable else separately
-        if self.jit_compile:
-            return objective.Terms(*distil())
-        return objective.Terms(*cond(beta != 0, distil, labels_only))
+        return objective.Terms(*cond(beta != 0, fused if fusable else separately, labels_only))
 
     def _gradients_of_losses_left_out(self, gradients, variables):
         """Zeros for projectors while `beta` is 0, as the condition of a traced step gives them.

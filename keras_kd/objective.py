@@ -27,11 +27,22 @@ class Outputs:
 
     def read_by(self, loss, layer):
         """The tensors that a loss reads, as a list (usually of one)."""
+        if isinstance(layer, tuple):
+            return [[self.taps[each] for each in layer]]
         if layer is not None:
             return [self.taps[layer]]
         if getattr(loss, "reads_structure", False):
             return [self.outputs]
         return models.flat_outputs(self.outputs, loss.output_key, self.names)
+
+
+@dataclasses.dataclass
+class Batch:
+    """What the data says of a batch, and whether it is trained on."""
+
+    labels: Any = None
+    sample_weight: Any = None
+    training: bool = False
 
 
 @dataclasses.dataclass
@@ -49,26 +60,47 @@ def rows_of(x):
     return tf.cast(tf.shape(first)[0], tf.float32)
 
 
-def mean_of(loss, teacher, student, sample_weight):
+def mean_of(loss, teacher, student, batch):
     """One distillation loss averaged over the rows, not yet times its weight.
 
     Args:
         loss: A `DistillationLoss`.
         teacher: `Outputs` of the teacher.
         student: `Outputs` of the student.
-        sample_weight: `None`, a tensor, or a structure of them like the outputs.
+        batch: A `Batch`; labels and sample weights are `None`, a tensor, or a structure of them
+            like the outputs.
 
     Returns:
         A float32 scalar; the sum over the outputs where the loss reads several.
     """
-    pairs = _pairs(loss, teacher, student)
-    weights = _row_weights(loss, student, sample_weight)
+    pairs = list(_pairs(loss, teacher, student))
+    weights = _row_weights(loss, student, batch.sample_weight)
+    labels = _labels(loss, student, batch.labels, len(pairs))
     total = 0.0
-    for (teacher_outputs, student_outputs), weight in zip(pairs, weights, strict=True):
+    for (teacher_outputs, student_outputs), weight, label in zip(
+        pairs, weights, labels, strict=True
+    ):
         mask = None if keras.tree.is_nested(student_outputs) else mask_of(student_outputs)
-        weighted, rows = loss.weighted(teacher_outputs, student_outputs, weight, mask)
+        context = {"labels": label, "training": batch.training}
+        weighted, rows = loss.weighted(teacher_outputs, student_outputs, weight, mask, **context)
         total += tf.math.divide_no_nan(tf.reduce_sum(weighted), rows)
     return total
+
+
+def _labels(loss, student, labels, count):
+    """The labels of each output the loss reads; `None` for a loss that takes none."""
+    if not loss.takes("labels"):
+        return [None] * count
+    if labels is None and not loss.requires("labels"):
+        return [None] * count
+    if labels is None:
+        raise ValueError(
+            f"Distillation loss {loss.name!r} needs labels, and the data has none. Pass (inputs, "
+            "labels)."
+        )
+    if not keras.tree.is_nested(labels):
+        return [labels] * count
+    return models.flat_outputs(labels, loss.output_key, student.names)
 
 
 def _pairs(loss, teacher, student):
@@ -103,6 +135,18 @@ def _row_weights(loss, student, sample_weight):
             )
         return keras.tree.flatten(sample_weight) * count
     return models.flat_outputs(sample_weight, loss.output_key, student.names)
+
+
+def times(sample_weight, factor):
+    """Sample weights (`None` for 1, or a structure of them) times a factor for each row."""
+    if sample_weight is None:
+        return factor
+    return keras.tree.map_structure(lambda weight: _product(weight, factor), sample_weight)
+
+
+def _product(a, b):
+    longest = a if len(a.shape) > len(b.shape) else b
+    return base.align(a, longest) * base.align(b, longest)
 
 
 def mask_of(outputs):
@@ -186,42 +230,53 @@ class FusedLoss:
             return None
         return y if y.dtype in (tf.int32, tf.int64) else tf.cast(y, tf.int64)
 
-    def terms(self, y, student, teacher, sample_weight, alpha, beta):
+    def terms(self, y, student, teacher, sample_weights, alpha, beta):
         """The fields of the step's `Terms`.
 
         Where a factor is zero it is taken for 1e-30, because the kernel computes no loss whose
         weight is zero, and a loss of zero would be reported; against any gradient that a float
         can be added to, 1e-30 is nothing.
+
+        Args:
+            y: Labels.
+            student: `Outputs`.
+            teacher: `Outputs`.
+            sample_weights: Of the hard and of the soft loss; each may be `None`.
+            alpha: Scalar.
+            beta: Scalar.
         """
         logits = student.outputs
         labels = self._labels(y, logits)
-        rows = tf.cast(tf.size(labels), tf.float32)
-        weight = tf.math.reciprocal_no_nan(rows)
-        if sample_weight is not None:
-            weight *= base.align(sample_weight, labels)
+        hard_weight, soft_weight = (_per_row(weight, labels) for weight in sample_weights)
         soft_factor = beta * keras.ops.convert_to_tensor(self._soft.weight_variable)
         alpha, soft_factor = tf.maximum(alpha, _TINY), tf.maximum(soft_factor, _TINY)
         total, hard, soft = ops.combined_loss(
             logits,
             teacher.outputs,
             labels,
-            alpha * weight,
-            soft_factor * weight,
+            alpha * hard_weight,
+            soft_factor * soft_weight,
             self._soft.temperature_variable,
             self._soft.divergence,
             mixing_weight=self._soft.mixing_weight,
         )
-        means = [tf.reduce_sum(loss * weight) for loss in (hard, soft)]
+        means = tf.reduce_sum(hard * hard_weight), tf.reduce_sum(soft * soft_weight)
         return tf.reduce_sum(total), means[0], [means[1]]
+
+
+def _per_row(sample_weight, labels):
+    """Each row's part of the mean over the rows; a scalar where all have the same."""
+    weight = tf.math.reciprocal_no_nan(tf.cast(tf.size(labels), tf.float32))
+    return weight if sample_weight is None else weight * base.align(sample_weight, labels)
 
 
 def _is_sparse_cross_entropy(loss):
     return type(loss) is keras.losses.SparseCategoricalCrossentropy
 
 
-def separate_terms(hard, losses, teacher, student, sample_weight, alpha, beta, balance):
+def separate_terms(hard, losses, teacher, student, batch, alpha, beta, balance):
     """The fields of the step's `Terms`, each distillation loss by itself, times `balance`."""
-    soft = [balance * mean_of(loss, teacher, student, sample_weight) for loss in losses]
+    soft = [balance * mean_of(loss, teacher, student, batch) for loss in losses]
     total = alpha * hard
     for loss, value in zip(losses, soft, strict=True):
         total += beta * keras.ops.convert_to_tensor(loss.weight_variable) * value

@@ -23,6 +23,7 @@ class Persistence:
                 "alpha": float(self.alpha),
                 "beta": float(self.beta),
                 "teacher_preprocess": _serialized("teacher_preprocess", self.teacher_preprocess),
+                "weighting": _serialized("weighting", self.weighting),
             }
         )
         return config
@@ -35,8 +36,8 @@ class Persistence:
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        for key in ("teacher", "student", "teacher_preprocess"):
-            config[key] = keras.saving.deserialize_keras_object(config[key])
+        for key in ("teacher", "student", "teacher_preprocess", "weighting"):
+            config[key] = keras.saving.deserialize_keras_object(config.get(key))
         config["distillation_losses"] = [
             keras.saving.deserialize_keras_object(loss) for loss in config["distillation_losses"]
         ]

@@ -11,7 +11,8 @@ class LossWeightSchedule(ScheduledValue):
     again. The history gets an entry `<target>`, or `<target>_weight` for a loss's weight.
 
     Args:
-        target: `"alpha"`, `"beta"`, or the name of a distillation loss.
+        target: `"alpha"`, `"beta"`, the name of a distillation loss, or the name and another live
+            number of that loss, such as `"curriculum_temperature.reversal"`.
         start: First value, at least 0; or a schedule: an object of `keras_kd.schedules`, a Keras
             learning rate schedule, or a function of the epoch (or step).
         end: Last value.
@@ -52,33 +53,36 @@ class LossWeightSchedule(ScheduledValue):
 
     @property
     def log_name(self):
-        return self.target if self.target in ("alpha", "beta") else f"{self.target}_weight"
+        is_loss = self.target not in ("alpha", "beta") and "." not in self.target
+        return f"{self.target}_weight" if is_loss else self.target
 
     def check_model(self):
-        self._loss()
+        self._owner()
 
-    def _loss(self):
-        """The loss that is meant; `None` for alpha and beta."""
+    def _owner(self):
+        """What has the number, and its name: the distiller for alpha and beta, or a loss."""
         if self.target in ("alpha", "beta"):
-            return None
+            return self.model, self.target
+        name, _, number = self.target.partition(".")
+        number = number or "weight"
         losses = {loss.name: loss for loss in self.model.distillation_losses}
-        if self.target not in losses:
+        if name not in losses:
             raise ValueError(
-                f"LossWeightSchedule: there is no distillation loss {self.target!r}. Expected "
+                f"LossWeightSchedule: there is no distillation loss {name!r}. Expected "
                 f"'alpha', 'beta' or one of {list(losses)}."
             )
-        return losses[self.target]
+        # As DistillationLoss.add_scalar's users name the variables of their live numbers.
+        if not hasattr(losses[name], f"{number}_variable"):
+            raise ValueError(
+                f"LossWeightSchedule: distillation loss {name!r} has no live number {number!r}."
+            )
+        return losses[name], number
 
     def check_value(self, value):
         base.non_negative("start or end", value)
 
     def set_value(self, value):
-        loss = self._loss()
-        if loss is None:
-            setattr(self.model, self.target, value)
-        else:
-            loss.weight = value
+        setattr(*self._owner(), value)
 
     def get_value(self):
-        loss = self._loss()
-        return getattr(self.model, self.target) if loss is None else loss.weight
+        return getattr(*self._owner())

@@ -1,5 +1,6 @@
 """`DistillationLoss`: what every distillation loss is."""
 
+import inspect
 import math
 
 import keras
@@ -15,7 +16,9 @@ class DistillationLoss(keras.layers.Layer):
     A loss is a layer, so that it can own weights (a projector that makes widths equal): they are
     trained and saved with the distiller and are no part of the student. Subclasses implement
     `call(teacher_outputs, student_outputs)` and return one value for each row: `[batch]`, or
-    `[batch, ...]` for sequences; the distiller weights and averages them.
+    `[batch, ...]` for sequences; the distiller weights and averages them. A `call` that also takes
+    `labels` gets those of the output it reads; one that takes `training` is told whether the batch
+    is trained on.
 
     Args:
         weight: The loss's factor among the distillation losses, at least 0. Live: set
@@ -79,7 +82,16 @@ class DistillationLoss(keras.layers.Layer):
     def weight(self, value):
         self.weight_variable.assign(non_negative("weight", value))
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None):
+    def takes(self, name):
+        """Whether `call` has an argument of this name."""
+        return name in inspect.signature(self.call).parameters
+
+    def requires(self, name):
+        """Whether `call` has an argument of this name without a default."""
+        argument = inspect.signature(self.call).parameters.get(name)
+        return argument is not None and argument.default is inspect.Parameter.empty
+
+    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
         """`call`, each row times its weight; rows of weight zero are zero.
 
         Args:
@@ -87,13 +99,15 @@ class DistillationLoss(keras.layers.Layer):
             student_outputs: As `teacher_outputs`.
             row_weight: `[batch, ...]`, or `None` for 1.
             mask: The Keras mask of the student's output, `[batch, time]`, or `None`.
+            **context: What `call` gets if it takes it: `labels` and `training`.
 
         Returns:
             `(weighted, rows)`: the weighted losses, float32 `[batch, ...]`, and how many of them
             are valid (float32 scalar).
         """
         outputs = keras.tree.map_structure(to_float32, (teacher_outputs, student_outputs))
-        loss = keras.ops.cast(self(*outputs), "float32")
+        context = {name: value for name, value in context.items() if self.takes(name)}
+        loss = keras.ops.cast(self(*outputs, **context), "float32")
         self._check_rows(loss, teacher_outputs, student_outputs)
         weight, count = valid_rows(loss, row_weight, mask)
         if weight is None:
@@ -138,14 +152,20 @@ class DistillationLoss(keras.layers.Layer):
 
 
 def _checked(role, layer):
+    if isinstance(layer, (list, tuple)):
+        return tuple(tap.check(role, each) for each in layer)
     return layer if layer is None else tap.check(role, layer)
 
 
 def _serialized(value):
+    if isinstance(value, tuple):
+        return [_serialized(each) for each in value]
     return keras.saving.serialize_keras_object(value) if isinstance(value, tap.Tap) else value
 
 
 def _deserialized(value):
+    if isinstance(value, list):
+        return [_deserialized(each) for each in value]
     is_object = isinstance(value, dict) and "class_name" in value
     return keras.saving.deserialize_keras_object(value) if is_object else value
 

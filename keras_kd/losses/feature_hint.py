@@ -30,6 +30,26 @@ def smooth_l1(teacher, student):
 _FUNCTIONS = {"mse": mean_squared_error, "cosine": cosine_distance, "smooth_l1": smooth_l1}
 
 
+def distance(owner, loss, teacher, student):
+    """A value for each row or position, by the name of a distance or by a Keras loss.
+
+    Args:
+        owner: The distillation loss, for the message.
+        loss: One of `LOSSES`, a `keras.losses.Loss` or a function.
+        teacher: Features of the teacher.
+        student: Features of the student, of that shape.
+    """
+    if isinstance(loss, str):
+        return _FUNCTIONS[loss](teacher, student)
+    values = base.unreduced(loss, teacher, student)
+    if len(values.shape) == 0:
+        raise ValueError(
+            f"The function given as `loss` to {owner.name!r} returned one number for the batch. "
+            "It must return a value for each row, shape [batch] or [batch, ...]."
+        )
+    return values
+
+
 @keras.saving.register_keras_serializable(package="keras_kd")
 class FeatureHint(base.DistillationLoss):
     """Distance between an inner layer of the student and one of the teacher.
@@ -145,24 +165,12 @@ class FeatureHint(base.DistillationLoss):
                 "that gives the teacher's shape, or other layers."
             )
 
-    def call(self, teacher_outputs, student_outputs):
-        student_outputs = projectors.apply(self.projection_layers, student_outputs)
-        values = self._distance(teacher_outputs, keras.ops.cast(student_outputs, "float32"))
-        # Rows of sequences are positions; images and the like have one value.
-        rows = 2 if len(teacher_outputs.shape) == 3 else 1
-        axes = list(range(min(rows, len(values.shape)), len(values.shape)))
-        return keras.ops.mean(values, axis=axes) if axes else values
-
-    def _distance(self, teacher, student):
-        if isinstance(self.loss, str):
-            return _FUNCTIONS[self.loss](teacher, student)
-        values = base.unreduced(self.loss, teacher, student)
-        if len(values.shape) == 0:
-            raise ValueError(
-                f"The function given as `loss` to {self.name!r} returned one number for the batch. "
-                "It must return a value for each row, shape [batch] or [batch, ...]."
-            )
-        return values
+    def call(self, teacher_outputs, student_outputs, training=None):
+        student_outputs = projectors.apply(self.projection_layers, student_outputs, training)
+        values = distance(
+            self, self.loss, teacher_outputs, keras.ops.cast(student_outputs, "float32")
+        )
+        return relations.per_position(values, len(teacher_outputs.shape))
 
     def get_config(self):
         config = super().get_config()

@@ -95,7 +95,7 @@ class KerasDistillation(base.DistillationLoss):
         batch = keras.ops.shape(keras.tree.flatten(student_outputs)[0])[:1]
         return keras.ops.broadcast_to(value, batch)
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None):
+    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
         known = (keras.distillation.LogitsDistillation, keras.distillation.FeatureDistillation)
         if row_weight is not None and not isinstance(self.loss, known):
             raise ValueError(
@@ -103,7 +103,7 @@ class KerasDistillation(base.DistillationLoss):
                 "and class_weight cannot reach its rows. Make it a subclass of "
                 "keras_kd.losses.DistillationLoss whose call returns one value for each row."
             )
-        return super().weighted(teacher_outputs, student_outputs, row_weight, mask)
+        return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
 
     def _one(self, loss, teacher, student):
         if loss is None:

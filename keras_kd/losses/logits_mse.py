@@ -2,8 +2,7 @@
 
 import keras
 
-from keras_kd.losses import base
-from keras_kd.losses import projector as projectors
+from keras_kd.losses import base, logits
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -39,12 +38,7 @@ class LogitsMSE(base.DistillationLoss):
     """
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
-        if len(shapes[0]) < 2 or not projectors.agree(shapes[0][1:], shapes[1][1:]):
-            raise ValueError(
-                f"Distillation loss {self.name!r} expects logits of one shape, [batch, ..., "
-                f"classes]. Received: teacher {shapes[0]}, student {shapes[1]}."
-            )
+        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):

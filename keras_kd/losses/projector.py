@@ -4,6 +4,8 @@ A projector belongs to the loss: it is trained and saved with the distiller, and
 nothing of it.
 """
 
+import inspect
+
 import keras
 
 
@@ -62,10 +64,11 @@ def build(layers, shape):
     return shape
 
 
-def apply(layers, features):
+def apply(layers, features, training=None):
     """The features after a chain of layers."""
     for layer in layers:
-        features = layer(features)
+        takes = "training" in inspect.signature(layer.call).parameters
+        features = layer(features, training=training) if takes else layer(features)
     return features
 
 

@@ -21,6 +21,17 @@ class RelationalLoss(base.DistillationLoss):
         super().build((teacher_outputs_shape, student_outputs_shape))
 
 
+def per_position(values, rank):
+    """Values of features without their last axis: those of sequences stay, else one for each row.
+
+    Args:
+        values: `[batch, ...]`.
+        rank: Of the features; 3 for sequences.
+    """
+    axes = list(range(2 if rank == 3 else 1, len(values.shape)))
+    return keras.ops.mean(values, axis=axes) if axes else values
+
+
 def vectors(features):
     """`[batch, ...]` as `[batch, width]`."""
     rows = keras.ops.shape(features)[0]

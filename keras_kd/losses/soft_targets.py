@@ -73,7 +73,7 @@ class SoftTargets(HasTemperature):
     def call(self, teacher_outputs, student_outputs):
         return self.per_row(teacher_outputs, student_outputs, None)
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None):
+    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
         weight, count = base.valid_rows(student_outputs[..., 0], row_weight, mask)
         return self.per_row(teacher_outputs, student_outputs, weight), count
 

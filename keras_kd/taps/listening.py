@@ -99,15 +99,14 @@ def listeners(layer, kind, values):
         return [_wrapped(layer, lambda call: _outputs(call, values))]
     if kind == "input":
         return [_wrapped(layer, lambda call: _inputs(call, values))]
-    if not attention.returns_scores(layer):
-        record = _outputs if kind == "attention_scores" else _inputs
-        return [_wrapped(attention.softmax_of(layer), lambda call: record(call, values))]
-    # Unless asked for the scores Keras may compute attention without them.
-    scores = values if kind == "attention_scores" else []
-    wrapped = [_wrapped(layer, lambda call: _scores(call, scores))]
-    if kind == "attention_logits":
-        inner = attention.softmax_of(layer)
-        wrapped.append(_wrapped(inner, lambda call: _inputs(call, values)))
+    inner, wrapped = attention.softmax_of(layer), []
+    if attention.returns_scores(layer):
+        # Unless asked for the scores Keras may compute attention without them.
+        scores = values if inner is None else []
+        wrapped.append(_wrapped(layer, lambda call: _returned_scores(call, scores)))
+    if inner is not None:
+        is_input = kind == "attention_logits"
+        wrapped.append(_wrapped(inner, lambda call: _softmax(call, values, is_input)))
     return wrapped
 
 
@@ -128,13 +127,43 @@ def _inputs(call, values):
     return listen
 
 
-def _scores(call, values):
+def _returned_scores(call, values):
     def listen(*args, return_attention_scores=False, **kwargs):
         result, scores = call(*args, return_attention_scores=True, **kwargs)
-        values.append(scores)
+        values.append(_masked(scores, _pairs(kwargs.get("mask"))))
         return (result, scores) if return_attention_scores else result
 
     return listen
+
+
+def _softmax(call, values, is_input):
+    """Records a softmax layer's input or output; its mask says which pairs may attend."""
+
+    def listen(inputs, mask=None):
+        result = call(inputs, mask=mask)
+        values.append(_masked(inputs if is_input else result, mask))
+        return result
+
+    return listen
+
+
+def _pairs(masks):
+    """`[batch, queries, keys]` of Keras' single-head attention, from its masks of both."""
+    if not isinstance(masks, (list, tuple)) or all(mask is None for mask in masks[:2]):
+        return None
+    queries, keys = (None if mask is None else tf.cast(mask, "bool") for mask in masks[:2])
+    if queries is None:
+        return keys[:, None, :]
+    return queries[:, :, None] if keys is None else queries[:, :, None] & keys[:, None, :]
+
+
+def _masked(attention, mask):
+    """A copy that carries a mask as Keras' tensors do; the model's own tensor keeps its own."""
+    if mask is None:
+        return attention
+    attention = tf.identity(attention)
+    attention._keras_mask = mask if mask.dtype == tf.bool else mask > 0.5
+    return attention
 
 
 @contextlib.contextmanager

@@ -129,6 +129,19 @@ def resolve(model, layer):
     return _named(tap, paths.path_of(model, target)), target
 
 
+def resolve_all(model, layers):
+    """What `resolve` gives first, of a layer or a tuple of layers."""
+    if isinstance(layers, tuple):
+        return tuple(resolve(model, layer)[0] for layer in layers)
+    return resolve(model, layers)[0]
+
+
+def each(layers):
+    """A list of layers, in which tuples are taken apart."""
+    parts = [layer if isinstance(layer, tuple) else (layer,) for layer in layers]
+    return [layer for part in parts for layer in part]
+
+
 def _chosen(function, model):
     chosen = function(model)
     inner = chosen.layer if isinstance(chosen, Tap) else chosen

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from tests.losses import checks
 
 RNG = np.random.default_rng(1)
-STEP = 1e-5
 
 
 def huber(d):
@@ -62,17 +62,12 @@ def attention_transfer(power):
     return lambda t, s: ((direction(t) - direction(s)) ** 2).sum(1)
 
 
-def softmax(x):
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
 def maps_of(f):
     return np.moveaxis(f, -1, 1).reshape(len(f), f.shape[-1], -1)
 
 
 def channel_wise(t, s):
-    p, q = (softmax(maps_of(x) / 4.0) for x in (t, s))
+    p, q = (checks.softmax(maps_of(x) / 4.0) for x in (t, s))
     return 16.0 * (p * np.log(p / q)).sum(-1).mean(-1)
 
 
@@ -96,7 +91,7 @@ def probabilistic_transfer(t, s):
 
 
 def dist(t, s):
-    p, q = softmax(t / 2.0), softmax(s / 2.0)
+    p, q = checks.softmax(t / 2.0), checks.softmax(s / 2.0)
     inter = np.array([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p, q, strict=True)])
     intra = np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(p.T, q.T, strict=True)])
     return 4.0 * (0.5 * inter + 2.0 * intra)
@@ -157,59 +152,22 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", checks.MODES)
 @pytest.mark.parametrize("name", CASES)
-def test_values_and_gradients(name, jit_compile):
-    make, truth, teacher_shape, student_shape = CASES[name]
-    teacher = RNG.normal(0, 1.5, teacher_shape).astype("float32")
-    student = RNG.normal(0, 1.5, student_shape).astype("float32")
-    loss = make()
-    loss(teacher, student)  # builds it, outside of a graph
-
-    def value_and_gradient(teacher, student):
-        with tf.GradientTape() as tape:
-            tape.watch(student)
-            value = loss(teacher, student)
-        return value, tape.gradient(value, student)
-
-    if jit_compile is not None:
-        # The size of the batch is not known when it is traced.
-        signature = [tf.TensorSpec((None, *s[1:])) for s in (teacher_shape, student_shape)]
-        value_and_gradient = tf.function(value_and_gradient, signature, jit_compile=jit_compile)
-    value, gradient = value_and_gradient(*map(tf.constant, (teacher, student)))
-    expected = truth(np.float64(teacher), np.float64(student))
-    assert value.shape == expected.shape
-    assert value.dtype == tf.float32
-    np.testing.assert_allclose(value, expected, rtol=2e-5, atol=1e-6)
-    # Central differences of the float64 truth: their error is about 1e-9.
-    for index in [(0,) * len(student_shape), tuple(n - 1 for n in student_shape)]:
-        step = np.zeros(student_shape)
-        step[index] = STEP
-        both = [truth(np.float64(teacher), student + sign * step).sum() for sign in (1, -1)]
-        expected = (both[0] - both[1]) / (2 * STEP)
-        assert gradient.numpy()[index] == pytest.approx(expected, abs=5e-6, rel=1e-5)
+def test_values_and_gradients(name, mode):
+    checks.values_and_gradients(*CASES[name], mode)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_zero_and_a_zero_gradient_where_both_are_equal(name):
     make, _, shape, _ = CASES[name]
-    features = tf.constant(RNG.normal(size=shape).astype("float32"))
-    with tf.GradientTape() as tape:
-        tape.watch(features)
-        value = make()(tf.stop_gradient(features), features)
-    np.testing.assert_allclose(value, np.zeros(value.shape), atol=1e-7)
-    np.testing.assert_allclose(tape.gradient(value, features), np.zeros(shape), atol=1e-6)
+    checks.zero_at_equality(make, shape)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_rows_that_are_equal_or_zero_give_finite_gradients(name):
     make, _, teacher_shape, student_shape = CASES[name]
-    student = tf.Variable(np.zeros(student_shape, "float32"))
-    teacher = RNG.normal(size=teacher_shape).astype("float32")
-    with tf.GradientTape() as tape:
-        value = make()(teacher, student)
-    assert np.isfinite(value).all()
-    assert np.isfinite(tape.gradient(value, student)).all()
+    checks.finite_at_zero(make, teacher_shape, student_shape)
 
 
 @pytest.mark.parametrize("name", ["distance", "angle", "similarity", "neighbours", "correlation"])

@@ -1,0 +1,92 @@
+"""`DecoupledKD`: the divergence of the label's class and that of the others, weighted apart."""
+
+import keras
+
+from keras_kd import ops
+from keras_kd.losses import base, labels, logits
+from keras_kd.losses.activation import check_logits
+from keras_kd.losses.temperature import HasTemperature
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class DecoupledKD(HasTemperature):
+    """KL divergence in two parts: is it the label's class, and which of the others is it (DKD).
+
+    `l = T^2 (target * KL(b^t || b^s) + non_target * KL(p^t || p^s))`. `b` are the probabilities of
+    the label's class and of all others together, `p` those of the others among themselves, all of
+    logits divided by `T`. Soft targets are the same with `target=1` and `non_target = 1 - b^t`, so
+    that a teacher that is sure teaches little about the others; here it does. Both parts by the
+    fused kernel.
+
+    Args:
+        temperature: `T`, a positive number. Live, as `weight`.
+        target: Factor of the label's class, at least 0 (`alpha` in the paper).
+        non_target: Factor of the others (`beta` in the paper, 2 to 8 there).
+        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`.
+
+    Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, ..., classes]`, and
+    `labels`: class indices `[batch, ...]`, or one number for each class. Returns `[batch, ...]`,
+    float32.
+
+    Raises:
+        ValueError: An argument is out of its range; when the distiller is built: a model ends in
+            softmax, or the shapes differ; in `fit`: the data has no labels.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    loss = kd.losses.DecoupledKD(temperature=4.0, non_target=8.0)
+    teacher, student = np.random.normal(size=(2, 8, 10)).astype("float32")
+    assert loss(teacher, student, labels=np.arange(8)).shape == (8,)
+    ```
+
+    Reference: Zhao et al., "Decoupled Knowledge Distillation", https://arxiv.org/abs/2203.08679
+    """
+
+    def __init__(self, temperature=4.0, target=1.0, non_target=8.0, **kwargs):
+        super().__init__(temperature, **kwargs)
+        self.target = base.non_negative("target", target)
+        self.non_target = base.non_negative("non_target", non_target)
+
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
+        super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def call(self, teacher_outputs, student_outputs, labels):
+        of_label = _is_label(labels, student_outputs)
+        others = [_others(x, of_label) for x in (student_outputs, teacher_outputs)]
+        t = keras.ops.convert_to_tensor(self.temperature_variable)
+        pairs = [
+            _label_or_not(x / t, other / t, of_label)
+            for x, other in zip((student_outputs, teacher_outputs), others, strict=True)
+        ]
+        target = t * t * ops.soft_target_loss(*pairs)
+        non_target = ops.soft_target_loss(*others, self.temperature_variable)
+        return self.target * target + self.non_target * non_target
+
+    def validate(self, teacher, student):
+        for role, model in (("teacher", teacher), ("student", student)):
+            check_logits(role, model, self.output_key, type(self).__name__)
+
+    def get_config(self):
+        config = super().get_config()
+        config["target"], config["non_target"] = self.target, self.non_target
+        return config
+
+
+def _is_label(given, student):
+    return keras.ops.one_hot(labels.classes(given, student), student.shape[-1], dtype="bool")
+
+
+def _others(x, of_label):
+    # A logit of -inf is a class of no probability to the kernel.
+    return keras.ops.where(of_label, -float("inf"), x)
+
+
+def _label_or_not(x, others, of_label):
+    """Two logits: of the label's class, and of all others together."""
+    label = keras.ops.sum(keras.ops.where(of_label, x, 0.0), axis=-1)
+    return keras.ops.stack([label, keras.ops.logsumexp(others, axis=-1)], axis=-1)

@@ -1,0 +1,75 @@
+"""`LogitStandardization`: soft targets of standardised logits."""
+
+import keras
+
+from keras_kd import ops
+from keras_kd.losses import logits
+from keras_kd.losses.activation import check_logits
+from keras_kd.losses.temperature import HasTemperature
+
+# As in the authors' code: of a row whose logits are all equal nothing is divided by 0.
+SMALLEST = 1e-7
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class LogitStandardization(HasTemperature):
+    """Soft targets after each row's logits were brought to mean 0 and deviation 1.
+
+    `l = T^2 KL(softmax(Z(teacher) / T) || softmax(Z(student) / T))` with `Z(z) = (z - mean) /
+    (standard deviation + 1e-7)` over the classes: a temperature for each row and model. The
+    student need not reach the size of the teacher's logits, only their relations. By the fused
+    kernel.
+
+    Args:
+        temperature: `T`, a positive number. Live, as `weight`.
+        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`. The paper raises
+            `weight` to about 9.
+
+    Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, ..., classes]`.
+    Returns `[batch, ...]`, float32.
+
+    Raises:
+        ValueError: The temperature is not positive; when the distiller is built: a model ends in
+            softmax, or the shapes differ.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    loss = kd.losses.LogitStandardization(temperature=2.0)
+    logits = np.random.normal(size=(8, 10)).astype("float32")
+    assert loss(3.0 * logits + 1.0, logits).numpy().max() < 1e-5
+    ```
+
+    Reference: Sun et al., "Logit Standardization in Knowledge Distillation",
+    https://arxiv.org/abs/2403.01427
+    """
+
+    def __init__(self, temperature=2.0, **kwargs):
+        super().__init__(temperature, **kwargs)
+
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
+        super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def call(self, teacher_outputs, student_outputs):
+        return ops.soft_target_loss(
+            _standardized(student_outputs),
+            _standardized(teacher_outputs),
+            self.temperature_variable,
+        )
+
+    def validate(self, teacher, student):
+        for role, model in (("teacher", teacher), ("student", student)):
+            check_logits(role, model, self.output_key, type(self).__name__)
+
+
+def _standardized(x):
+    x = x - keras.ops.mean(x, axis=-1, keepdims=True)
+    variance = keras.ops.mean(x * x, axis=-1, keepdims=True)
+    # The root has no gradient at 0.
+    positive = variance > 0
+    deviation = keras.ops.sqrt(keras.ops.where(positive, variance, 1.0))
+    return x / (keras.ops.where(positive, deviation, 0.0) + SMALLEST)

@@ -1,0 +1,94 @@
+"""`RegressionKD`: for models that return numbers."""
+
+import keras
+
+from keras_kd.losses import base, feature_hint
+from keras_kd.losses import logits as shapes
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class RegressionKD(base.DistillationLoss):
+    """Distance to the teacher's numbers, or to the labels where the student is worse than it.
+
+    `bounded=False`: `l = mean_k d(t_k, s_k)`.
+
+    `bounded=True`: `l = |s - y|^2` if `|s - y|^2 + margin > |t - y|^2`, else 0: the teacher is no
+    target but a bound, because a teacher of numbers can be wrong by any amount.
+
+    Args:
+        loss: `d`: `"mse"`, `"smooth_l1"`, a `keras.losses.Loss`, or a function of `(teacher,
+            student)` that returns a value for each row. Only without `bounded`.
+        bounded: Whether the teacher is a bound.
+        margin: By how much the student must be better before it is let go, at least 0, in squared
+            units of the labels.
+        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`.
+
+    Call arguments: `teacher_outputs` and `student_outputs`, `[batch, ..., values]`; where bounded
+    also `labels` of their shape (or, of one value, without the last axis). Returns `[batch, ...]`,
+    float32.
+
+    Raises:
+        ValueError: An argument is wrong; the shapes differ; there are no labels though bounded.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    teacher, student = np.float32([[1.0], [3.0]]), np.float32([[2.0], [2.1]])
+    labels = np.float32([0.0, 2.0])
+    np.testing.assert_allclose(kd.losses.RegressionKD()(teacher, student), [1.0, 0.81], rtol=1e-6)
+    bounded = kd.losses.RegressionKD(bounded=True)
+    np.testing.assert_allclose(bounded(teacher, student, labels=labels), [4.0, 0.0])
+    ```
+
+    Reference: Chen et al., "Learning Efficient Object Detection Models with Knowledge
+    Distillation", NeurIPS 2017 (equation 4).
+    """
+
+    def __init__(self, loss="mse", bounded=False, margin=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if loss not in ("mse", "smooth_l1") and (isinstance(loss, str) or not callable(loss)):
+            raise ValueError(
+                "Invalid value for argument `loss`. Expected 'mse', 'smooth_l1', a Keras loss or a "
+                f"function. Received: loss={loss!r}"
+            )
+        if bounded and loss != "mse":
+            raise ValueError(
+                f"RegressionKD(bounded=True) compares squared errors. Received: loss={loss!r}; "
+                "leave it out."
+            )
+        self.loss, self.bounded = loss, bool(bounded)
+        self.margin = base.non_negative("margin", margin)
+
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
+        super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def call(self, teacher_outputs, student_outputs, labels=None):
+        if not self.bounded:
+            return feature_hint.distance(self, self.loss, teacher_outputs, student_outputs)
+        if labels is None:
+            raise ValueError(
+                f"Distillation loss {self.name!r} needs labels, because bounded=True, and the data "
+                "has none."
+            )
+        labels = keras.ops.cast(labels, "float32")
+        if len(labels.shape) == len(student_outputs.shape) - 1:
+            labels = keras.ops.expand_dims(labels, -1)
+        of_teacher, of_student = (
+            keras.ops.sum(keras.ops.square(x - labels), axis=-1)
+            for x in (teacher_outputs, student_outputs)
+        )
+        worse = of_student + self.margin > of_teacher
+        return keras.ops.where(worse, of_student, 0.0)
+
+    def get_config(self):
+        config = super().get_config()
+        loss = self.loss
+        config["loss"] = (
+            loss if isinstance(loss, str) else keras.saving.serialize_keras_object(loss)
+        )
+        config["bounded"], config["margin"] = self.bounded, self.margin
+        return config

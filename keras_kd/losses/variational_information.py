@@ -1,0 +1,118 @@
+"""`VariationalInformation`: how much of the teacher's features the student's tell (VID)."""
+
+import keras
+import numpy as np
+
+from keras_kd.losses import base, relations
+from keras_kd.losses import projector as projectors
+
+SMALLEST = 1e-5
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class VariationalInformation(base.DistillationLoss):
+    """Negative log-likelihood of the teacher's features, predicted from the student's.
+
+    `l = mean_c ((t_c - mu(s)_c)^2 / v_c + log v_c) / 2` with a trained mean `mu` (a dense layer or
+    1x1 convolutions, after pooling or resizing of images) and a trained variance of each channel
+    `v_c = softplus(a_c) + 1e-5`. Channels that cannot be predicted get a large variance and count
+    less. It bounds the mutual information from below, so it may be negative and is not 0 where
+    both features are equal.
+
+    Args:
+        teacher_layer: As of `DistillationLoss`.
+        student_layer: Of the student.
+        hidden_width: Units or filters of a layer with ReLU in `mu`; `None`: `mu` is linear. The
+            paper has two such layers for images.
+        variance: `v_c` at first, above 1e-5.
+        weight: As of `DistillationLoss`.
+        name: As of `DistillationLoss`.
+
+    Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]`, `[batch, time,
+    width]` or `[batch, height, width, channels]`. Returns `[batch]`, for sequences `[batch, time]`,
+    float32.
+
+    Raises:
+        ValueError: An argument is wrong; when the distiller is built: there is no such layer, or
+            nothing bridges the shapes.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    loss = kd.losses.VariationalInformation("block4", "block2", hidden_width=32)
+    teacher = np.random.normal(size=(2, 4, 4, 16)).astype("float32")
+    student = np.random.normal(size=(2, 8, 8, 3)).astype("float32")
+    assert loss(teacher, student).shape == (2,)
+    ```
+
+    Reference: Ahn et al., "Variational Information Distillation for Knowledge Transfer",
+    https://arxiv.org/abs/1904.05835
+    """
+
+    def __init__(
+        self,
+        teacher_layer,
+        student_layer,
+        hidden_width=None,
+        variance=5.0,
+        weight=1.0,
+        name=None,
+        **kwargs,
+    ):
+        if hidden_width is not None and (not isinstance(hidden_width, int) or hidden_width < 1):
+            raise ValueError(
+                "Invalid value for argument `hidden_width`. Expected an integer above 0 or None. "
+                f"Received: hidden_width={hidden_width!r}"
+            )
+        if base.non_negative("variance", variance) <= SMALLEST:
+            raise ValueError(
+                f"Invalid value for argument `variance`. Expected a number above {SMALLEST}. "
+                f"Received: variance={variance}"
+            )
+        super().__init__(
+            weight=weight,
+            teacher_layer=teacher_layer,
+            student_layer=student_layer,
+            name=name,
+            **kwargs,
+        )
+        self.hidden_width, self.variance = hidden_width, float(variance)
+        self.mean_layers = []
+
+    def build(self, teacher_outputs_shape, student_outputs_shape):
+        layers = projectors.between(student_outputs_shape, teacher_outputs_shape, always=True)
+        if self.hidden_width is not None:
+            layers.insert(-1, self._hidden_layer(len(student_outputs_shape)))
+        self.mean_layers = layers
+        projectors.build(layers, student_outputs_shape)
+        # Of softplus the inverse, without overflow for large variances.
+        above = self.variance - SMALLEST
+        start = above + np.log(-np.expm1(-above))
+        self.raw_variance = self.add_weight(
+            name="raw_variance",
+            shape=(teacher_outputs_shape[-1],),
+            initializer=keras.initializers.Constant(start),
+        )
+        super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def _hidden_layer(self, rank):
+        options = {"activation": "relu", "name": "hidden"}
+        if rank == 4:
+            return keras.layers.Conv2D(self.hidden_width, 1, **options)
+        return keras.layers.Dense(self.hidden_width, **options)
+
+    def call(self, teacher_outputs, student_outputs, training=None):
+        mean = projectors.apply(self.mean_layers, student_outputs, training)
+        error = keras.ops.square(teacher_outputs - keras.ops.cast(mean, "float32"))
+        variance = keras.ops.softplus(keras.ops.convert_to_tensor(self.raw_variance)) + SMALLEST
+        values = 0.5 * keras.ops.mean(error / variance + keras.ops.log(variance), axis=-1)
+        return relations.per_position(values, len(teacher_outputs.shape))
+
+    def get_config(self):
+        config = super().get_config()
+        del config["output"]
+        config["hidden_width"], config["variance"] = self.hidden_width, self.variance
+        return config

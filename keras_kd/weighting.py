@@ -1,0 +1,265 @@
+"""Which rows learn from the labels and which from the teacher: weights for each row.
+
+A weighting gives each row the share `s` of the teacher, from 0 to 1, and the objective becomes
+
+`alpha * mean_i(2 (1 - s_i) hard_i) + beta * sum_k weight_k mean_i(2 s_i distillation_ki)`
+
+so that a share of 1/2 for every row changes nothing.
+"""
+
+import keras
+
+from keras_kd import models
+from keras_kd.losses import base, labels
+
+__all__ = ["ClassShares", "TeacherConfidence", "TeacherCorrectness", "TeacherEntropy", "Weighting"]
+
+
+class Weighting:
+    """Base class: how much each row learns from the teacher, and how much from its label.
+
+    Give one to `Distiller(..., weighting=...)`. The teacher then runs in every training step, also
+    while `beta` is 0. `sample_weight` is multiplied with it. The losses that are reported are the
+    weighted ones. Subclasses implement `shares`.
+
+    Args:
+        output: Which output of a model with several decides: a name, or an index into a list.
+        from_logits: Whether the teacher returns logits; `False`: probabilities.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_kd as kd
+
+    class Doubt(kd.weighting.Weighting):
+        def shares(self, probabilities, labels):
+            return 1.0 - keras.ops.max(probabilities, axis=-1)
+
+    teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    distiller = kd.Distiller(teacher, student, weighting=Doubt())
+    ```
+    """
+
+    def __init__(self, output=None, from_logits=True):
+        self.output, self.from_logits = output, from_logits
+
+    def shares(self, probabilities, labels):
+        """The teacher's share of each row.
+
+        Args:
+            probabilities: Of the teacher, `[batch, ..., classes]`, float32.
+            labels: The labels of that output as the data gives them, or `None`.
+
+        Returns:
+            `[batch, ...]`, between 0 and 1.
+        """
+        raise NotImplementedError
+
+    def factors(self, teacher, labels):
+        """Factors of the hard loss and of the distillation losses, each `[batch, ...]`.
+
+        Args:
+            teacher: `Outputs` of the teacher.
+            labels: The labels of the batch, in the structure of the outputs, or `None`.
+        """
+        outputs = models.flat_outputs(teacher.outputs, self.output, teacher.names)
+        if len(outputs) != 1:
+            raise ValueError(
+                f"{type(self).__name__} reads one output of the teacher, which has "
+                f"{len(outputs)}. Choose it: {type(self).__name__}(..., output=name)."
+            )
+        if keras.tree.is_nested(labels):
+            labels = models.flat_outputs(labels, self.output, teacher.names)[0]
+        outputs = keras.ops.cast(outputs[0], "float32")
+        share = self.shares(keras.ops.softmax(outputs) if self.from_logits else outputs, labels)
+        share = keras.ops.cast(share, "float32")
+        return 2.0 * (1.0 - share), 2.0 * share
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {"output": self.output, "from_logits": self.from_logits}
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes one from its arguments."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class TeacherConfidence(Weighting):
+    """Where the teacher is not sure the labels count more, where it is the soft targets.
+
+    The share of a row is `low` if the teacher's largest probability is below `threshold`, else
+    `high`.
+
+    Args:
+        threshold: Between 0 and 1.
+        low: The teacher's share below the threshold, between 0 and 1.
+        high: Its share from the threshold on.
+        **kwargs: As of `Weighting`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    weighting = kd.weighting.TeacherConfidence(threshold=0.5, low=0.2, high=0.9)
+    probabilities = np.float32([[0.4, 0.3, 0.3], [0.8, 0.1, 0.1]])
+    np.testing.assert_allclose(weighting.shares(probabilities, None), [0.2, 0.9])
+    ```
+    """
+
+    def __init__(self, threshold=0.5, low=0.25, high=0.75, **kwargs):
+        super().__init__(**kwargs)
+        self.threshold = _fraction("threshold", threshold)
+        self.low, self.high = _fraction("low", low), _fraction("high", high)
+
+    def shares(self, probabilities, labels):
+        confidence = keras.ops.max(probabilities, axis=-1)
+        return keras.ops.where(confidence < self.threshold, self.low, self.high)
+
+    def get_config(self):
+        own = {"threshold": self.threshold, "low": self.low, "high": self.high}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class TeacherCorrectness(Weighting):
+    """Where the teacher is wrong the labels count more.
+
+    The share of a row is `right` if the teacher's most probable class is the label, else `wrong`.
+
+    Args:
+        wrong: The teacher's share of rows that it gets wrong, between 0 and 1.
+        right: Its share of the others.
+        **kwargs: As of `Weighting`.
+
+    Raises:
+        ValueError: A share is out of its range; in `fit`: the data has no labels.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    weighting = kd.weighting.TeacherCorrectness(wrong=0.0, right=0.7)
+    probabilities = np.float32([[0.4, 0.3, 0.3], [0.1, 0.1, 0.8]])
+    np.testing.assert_allclose(weighting.shares(probabilities, np.array([1, 2])), [0.0, 0.7])
+    ```
+    """
+
+    def __init__(self, wrong=0.0, right=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.wrong, self.right = _fraction("wrong", wrong), _fraction("right", right)
+
+    def shares(self, probabilities, labels):
+        classes = _classes(self, labels, probabilities)
+        right = keras.ops.equal(keras.ops.argmax(probabilities, axis=-1), classes)
+        return keras.ops.where(right, self.right, self.wrong)
+
+    def get_config(self):
+        return {**super().get_config(), "wrong": self.wrong, "right": self.right}
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class TeacherEntropy(Weighting):
+    """The teacher's share falls with the entropy of its probabilities.
+
+    `s = high + (low - high) H / log(classes)`, `H = -sum_c p_c log p_c`: `high` where it is
+    certain, `low` where it gives every class the same probability.
+
+    Args:
+        low: The teacher's share at the largest entropy, between 0 and 1.
+        high: Its share at entropy 0.
+        **kwargs: As of `Weighting`.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    weighting = kd.weighting.TeacherEntropy(low=0.1, high=0.9)
+    probabilities = np.float32([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(weighting.shares(probabilities, None), [0.1, 0.9], rtol=1e-6)
+    ```
+    """
+
+    def __init__(self, low=0.25, high=0.75, **kwargs):
+        super().__init__(**kwargs)
+        self.low, self.high = _fraction("low", low), _fraction("high", high)
+
+    def shares(self, probabilities, labels):
+        positive = probabilities > 0
+        logarithms = keras.ops.log(keras.ops.where(positive, probabilities, 1.0))
+        entropy = -keras.ops.sum(probabilities * logarithms, axis=-1)
+        classes = keras.ops.cast(keras.ops.shape(probabilities)[-1], "float32")
+        largest = keras.ops.log(keras.ops.maximum(classes, 2.0))  # of one class the entropy is 0
+        return self.high + (self.low - self.high) * entropy / largest
+
+    def get_config(self):
+        return {**super().get_config(), "low": self.low, "high": self.high}
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class ClassShares(Weighting):
+    """The teacher's share by the label: more for the classes that it knows well.
+
+    Args:
+        shares: One number between 0 and 1 for each class, such as the teacher's recall.
+        **kwargs: As of `Weighting`.
+
+    Raises:
+        ValueError: A share is out of its range; in `fit`: the data has no labels, or the teacher
+            another number of classes.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_kd as kd
+
+    weighting = kd.weighting.ClassShares([0.9, 0.5, 0.2])
+    probabilities = np.full((2, 3), 1 / 3, "float32")
+    np.testing.assert_allclose(weighting.shares(probabilities, np.array([2, 0])), [0.2, 0.9])
+    ```
+    """
+
+    def __init__(self, shares, **kwargs):
+        super().__init__(**kwargs)
+        self.by_class = [_fraction(f"shares[{i}]", share) for i, share in enumerate(shares)]
+
+    def shares(self, probabilities, labels):
+        if probabilities.shape[-1] != len(self.by_class):
+            raise ValueError(
+                f"ClassShares got {len(self.by_class)} shares, and the teacher has "
+                f"{probabilities.shape[-1]} classes. Give one share for each class."
+            )
+        classes = _classes(self, labels, probabilities)
+        return keras.ops.take(keras.ops.convert_to_tensor(self.by_class, "float32"), classes)
+
+    def get_config(self):
+        return {**super().get_config(), "shares": self.by_class}
+
+
+def _classes(weighting, given, probabilities):
+    if given is None:
+        raise ValueError(
+            f"{type(weighting).__name__} needs labels, and the data has none. Pass (inputs, "
+            "labels), or weight by the teacher alone: TeacherConfidence, TeacherEntropy."
+        )
+    return labels.classes(given, probabilities)
+
+
+def _fraction(name, value):
+    value = base.non_negative(name, value)
+    if value > 1:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a number between 0 and 1. "
+            f"Received: {name}={value}"
+        )
+    return value
