@@ -1,23 +1,27 @@
 """`Distiller`: trains a student model from a teacher with `compile` and `fit`."""
 
-import dataclasses
 import functools
 
 import keras
 import tensorflow as tf
 
-from keras_kd import configuration, models, objective, replicas
-from keras_kd.live import LiveNumbers, cond, traced_value
+from keras_kd import configuration, models, replicas
+from keras_kd.attachment import Attachment
+from keras_kd.live import LiveNumbers
+from keras_kd.loss_list import LossList
 from keras_kd.objective import FusedLoss, Outputs
 from keras_kd.persistence import Persistence
 from keras_kd.rehearsal import Rehearsal
 from keras_kd.reporting import Reporting
+from keras_kd.step import Step
 from keras_kd.taps import tap
 from keras_kd.taps.listening import Taps
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, keras.Model):
+class Distiller(
+    LiveNumbers, Persistence, Attachment, Reporting, Step, replicas.MultiWorkerFit, keras.Model
+):
     """Trains a student to match a teacher (and the labels).
 
     The loss of a batch is
@@ -99,10 +103,11 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
         self.student = student
         self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
         self.supports_jit = self.supports_jit and models.supports_jit(teacher)
-        self._hard_loss_only = self._rehearsed = False
+        self._hard_loss_only = self._rehearsed = self._has_unbuilt_loss = False
+        self.callback_states = {}
         with student.distribute_strategy.scope():
-            self.distillation_losses = configuration.loss_list(
-                distillation_losses, distillation_loss_weights, student
+            self.loss_list = LossList(
+                configuration.loss_list(distillation_losses, distillation_loss_weights, student)
             )
             self._add_numbers(alpha, beta)
             self._add_trackers()
@@ -113,6 +118,11 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
     def teacher(self):
         """The teacher; tracked by nothing, saved with the distiller."""
         return self._teacher.model
+
+    @property
+    def distillation_losses(self):
+        """The distillation losses, a list; `attach` adds one."""
+        return list(self.loss_list.losses_in_order)
 
     @property
     def output_names(self):
@@ -158,6 +168,7 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
     def _rehearse(self, inputs):
         self._rehearsed = True
         Rehearsal(self)(inputs)
+        self._has_unbuilt_loss = False
 
     def build(self, input_shape=None):
         del input_shape  # the student builds itself when it is called
@@ -207,34 +218,13 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
             jit_compile,
             auto_scale_loss,
         )
-        self._fused = FusedLoss(loss, loss_weights, self.distillation_losses)
-        if self.built and self.optimizer is not None:
-            # So that a file saved before the first step holds the optimizer's variables.
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
+        self._loss_weights = models.Untracked(loss_weights)
+        self._fuse()
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The student's own loss: the compiled one and the regularisers, as in `evaluate`."""
-        if self.loss is None or y is None:
-            return keras.ops.sum([keras.ops.zeros(()), *map(keras.ops.sum, self.losses)])
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
-
-    def _hard_loss(self, y, y_pred, sample_weight):
-        """The compiled loss without regularisers; zero where there is none."""
-        if y is None or self.loss is None:
-            return tf.zeros(())
-        self._hard_loss_only = True
-        try:
-            # Keras has divided it by the number of replicas.
-            return replicas.count() * super().compute_loss(None, y, y_pred, sample_weight)
-        finally:
-            self._hard_loss_only = False
-
-    def _balances(self, y, y_pred, sample_weight, rows):
-        """Factors for the hard loss and for the others: see `replicas.balance`."""
-        hard = objective.hard_divisor(self.loss, y, y_pred, sample_weight)
-        soft = objective.valid_rows(y_pred)
-        return replicas.balance(hard, rows), replicas.balance(soft, rows)
+    def _fuse(self):
+        """Looks whether the kernel's one sweep can compute the hard loss too."""
+        losses = self.distillation_losses
+        self._fused = FusedLoss(self.loss, self._loss_weights.model, losses)
 
     def teach(self, x):
         """The teacher's `Outputs` for a batch; no gradient flows to it."""
@@ -255,121 +245,3 @@ class Distiller(LiveNumbers, Persistence, Reporting, replicas.MultiWorkerFit, ke
         forward = functools.partial(self, x, training=training)
         outputs, tapped = taps.run(forward) if taps else (forward(), {})
         return Outputs(outputs, tapped, getattr(self.student, "output_names", None))
-
-    def train_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._check_labels(y)
-        rows = objective.rows_of(x)
-        with tf.GradientTape() as tape:
-            student = self.study(x, training=True)
-            terms = self._terms(x, y, student, sample_weight, rows)
-            regularisers = [keras.ops.sum(loss) for loss in self.losses]
-            scaled = self.optimizer.scale_loss(self._global(terms.total, rows, regularisers))
-        variables = self.trainable_variables
-        gradients = self._gradients_of_losses_left_out(tape.gradient(scaled, variables), variables)
-        self.optimizer.apply(gradients, variables)
-        self._track(terms, regularisers, rows)
-        return self._logs(x, y, student.outputs, sample_weight)
-
-    def test_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._check_evaluation_labels(y)
-        rows = objective.rows_of(x)
-        student = self.study(x, training=False)
-        if self._runs_teacher_in_evaluate():
-            batch = objective.Batch(y, sample_weight)
-            terms = self._all_terms(self.teach(x), student, batch, rows)
-        else:
-            balance, _ = self._balances(y, student.outputs, sample_weight, rows)
-            hard = balance * self._hard_loss(y, student.outputs, sample_weight)
-            terms = objective.Terms(hard, hard, [])
-        self._track(terms, [keras.ops.sum(loss) for loss in self.losses], rows)
-        return self._without_teacher(self._logs(x, y, student.outputs, sample_weight))
-
-    def _all_terms(self, teacher, student, batch, rows):
-        """The losses of a batch of which the teacher's outputs are known."""
-        y, fusable = batch.labels, self._is_fusable(student, batch) and batch.training
-        hard_weight = soft_weight = batch.sample_weight
-        if self.weighting is not None:
-            factors = self.weighting.factors(teacher, y)
-            hard_weight, soft_weight = (objective.times(hard_weight, each) for each in factors)
-        alpha, beta = self._mixture()
-        if fusable:
-            weights = hard_weight, soft_weight
-            return objective.Terms(*self._fused.terms(y, student, teacher, weights, alpha, beta))
-        hard_balance, balance = self._balances(y, student.outputs, hard_weight, rows)
-        hard = hard_balance * self._hard_loss(y, student.outputs, hard_weight)
-        batch = dataclasses.replace(batch, sample_weight=soft_weight)
-        losses = self.distillation_losses
-        return objective.Terms(
-            *objective.separate_terms(hard, losses, teacher, student, batch, alpha, beta, balance)
-        )
-
-    def _is_fusable(self, student, batch):
-        labels, weight = batch.labels, batch.sample_weight
-        return labels is not None and self._fused.applies(labels, student, weight)
-
-    def _terms(self, x, y, student, sample_weight, rows):
-        """The step's losses.
-
-        While `beta` is 0 the teacher does not run, and the student trains exactly as by its own
-        `fit`. Not so under XLA: shapes that leave a branch are not constants to it, and the
-        gradient of a batch of unknown size does not compile. There the teacher always runs.
-        """
-        batch = objective.Batch(y, sample_weight, training=True)
-        if self.jit_compile or self.weighting is not None:
-            return self._all_terms(self.teach(x), student, batch, rows)
-        alpha, beta = self._mixture()
-        losses = self.distillation_losses
-        fusable = self._is_fusable(student, batch)
-
-        # Here, because replicas cannot be summed over inside a condition.
-        hard_balance, balance = self._balances(y, student.outputs, sample_weight, rows)
-
-        def hard():
-            return hard_balance * self._hard_loss(y, student.outputs, sample_weight)
-
-        def labels_only():
-            value = hard()
-            return alpha * value, value, [tf.zeros(()) for _ in losses]
-
-        def separately():
-            return objective.separate_terms(
-                hard(), losses, self.teach(x), student, batch, alpha, beta, balance
-            )
-
-        def fused():
-            weights = sample_weight, sample_weight
-            return self._fused.terms(y, student, self.teach(x), weights, alpha, beta)
-
-        return objective.Terms(*cond(beta != 0, fused if fusable else separately, labels_only))
-
-    def _gradients_of_losses_left_out(self, gradients, variables):
-        """Zeros for projectors while `beta` is 0, as the condition of a traced step gives them.
-
-        An eager step has no condition, and Keras would warn that gradients do not exist.
-        """
-        if not tf.executing_eagerly() or self.beta != 0:
-            return gradients
-        own = {id(v) for loss in self.distillation_losses for v in loss.trainable_variables}
-        return [
-            tf.zeros_like(variable) if gradient is None and id(variable) in own else gradient
-            for gradient, variable in zip(gradients, variables, strict=True)
-        ]
-
-    def _global(self, total, rows, regularisers):
-        """What is differentiated: this replica's part of the global batch's loss."""
-        count = replicas.count()
-        if count > 1:
-            total = total * replicas.share(rows) / count
-            regularisers = [loss / count for loss in regularisers]
-        return keras.ops.sum([total, *regularisers])
-
-    def _check_labels(self, y):
-        self._trained_without_labels = y is None
-        alpha = traced_value(self.alpha_variable)
-        if y is None and alpha != 0:
-            raise ValueError(
-                f"The training data has no labels, but alpha={alpha} gives the hard loss a "
-                "factor. Pass (inputs, labels), or set alpha=0 to learn from the teacher alone."
-            )

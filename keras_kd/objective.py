@@ -189,7 +189,8 @@ class FusedLoss:
     """Hard and soft loss from one sweep over the logits, for the usual case.
 
     It applies where the hard loss is sparse cross-entropy from logits with its default reduction,
-    and the one distillation loss is `SoftTargets` on the one output.
+    and one of the distillation losses is `SoftTargets` on the one output. The others are computed
+    by themselves.
 
     Args:
         hard_loss: The `loss` given to `compile`.
@@ -198,7 +199,9 @@ class FusedLoss:
     """
 
     def __init__(self, hard_loss, loss_weights, distillation_losses):
-        self._soft = distillation_losses[0] if distillation_losses else None
+        self._losses = distillation_losses
+        found = [loss for loss in distillation_losses if type(loss) is SoftTargets]
+        self._soft = found[0] if found else None
         config = hard_loss.get_config() if _is_sparse_cross_entropy(hard_loss) else {}
         self._possible = (
             config.get("from_logits") is True
@@ -206,8 +209,7 @@ class FusedLoss:
             and config.get("reduction") == "sum_over_batch_size"
             and hard_loss.dtype == "float32"
             and loss_weights is None
-            and len(distillation_losses) == 1
-            and type(self._soft) is SoftTargets
+            and self._soft is not None
             and self._soft.from_logits
             and self._soft.output_key is None
         )
@@ -230,7 +232,7 @@ class FusedLoss:
             return None
         return y if y.dtype in (tf.int32, tf.int64) else tf.cast(y, tf.int64)
 
-    def terms(self, y, student, teacher, sample_weights, alpha, beta):
+    def terms(self, batch, student, teacher, hard_weight, alpha, beta):
         """The fields of the step's `Terms`.
 
         Where a factor is zero it is taken for 1e-30, because the kernel computes no loss whose
@@ -238,16 +240,17 @@ class FusedLoss:
         can be added to, 1e-30 is nothing.
 
         Args:
-            y: Labels.
+            batch: A `Batch` with the sample weights of the distillation losses.
             student: `Outputs`.
             teacher: `Outputs`.
-            sample_weights: Of the hard and of the soft loss; each may be `None`.
+            hard_weight: Sample weights of the hard loss, or `None`.
             alpha: Scalar.
             beta: Scalar.
         """
         logits = student.outputs
-        labels = self._labels(y, logits)
-        hard_weight, soft_weight = (_per_row(weight, labels) for weight in sample_weights)
+        labels = self._labels(batch.labels, logits)
+        weights = hard_weight, batch.sample_weight
+        hard_weight, soft_weight = (_per_row(weight, labels) for weight in weights)
         soft_factor = beta * keras.ops.convert_to_tensor(self._soft.weight_variable)
         alpha, soft_factor = tf.maximum(alpha, _TINY), tf.maximum(soft_factor, _TINY)
         total, hard, soft = ops.combined_loss(
@@ -261,7 +264,10 @@ class FusedLoss:
             mixing_weight=self._soft.mixing_weight,
         )
         means = tf.reduce_sum(hard * hard_weight), tf.reduce_sum(soft * soft_weight)
-        return tf.reduce_sum(total), means[0], [means[1]]
+        others = [loss for loss in self._losses if loss is not self._soft]
+        rest, _, values = separate_terms(0.0, others, teacher, student, batch, 0.0, beta, 1.0)
+        values.insert(self._losses.index(self._soft), means[1])
+        return tf.reduce_sum(total) + rest, means[0], values
 
 
 def _per_row(sample_weight, labels):

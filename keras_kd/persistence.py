@@ -2,13 +2,16 @@
 
 import keras
 
+_CALLBACK = "callback_"
+
 
 class Persistence:
     """Mixin of the distiller: what a `.keras` file and a checkpoint hold of it.
 
     Student, teacher and losses save themselves. The distiller adds alpha and beta, and the state
     of the random seeds (dropout), which Keras does not save: with it a run that is interrupted and
-    resumed gives the numbers of one that was not.
+    resumed gives the numbers of one that was not; and `callback_states`, arrays by which callbacks
+    go on where they were.
     """
 
     def get_config(self):
@@ -31,7 +34,18 @@ class Persistence:
     def save(self, *args, **kwargs):
         """As `keras.Model.save`; what cannot be saved is told before a file is begun."""
         self.get_config()
+        self._build_optimizer()  # a file saved before the first step has its variables too
         return super().save(*args, **kwargs)
+
+    def save_weights(self, *args, **kwargs):
+        """As `keras.Model.save_weights`; the optimizer's variables are there from the start."""
+        self._build_optimizer()
+        return super().save_weights(*args, **kwargs)
+
+    def load_weights(self, *args, **kwargs):
+        """As `keras.Model.load_weights`."""
+        self._build_optimizer()
+        return super().load_weights(*args, **kwargs)
 
     @classmethod
     def from_config(cls, config):
@@ -45,6 +59,7 @@ class Persistence:
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
+        self._build_optimizer()
 
     def _own_variables(self):
         weights = {id(variable) for variable in self.weights}
@@ -56,11 +71,16 @@ class Persistence:
     def save_own_variables(self, store):
         for key, variable in self._own_variables().items():
             store[key] = variable.numpy()
+        for name, state in self.callback_states.items():
+            store[_CALLBACK + name] = state
 
     def load_own_variables(self, store):
         for key, variable in self._own_variables().items():
             if key in list(store.keys()):
                 variable.assign(store[key])
+        for key in list(store.keys()):
+            if key.startswith(_CALLBACK):
+                self.callback_states[key.removeprefix(_CALLBACK)] = store[key][...]
 
 
 def _serialized(name, value):

@@ -16,11 +16,10 @@ class Reporting:
         self._with_teacher = self._evaluating = False
         self._other_test_function = None
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
-        names = []
-        for loss in self.distillation_losses:
-            repeated = sum(x.name == loss.name for x in self.distillation_losses[: len(names)])
-            names.append(f"{loss.name}_{repeated}" if repeated else loss.name)
-        self._soft_trackers = [keras.metrics.Mean(name=name) for name in names]
+
+    @property
+    def _soft_trackers(self):
+        return self.loss_list.trackers
 
     def _track(self, terms, regularisers, rows):
         total = keras.ops.sum([terms.total, *regularisers])

@@ -45,6 +45,9 @@ class DistillationLoss(keras.layers.Layer):
     ```
     """
 
+    # Rows of a batch below which the loss says nothing.
+    least_rows = 1
+
     def __init__(
         self,
         weight=1.0,

@@ -87,6 +87,8 @@ class ContrastiveRepresentation(relations.RelationalLoss):
         self.dataset_size = dataset_size and _count("dataset_size", dataset_size, 1)
         self.similarity_temperature = arguments.temperature(temperature)
         self.objective = objective
+        if memory_size:
+            self.least_rows = 1
         self.teacher_head = keras.layers.Dense(width, name="teacher_head", dtype="float32")
         self.student_head = keras.layers.Dense(width, name="student_head", dtype="float32")
 

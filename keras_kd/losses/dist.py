@@ -45,6 +45,8 @@ class DIST(HasTemperature):
     https://arxiv.org/abs/2205.10536
     """
 
+    least_rows = 2
+
     def __init__(self, temperature=1.0, inter_class=1.0, intra_class=1.0, **kwargs):
         super().__init__(temperature, **kwargs)
         self.inter_class = base.non_negative("inter_class", inter_class)

@@ -44,6 +44,8 @@ class ProbabilisticTransfer(relations.RelationalLoss):
     Transfer", https://arxiv.org/abs/1803.10837
     """
 
+    least_rows = 3
+
     def call(self, teacher_outputs, student_outputs):
         others = relations.distinct(student_outputs)
         teacher, student = (

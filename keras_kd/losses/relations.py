@@ -6,7 +6,13 @@ from keras_kd.losses import base
 
 
 class RelationalLoss(base.DistillationLoss):
-    """Base class of the losses between the rows of a batch; refuses features it cannot compare."""
+    """Base class of the losses between the rows of a batch; refuses features it cannot compare.
+
+    Attributes:
+        least_rows: Rows below which it is 0 for every model; `fit` refuses such batches.
+    """
+
+    least_rows = 2
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         shapes = {"teacher": teacher_outputs_shape, "student": student_outputs_shape}

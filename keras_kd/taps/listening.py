@@ -149,12 +149,14 @@ def _softmax(call, values, is_input):
 
 def _pairs(masks):
     """`[batch, queries, keys]` of Keras' single-head attention, from its masks of both."""
-    if not isinstance(masks, (list, tuple)) or all(mask is None for mask in masks[:2]):
-        return None
-    queries, keys = (None if mask is None else tf.cast(mask, "bool") for mask in masks[:2])
-    if queries is None:
-        return keys[:, None, :]
-    return queries[:, :, None] if keys is None else queries[:, :, None] & keys[:, None, :]
+    of_queries, of_keys = (
+        (*masks, None, None)[:2] if isinstance(masks, (list, tuple)) else (None, None)
+    )
+    queries = None if of_queries is None else tf.cast(of_queries, "bool")[:, :, None]
+    keys = None if of_keys is None else tf.cast(of_keys, "bool")[:, None, :]
+    if queries is None or keys is None:
+        return keys if queries is None else queries
+    return queries & keys
 
 
 def _masked(attention, mask):

@@ -142,6 +142,12 @@ def each(layers):
     return [layer for part in parts for layer in part]
 
 
+def plain_name(layer):
+    """A layer by its path, as a part of a name."""
+    path = layer if isinstance(layer, str) else f"{layer.layer}_{layer.kind}"
+    return path.replace("/", "_")
+
+
 def _chosen(function, model):
     chosen = function(model)
     inner = chosen.layer if isinstance(chosen, Tap) else chosen

@@ -1,0 +1,140 @@
+"""`EarlyStopDistillation`: ends the distillation, not the training."""
+
+import keras
+import numpy as np
+
+from keras_kd.callbacks.loss_weight import LossWeightSchedule
+from keras_kd.losses import base
+
+KEY = "early_stop_distillation"
+SAVING = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
+
+
+class EarlyStopDistillation(keras.callbacks.Callback):
+    """Sets `beta` to 0 when the teacher no longer helps, and lets the labels go on alone.
+
+    A teacher helps most at first; a student that cannot follow it is later held back by it. When
+    `monitor` has not improved by more than `min_delta` for `patience` epochs, `beta` becomes 0 and
+    `alpha` what is given here, for the rest of `fit`. The history gets entries `alpha` and `beta`,
+    which the epoch ran with.
+
+    What it has seen is saved with the distiller, so that a resumed `fit` goes on with it; list it
+    before callbacks that save.
+
+    Args:
+        monitor: An entry of the history, such as `"val_loss"` or `"val_accuracy"`.
+        patience: Epochs without improvement, at least 1.
+        min_delta: What counts as an improvement, at least 0.
+        mode: `"min"`, `"max"`, or `"auto"`: larger is better if the name ends in `accuracy`, `acc`,
+            `auc`, `precision`, `recall`, `score` or `agreement`.
+        alpha: The factor of the labels from then on; `None`: as it is.
+        start_epoch: First epoch that is looked at.
+        verbose: 1: prints when it ends the distillation.
+
+    Raises:
+        ValueError: An argument is wrong; in `fit`: the history has no such entry, another callback
+            schedules `beta`, or one that saves is listed before.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
+    teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    distiller = kd.Distiller(teacher, student)
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    stop = kd.callbacks.EarlyStopDistillation("val_loss", patience=1, min_delta=100.0, alpha=1.0)
+    data = {"validation_data": (x, y), "epochs": 4, "verbose": 0}
+    history = distiller.fit(x, y, callbacks=[stop], **data).history
+    assert history["beta"] == [0.5, 0.5, 0.0, 0.0]
+    ```
+
+    Reference: Cho and Hariharan, "On the Efficacy of Knowledge Distillation",
+    https://arxiv.org/abs/1910.01348
+    """
+
+    def __init__(
+        self,
+        monitor="val_loss",
+        patience=3,
+        min_delta=0.0,
+        mode="auto",
+        alpha=None,
+        start_epoch=0,
+        verbose=0,
+    ):
+        super().__init__()
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(
+                f"Invalid value for argument `mode`. Expected 'auto', 'min' or 'max'. Received: "
+                f"mode={mode!r}"
+            )
+        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
+            raise ValueError(
+                "Invalid value for argument `patience`. Expected an integer, at least 1. "
+                f"Received: patience={patience!r}"
+            )
+        self.monitor, self.patience = monitor, patience
+        self.min_delta = base.non_negative("min_delta", min_delta)
+        self.alpha = None if alpha is None else base.non_negative("alpha", alpha)
+        self.start_epoch, self.verbose = start_epoch, verbose
+        larger = ("accuracy", "acc", "auc", "precision", "recall", "score", "agreement")
+        is_larger = mode == "max" or (mode == "auto" and monitor.lower().endswith(larger))
+        self._sign = -1.0 if is_larger else 1.0
+
+    def prepare(self, distiller, callbacks):
+        """Checks the callbacks beside it; called by `fit`."""
+        for callback in callbacks[: callbacks.index(self)]:
+            if isinstance(callback, SAVING):
+                raise ValueError(
+                    f"{type(callback).__name__} is listed before EarlyStopDistillation, so a file "
+                    "would lack what the epoch showed. List EarlyStopDistillation first."
+                )
+        for callback in callbacks:
+            if isinstance(callback, LossWeightSchedule) and callback.target == "beta":
+                raise ValueError(
+                    "LossWeightSchedule('beta') would undo what EarlyStopDistillation sets. Use "
+                    "one of them, or schedule the weights of the losses."
+                )
+        if KEY not in distiller.callback_states:
+            self._remember(distiller, np.inf, 0, False)
+
+    @staticmethod
+    def _remember(distiller, best, waited, stopped):
+        distiller.callback_states[KEY] = np.array([best, waited, stopped], "float64")
+
+    def on_epoch_end(self, epoch, logs=None):
+        ran_with = {"alpha": self.model.alpha, "beta": self.model.beta}
+        best, waited, stopped = self.model.callback_states[KEY]
+        if not stopped and epoch >= self.start_epoch:
+            self._look(epoch, self._value(logs or {}), best, waited)
+        if logs is not None:
+            logs.update(ran_with)
+
+    def _value(self, logs):
+        if self.monitor not in logs:
+            raise ValueError(
+                f"EarlyStopDistillation: the history has no entry {self.monitor!r}. It has "
+                f"{sorted(logs)}. Pass validation_data to fit, or another `monitor`."
+            )
+        return self._sign * float(logs[self.monitor])
+
+    def _look(self, epoch, value, best, waited):
+        if value < best - self.min_delta:
+            self._remember(self.model, value, 0, False)
+            return
+        self._remember(self.model, best, waited + 1, waited + 1 >= self.patience)
+        if waited + 1 < self.patience:
+            return
+        self.model.beta = 0.0
+        if self.alpha is not None:
+            self.model.alpha = self.alpha
+        if self.verbose:
+            print(
+                f"Epoch {epoch + 1}: {self.monitor} no longer improves; the labels teach alone "
+                f"(alpha={self.model.alpha:g})."
+            )

@@ -1,0 +1,185 @@
+"""`FeatureHint`: a hint for the epochs of a `fit`."""
+
+import keras
+
+from keras_kd import losses
+from keras_kd.callbacks.scheduled import ScheduledValue
+from keras_kd.losses import base
+from keras_kd.taps import tap
+
+
+class FeatureHint(ScheduledValue):
+    """Adds a `keras_kd.losses.FeatureHint` to the distiller for `fit`, or steers the one it has.
+
+    Its weight is 0 before `start_epoch` and from `stop_epoch` on. Over `ramp_epochs` it rises in
+    equal steps: in epoch `start_epoch + i` it is `weight (i + 1) / (ramp_epochs + 1)`. Nothing is
+    traced again while `fit` runs. The history gets the loss, and an entry `<name>_weight`.
+
+    After `fit` the hint has the weight it had before, which is 0 for one that was added. It stays
+    with the distiller, its projector is saved with it, and a later `fit` goes on with it. A hint
+    that needs a projector must join before the optimizer is built: at the first `fit` after
+    `compile`.
+
+    Args:
+        teacher_layer: As of `keras_kd.losses.FeatureHint`.
+        student_layer: Likewise.
+        loss: Likewise: `"mse"`, `"cosine"`, `"smooth_l1"`, a Keras loss or a function.
+        weight: The weight in between, at least 0.
+        projector: Likewise: `"auto"`, `"linear"`, `None` or a Keras layer.
+        start_epoch: First epoch of the hint, counted from 0.
+        stop_epoch: First epoch without it again; `None`: it stays until the end.
+        ramp_epochs: Epochs of the rise.
+        name: Name of the loss; default: `hint_` and the student's layer.
+
+    Raises:
+        ValueError: An argument is wrong, or the epochs contradict each other; in `fit`: there is no
+            such layer, no projector bridges the shapes, the distiller's hint between these layers
+            is another one, the optimizer is built, or the hint begins after the last epoch.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    def network(width):
+        return keras.Sequential(
+            [
+                keras.Input((8,)),
+                keras.layers.Dense(width, activation="relu", name="features"),
+                keras.layers.Dense(10),
+            ]
+        )
+
+    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
+    distiller = kd.Distiller(network(32), network(6))
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    hint = kd.callbacks.FeatureHint("features", "features", "cosine", weight=0.5, start_epoch=2)
+    history = distiller.fit(x, y, epochs=4, callbacks=[hint], verbose=0).history
+    assert history["hint_features_weight"] == [0.0, 0.0, 0.5, 0.5]
+    ```
+
+    Reference: Romero et al., "FitNets: Hints for Thin Deep Nets",
+    https://arxiv.org/abs/1412.6550
+    """
+
+    def __init__(
+        self,
+        teacher_layer,
+        student_layer,
+        loss="mse",
+        weight=1.0,
+        projector="auto",
+        start_epoch=0,
+        stop_epoch=None,
+        ramp_epochs=0,
+        name=None,
+    ):
+        super().__init__(self._weight_in, start_epoch=start_epoch)
+        self.hint_weight = base.non_negative("weight", weight)
+        self.stop_epoch = _epoch("stop_epoch", stop_epoch, optional=True)
+        self.ramp_epochs = _epoch("ramp_epochs", ramp_epochs)
+        last = None if stop_epoch is None else stop_epoch - ramp_epochs
+        if last is not None and start_epoch >= last:
+            raise ValueError(
+                "A hint must start, and have risen, before it stops. Received: "
+                f"start_epoch={start_epoch}, ramp_epochs={ramp_epochs}, stop_epoch={stop_epoch}"
+            )
+        self.layers = teacher_layer, student_layer
+        self.options = {"loss": loss, "projector": projector}
+        self.name = name
+        self.hint, self._weight_before = None, 0.0
+
+    def prepare(self, distiller, callbacks):
+        """Finds or attaches the hint; called by `fit` before anything is built or traced."""
+        models = (("teacher", distiller.teacher), ("student", distiller.student))
+        for role, model in models:
+            if not isinstance(model, keras.Model):
+                raise ValueError(f"FeatureHint reads a layer of the {role}, which has none.")
+        pair = tuple(
+            tap.resolve(model, tap.check(f"{role}_layer", layer))[0]
+            for (role, model), layer in zip(models, self.layers, strict=True)
+        )
+        self.hint = _hint_between(distiller, pair) or self._attached(distiller, pair)
+        self._check_agreement()
+        self._weight_before = self.hint.weight
+        claims = [each.hint for each in callbacks if isinstance(each, FeatureHint)]
+        if sum(claim is self.hint for claim in claims) > 1:
+            raise ValueError(
+                f"Two FeatureHint callbacks steer the hint between {pair[0]!r} and {pair[1]!r}. "
+                "Pass one."
+            )
+
+    def _attached(self, distiller, pair):
+        name = self.name or "hint_" + tap.plain_name(pair[1])
+        if any(loss.name == name for loss in distiller.distillation_losses):
+            raise ValueError(
+                f"The distiller has a loss of the name {name!r} already. Pass another one: "
+                "FeatureHint(..., name=...)."
+            )
+        with distiller.distribute_strategy.scope():
+            hint = losses.FeatureHint(*pair, **self.options, weight=0.0, name=name)
+        distiller.attach(hint)
+        return hint
+
+    def _check_agreement(self):
+        have = {"loss": self.hint.loss, "projector": self.hint.projector}
+        for key, value in self.options.items():
+            if _config(value) != _config(have[key]):
+                raise ValueError(
+                    f"FeatureHint({key}={value!r}) contradicts the distiller's hint "
+                    f"{self.hint.name!r} between the same layers, which has {key}={have[key]!r}. "
+                    f"Pass {key}={have[key]!r}, or compile a new distiller."
+                )
+
+    def _weight_in(self, epoch):
+        # The schedule begins with `start_epoch`, and counts from there.
+        if self._epoch < self.start_epoch:
+            return 0.0
+        if self.stop_epoch is not None and epoch + self.start_epoch >= self.stop_epoch:
+            return 0.0
+        return self.hint_weight * min((epoch + 1) / (self.ramp_epochs + 1), 1.0)
+
+    @property
+    def log_name(self):
+        return f"{self.hint.name}_weight"
+
+    def check_model(self):
+        if self.hint is None or all(x is not self.hint for x in self.model.distillation_losses):
+            raise ValueError(
+                "FeatureHint was not prepared: pass it in the `callbacks` of the distiller's own "
+                "fit, as a list."
+            )
+
+    def set_value(self, value):
+        self.hint.weight = value
+
+    def get_value(self):
+        return self.hint.weight
+
+    def on_train_end(self, logs=None):
+        self.hint.weight = self._weight_before
+
+
+def _hint_between(distiller, pair):
+    for loss in distiller.distillation_losses:
+        is_hint = type(loss) is losses.FeatureHint
+        if is_hint and (loss.teacher_layer, loss.student_layer) == pair:
+            return loss
+    return None
+
+
+def _config(value):
+    return value.get_config() if hasattr(value, "get_config") else value
+
+
+def _epoch(name, value, optional=False):
+    if optional and value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an integer, at least 0. "
+            f"Received: {name}={value!r}"
+        )
+    return value

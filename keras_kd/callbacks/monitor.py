@@ -1,0 +1,169 @@
+"""`DistillationMonitor`: how close the student has come to the teacher, epoch by epoch."""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_kd import models, ops, similarity
+from keras_kd.taps import tap
+from keras_kd.taps.listening import Taps
+
+
+class DistillationMonitor(keras.callbacks.Callback):
+    """Compares student and teacher on a batch after each epoch.
+
+    The history (and so TensorBoard) gets `probe_agreement`, the share of rows for which both give
+    the same class the largest logit; `probe_kl`, the mean `KL(teacher || student)` at temperature
+    1; and for each pair of layers `probe_cka_<student layer>`, how alike their features are, from 0
+    to 1. Both models run as in inference: nothing of them changes.
+
+    Args:
+        inputs: A batch of inputs, some hundred rows.
+        pairs: `(teacher_layer, student_layer)` pairs; each as of `DistillationLoss`. Default: those
+            of the distiller's losses.
+        output: Which output of models with several: a name, or an index into a list.
+        from_logits: Whether the models return logits; `False`: probabilities.
+        plot: A file; when `fit` ends, what was measured is drawn into it (needs matplotlib).
+
+    Raises:
+        ValueError: In `fit`: there is no such layer, or an output must be chosen.
+        ImportError: A plot is asked for, and matplotlib is missing.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
+    teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    distiller = kd.Distiller(teacher, student)
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    monitor = kd.callbacks.DistillationMonitor(x[:32])
+    history = distiller.fit(x, y, epochs=2, callbacks=[monitor], verbose=0).history
+    assert len(history["probe_agreement"]) == 2
+    ```
+    """
+
+    def __init__(self, inputs, pairs=None, output=None, from_logits=True, plot=None):
+        super().__init__()
+        self.inputs, self.pairs, self.output = inputs, pairs, output
+        self.from_logits, self.plot = from_logits, plot
+        self.measured = {}
+        self._compare = None
+
+    def prepare(self, distiller, callbacks):
+        """Finds the layers; called by `fit` before any work."""
+        del callbacks
+        if self.plot is not None:
+            _figure()
+        pairs = self._pairs_of(distiller) if self.pairs is None else list(self.pairs)
+        both = (distiller.teacher, distiller.student)
+        resolved = [
+            [
+                tap.resolve(model, tap.check("pairs", layer))[0]
+                for model, layer in zip(both, pair, strict=True)
+            ]
+            for pair in pairs
+        ]
+        self._names = [tap.plain_name(student) for _, student in resolved]
+        self._compare = tf.function(self._comparison(distiller, resolved), autograph=False)
+
+    @staticmethod
+    def _pairs_of(distiller):
+        found = [(x.teacher_layer, x.student_layer) for x in distiller.distillation_losses]
+        return [p for p in dict.fromkeys(found) if None not in p and tuple not in map(type, p)]
+
+    def _comparison(self, distiller, pairs):
+        taps = [
+            Taps(model, dict.fromkeys(pair[which] for pair in pairs)) if pairs else None
+            for which, model in enumerate((distiller.teacher, distiller.student))
+        ]
+
+        def run(model, listening, inputs):
+            arguments = {"training": False} if isinstance(model, keras.Model) else {}
+
+            def forward():
+                return model(inputs, **arguments)
+
+            return listening.run(forward) if listening else (forward(), {})
+
+        def compare(inputs):
+            preprocess = distiller.teacher_preprocess or (lambda x: x)
+            teacher, of_teacher = run(distiller.teacher, taps[0], preprocess(inputs))
+            student, of_student = run(distiller.student, taps[1], inputs)
+            logits = [self._logits(x, distiller) for x in (teacher, student)]
+            features = [(of_teacher[t], of_student[s]) for t, s in pairs]
+            return logits, features
+
+        return compare
+
+    def _logits(self, outputs, distiller):
+        names = getattr(distiller.student, "output_names", None)
+        chosen = models.flat_outputs(outputs, self.output, names)
+        if len(chosen) != 1:
+            raise ValueError(
+                f"DistillationMonitor compares one output; the models have {len(chosen)}. Choose "
+                "it: DistillationMonitor(..., output=name)."
+            )
+        logits = tf.cast(chosen[0], tf.float32)
+        return logits if self.from_logits else tf.math.log(logits)
+
+    def on_train_begin(self, logs=None):
+        if self._compare is None:
+            raise ValueError(
+                "DistillationMonitor was not prepared: pass it in the `callbacks` of the fit of a "
+                "keras_kd.Distiller, as a list."
+            )
+        self.measured = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        inputs = keras.tree.map_structure(tf.convert_to_tensor, self.inputs)
+        (teacher, student), features = self._compare(inputs)
+        agree = np.argmax(teacher, -1) == np.argmax(student, -1)
+        values = {
+            "probe_agreement": float(np.mean(agree)),
+            "probe_kl": float(np.mean(ops.soft_target_loss(student, teacher))),
+        }
+        for name, (of_teacher, of_student) in zip(self._names, features, strict=True):
+            values[f"probe_cka_{name}"] = similarity.cka(
+                *(tf.cast(x, tf.float32) for x in (of_teacher, of_student))
+            )
+        for name, value in values.items():
+            self.measured.setdefault(name, []).append(value)
+        if logs is not None:
+            logs.update(values)
+
+    def on_train_end(self, logs=None):
+        if self.plot is not None and self.measured:
+            self._draw(pathlib.Path(self.plot))
+
+    def _draw(self, path):
+        figure = _figure()(figsize=(9, 3.5), layout="constrained")
+        axes = figure.subplots(1, 2)
+        for name, values in self.measured.items():
+            where = axes[1] if name == "probe_kl" else axes[0]
+            where.plot(range(1, len(values) + 1), values, marker="o", label=name)
+        axes[0].set(xlabel="epoch", title="agreement and CKA", ylim=(0, 1.02))
+        axes[1].set(xlabel="epoch", title="KL(teacher || student)")
+        for each in axes:
+            each.legend(fontsize="small")
+        # Renamed when it is whole: nobody ever reads half a file.
+        partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
+        figure.savefig(partial, dpi=150)
+        partial.replace(path)
+
+
+def _figure():
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "A plot needs matplotlib: pip install 'keras-kd[plot]', or leave out `plot`."
+        ) from error
+    return Figure

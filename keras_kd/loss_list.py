@@ -1,0 +1,33 @@
+"""`LossList`: the distillation losses of a distiller, with the metric that reports each."""
+
+import keras
+
+
+class LossList(keras.layers.Layer):
+    """A layer that only holds layers: Keras locks a built model, but hints may join it later.
+
+    Args:
+        losses: `DistillationLoss`es.
+    """
+
+    def __init__(self, losses):
+        super().__init__(name="distillation_losses", dtype="float32", autocast=False)
+        self.losses_in_order, self.trackers = [], []
+        for loss in losses:
+            self.add(loss)
+        self.built = True
+
+    def add(self, loss):
+        """Adds a loss and its metric, named by it."""
+        repeated = sum(other.name == loss.name for other in self.losses_in_order)
+        name = f"{loss.name}_{repeated}" if repeated else loss.name
+        self.losses_in_order.append(loss)
+        self.trackers.append(keras.metrics.Mean(name=name))
+
+    def remove_last(self):
+        """Takes the last loss back."""
+        self.losses_in_order.pop()
+        self.trackers.pop()
+
+    def call(self, inputs):
+        return inputs

@@ -1,0 +1,154 @@
+"""`Step`: what happens in a step of training, and in one of evaluation."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from keras_kd import objective, replicas
+from keras_kd.live import cond, traced_value
+
+
+class Step:
+    """Mixin of the distiller: its losses of a batch, and their gradients."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The student's own loss: the compiled one and the regularisers, as in `evaluate`."""
+        if self.loss is None or y is None:
+            return keras.ops.sum([keras.ops.zeros(()), *map(keras.ops.sum, self.losses)])
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def _hard_loss(self, y, y_pred, sample_weight):
+        """The compiled loss without regularisers; zero where there is none."""
+        if y is None or self.loss is None:
+            return tf.zeros(())
+        self._hard_loss_only = True
+        try:
+            # Keras has divided it by the number of replicas.
+            return replicas.count() * super().compute_loss(None, y, y_pred, sample_weight)
+        finally:
+            self._hard_loss_only = False
+
+    def _balances(self, y, y_pred, sample_weight, rows):
+        """Factors for the hard loss and for the others: see `replicas.balance`."""
+        hard = objective.hard_divisor(self.loss, y, y_pred, sample_weight)
+        soft = objective.valid_rows(y_pred)
+        return replicas.balance(hard, rows), replicas.balance(soft, rows)
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._check_labels(y)
+        rows = objective.rows_of(x)
+        with tf.GradientTape() as tape:
+            student = self.study(x, training=True)
+            terms = self._terms(x, y, student, sample_weight, rows)
+            regularisers = [keras.ops.sum(loss) for loss in self.losses]
+            scaled = self.optimizer.scale_loss(self._global(terms.total, rows, regularisers))
+        variables = self.trainable_variables
+        gradients = self._gradients_of_losses_left_out(tape.gradient(scaled, variables), variables)
+        self.optimizer.apply(gradients, variables)
+        self._track(terms, regularisers, rows)
+        return self._logs(x, y, student.outputs, sample_weight)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self._check_evaluation_labels(y)
+        rows = objective.rows_of(x)
+        student = self.study(x, training=False)
+        if self._runs_teacher_in_evaluate():
+            batch = objective.Batch(y, sample_weight)
+            terms = self._all_terms(self.teach(x), student, batch, rows)
+        else:
+            balance, _ = self._balances(y, student.outputs, sample_weight, rows)
+            hard = balance * self._hard_loss(y, student.outputs, sample_weight)
+            terms = objective.Terms(hard, hard, [])
+        self._track(terms, [keras.ops.sum(loss) for loss in self.losses], rows)
+        return self._without_teacher(self._logs(x, y, student.outputs, sample_weight))
+
+    def _all_terms(self, teacher, student, batch, rows):
+        """The losses of a batch of which the teacher's outputs are known."""
+        y, fusable = batch.labels, self._is_fusable(student, batch) and batch.training
+        hard_weight = soft_weight = batch.sample_weight
+        if self.weighting is not None:
+            factors = self.weighting.factors(teacher, y)
+            hard_weight, soft_weight = (objective.times(hard_weight, each) for each in factors)
+        alpha, beta = self._mixture()
+        batch = dataclasses.replace(batch, sample_weight=soft_weight)
+        if fusable:
+            return objective.Terms(
+                *self._fused.terms(batch, student, teacher, hard_weight, alpha, beta)
+            )
+        hard_balance, balance = self._balances(y, student.outputs, hard_weight, rows)
+        hard = hard_balance * self._hard_loss(y, student.outputs, hard_weight)
+        losses = self.distillation_losses
+        return objective.Terms(
+            *objective.separate_terms(hard, losses, teacher, student, batch, alpha, beta, balance)
+        )
+
+    def _is_fusable(self, student, batch):
+        labels, weight = batch.labels, batch.sample_weight
+        return labels is not None and self._fused.applies(labels, student, weight)
+
+    def _terms(self, x, y, student, sample_weight, rows):
+        """The step's losses.
+
+        While `beta` is 0 the teacher does not run, and the student trains exactly as by its own
+        `fit`. Not so under XLA: shapes that leave a branch are not constants to it, and the
+        gradient of a batch of unknown size does not compile. There the teacher always runs.
+        """
+        batch = objective.Batch(y, sample_weight, training=True)
+        if self.jit_compile or self.weighting is not None:
+            return self._all_terms(self.teach(x), student, batch, rows)
+        alpha, beta = self._mixture()
+        losses = self.distillation_losses
+        fusable = self._is_fusable(student, batch)
+
+        # Here, because replicas cannot be summed over inside a condition.
+        hard_balance, balance = self._balances(y, student.outputs, sample_weight, rows)
+
+        def hard():
+            return hard_balance * self._hard_loss(y, student.outputs, sample_weight)
+
+        def labels_only():
+            value = hard()
+            return alpha * value, value, [tf.zeros(()) for _ in losses]
+
+        def separately():
+            return objective.separate_terms(
+                hard(), losses, self.teach(x), student, batch, alpha, beta, balance
+            )
+
+        def fused():
+            return self._fused.terms(batch, student, self.teach(x), sample_weight, alpha, beta)
+
+        return objective.Terms(*cond(beta != 0, fused if fusable else separately, labels_only))
+
+    def _gradients_of_losses_left_out(self, gradients, variables):
+        """Zeros for projectors while `beta` is 0, as the condition of a traced step gives them.
+
+        An eager step has no condition, and Keras would warn that gradients do not exist.
+        """
+        if not tf.executing_eagerly() or self.beta != 0:
+            return gradients
+        own = {id(v) for loss in self.distillation_losses for v in loss.trainable_variables}
+        return [
+            tf.zeros_like(variable) if gradient is None and id(variable) in own else gradient
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
+
+    def _global(self, total, rows, regularisers):
+        """What is differentiated: this replica's part of the global batch's loss."""
+        count = replicas.count()
+        if count > 1:
+            total = total * replicas.share(rows) / count
+            regularisers = [loss / count for loss in regularisers]
+        return keras.ops.sum([total, *regularisers])
+
+    def _check_labels(self, y):
+        self._trained_without_labels = y is None
+        alpha = traced_value(self.alpha_variable)
+        if y is None and alpha != 0:
+            raise ValueError(
+                f"The training data has no labels, but alpha={alpha} gives the hard loss a "
+                "factor. Pass (inputs, labels), or set alpha=0 to learn from the teacher alone."
+            )

@@ -1,0 +1,165 @@
+"""The end of the distillation, and what the monitor measures."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_kd as kd
+from tests import reference
+from tests.callbacks.test_feature_hint import fit, models
+from tests.distiller import linear
+from tests.distiller.linear import compiled
+from tests.losses.checks import softmax
+
+X, Y = linear.data(24)
+
+
+class Script(keras.callbacks.Callback):
+    """Puts given values into the logs, as a metric would."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_accuracy"] = self.values[epoch]
+
+
+def stop(**options):
+    return kd.callbacks.EarlyStopDistillation("val_accuracy", **options)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "betas"),
+    [
+        ([0.1, 0.2, 0.2, 0.2, 0.9], {"patience": 2}, [0.5, 0.5, 0.5, 0.5, 0.0]),
+        ([0.1, 0.2, 0.1, 0.3, 0.3], {"patience": 2}, [0.5] * 5),
+        ([0.1, 0.12, 0.14, 0.5, 0.5], {"patience": 2, "min_delta": 0.05}, [0.5] * 3 + [0.0] * 2),
+        ([0.5, 0.4, 0.3, 0.2, 0.1], {"patience": 1, "mode": "min"}, [0.5] * 5),
+        ([0.5, 0.5, 0.5, 0.5, 0.5], {"patience": 1, "start_epoch": 2}, [0.5] * 4 + [0.0]),
+    ],
+)
+def test_when_it_stops(values, options, betas):
+    made = compiled(*models())
+    history = fit(made, Script(values), stop(alpha=1.0, **options))
+    assert history["beta"] == betas
+    assert history["alpha"] == [0.5 if beta else 1.0 for beta in betas]
+
+
+def test_the_labels_then_teach_alone():
+    made = compiled(*models(), mode="graph")
+    fit(made, Script([0.5, 0.1]), stop(patience=1, alpha=1.0), epochs=2)
+    _, alone = models()
+    alone.set_weights(made.student.get_weights())
+    alone.compile(keras.optimizers.SGD(0.1), linear.from_logits())
+    fit(made, Script([0.1]), stop(patience=1), epochs=1)
+    fit(alone, epochs=1)
+    for a, b in zip(made.student.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_a_resumed_fit_goes_on_waiting(tmp_path):
+    values = [0.5, 0.4, 0.4, 0.4, 0.4]
+    expected = fit(compiled(*models()), Script(values), stop(patience=3))
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 3:
+                raise KeyboardInterrupt
+
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(KeyboardInterrupt):
+        fit(compiled(*models()), Script(values), stop(patience=3), backup, Interrupt())
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    history = fit(compiled(*models()), Script(values), stop(patience=3), backup)
+    assert history["beta"] == expected["beta"][3:] == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        ([kd.callbacks.EarlyStopDistillation()], r"no entry 'val_loss'.*Pass validation_data"),
+        (
+            [kd.callbacks.LossWeightSchedule("beta", 1.0, 0.0), stop()],
+            r"LossWeightSchedule\('beta'\) would undo",
+        ),
+        ([keras.callbacks.ModelCheckpoint("x.keras"), stop()], "ModelCheckpoint is listed before"),
+    ],
+)
+def test_what_does_not_fit_the_run(callbacks, message):
+    with pytest.raises(ValueError, match=message):
+        fit(compiled(*models()), *callbacks)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"patience": 0}, "patience=0"), ({"mode": "up"}, "mode='up'"), ({"alpha": -1}, "alpha=-1")],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        stop(**options)
+
+
+def features(model):
+    return keras.Model(model.inputs, model.get_layer("features").output).predict(X, verbose=0)
+
+
+def cka(a, b):
+    a, b = (np.float64(x) - np.float64(x).mean(0) for x in (a, b))
+    cross = (a.T @ b) ** 2
+    return cross.sum() / np.sqrt(((a.T @ a) ** 2).sum() * ((b.T @ b) ** 2).sum())
+
+
+def test_what_is_measured(tmp_path):
+    teacher, student = models()
+    made = compiled(teacher, student, mode="graph")
+    monitor = kd.callbacks.DistillationMonitor(
+        X, pairs=[("features", "features")], plot=tmp_path / "plot.png"
+    )
+    history = fit(made, monitor, epochs=3)
+    t, s = (np.float64(m.predict(X, verbose=0)) for m in (teacher, student))
+    assert history["probe_agreement"][-1] == pytest.approx((t.argmax(-1) == s.argmax(-1)).mean())
+    kl = reference.soft_target_loss(s, t, 1.0).mean()
+    assert history["probe_kl"][-1] == pytest.approx(kl, rel=1e-4)
+    expected = cka(features(teacher), features(student))
+    assert history["probe_cka_features"][-1] == pytest.approx(expected, rel=1e-5)
+    assert len(history["probe_kl"]) == 3
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["plot.png"]
+
+
+def test_the_pairs_of_the_losses_are_the_default():
+    losses = [kd.losses.SoftTargets(), kd.losses.FeatureHint("features", "features")]
+    teacher, student = models()
+    monitor = kd.callbacks.DistillationMonitor(X)
+    fit(compiled(teacher, student, losses), monitor, epochs=1)
+    assert set(monitor.measured) == {"probe_agreement", "probe_kl", "probe_cka_features"}
+
+
+def test_a_monitor_changes_nothing():
+    weights = []
+    for callbacks in ([], [kd.callbacks.DistillationMonitor(X)]):
+        teacher, student = models()
+        made = compiled(teacher, student, mode="graph")
+        fit(made, *callbacks, epochs=2)
+        weights.append(student.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_unknown_layer_of_the_monitor():
+    monitor = kd.callbacks.DistillationMonitor(X, pairs=[("features", "feature")])
+    with pytest.raises(ValueError, match="no layer 'feature'"):
+        fit(compiled(*models()), monitor)
+
+
+def test_cka_is_blind_to_rotation_and_scale():
+    from keras_kd import similarity
+
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(20, 5))
+    rotation = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    assert similarity.cka(a, 3.0 * a @ rotation + 1.0) == pytest.approx(1.0)
+    assert similarity.cka(a, np.ones((20, 2))) == 0.0
+    assert softmax(a).shape == a.shape
+    assert similarity.cka(a, rng.normal(size=(20, 3))) < 0.6
