@@ -19,10 +19,19 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 PRIVATE = {
     "ops/xla.py": {"tensorflow.compiler.mlir.stablehlo", "tensorflow.compiler.tf2xla.ops"},
 }
-MODULES = {"__version__", "callbacks", "losses", "ops", "schedules", "taps", "weighting"}
+MODULES = {"__version__", "callbacks", "data", "losses", "ops", "schedules", "taps", "weighting"}
 SYMBOLS = {
     f"{module.__name__}.{name}": getattr(module, name)
-    for module in (kd, kd.callbacks, kd.losses, kd.ops, kd.schedules, kd.taps, kd.weighting)
+    for module in (
+        kd,
+        kd.callbacks,
+        kd.data,
+        kd.losses,
+        kd.ops,
+        kd.schedules,
+        kd.taps,
+        kd.weighting,
+    )
     for name in module.__all__
     if callable(getattr(module, name))
 }

@@ -1,0 +1,255 @@
+"""Data for distillation: views that teacher and student share, and inputs without labels.
+
+The transforms change a batched `tf.data.Dataset` before it reaches the distiller, so that the
+teacher is asked about the very input that the student sees. A teacher that is asked about another
+view ("fixed teaching") teaches worse, as the paper below measures.
+
+Reference: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
+https://arxiv.org/abs/2106.05237
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_kd.losses import base
+
+__all__ = ["cutmix", "mixup", "noise", "with_unlabelled"]
+
+
+def mixup(dataset, num_classes, alpha=1.0, seed=None):
+    """Mixes each row with another one of its batch, inputs and labels alike.
+
+    `x_i <- m x_i + (1 - m) x_j`, `y_i <- m y_i + (1 - m) y_j` with `m` from `Beta(alpha, alpha)`
+    for each row, and a random `j`. The labels become probabilities: use
+    `keras.losses.CategoricalCrossentropy(from_logits=True)`.
+
+    Args:
+        dataset: A batched `tf.data.Dataset` of `(inputs, labels)` or of inputs alone. Inputs may
+            be a structure of float tensors; labels are class indices `[batch]` or probabilities
+            `[batch, classes]`.
+        num_classes: How many classes there are.
+        alpha: A number above 0; at 1 all mixtures are as probable, near 0 rows stay as they are.
+        seed: An integer for the same mixtures in each run; they differ from epoch to epoch.
+
+    Returns:
+        A `tf.data.Dataset` of the same structure, with labels `[batch, classes]`, float32.
+
+    Raises:
+        ValueError: `alpha` is not above 0, or the dataset has sample weights, which cannot be
+            mixed.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import tensorflow as tf
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(8, 4)).astype("float32"), np.arange(8) % 3
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    for inputs, labels in kd.data.mixup(data, num_classes=3):
+        assert inputs.shape == (4, 4)
+        np.testing.assert_allclose(np.sum(labels, axis=1), 1.0, rtol=1e-6)
+    ```
+
+    Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization",
+    https://arxiv.org/abs/1710.09412
+    """
+    if base.non_negative("alpha", alpha) == 0:
+        raise ValueError(f"Invalid value for argument `alpha`. Expected above 0. Received: {alpha}")
+    seeds = keras.random.SeedGenerator(seed)
+
+    def mix(inputs, labels=None):
+        rows = tf.shape(keras.tree.flatten(inputs)[0])[0]
+        share = keras.random.beta((rows,), alpha, alpha, seed=seeds)
+        partners = tf.argsort(keras.random.uniform((rows,), seed=seeds))
+
+        def mixed(x):
+            part = tf.cast(base.align(share, x), x.dtype)
+            return part * x + (1 - part) * tf.gather(x, partners)
+
+        inputs = keras.tree.map_structure(mixed, inputs)
+        return inputs if labels is None else (inputs, mixed(_probabilities(labels, num_classes)))
+
+    _refuse_weights("mixup", dataset)
+    return dataset.map(mix)
+
+
+def cutmix(dataset, num_classes, alpha=1.0, seed=None):
+    """Puts a rectangle of another image into each image, and mixes their labels by its area.
+
+    The rectangle has the image's proportions, a random centre, and the area `1 - m` with `m` from
+    `Beta(alpha, alpha)`, less what lies outside of the image; labels are mixed by the area that was
+    replaced (`keras.layers.CutMix` of Keras 3.15 mixes them by another one). The labels become
+    probabilities, as of `mixup`.
+
+    Args:
+        dataset: A batched `tf.data.Dataset` of `(images, labels)`, images `[batch, height, width,
+            channels]`, labels class indices `[batch]` or probabilities `[batch, classes]`.
+        num_classes: How many classes there are.
+        alpha: A number above 0: areas are from `Beta(alpha, alpha)`.
+        seed: An integer for the same rectangles in each run.
+
+    Returns:
+        A `tf.data.Dataset` of `(images, labels)`, labels `[batch, classes]`, float32.
+
+    Raises:
+        ValueError: `alpha` is not above 0, or the dataset has sample weights or no labels.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import tensorflow as tf
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(8, 6, 6, 1)).astype("float32"), np.arange(8) % 3
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    for images, labels in kd.data.cutmix(data, num_classes=3):
+        np.testing.assert_allclose(np.sum(labels, axis=1), 1.0, rtol=1e-6)
+    ```
+
+    Reference: Yun et al., "CutMix", https://arxiv.org/abs/1905.04899
+    """
+    if base.non_negative("alpha", alpha) == 0:
+        raise ValueError(f"Invalid value for argument `alpha`. Expected above 0. Received: {alpha}")
+    _refuse_weights("cutmix", dataset)
+    if not isinstance(dataset.element_spec, tuple):
+        raise ValueError("cutmix needs a dataset of (images, labels). Received one of images.")
+    seeds = keras.random.SeedGenerator(seed)
+
+    def mix(images, labels):
+        rows = tf.shape(images)[0]
+        side = tf.sqrt(1.0 - keras.random.beta((rows,), alpha, alpha, seed=seeds))
+        partners = tf.argsort(keras.random.uniform((rows,), seed=seeds))
+        vertical, horizontal = (_inside(tf.shape(images)[axis], side, seeds) for axis in (1, 2))
+        replaced = vertical[:, :, None] & horizontal[:, None, :]
+        share = tf.reduce_mean(tf.cast(replaced, tf.float32), axis=(1, 2))[:, None]
+        labels = _probabilities(labels, num_classes)
+        labels = (1.0 - share) * labels + share * tf.gather(labels, partners)
+        return tf.where(replaced[..., None], tf.gather(images, partners), images), labels
+
+    return dataset.map(mix)
+
+
+def _inside(length, side, seeds):
+    """`[batch, length]`: whether a position lies in an interval of a share of the length."""
+    length = tf.cast(length, tf.float32)
+    centre = length * keras.random.uniform(tf.shape(side), seed=seeds)
+    positions = tf.range(length) + 0.5
+    return tf.abs(positions[None, :] - centre[:, None]) < 0.5 * (length * side)[:, None]
+
+
+def noise(dataset, stddev, seed=None):
+    """Adds Gaussian noise to the inputs; labels and sample weights stay.
+
+    Args:
+        dataset: A batched `tf.data.Dataset` of inputs, `(inputs, labels)` or `(inputs, labels,
+            sample_weight)`; inputs may be a structure of float tensors.
+        stddev: Standard deviation, at least 0, in units of the inputs.
+        seed: An integer for the same noise in each run; it differs from epoch to epoch.
+
+    Returns:
+        A `tf.data.Dataset` of the same structure.
+
+    Raises:
+        ValueError: `stddev` is not a number, at least 0.
+
+    Example:
+
+    ```python
+    import tensorflow as tf
+    import keras_kd as kd
+
+    data = tf.data.Dataset.from_tensor_slices((tf.zeros((8, 4)), tf.range(8))).batch(4)
+    for inputs, labels in kd.data.noise(data, 0.1):
+        assert float(tf.reduce_max(tf.abs(inputs))) > 0
+    ```
+
+    Reference: Sau and Balasubramanian, "Deep Model Compression: Distilling Knowledge from Noisy
+    Teachers", https://arxiv.org/abs/1610.09650 (there the teacher's logits are disturbed).
+    """
+    stddev = base.non_negative("stddev", stddev)
+    seeds = keras.random.SeedGenerator(seed)
+
+    def disturbed(x):
+        return x + tf.cast(keras.random.normal(tf.shape(x), stddev=stddev, seed=seeds), x.dtype)
+
+    def disturb(inputs, *others):
+        inputs = keras.tree.map_structure(disturbed, inputs)
+        return (inputs, *others) if others else inputs
+
+    return dataset.map(disturb)
+
+
+def with_unlabelled(labelled, unlabelled, ignore_class=-1):
+    """Adds a batch of inputs without labels to each labelled batch.
+
+    The teacher teaches all rows, the labels their own alone: rows without a label get the class
+    `ignore_class`, which `keras.losses.SparseCategoricalCrossentropy(from_logits=True,
+    ignore_class=-1)` leaves out (without that argument such a label is an error or makes the loss
+    NaN); where labels are probabilities they get zeros, of which a cross-entropy is 0. Give the
+    loss to `compile` accordingly, and metrics that do not count them: those of validation data.
+
+    Args:
+        labelled: A batched `tf.data.Dataset` of `(inputs, labels)`, labels class indices `[batch]`
+            or probabilities `[batch, classes]`.
+        unlabelled: A batched `tf.data.Dataset` of inputs of the same structure, repeated as often
+            as needed.
+        ignore_class: The class of rows without a label.
+
+    Returns:
+        A `tf.data.Dataset` of `(inputs, labels)`, as long as `labelled`.
+
+    Raises:
+        ValueError: The datasets have other structures.
+
+    Example:
+
+    ```python
+    import tensorflow as tf
+    import keras_kd as kd
+
+    labelled = tf.data.Dataset.from_tensor_slices((tf.zeros((4, 2)), [0, 1, 2, 0])).batch(2)
+    unlabelled = tf.data.Dataset.from_tensor_slices(tf.ones((9, 2))).batch(3)
+    for inputs, labels in kd.data.with_unlabelled(labelled, unlabelled):
+        assert inputs.shape == (5, 2)
+        assert list(labels.numpy()[2:]) == [-1, -1, -1]
+    ```
+    """
+    spec = labelled.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise ValueError(
+            "`labelled` must be a dataset of (inputs, labels), without sample weights. Received: "
+            f"elements {spec}"
+        )
+
+    def join(element, more):
+        inputs, labels = element
+        rows = tf.shape(keras.tree.flatten(more)[0])[0]
+        inputs = keras.tree.map_structure(lambda a, b: tf.concat([a, b], 0), inputs, more)
+        is_index = len(labels.shape) == 1
+        nothing = ignore_class if is_index else 0
+        empty = tf.fill(
+            tf.concat([[rows], tf.shape(labels)[1:]], 0), tf.cast(nothing, labels.dtype)
+        )
+        return inputs, tf.concat([labels, empty], 0)
+
+    return tf.data.Dataset.zip((labelled, unlabelled.repeat())).map(join)
+
+
+def _probabilities(labels, num_classes):
+    if len(labels.shape) == 2 and labels.shape[-1] == 1:
+        labels = tf.squeeze(labels, -1)
+    if len(labels.shape) == 1:
+        return tf.one_hot(tf.cast(labels, tf.int32), num_classes)
+    return tf.cast(labels, tf.float32)
+
+
+def _refuse_weights(name, dataset):
+    spec = dataset.element_spec
+    if isinstance(spec, tuple) and len(spec) > 2:
+        raise ValueError(
+            f"{name} cannot mix sample weights. Received a dataset of {len(spec)} parts; leave the "
+            "weights out."
+        )
