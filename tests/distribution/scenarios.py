@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_kd as kd
+from tests.callbacks import together
 
 FEATURES, CLASSES, STEPS = 5, 3, 6
 BATCH = 16
@@ -124,10 +125,10 @@ def distiller_for(strategy, models=None, losses=None, numbers=None, optimizer="s
     return distiller
 
 
-def train(distiller, x, y=None, weight=None, evaluate=False, **fit):
-    """Two epochs in global batches of 16, and an evaluation where it is asked for."""
+def train(distiller, x, y=None, weight=None, evaluate=False, epochs=2, **fit):
+    """Epochs in global batches of 16, and an evaluation where it is asked for."""
     options = {"batch_size": BATCH, "verbose": 0, "sample_weight": weight}
-    history = distiller.fit(x, y, epochs=2, shuffle=False, **options, **fit)
+    history = distiller.fit(x, y, epochs=epochs, shuffle=False, **options, **fit)
     if not evaluate:
         return outcome(distiller, history, {})
     distiller.evaluate_with_teacher = True
@@ -290,6 +291,18 @@ def tensorflow_kernel(strategy):
         metrics = ["accuracy", cross_entropy_metric()]
         distiller = distiller_for(strategy, optimizer="adam", weighted_metrics=metrics)
         return train(distiller, *data(71), evaluate=True)
+
+
+@scenario
+def everything_at_once(strategy):
+    """Schedules, weights by confidence, hints between layers and one that joins for `fit`."""
+    with strategy.scope():
+        teacher = together.network(8, FEATURES, CLASSES, "t")
+        student = together.network(4, FEATURES, CLASSES, "s")
+        distiller = kd.Distiller(teacher, student, **together.arguments(teacher, student))
+        distiller.compile(keras.optimizers.Adam(0.02), cross_entropy(), jit_compile=False)
+    callbacks = together.callbacks()
+    return train(distiller, *data(71), epochs=together.EPOCHS, callbacks=callbacks)
 
 
 # Two processes have to be waited for: those that differ from the others in how data or losses come.
