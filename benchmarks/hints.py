@@ -2,8 +2,8 @@
 
 The first table: a step of distillation with soft targets alone, with two hints (1x1 convolutions
 as projectors), and the same in `keras.distillation` (`FeatureDistillation` on the same layers,
-which runs an extractor model beside the student). The second: soft targets and one more loss, by
-loss.
+which runs an extractor model beside the student). The others: soft targets and one more loss, by
+loss, for a small CNN and a small transformer.
 
 Everything runs in this one process: each round has some steps of each, in turns, on one batch and
 with the same optimizer. Ratios are medians of the ratios within a round; times are medians.
@@ -48,6 +48,22 @@ def network(filters):
     )
 
 
+LENGTH, TOKENS = 64, 1000
+
+
+def transformer(width):
+    """Two blocks; attention `attention_<i>`, output `block_<i>`."""
+    tokens = layers.Input([LENGTH], dtype="int32")
+    x = layers.Embedding(TOKENS, width)(tokens)
+    for i in range(2):
+        attention = layers.MultiHeadAttention(4, width // 4, name=f"attention_{i}")
+        x = layers.LayerNormalization()(x + attention(x, x))
+        hidden = layers.Dense(4 * width, activation="gelu")(x)
+        x = layers.LayerNormalization(name=f"block_{i}")(x + layers.Dense(width)(hidden))
+    pooled = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(tokens, layers.Dense(CLASSES)(pooled))
+
+
 LAYERS = {"teacher_layer": "stage_1", "student_layer": "stage_1"}
 POOLED = {"teacher_layer": "pooled", "student_layer": "pooled"}
 # Each beside soft targets.
@@ -71,6 +87,14 @@ LOSSES = {
     "CurriculumTemperature": kd.losses.CurriculumTemperature,
     "SigmoidKD": kd.losses.SigmoidKD,
     "LogitsMSE": kd.losses.LogitsMSE,
+    "RegressionKD": kd.losses.RegressionKD,
+}
+# Of a transformer.
+SEQUENCE_LOSSES = {
+    "AttentionMaps, mse": lambda: kd.losses.AttentionMaps("attention_1", "attention_1"),
+    "AttentionMaps, kl": lambda: kd.losses.AttentionMaps("attention_1", "attention_1", "kl"),
+    "HiddenStates": lambda: kd.losses.HiddenStates("block_1", "block_1"),
+    "CosineHidden": lambda: kd.losses.CosineHidden("block_1", "block_1"),
 }
 
 
@@ -83,17 +107,19 @@ def parse_arguments():
     add("--steps", type=int, default=8, help="steps of each in a round")
     add("--threads", type=int, default=len(os.sched_getaffinity(0)))
     add("--jit", action="store_true", help="compile all models with jit_compile=True")
+    tables = ["hints", "losses", "sequences"]
+    add("--tables", nargs="+", choices=tables, default=tables)
     add("--teacher-filters", type=int, default=16)
     add("--student-filters", type=int, default=8)
     return parser.parse_args()
 
 
-def distiller(arguments, teacher, *more):
+def distiller(arguments, teacher, *more, student=None):
     return compiled(
         arguments,
         kd.Distiller(
             teacher,
-            network(arguments.student_filters),
+            student or network(arguments.student_filters),
             [kd.losses.SoftTargets(TEMPERATURE), *more],
             alpha=LABEL_WEIGHT,
             beta=1 - LABEL_WEIGHT,
@@ -187,13 +213,14 @@ def hints_table(arguments, teacher, batch):
         print(row, flush=True)
 
 
-def losses_table(arguments, teacher, batch):
-    print(f"\n{'soft targets and':38}{'/ soft targets alone':>22}")
-    alone = steps(distiller(arguments, teacher), batch, arguments.steps)
-    for name, make in LOSSES.items():
-        calls = {"alone": alone}
-        calls[name] = steps(distiller(arguments, teacher, make()), batch, arguments.steps)
-        rounds = measure(calls, arguments.repeats)
+def losses_table(arguments, losses, batch, teacher, make_student):
+    def timed(*more):
+        made = distiller(arguments, teacher, *more, student=make_student())
+        return steps(made, batch, arguments.steps)
+
+    alone = timed()
+    for name, make in losses.items():
+        rounds = measure({"alone": alone, name: timed(make())}, arguments.repeats)
         ratio = median(rounds, lambda r, n=name: r[n] / r["alone"])
         print(f"{name:38}{ratio:>22.3f}", flush=True)
 
@@ -205,11 +232,29 @@ def main():
     print(f"{arguments.threads} threads, {arguments.repeats} rounds, jit {arguments.jit}")
     keras.utils.set_random_seed(0)
     generator = np.random.default_rng(0)
+    labels = generator.integers(0, CLASSES, BATCH)
     images = generator.normal(size=(BATCH, 32, 32, 3)).astype("float32")
-    batch = images, generator.integers(0, CLASSES, BATCH)
     teacher = network(arguments.teacher_filters)
-    hints_table(arguments, teacher, batch)
-    losses_table(arguments, teacher, batch)
+    if "hints" in arguments.tables:
+        hints_table(arguments, teacher, (images, labels))
+    print(f"\n{'soft targets and':38}{'/ soft targets alone':>22}")
+    if "losses" in arguments.tables:
+        losses_table(
+            arguments,
+            LOSSES,
+            (images, labels),
+            teacher,
+            lambda: network(arguments.student_filters),
+        )
+    if "sequences" in arguments.tables:
+        tokens = generator.integers(0, TOKENS, (BATCH, LENGTH))
+        losses_table(
+            arguments,
+            SEQUENCE_LOSSES,
+            (tokens, labels),
+            transformer(128),
+            lambda: transformer(64),
+        )
 
 
 if __name__ == "__main__":

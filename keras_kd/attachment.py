@@ -63,6 +63,7 @@ class Attachment:
         """
         given = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments
         callbacks = given.get("callbacks") or []
+        callbacks = getattr(callbacks, "callbacks", callbacks)  # those of a CallbackList
         if isinstance(callbacks, keras.callbacks.Callback):
             callbacks = [callbacks]
         own = [each for each in callbacks if hasattr(each, "prepare")]

@@ -244,4 +244,4 @@ class Distiller(
         taps = self._taps.model[1]
         forward = functools.partial(self, x, training=training)
         outputs, tapped = taps.run(forward) if taps else (forward(), {})
-        return Outputs(outputs, tapped, getattr(self.student, "output_names", None))
+        return Outputs(outputs, tapped, getattr(self.student, "output_names", None), x)

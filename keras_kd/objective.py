@@ -24,6 +24,7 @@ class Outputs:
     outputs: Any
     taps: dict = dataclasses.field(default_factory=dict)
     names: Any = None
+    inputs: Any = None
 
     def read_by(self, loss, layer):
         """The tensors that a loss reads, as a list (usually of one)."""
@@ -80,7 +81,7 @@ def mean_of(loss, teacher, student, batch):
     for (teacher_outputs, student_outputs), weight, label in zip(
         pairs, weights, labels, strict=True
     ):
-        mask = None if keras.tree.is_nested(student_outputs) else mask_of(student_outputs)
+        mask = _mask_for(loss, student, student_outputs)
         context = {"labels": label, "training": batch.training}
         weighted, rows = loss.weighted(teacher_outputs, student_outputs, weight, mask, **context)
         total += tf.math.divide_no_nan(tf.reduce_sum(weighted), rows)
@@ -147,6 +148,19 @@ def times(sample_weight, factor):
 def _product(a, b):
     longest = a if len(a.shape) > len(b.shape) else b
     return base.align(a, longest) * base.align(b, longest)
+
+
+def _mask_for(loss, student, outputs):
+    """Which positions of a loss count, `[batch, time]`; `None`: all."""
+    if loss.mask_input is None:
+        return None if keras.tree.is_nested(outputs) else mask_of(outputs)
+    if not isinstance(student.inputs, dict) or loss.mask_input not in student.inputs:
+        have = sorted(student.inputs) if isinstance(student.inputs, dict) else "not a dict"
+        raise ValueError(
+            f"Distillation loss {loss.name!r} reads its mask from input {loss.mask_input!r}. The "
+            f"student's inputs are {have}."
+        )
+    return tf.cast(student.inputs[loss.mask_input], tf.bool)
 
 
 def mask_of(outputs):

@@ -1,5 +1,7 @@
 """`pair_layers`: proposes which layers of teacher and student belong together."""
 
+import fnmatch
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -63,7 +65,9 @@ class LayerPairs(list):
         return "\n".join(lines)
 
 
-def pair_layers(teacher, student, strategy="depth", data=None, count=None, print_fn=print):
+def pair_layers(
+    teacher, student, strategy="depth", data=None, count=None, pattern="*", print_fn=print
+):
     """Proposes pairs of layers for hints, and prints them.
 
     Candidates are the layers and operations that run once, give one float tensor `[batch, width]`,
@@ -83,6 +87,7 @@ def pair_layers(teacher, student, strategy="depth", data=None, count=None, print
             know the shapes of their inputs.
         count: At most so many pairs, spread over the depth and the last one among them; default:
             4, or all stages.
+        pattern: Only layers whose path matches, such as `"*transformer_layer_*"`.
         print_fn: What prints the table; `None` prints nothing.
 
     Returns:
@@ -120,7 +125,7 @@ def pair_layers(teacher, student, strategy="depth", data=None, count=None, print
         )
     if strategy == "similarity" and data is None:
         raise ValueError("strategy='similarity' needs `data`: a batch of inputs.")
-    sides = [_candidates(model, data) for model in (teacher, student)]
+    sides = [_candidates(model, data, pattern) for model in (teacher, student)]
     rows = {
         "depth": _by_depth,
         "shape": _by_shape,
@@ -140,7 +145,7 @@ def pair_layers(teacher, student, strategy="depth", data=None, count=None, print
     return pairs
 
 
-def _candidates(model, data):
+def _candidates(model, data, pattern):
     """`(path, shape, depth)` of each layer that may be paired, in the order in which they run."""
     calls = calls_of(model, data)
     called = [row["layer"] for row, _ in calls]
@@ -159,6 +164,7 @@ def _candidates(model, data):
     ]
     if useful and useful[-1][1] == last:
         useful.pop()  # the model's output: soft targets compare it
+    useful = [(path, shape) for path, shape in useful if fnmatch.fnmatchcase(path, pattern)]
     return [(path, shape, (i + 1) / len(useful)) for i, (path, shape) in enumerate(useful)]
 
 

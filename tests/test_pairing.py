@@ -85,6 +85,8 @@ def test_blocks_stand_for_what_is_in_them():
     found = pairs(teacher, student)
     assert ("backbone/transformer_layer_1", "backbone/transformer_layer_1") in found
     assert not any("attention" in path for pair in found for path in pair)
+    found = pairs(teacher, student, pattern="*layer_1")
+    assert found == [("backbone/transformer_layer_1", "backbone/transformer_layer_1")]
 
 
 def test_a_subclassed_model_needs_data():

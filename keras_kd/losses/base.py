@@ -29,6 +29,9 @@ class DistillationLoss(keras.layers.Layer):
             nested models (`"backbone/block3"`), a layer, a function from the model to one of
             these, or a `keras_kd.taps.Tap` (a layer's input, its attention, one of its calls).
         student_layer: As `teacher_layer`, of the student.
+        mask_input: Name of the student's input, of a dict of inputs, that is 0 where a position is
+            padding (`"padding_mask"` of keras_hub's models). Without it the Keras mask that the
+            student's tensor carries tells, if it carries one.
         name: The loss's entry in the history of `fit`.
 
     Example:
@@ -55,12 +58,14 @@ class DistillationLoss(keras.layers.Layer):
         teacher_layer=None,
         student_layer=None,
         name=None,
+        mask_input=None,
         **kwargs,
     ):
         # A float32 layer that casts nothing: the logits reach the loss in the models' own dtypes.
         kwargs.setdefault("dtype", "float32")
         super().__init__(name=name or keras_name(type(self).__name__), autocast=False, **kwargs)
         self.output_key = output
+        self.mask_input = mask_input
         self.teacher_layer = _checked("teacher_layer", teacher_layer)
         self.student_layer = _checked("student_layer", student_layer)
         self.weight_variable = self.add_scalar("weight", non_negative("weight", weight))
@@ -142,6 +147,7 @@ class DistillationLoss(keras.layers.Layer):
             {
                 "weight": float(self.weight),
                 "output": self.output_key,
+                "mask_input": self.mask_input,
                 "teacher_layer": _serialized(self.teacher_layer),
                 "student_layer": _serialized(self.student_layer),
             }

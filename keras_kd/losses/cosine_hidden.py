@@ -12,7 +12,7 @@ class CosineHidden(FeatureHint):
 
     `l = 1 - h^t . h^s / (|h^t| |h^s|)` for each position. Where the widths differ the student's
     states go through a trained dense layer. Padded positions, which the Keras mask of the
-    student's layer tells, do not count.
+    student's layer or `mask_input` tells, do not count.
 
     Args:
         teacher_layer: As of `DistillationLoss`: usually a path, such as
@@ -21,6 +21,7 @@ class CosineHidden(FeatureHint):
         projector: As of `FeatureHint`.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
+        **kwargs: `mask_input`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, time, width]`. Returns
     `[batch, time]`, float32, between 0 and 2.

@@ -71,6 +71,7 @@ class FeatureHint(base.DistillationLoss):
             a Keras layer.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
+        **kwargs: `mask_input`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]`, `[batch, time,
     width]` or `[batch, height, width, channels]`. Returns `[batch]`, for sequences `[batch, time]`

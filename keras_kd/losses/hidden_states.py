@@ -11,8 +11,8 @@ class HiddenStates(FeatureHint):
     """Mean squared difference of two transformers' hidden states, position by position.
 
     `l = mean_c (h^t_c - (h^s W)_c)^2` for each position; `W` is a trained dense layer, left out
-    where the widths agree. Padded positions, which the Keras mask of the student's layer tells, do
-    not count.
+    where the widths agree. Padded positions, which the Keras mask of the student's layer or
+    `mask_input` tells, do not count.
 
     Args:
         teacher_layer: As of `DistillationLoss`: usually a path, such as
@@ -23,6 +23,7 @@ class HiddenStates(FeatureHint):
         projector: As of `FeatureHint`; `"linear"` projects also where the widths agree.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
+        **kwargs: `mask_input`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, time, width]`. Returns
     `[batch, time]`, float32.

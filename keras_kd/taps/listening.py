@@ -113,7 +113,9 @@ def listeners(layer, kind, values):
 def _outputs(call, values):
     def listen(*args, **kwargs):
         result = call(*args, **kwargs)
-        values.append(result)
+        # Asked for its scores, by a layer around it, an attention layer gives two things.
+        both = isinstance(result, tuple) and kwargs.get("return_attention_scores")
+        values.append(result[0] if both else result)
         return result
 
     return listen

@@ -106,7 +106,10 @@ class _Listener(keras.layers.Layer):
 
 
 def _gives_scores(layer):
-    return isinstance(layer, keras.layers.Layer) and attention.returns_scores(layer)
+    """Whether it computes scores itself; a layer around it may only pass them on."""
+    if not isinstance(layer, keras.layers.Layer) or not attention.returns_scores(layer):
+        return False
+    return not any(_gives_scores(inner) for _, _, inner in paths.walk(layer))
 
 
 class _Recorder:

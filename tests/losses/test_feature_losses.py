@@ -253,6 +253,40 @@ def test_padding_does_not_count_in_hidden_states():
     assert found == pytest.approx(((t - s) ** 2).mean(-1)[tokens != 0].mean(), rel=1e-5)
 
 
+def with_padding_mask(seed):
+    """As keras_hub's models: an input says what is padding, and no tensor carries a mask."""
+    keras.utils.set_random_seed(seed)
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    inputs = {"ids": ids, "padding": keras.Input((None,), name="padding")}
+    x = keras.layers.Embedding(networks.TOKENS, 6)(inputs["ids"])
+    x = keras.layers.Dense(6, name="states")(x)
+    weights = keras.ops.expand_dims(inputs["padding"], -1)
+    pooled = keras.ops.sum(x * weights, axis=1)
+    return keras.Model(inputs, keras.layers.Dense(4)(pooled))
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_padding_that_an_input_tells_does_not_count(mode):
+    from tests.distiller import linear
+
+    teacher, student = with_padding_mask(1), with_padding_mask(2)
+    loss = kd.losses.HiddenStates("states", "states", mask_input="padding")
+    optimizer = {"optimizer": keras.optimizers.SGD(0.0)}
+    made = linear.compiled(teacher, student, loss, mode=mode, compile_args=optimizer)
+    tokens, labels = networks.tokens_and_labels()
+    x = {"ids": tokens, "padding": (tokens != 0).astype("float32")}
+    found = made.fit(x, labels, verbose=0).history["hidden_states"][0]
+    t, s = (
+        np.float64(keras.Model(m.input, m.get_layer("states").output).predict(x, verbose=0))
+        for m in (teacher, student)
+    )
+    assert found == pytest.approx(((t - s) ** 2).mean(-1)[tokens != 0].mean(), rel=1e-5)
+    assert type(loss).from_config(loss.get_config()).mask_input == "padding"
+    loss = kd.losses.HiddenStates("states", "states", mask_input="mask")
+    with pytest.raises(ValueError, match=r"input 'mask'.*\['ids', 'padding'\]"):
+        kd.Distiller(teacher, student, loss)
+
+
 def test_the_memory_holds_the_last_rows_of_training_and_is_saved(tmp_path):
     loss = kd.losses.ContrastiveRepresentation(width=4, temperature=0.5, memory_size=6)
     batches = [[checks.normal(4, n, seed=seed) for n in (7, 3)] for seed in (1, 2)]

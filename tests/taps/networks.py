@@ -109,10 +109,16 @@ class Encoder(keras.layers.Layer):
         self._self_attention_layer_norm.build(shape)
         self._feedforward.build(shape)
 
-    def call(self, x, mask=None):
+    def call(self, x, mask=None, return_attention_scores=False):
         pairs = None if mask is None else mask[:, None, :] & mask[:, :, None]
-        attended = self._self_attention_layer(query=x, value=x, attention_mask=pairs)
-        return self._feedforward(self._self_attention_layer_norm(x + attended))
+        given = {"query": x, "value": x, "attention_mask": pairs}
+        scores = None
+        if return_attention_scores:
+            attended, scores = self._self_attention_layer(**given, return_attention_scores=True)
+        else:
+            attended = self._self_attention_layer(**given)
+        outputs = self._feedforward(self._self_attention_layer_norm(x + attended))
+        return (outputs, scores) if return_attention_scores else outputs
 
     def get_config(self):
         return {**super().get_config(), "heads": self.heads}

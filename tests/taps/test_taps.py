@@ -289,6 +289,7 @@ def test_summary_lists_every_call_with_shapes():
     by_name = {row["layer"]: row for row in rows}
     attention = by_name["backbone/transformer_layer_1/self_attention_layer"]
     assert attention["attention"] == (None, networks.HEADS, None, None)
+    assert attention["output"] == (None, None, WIDTH)
     assert by_name["backbone/embedding"]["output"] == (None, None, WIDTH)
     assert len(lines) == len(rows) + 1
     assert any("self_attention_layer" in line and "MultiHeadAttention" in line for line in lines)
@@ -308,3 +309,13 @@ def test_summary_of_a_subclassed_model_needs_inputs():
     assert [row["layer"] for row in rows if row["type"] == "Block"] == ["blocks/0", "blocks/1"]
     for row in rows:
         tapped(model, row["layer"])
+
+
+def test_scores_of_a_layer_around_and_the_output_of_the_one_inside():
+    model = networks.transformer()
+    tokens = networks.tokens_and_labels()[0]
+    outer = kd.taps.Tap("transformer_layer_0", "attention_scores")
+    inner = "transformer_layer_0/self_attention_layer"
+    _, both = Taps(model, [outer, inner]).run(lambda: model(tokens, training=False))
+    close(both[outer], attention_truth(model, tokens, 0)[1])
+    close(both[inner], tapped(model, inner, tokens))
