@@ -130,7 +130,8 @@ class TeacherConfidence(Weighting):
 class TeacherCorrectness(Weighting):
     """Where the teacher is wrong the labels count more.
 
-    The share of a row is `right` if the teacher's most probable class is the label, else `wrong`.
+    The share of a row is `right` if the teacher's most probable class is the label, else `wrong`;
+    1/2 for a row without a label (a negative class).
 
     Args:
         wrong: The teacher's share of rows that it gets wrong, between 0 and 1.
@@ -159,7 +160,7 @@ class TeacherCorrectness(Weighting):
     def shares(self, probabilities, labels):
         classes = _classes(self, labels, probabilities)
         right = keras.ops.equal(keras.ops.argmax(probabilities, axis=-1), classes)
-        return keras.ops.where(right, self.right, self.wrong)
+        return _where_labelled(classes, keras.ops.where(right, self.right, self.wrong))
 
     def get_config(self):
         return {**super().get_config(), "wrong": self.wrong, "right": self.right}
@@ -209,6 +210,8 @@ class TeacherEntropy(Weighting):
 class ClassShares(Weighting):
     """The teacher's share by the label: more for the classes that it knows well.
 
+    Rows without a label (a negative class) have the share 1/2.
+
     Args:
         shares: One number between 0 and 1 for each class, such as the teacher's recall.
         **kwargs: As of `Weighting`.
@@ -240,7 +243,8 @@ class ClassShares(Weighting):
                 f"{probabilities.shape[-1]} classes. Give one share for each class."
             )
         classes = _classes(self, labels, probabilities)
-        return keras.ops.take(keras.ops.convert_to_tensor(self.by_class, "float32"), classes)
+        shares = keras.ops.convert_to_tensor(self.by_class, "float32")
+        return _where_labelled(classes, keras.ops.take(shares, keras.ops.maximum(classes, 0)))
 
     def get_config(self):
         return {**super().get_config(), "shares": self.by_class}
@@ -253,6 +257,11 @@ def _classes(weighting, given, probabilities):
             "labels), or weight by the teacher alone: TeacherConfidence, TeacherEntropy."
         )
     return labels.classes(given, probabilities)
+
+
+def _where_labelled(classes, shares):
+    """The shares; 1/2, which changes nothing, for rows without a label (a negative class)."""
+    return keras.ops.where(classes >= 0, shares, 0.5)
 
 
 def _fraction(name, value):

@@ -147,11 +147,14 @@ class ContrastiveRepresentation(relations.RelationalLoss):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
+        if not self.built:
+            return
         store["memory"], store["remembered"] = self.memory.numpy(), self.remembered.numpy()
 
     def load_own_variables(self, store):
-        self.memory.assign(store["memory"][...])
-        self.remembered.assign(store["remembered"][...])
+        if self.built:
+            self.memory.assign(store["memory"][...])
+            self.remembered.assign(store["remembered"][...])
         own = {key: store[key] for key in store.keys() if key not in ("memory", "remembered")}  # noqa: SIM118
         super().load_own_variables(own)
 

@@ -26,7 +26,7 @@ class DecoupledKD(HasTemperature):
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, ..., classes]`, and
     `labels`: class indices `[batch, ...]`, or one number for each class. Returns `[batch, ...]`,
-    float32.
+    float32; 0 for rows whose label is no class, such as -1 of rows without a label.
 
     Raises:
         ValueError: An argument is out of its range; when the distiller is built: a model ends in
@@ -65,7 +65,8 @@ class DecoupledKD(HasTemperature):
         ]
         target = t * t * ops.soft_target_loss(*pairs)
         non_target = ops.soft_target_loss(*others, self.temperature_variable)
-        return self.target * target + self.non_target * non_target
+        loss = self.target * target + self.non_target * non_target
+        return keras.ops.where(keras.ops.any(of_label, axis=-1), loss, 0.0)
 
     def validate(self, teacher, student):
         for role, model in (("teacher", teacher), ("student", student)):

@@ -107,6 +107,16 @@ def test_it_is_saved(kind, tmp_path):
     assert histories[0] == histories[1]
 
 
+@pytest.mark.parametrize("kind", ["correctness", "classes"])
+def test_rows_without_a_label_keep_their_teacher(kind):
+    probabilities = softmax(np.float64(X)[:, :4]).astype("float32")
+    labels = np.where(np.arange(16) % 2, Y, -1)
+    found = np.asarray(KINDS[kind]().shares(probabilities, labels))
+    np.testing.assert_array_equal(found[::2], np.full(8, 0.5, "float32"))
+    expected = shares(kind, np.float64(probabilities), Y)[1::2]
+    np.testing.assert_allclose(found[1::2], expected, rtol=1e-6)
+
+
 def test_probabilities():
     weighting = kd.weighting.TeacherConfidence(0.7, low=0.0, high=1.0, from_logits=False)
     teacher = linear.linear(1, activation="softmax")
