@@ -15,10 +15,7 @@ ratio is the median of the ratios within a round, which other work on the machin
 """
 
 import argparse
-import gc
 import os
-import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the CPU is what is measured
@@ -27,6 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from rounds import measure, median
 
 import keras_kd as kd
 
@@ -123,34 +121,12 @@ def epochs(name, jit):
     return {"teacher": lambda: teacher.predict(images, verbose=0), **calls}
 
 
-def measure(calls, repeats):
-    """Returns a list of rounds, each {what: seconds of an epoch}."""
-    for call in calls.values():
-        call()  # builds, traces and fills the cache of tf.data
-    rounds = []
-    for index in range(repeats):
-        order = list(calls) if index % 2 else list(reversed(calls))
-        rounds.append({what: seconds(calls[what]) for what in order})
-    return rounds
-
-
-def seconds(call):
-    gc.collect()  # here, not inside whichever is timed when it is due
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 def table_row(name, rounds):
     columns = ["teacher", "student", "keras_kd", "keras.distillation"]
     times = "".join(f"{1000 * median(rounds, lambda r, c=c: r[c]):>20.1f}" for c in columns)
     parts = median(rounds, lambda r: r["keras_kd"] / (r["student"] + r["teacher"]))
     peer = median(rounds, lambda r: r["keras_kd"] / r["keras.distillation"])
     return f"{name:10}{times}{parts:>22.3f}{peer:>22.3f}"
-
-
-def median(rounds, value):
-    return statistics.median(value(found) for found in rounds)
 
 
 def main():

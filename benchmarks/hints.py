@@ -13,10 +13,7 @@ with the same optimizer. Ratios are medians of the ratios within a round; times 
 """
 
 import argparse
-import gc
 import os
-import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the CPU is what is measured
@@ -25,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from rounds import measure, median
 
 import keras_kd as kd
 
@@ -163,28 +161,6 @@ def steps(model, batch, count):
         model.fit(data, epochs=1, shuffle=False, verbose=0)
 
     return run
-
-
-def measure(calls, repeats):
-    """Returns a list of rounds, each {what: seconds}."""
-    for call in calls.values():
-        call()
-    rounds = []
-    for index in range(repeats):
-        order = list(calls) if index % 2 else list(reversed(calls))
-        rounds.append({what: seconds(calls[what]) for what in order})
-    return rounds
-
-
-def seconds(call):
-    gc.collect()  # here, not inside whichever is timed when it is due
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def median(rounds, value):
-    return statistics.median(value(found) for found in rounds)
 
 
 def hints_table(arguments, teacher, batch):

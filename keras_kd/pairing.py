@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import losses, similarity
+from keras_kd.losses import base
 from keras_kd.taps.listening import Taps
 from keras_kd.taps.overview import calls_of
 
@@ -119,10 +120,7 @@ def pair_layers(
             f"Invalid value for argument `strategy`. Expected one of {STRATEGIES}. "
             f"Received: strategy={strategy!r}"
         )
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-        raise ValueError(
-            f"Invalid value for argument `count`. Expected an integer above 0. Received: {count!r}"
-        )
+    count = base.integer("count", count, 1, optional=True)
     if strategy == "similarity" and data is None:
         raise ValueError("strategy='similarity' needs `data`: a batch of inputs.")
     sides = [_candidates(model, data, pattern) for model in (teacher, student)]

@@ -73,15 +73,10 @@ class EarlyStopDistillation(keras.callbacks.Callback):
                 f"Invalid value for argument `mode`. Expected 'auto', 'min' or 'max'. Received: "
                 f"mode={mode!r}"
             )
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-            raise ValueError(
-                "Invalid value for argument `patience`. Expected an integer, at least 1. "
-                f"Received: patience={patience!r}"
-            )
-        self.monitor, self.patience = monitor, patience
+        self.monitor, self.patience = monitor, base.integer("patience", patience, 1)
         self.min_delta = base.non_negative("min_delta", min_delta)
         self.alpha = None if alpha is None else base.non_negative("alpha", alpha)
-        self.start_epoch, self.verbose = start_epoch, verbose
+        self.start_epoch, self.verbose = base.integer("start_epoch", start_epoch, 0), verbose
         larger = ("accuracy", "acc", "auc", "precision", "recall", "score", "agreement")
         is_larger = mode == "max" or (mode == "auto" and monitor.lower().endswith(larger))
         self._sign = -1.0 if is_larger else 1.0

@@ -78,8 +78,8 @@ class FeatureHint(ScheduledValue):
     ):
         super().__init__(self._weight_in, start_epoch=start_epoch)
         self.hint_weight = base.non_negative("weight", weight)
-        self.stop_epoch = _epoch("stop_epoch", stop_epoch, optional=True)
-        self.ramp_epochs = _epoch("ramp_epochs", ramp_epochs)
+        self.stop_epoch = base.integer("stop_epoch", stop_epoch, 0, optional=True)
+        self.ramp_epochs = base.integer("ramp_epochs", ramp_epochs, 0)
         last = None if stop_epoch is None else stop_epoch - ramp_epochs
         if last is not None and start_epoch >= last:
             raise ValueError(
@@ -172,14 +172,3 @@ def _hint_between(distiller, pair):
 
 def _config(value):
     return value.get_config() if hasattr(value, "get_config") else value
-
-
-def _epoch(name, value, optional=False):
-    if optional and value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected an integer, at least 0. "
-            f"Received: {name}={value!r}"
-        )
-    return value

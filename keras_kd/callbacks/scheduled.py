@@ -3,6 +3,7 @@
 import keras
 
 from keras_kd import schedules
+from keras_kd.losses import base
 
 
 class ScheduledValue(keras.callbacks.Callback):
@@ -28,13 +29,6 @@ class ScheduledValue(keras.callbacks.Callback):
             raise ValueError(
                 f"Invalid value for argument `by`. Expected 'epoch' or 'step'. Received: by={by!r}"
             )
-        for name, value, least in (("start_epoch", start_epoch, 0), ("length", length, 1)):
-            valid = isinstance(value, int) and not isinstance(value, bool) and value >= least
-            if not valid and not (name == "length" and value is None):
-                raise ValueError(
-                    f"Invalid value for argument `{name}`. Expected an integer, at least {least}. "
-                    f"Received: {name}={value!r}"
-                )
         is_number = isinstance(start, (int, float)) and not isinstance(start, bool)
         if is_number == (end is None):
             raise ValueError(
@@ -45,7 +39,9 @@ class ScheduledValue(keras.callbacks.Callback):
             self.check_value(start)
             self.check_value(end)
         self.schedule = schedules.get(schedule if is_number else start, start, end)
-        self.start_epoch, self.length, self.by = start_epoch, length, by
+        self.start_epoch = base.integer("start_epoch", start_epoch, 0)
+        self.length = base.integer("length", length, 1, optional=True)
+        self.by = by
         self._epoch = 0
 
     @property

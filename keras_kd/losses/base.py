@@ -202,6 +202,18 @@ def non_negative(name, value):
     return float(value)
 
 
+def integer(name, value, least, optional=False):
+    """Returns an integer, at least `least` (or `None`, if optional), or raises."""
+    if optional and value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an integer, at least {least}"
+            f"{', or None' if optional else ''}. Received: {name}={value!r}"
+        )
+    return int(value)
+
+
 def read(variable):
     """A variable's value: a Python float in eager code, a tensor inside a traced function."""
     if tf.executing_eagerly():

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_kd.losses import relations
+from keras_kd.losses import base, relations
 from keras_kd.ops import arguments
 
 OBJECTIVES = ("infonce", "nce")
@@ -80,11 +80,9 @@ class ContrastiveRepresentation(relations.RelationalLoss):
                 "ContrastiveRepresentation(objective='nce') needs `dataset_size`, the number of "
                 "rows of the training data."
             )
-        self.width, self.memory_size = (
-            _count("width", width, 1),
-            _count("memory_size", memory_size, 0),
-        )
-        self.dataset_size = dataset_size and _count("dataset_size", dataset_size, 1)
+        self.width = base.integer("width", width, 1)
+        self.memory_size = base.integer("memory_size", memory_size, 0)
+        self.dataset_size = base.integer("dataset_size", dataset_size, 1, optional=True)
         self.similarity_temperature = arguments.temperature(temperature)
         self.objective = objective
         if memory_size:
@@ -167,15 +165,6 @@ class ContrastiveRepresentation(relations.RelationalLoss):
             "objective": self.objective,
             "dataset_size": self.dataset_size,
         }
-
-
-def _count(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected an integer, at least {least}. "
-            f"Received: {name}={value!r}"
-        )
-    return value
 
 
 def _means(features):

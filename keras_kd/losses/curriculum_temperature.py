@@ -76,7 +76,8 @@ class CurriculumTemperature(base.DistillationLoss):
                 f"lowest={lowest}, initial={initial}, highest={highest}"
             )
         self.lowest, self.highest, self.initial = float(lowest), float(highest), float(initial)
-        self.per_row, self.hidden_width = bool(per_row), hidden_width
+        self.per_row = bool(per_row)
+        self.hidden_width = base.integer("hidden_width", hidden_width, 1)
         self.reversal_variable = self.add_scalar(
             "reversal", base.non_negative("reversal", reversal)
         )

@@ -62,11 +62,6 @@ class VariationalInformation(base.DistillationLoss):
         name=None,
         **kwargs,
     ):
-        if hidden_width is not None and (not isinstance(hidden_width, int) or hidden_width < 1):
-            raise ValueError(
-                "Invalid value for argument `hidden_width`. Expected an integer above 0 or None. "
-                f"Received: hidden_width={hidden_width!r}"
-            )
         if base.non_negative("variance", variance) <= SMALLEST:
             raise ValueError(
                 f"Invalid value for argument `variance`. Expected a number above {SMALLEST}. "
@@ -79,7 +74,8 @@ class VariationalInformation(base.DistillationLoss):
             name=name,
             **kwargs,
         )
-        self.hidden_width, self.variance = hidden_width, float(variance)
+        self.hidden_width = base.integer("hidden_width", hidden_width, 1, optional=True)
+        self.variance = float(variance)
         self.mean_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
