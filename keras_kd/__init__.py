@@ -22,7 +22,7 @@ if keras.backend.backend() != "tensorflow":
         "before Keras is imported."
     )
 
-from keras_kd import callbacks, data, losses, ops, schedules, taps, weighting
+from keras_kd import callbacks, data, losses, ops, schedules, taps, teachers, weighting
 from keras_kd.distiller import Distiller
 from keras_kd.pairing import pair_layers
 from keras_kd.version import __version__
@@ -37,5 +37,6 @@ __all__ = [
     "pair_layers",
     "schedules",
     "taps",
+    "teachers",
     "weighting",
 ]

@@ -1,26 +1,32 @@
 """`Distiller`: trains a student model from a teacher with `compile` and `fit`."""
 
-import functools
-
 import keras
-import tensorflow as tf
 
 from keras_kd import configuration, models, replicas
+from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
+from keras_kd.forward import ForwardPasses
 from keras_kd.live import LiveNumbers
 from keras_kd.loss_list import LossList
-from keras_kd.objective import FusedLoss, Outputs
+from keras_kd.objective import FusedLoss
 from keras_kd.persistence import Persistence
 from keras_kd.rehearsal import Rehearsal
 from keras_kd.reporting import Reporting
 from keras_kd.step import Step
-from keras_kd.taps import tap
-from keras_kd.taps.listening import Taps
+from keras_kd.teachers import carried, keras_model
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class Distiller(
-    LiveNumbers, Persistence, Attachment, Reporting, Step, replicas.MultiWorkerFit, keras.Model
+    LiveNumbers,
+    Persistence,
+    Attachment,
+    Reporting,
+    AskingAhead,
+    Step,
+    ForwardPasses,
+    replicas.MultiWorkerFit,
+    keras.Model,
 ):
     """Trains a student to match a teacher (and the labels).
 
@@ -37,8 +43,9 @@ class Distiller(
     A drop-in for `keras.distillation.Distiller`, whose loss objects are accepted.
 
     Args:
-        teacher: A `keras.Model`, or any callable that maps a batch of inputs to outputs in
-            TensorFlow operations.
+        teacher: A `keras.Model`; a `keras_kd.teachers.Teacher`, such as an ensemble or cached
+            outputs; or any callable that maps a batch of inputs to outputs in TensorFlow
+            operations.
         student: The `keras.Model` to train.
         distillation_losses: A `keras_kd.losses.DistillationLoss`; a list of them; for models with
             several outputs also a dict from output names to losses, or a list with `None` for the
@@ -94,15 +101,17 @@ class Distiller(
         **kwargs,
     ):
         models.check(teacher, student)
+        source = keras_model.adapt(teacher)
+        source.meet(student)
         configuration.check_weighting(weighting)
         alpha, beta = configuration.mixture(alpha, beta, student_loss_weight)
         kwargs.setdefault("dtype", models.dtype_policy(student))
         # The inputs reach the student as `student.fit` would give them: nothing is cast here.
         super().__init__(name=name, autocast=False, **kwargs)
-        self._teacher = models.Untracked(teacher)
+        self._teacher, self._source = models.Untracked(teacher), models.Untracked(source)
         self.student = student
         self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
-        self.supports_jit = self.supports_jit and models.supports_jit(teacher)
+        self.supports_jit = self.supports_jit and source.supports_jit
         self._hard_loss_only = self._rehearsed = self._has_unbuilt_loss = False
         self.callback_states = {}
         with student.distribute_strategy.scope():
@@ -133,29 +142,6 @@ class Distiller(
     def losses(self):
         return [] if self._hard_loss_only else super().losses
 
-    def _listen(self):
-        losses = self.distillation_losses
-        of_teacher = [x for x in losses if x.teacher_layer is not None]
-        of_student = [x for x in losses if x.student_layer is not None]
-        if of_teacher and not isinstance(self.teacher, keras.Model):
-            raise ValueError(
-                "A distillation loss reads the teacher's layers "
-                f"{[str(x.teacher_layer) for x in of_teacher]}, but the teacher "
-                "is a callable without layers. Use a keras.Model."
-            )
-        for loss in of_teacher:
-            loss.teacher_layer = tap.resolve_all(self.teacher, loss.teacher_layer)
-        for loss in of_student:
-            loss.student_layer = tap.resolve_all(self.student, loss.student_layer)
-        teacher_layers = tap.each(loss.teacher_layer for loss in of_teacher)
-        student_layers = tap.each(loss.student_layer for loss in of_student)
-        self._taps = models.Untracked(
-            (
-                Taps(self.teacher, teacher_layers) if teacher_layers else None,
-                Taps(self.student, student_layers) if student_layers else None,
-            )
-        )
-
     def _build_where_shapes_are_known(self):
         for loss in self.distillation_losses:
             loss.validate(self.teacher, self.student)
@@ -175,6 +161,7 @@ class Distiller(
         self.built = True
 
     def call(self, inputs, training=None, mask=None):
+        inputs, _ = carried.split(inputs)
         if not self._rehearsed:
             self._rehearse(inputs)
         if mask is None:
@@ -225,23 +212,3 @@ class Distiller(
         """Looks whether the kernel's one sweep can compute the hard loss too."""
         losses = self.distillation_losses
         self._fused = FusedLoss(self.loss, self._loss_weights.model, losses)
-
-    def teach(self, x):
-        """The teacher's `Outputs` for a batch; no gradient flows to it."""
-        if self.teacher_preprocess is not None:
-            x = self.teacher_preprocess(x)
-        model, taps = self.teacher, self._taps.model[0]
-        arguments = {"training": False} if isinstance(model, keras.Model) else {}
-        forward = functools.partial(model, x, **arguments)
-        outputs, tapped = taps.run(forward) if taps else (forward(), {})
-        outputs, tapped = keras.tree.map_structure(tf.stop_gradient, (outputs, tapped))
-        return Outputs(outputs, tapped, getattr(self.student, "output_names", None))
-
-    def study(self, x, training):
-        """The student's `Outputs` for a batch."""
-        if not self._rehearsed:
-            self._rehearse(x)  # not inside the tapped pass: the taps would see two
-        taps = self._taps.model[1]
-        forward = functools.partial(self, x, training=training)
-        outputs, tapped = taps.run(forward) if taps else (forward(), {})
-        return Outputs(outputs, tapped, getattr(self.student, "output_names", None), x)

@@ -22,14 +22,9 @@ def check(teacher, student):
             "`student` must be a keras.Model. "
             f"Received: student={student!r} of type {type(student).__name__}"
         )
-    if isinstance(teacher, type) or not callable(teacher):
-        raise ValueError(
-            "`teacher` must be a keras.Model or a callable that maps a batch of inputs to outputs. "
-            f"Received: teacher={teacher!r} of type {type(teacher).__name__}"
-        )
     if teacher is student:
         raise ValueError("`teacher` and `student` are the same model; it would teach itself.")
-    if isinstance(teacher, keras.Model):
+    if isinstance(teacher, keras.layers.Layer):
         _check_shared_weights(teacher, student)
 
 
@@ -64,13 +59,6 @@ def dtype_policy(student):
     return student.dtype_policy
 
 
-def supports_jit(teacher):
-    """Whether every layer of the teacher can be compiled by XLA."""
-    if not isinstance(teacher, keras.Model):
-        return True
-    return all(layer.supports_jit for layer in layers(teacher))
-
-
 def input_specs(model):
     """The symbolic inputs of a model whose input shapes are known, else `None`."""
     if not getattr(model, "inputs", None):
@@ -101,3 +89,27 @@ def flat_outputs(outputs, key, names=None):
             f"A distillation loss reads output {key!r}, which the model does not have. It has: "
             f"{have}."
         ) from error
+
+
+def copy_of(model):
+    """A model of the same architecture and weights, which shares nothing with it.
+
+    Raises:
+        ValueError: Keras cannot make it again, or it has no weights yet.
+    """
+    if not model.built:
+        raise ValueError(
+            f"Model {model.name!r} has no weights yet, so it cannot be copied. Call it on a batch "
+            "first, or give it an Input."
+        )
+    try:
+        copy = keras.models.clone_model(model)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Model {model.name!r}, a {type(model).__name__}, cannot be copied: {error} Give the "
+            "class a get_config from which it can be made again."
+        ) from error
+    if not copy.built:
+        copy.build_from_config(model.get_build_config() or {})
+    copy.set_weights(model.get_weights())
+    return copy

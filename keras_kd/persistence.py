@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_kd.serializing import serialized
+
 _CALLBACK = "callback_"
 
 
@@ -18,15 +20,15 @@ class Persistence:
         config = super().get_config()
         config.update(
             {
-                "teacher": _serialized("teacher", self.teacher),
+                "teacher": serialized("teacher", self.teacher),
                 "student": keras.saving.serialize_keras_object(self.student),
                 "distillation_losses": [
                     keras.saving.serialize_keras_object(loss) for loss in self.distillation_losses
                 ],
                 "alpha": float(self.alpha),
                 "beta": float(self.beta),
-                "teacher_preprocess": _serialized("teacher_preprocess", self.teacher_preprocess),
-                "weighting": _serialized("weighting", self.weighting),
+                "teacher_preprocess": serialized("teacher_preprocess", self.teacher_preprocess),
+                "weighting": serialized("weighting", self.weighting),
             }
         )
         return config
@@ -81,21 +83,3 @@ class Persistence:
         for key in list(store.keys()):
             if key.startswith(_CALLBACK):
                 self.callback_states[key.removeprefix(_CALLBACK)] = store[key][...]
-
-
-def _serialized(name, value):
-    """A model's or a function's config; Keras knows a function by its registered name only."""
-    if value is None:
-        return None
-    if not isinstance(value, keras.layers.Layer) and not _is_registered(value):
-        raise ValueError(
-            f"The distiller cannot be saved: its {name} {value!r} is not known to Keras by name. "
-            "Register it with @keras.saving.register_keras_serializable(), or save the student "
-            "alone: distiller.student.save(path)."
-        )
-    return keras.saving.serialize_keras_object(value)
-
-
-def _is_registered(value):
-    name = keras.saving.get_registered_name(value if hasattr(value, "__name__") else type(value))
-    return keras.saving.get_registered_object(name) is not None

@@ -21,10 +21,11 @@ class Rehearsal(keras.layers.Layer):
 
     def call(self, inputs):
         distiller = self._distiller.model
-        student, teacher = distiller.study(inputs, training=False), distiller.teach(inputs)
-        losses = distiller.distillation_losses
+        student = distiller.study(inputs, training=False)
         # Of any labels: class 0.
         labels = keras.tree.map_structure(_first_class, student.outputs)
+        teacher = distiller.teach(inputs, labels, student)
+        losses = distiller.distillation_losses
         batch = objective.Batch(labels)
         values = [objective.mean_of(loss, teacher, student, batch) for loss in losses]
         return keras.ops.stack(values)

@@ -47,6 +47,7 @@ class Step:
         variables = self.trainable_variables
         gradients = self._gradients_of_losses_left_out(tape.gradient(scaled, variables), variables)
         self.optimizer.apply(gradients, variables)
+        self._source.model.learn(self.student)
         self._track(terms, regularisers, rows)
         return self._logs(x, y, student.outputs, sample_weight)
 
@@ -57,7 +58,7 @@ class Step:
         student = self.study(x, training=False)
         if self._runs_teacher_in_evaluate():
             batch = objective.Batch(y, sample_weight)
-            terms = self._all_terms(self.teach(x), student, batch, rows)
+            terms = self._all_terms(self.teach(x, y, student), student, batch, rows)
         else:
             balance, _ = self._balances(y, student.outputs, sample_weight, rows)
             hard = balance * self._hard_loss(y, student.outputs, sample_weight)
@@ -87,7 +88,9 @@ class Step:
 
     def _is_fusable(self, student, batch):
         labels, weight = batch.labels, batch.sample_weight
-        return labels is not None and self._fused.applies(labels, student, weight)
+        if labels is None or self._source.model.is_sparse:
+            return False
+        return self._fused.applies(labels, student, weight)
 
     def _terms(self, x, y, student, sample_weight, rows):
         """The step's losses.
@@ -98,13 +101,16 @@ class Step:
         """
         batch = objective.Batch(y, sample_weight, training=True)
         if self.jit_compile or self.weighting is not None:
-            return self._all_terms(self.teach(x), student, batch, rows)
+            return self._all_terms(self.teach(x, y, student), student, batch, rows)
         alpha, beta = self._mixture()
         losses = self.distillation_losses
         fusable = self._is_fusable(student, batch)
 
         # Here, because replicas cannot be summed over inside a condition.
         hard_balance, balance = self._balances(y, student.outputs, sample_weight, rows)
+
+        def teach():
+            return self.teach(x, y, student)
 
         def hard():
             return hard_balance * self._hard_loss(y, student.outputs, sample_weight)
@@ -115,11 +121,11 @@ class Step:
 
         def separately():
             return objective.separate_terms(
-                hard(), losses, self.teach(x), student, batch, alpha, beta, balance
+                hard(), losses, teach(), student, batch, alpha, beta, balance
             )
 
         def fused():
-            return self._fused.terms(batch, student, self.teach(x), sample_weight, alpha, beta)
+            return self._fused.terms(batch, student, teach(), sample_weight, alpha, beta)
 
         return objective.Terms(*cond(beta != 0, fused if fusable else separately, labels_only))
 

@@ -1,7 +1,5 @@
 """`FeatureHint`: a hint for the epochs of a `fit`."""
 
-import keras
-
 from keras_kd import losses
 from keras_kd.callbacks.scheduled import ScheduledValue
 from keras_kd.losses import base
@@ -93,14 +91,7 @@ class FeatureHint(ScheduledValue):
 
     def prepare(self, distiller, callbacks):
         """Finds or attaches the hint; called by `fit` before anything is built or traced."""
-        models = (("teacher", distiller.teacher), ("student", distiller.student))
-        for role, model in models:
-            if not isinstance(model, keras.Model):
-                raise ValueError(f"FeatureHint reads a layer of the {role}, which has none.")
-        pair = tuple(
-            tap.resolve(model, tap.check(f"{role}_layer", layer))[0]
-            for (role, model), layer in zip(models, self.layers, strict=True)
-        )
+        pair = distiller.resolve_pair(*self.layers)
         self.hint = _hint_between(distiller, pair) or self._attached(distiller, pair)
         self._check_agreement()
         self._weight_before = self.hint.weight

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from keras_kd import models, ops, similarity
 from keras_kd.taps import tap
-from keras_kd.taps.listening import Taps
 
 
 class DistillationMonitor(keras.callbacks.Callback):
@@ -63,14 +62,7 @@ class DistillationMonitor(keras.callbacks.Callback):
         if self.plot is not None:
             _figure()
         pairs = self._pairs_of(distiller) if self.pairs is None else list(self.pairs)
-        both = (distiller.teacher, distiller.student)
-        resolved = [
-            [
-                tap.resolve(model, tap.check("pairs", layer))[0]
-                for model, layer in zip(both, pair, strict=True)
-            ]
-            for pair in pairs
-        ]
+        resolved = [distiller.resolve_pair(*pair) for pair in pairs]
         self._names = [tap.plain_name(student) for _, student in resolved]
         self._compare = tf.function(self._comparison(distiller, resolved), autograph=False)
 
@@ -80,25 +72,12 @@ class DistillationMonitor(keras.callbacks.Callback):
         return [p for p in dict.fromkeys(found) if None not in p and tuple not in map(type, p)]
 
     def _comparison(self, distiller, pairs):
-        taps = [
-            Taps(model, dict.fromkeys(pair[which] for pair in pairs)) if pairs else None
-            for which, model in enumerate((distiller.teacher, distiller.student))
-        ]
-
-        def run(model, listening, inputs):
-            arguments = {"training": False} if isinstance(model, keras.Model) else {}
-
-            def forward():
-                return model(inputs, **arguments)
-
-            return listening.run(forward) if listening else (forward(), {})
+        both = distiller.comparison(pairs)
 
         def compare(inputs):
-            preprocess = distiller.teacher_preprocess or (lambda x: x)
-            teacher, of_teacher = run(distiller.teacher, taps[0], preprocess(inputs))
-            student, of_student = run(distiller.student, taps[1], inputs)
-            logits = [self._logits(x, distiller) for x in (teacher, student)]
-            features = [(of_teacher[t], of_student[s]) for t, s in pairs]
+            teacher, student = both(inputs)
+            logits = [self._logits(x.outputs, distiller) for x in (teacher, student)]
+            features = [(teacher.taps[t], student.taps[s]) for t, s in pairs]
             return logits, features
 
         return compare

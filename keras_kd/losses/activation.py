@@ -10,13 +10,16 @@ def last_activation(model, output=None):
     """The name of the activation that makes a model's output.
 
     Args:
-        model: A Keras model.
+        model: A Keras model, or a `keras_kd.teachers.Teacher`.
         output: Name or index of the output; `None` for the first.
 
     Returns:
         Such as `"softmax"` or `"linear"`, or `None` where the model does not tell (subclassed
         models and callables).
     """
+    own = getattr(model, "last_activation", None)  # of a keras_kd.teachers.Teacher
+    if own is not None:
+        return own(output)
     if isinstance(model, keras.Sequential):
         return _of_layers(list(model.layers))
     outputs = getattr(model, "outputs", None)

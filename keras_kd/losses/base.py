@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd.serializing import deserialized
 from keras_kd.taps import tap
 
 
@@ -157,7 +158,7 @@ class DistillationLoss(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         """Makes a loss of its configuration; what Keras has serialized in it is made again."""
-        return cls(**{key: _deserialized(value) for key, value in config.items()})
+        return cls(**{key: deserialized(value) for key, value in config.items()})
 
 
 def _checked(role, layer):
@@ -170,13 +171,6 @@ def _serialized(value):
     if isinstance(value, tuple):
         return [_serialized(each) for each in value]
     return keras.saving.serialize_keras_object(value) if isinstance(value, tap.Tap) else value
-
-
-def _deserialized(value):
-    if isinstance(value, list):
-        return [_deserialized(each) for each in value]
-    is_object = isinstance(value, dict) and "class_name" in value
-    return keras.saving.deserialize_keras_object(value) if is_object else value
 
 
 def keras_name(class_name):

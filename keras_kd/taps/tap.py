@@ -131,9 +131,14 @@ def resolve(model, layer):
 
 def resolve_all(model, layers):
     """What `resolve` gives first, of a layer or a tuple of layers."""
+    return resolve_each(lambda layer: resolve(model, layer)[0], layers)
+
+
+def resolve_each(function, layers):
+    """`function` of a layer, or of each layer of a tuple."""
     if isinstance(layers, tuple):
-        return tuple(resolve(model, layer)[0] for layer in layers)
-    return resolve(model, layers)[0]
+        return tuple(function(layer) for layer in layers)
+    return function(layers)
 
 
 def each(layers):

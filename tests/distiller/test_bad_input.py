@@ -29,7 +29,7 @@ def wide():
 
 @pytest.mark.parametrize("teacher", [None, 3, "teacher.keras", keras.Sequential, [linear.linear]])
 def test_a_teacher_that_is_no_model_and_no_function(teacher):
-    with pytest.raises(ValueError, match="`teacher` must be a keras.Model or a callable"):
+    with pytest.raises(ValueError, match="`teacher` must be a keras.Model, .* or a callable"):
         kd.Distiller(teacher, linear.linear(2))
 
 

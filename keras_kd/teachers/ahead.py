@@ -1,0 +1,105 @@
+"""Asks a teacher while the data is prepared, ahead of the training step and off its thread."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_kd.teachers import carried
+
+# Batches that wait for the step: enough to hide the teacher, few enough to hold in memory.
+_WAITING = 4
+
+
+def with_teacher(distiller, data):
+    """The data of a `fit` or `evaluate` whose batches carry what the teacher says.
+
+    Args:
+        distiller: A `Distiller` with a teacher that runs on the host.
+        data: A `tf.data.Dataset`, a `keras.utils.PyDataset` or a generator of batches. Anything
+            else comes back as it is: its teacher is asked in the step.
+
+    Returns:
+        Data of the same kind.
+    """
+    if isinstance(data, tf.data.Dataset):
+        if carried.carries(carried.inputs_of(data.element_spec)):
+            return data
+        asked = data.map(lambda *parts: _carrying(distiller, _element(parts)))
+        return asked.prefetch(_WAITING)
+    if isinstance(data, keras.utils.PyDataset):
+        return _AskedBatches(distiller, data)
+    if hasattr(data, "__next__"):
+        return (_asked(distiller, batch) for batch in data)
+    return data
+
+
+def dataset_of(x, y, sample_weight, batch_size, shuffle):
+    """Arrays as a `tf.data.Dataset` of batches, in the order in which `fit` would take them.
+
+    Args:
+        x: An array, or a structure of arrays.
+        y: Labels, a structure of them, or `None`.
+        sample_weight: As `y`.
+        batch_size: Rows of a batch, or `None` for Keras' default, 32.
+        shuffle: Whether each epoch has an order of its own.
+    """
+    parts = (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
+    arrays = keras.tree.map_structure(np.asarray, parts)
+    rows = len(keras.tree.flatten(arrays)[0])
+    dataset = tf.data.Dataset.from_tensor_slices(arrays if len(parts) > 1 else arrays[0])
+    if shuffle:
+        dataset = dataset.shuffle(max(rows, 1))
+    return dataset.batch(batch_size or 32)
+
+
+def is_arrays(x):
+    """Whether `fit` would take `x` for arrays in memory."""
+    leaves = keras.tree.flatten(x)
+    return bool(leaves) and all(isinstance(leaf, (np.ndarray, tf.Tensor)) for leaf in leaves)
+
+
+def _element(parts):
+    return parts if len(parts) > 1 else parts[0]
+
+
+def _carrying(distiller, element):
+    y = element[1] if isinstance(element, tuple) and len(element) > 1 else None
+    asked = distiller.carrying(carried.inputs_of(element), y)
+    return carried.with_inputs(element, asked)
+
+
+def _asked(distiller, batch):
+    """A batch of NumPy arrays or tensors, as one of NumPy arrays."""
+    batch = tuple(batch) if isinstance(batch, list) else batch
+    return keras.tree.map_structure(np.asarray, _carrying(distiller, batch))
+
+
+class _AskedBatches(keras.utils.PyDataset):
+    """A `PyDataset` whose batches carry what the teacher says; Keras' workers ask it.
+
+    Args:
+        distiller: The `Distiller`.
+        batches: The `PyDataset`.
+    """
+
+    def __init__(self, distiller, batches):
+        # Threads: another process would have neither TensorFlow's state nor the teacher.
+        super().__init__(
+            workers=max(batches.workers, 1),
+            use_multiprocessing=False,
+            max_queue_size=batches.max_queue_size,
+        )
+        self._distiller, self._batches = distiller, batches
+
+    @property
+    def num_batches(self):
+        return self._batches.num_batches
+
+    def __getitem__(self, index):
+        return _asked(self._distiller, self._batches[index])
+
+    def on_epoch_begin(self):
+        self._batches.on_epoch_begin()
+
+    def on_epoch_end(self):
+        self._batches.on_epoch_end()

@@ -1,0 +1,58 @@
+"""Batches that carry the teacher's outputs with them.
+
+A cached teacher, and one that runs outside of TensorFlow, cannot be asked in a step. The data
+pipeline puts what it said into the batch, beside the inputs:
+`{"inputs": inputs, "keras_kd_teacher": {"outputs": ..., "taps": {layer: ...}}}`. Datasets,
+strategies and Keras take such a dict as any other structure of inputs.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+INPUTS, TEACHER = "inputs", "keras_kd_teacher"
+
+
+@dataclasses.dataclass
+class Carried:
+    """What a teacher said of a batch: its outputs, and those of its layers by name."""
+
+    outputs: Any
+    taps: dict
+
+
+def join(inputs, outputs, taps=None):
+    """The inputs of a batch with the teacher's outputs."""
+    return {INPUTS: inputs, TEACHER: {"outputs": outputs, "taps": dict(taps or {})}}
+
+
+def split(x):
+    """Returns `(inputs, carried)`; `carried` is `None` for a batch that carries nothing."""
+    if not carries(x):
+        return x, None
+    return x[INPUTS], Carried(**x[TEACHER])
+
+
+def carries(x):
+    """Whether a batch, or the specification of one, carries teacher outputs."""
+    return isinstance(x, dict) and TEACHER in x
+
+
+def inputs_of(element):
+    """The inputs of an element of a dataset: `x`, or that of `(x, y)` or `(x, y, weight)`."""
+    return element[0] if isinstance(element, tuple) else element
+
+
+def with_inputs(element, inputs):
+    """The element of a dataset with other inputs."""
+    return (inputs, *element[1:]) if isinstance(element, tuple) else inputs
+
+
+def placeholder(spec, inputs):
+    """Zeros of a specification `[batch, ...]`, with as many rows as the inputs have.
+
+    For the rehearsal, in which no batch exists.
+    """
+    rows = keras.ops.shape(keras.tree.flatten(inputs)[0])[0]
+    return keras.tree.map_structure(lambda x: keras.ops.zeros((rows, *x.shape[1:]), x.dtype), spec)

@@ -1,0 +1,235 @@
+"""`Ensemble`: several teachers that answer together."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_kd.losses import labels as labels_of
+from keras_kd.losses.base import non_negative
+from keras_kd.ops import arguments
+from keras_kd.serializing import serialized
+from keras_kd.teachers import base, combining, keras_model
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class Ensemble(base.Teacher):
+    """Several teachers, whose answers are combined into one for each row.
+
+    With the logits `z_i` of member `i`, its weight `w_i` (the weights sum to 1), its temperature
+    `T_i` and `p_i = softmax(z_i / T_i)` the ensemble's logits are
+
+    - `"mean_logits"`: `sum_i w_i z_i / T_i`
+    - `"mean_probabilities"`: `log sum_i w_i p_i`
+    - `"confidence"`: `log sum_i c_i p_i`, `c_i` in proportion to `w_i max_k p_ik` for each row: who
+      is surer counts for more
+    - `"per_sample_best"`: `log p_b` of the one member `b` that gives the row's label the highest
+      probability, as weighted; where a row has no label, of the surest one.
+
+    Members run one after another, so that only one of them needs memory for its layers at a time.
+    They are left as they are. Their layers are tapped by paths such as `"members/0/block3"`.
+
+    Args:
+        members: Teachers: Keras models, functions, `Teacher`s. Each may have a `preprocess` of its
+            own: see `KerasTeacher`.
+        weights: A positive number for each member; default: all alike. `"per_sample_best"` uses
+            them for rows with a label only.
+        combine: `"mean_logits"`, `"mean_probabilities"`, `"confidence"` or `"per_sample_best"`.
+        temperatures: A positive number for each member, which calibrates it; default: 1.
+        class_masks: For each member `None`, or a list of booleans: which classes it knows. What it
+            says of the others does not count: its logits become logarithms of probabilities among
+            its own classes, and a class is averaged over those members that know it.
+        preprocess: As of `Teacher`, before the members' own.
+        name: As of `Teacher`.
+
+    Call arguments: the inputs. Returns logits `[batch, ..., classes]` in float32, or a structure of
+    them where the members have several outputs (which are combined output by output).
+
+    Raises:
+        ValueError: An argument is wrong, or no member knows some class.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    members = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)]) for _ in range(3)]
+    teacher = kd.teachers.Ensemble(members, combine="mean_probabilities")
+    assert teacher(np.ones((2, 8), "float32")).shape == (2, 10)
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    distiller = kd.Distiller(teacher, student)
+    ```
+
+    References: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network",
+    https://arxiv.org/abs/1503.02531; Zhang et al., "Confidence-Aware Multi-Teacher Knowledge
+    Distillation", https://arxiv.org/abs/2201.00007
+    """
+
+    def __init__(
+        self,
+        members,
+        weights=None,
+        combine="mean_logits",
+        temperatures=None,
+        class_masks=None,
+        preprocess=None,
+        name="ensemble",
+        **kwargs,
+    ):
+        super().__init__(preprocess, name, **kwargs)
+        given = _checked_members(members)
+        if combine not in combining.WAYS:
+            raise arguments.invalid("combine", f"one of {tuple(combining.WAYS)}", combine)
+        adapted = [keras_model.adapt(member) for member in given]
+        for member in adapted:
+            _check_runs_in_steps(member)
+        self.sources = _Hidden(adapted)
+        # What Keras saves, and what paths of taps name: the models, not what stands for them.
+        self.members = [member for member in given if isinstance(member, keras.layers.Layer)]
+        self.given = _Hidden(given)
+        self.combine = combine
+        self.weights_of_members = _weights(weights, len(given))
+        self.temperatures = _temperatures(temperatures, len(given))
+        self.class_masks = _class_masks(class_masks, len(given))
+        self.supports_jit = all(member.supports_jit for member in adapted)
+        self.runs_on_host = any(member.runs_on_host for member in adapted)
+
+    def call(self, inputs, labels=None):
+        return self.answer(base.Lesson(inputs, labels), prepared=True)
+
+    def answer(self, lesson, prepared=False):
+        inputs = lesson.inputs if prepared else self.prepared(lesson.inputs)
+        answers = []
+        for member in self.sources.values:
+            inputs = _after(answers, inputs)
+            answer = member.answer(base.Lesson(inputs, lesson.labels, lesson.student))
+            answers.append(keras.tree.map_structure(tf.convert_to_tensor, answer))
+        several = keras.tree.is_nested(answers[0])
+        labels = None if several or keras.tree.is_nested(lesson.labels) else lesson.labels
+        return keras.tree.map_structure(lambda *outputs: self._combined(outputs, labels), *answers)
+
+    def _combined(self, outputs, labels):
+        if len({output.shape[-1] for output in outputs}) > 1:
+            raise ValueError(
+                f"The members of {self.name!r} give outputs of different sizes: "
+                f"{[tuple(output.shape) for output in outputs]}. Give them the same classes."
+            )
+        logits = [
+            tf.cast(output, tf.float32) / temperature
+            for output, temperature in zip(outputs, self.temperatures, strict=True)
+        ]
+        masks = self._masks(logits[0].shape[-1])
+        if labels is not None:
+            labels = labels_of.classes(labels, logits[0])
+        return combining.WAYS[self.combine](logits, self.weights_of_members, masks, labels)
+
+    def _masks(self, classes):
+        if self.class_masks is None:
+            return None
+        masks = [np.ones(classes, bool) if m is None else np.array(m) for m in self.class_masks]
+        if any(len(mask) != classes for mask in masks):
+            raise ValueError(
+                f"`class_masks` must have a boolean for each of the {classes} classes. Received: "
+                f"masks of {[len(mask) for mask in masks]}"
+            )
+        unknown = np.flatnonzero(~np.any(masks, axis=0))
+        if unknown.size:
+            raise ValueError(
+                f"No member of {self.name!r} knows the classes {unknown[:10].tolist()}. Give them "
+                "a member by `class_masks`, or leave them out of the student's soft loss."
+            )
+        return masks
+
+    def last_activation(self, output=None):
+        found = {member.last_activation(output) for member in self.sources.values}
+        return "softmax" if "softmax" in found else None
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            {
+                "members": [serialized("teacher", member) for member in self.given.values],
+                "weights": [float(weight) for weight in self.weights_of_members],
+                "combine": self.combine,
+                "temperatures": list(self.temperatures),
+                "class_masks": self.class_masks,
+            }
+        )
+        return config
+
+
+class _Hidden:
+    """Holds a list where Keras does not look."""
+
+    def __init__(self, values):
+        self.values = list(values)
+
+
+def _after(earlier, inputs):
+    """The inputs, to be had only when the last member has answered.
+
+    In a graph nothing else would keep TensorFlow from running all members at once.
+    """
+    if not earlier or tf.executing_eagerly():
+        return inputs
+    with tf.control_dependencies(keras.tree.flatten(earlier[-1])):
+        return keras.tree.map_structure(tf.identity, inputs)
+
+
+def _checked_members(members):
+    if not isinstance(members, (list, tuple)) or len(members) < 1:
+        raise ValueError(
+            f"`members` must be a list of teachers, at least one. Received: members={members!r}"
+        )
+    return list(members)
+
+
+def _check_runs_in_steps(member):
+    if member.needs_carried or member.is_sparse:
+        raise ValueError(
+            f"{type(member).__name__} does not run inside of a training step, so it cannot be a "
+            "member of an ensemble. Cache what the ensemble says with keras_kd.cache_teacher, from "
+            "a function that asks each of the teachers."
+        )
+
+
+def _weights(weights, count):
+    weights = [1.0] * count if weights is None else list(weights)
+    weights = [non_negative("weights", weight) for weight in weights]
+    if len(weights) != count or min(weights) == 0:
+        raise ValueError(
+            f"`weights` must have one positive number for each of the {count} members. "
+            f"Received: weights={weights}"
+        )
+    return np.float32(np.float64(weights) / sum(weights))
+
+
+def _temperatures(temperatures, count):
+    temperatures = [1.0] * count if temperatures is None else list(temperatures)
+    if len(temperatures) != count:
+        raise ValueError(
+            f"`temperatures` must have one number for each of the {count} members. "
+            f"Received: temperatures={temperatures}"
+        )
+    for temperature in temperatures:
+        arguments.temperature(temperature)
+    return tuple(float(temperature) for temperature in temperatures)
+
+
+def _class_masks(masks, count):
+    if masks is None:
+        return None
+    if not isinstance(masks, (list, tuple)) or len(masks) != count:
+        raise ValueError(
+            f"`class_masks` must have None or a list of booleans for each of the {count} members. "
+            f"Received: class_masks={masks!r}"
+        )
+    masks = [None if mask is None else np.asarray(mask) for mask in masks]
+    for mask in masks:
+        if mask is not None and (mask.dtype != bool or mask.ndim != 1 or not mask.any()):
+            raise ValueError(
+                "A mask of `class_masks` must be a list of booleans, one a class, at least one of "
+                f"them true. Received: {mask!r}"
+            )
+    return [None if mask is None else mask.tolist() for mask in masks]

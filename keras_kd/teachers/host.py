@@ -1,0 +1,142 @@
+"""`HostTeacher`: a teacher that runs outside of TensorFlow, on NumPy arrays."""
+
+import importlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_kd.teachers import base
+
+# Sizes that stand for unknown dimensions of the inputs when the outputs' shapes are found out.
+_PROBE_SIZES = (8, 16)
+
+
+class HostTeacher(base.Teacher):
+    """Base class of teachers of other runtimes.
+
+    `Distiller.fit` asks such a teacher while the data is prepared, off the training thread and
+    ahead of the step, so that the two overlap; the batch then carries its outputs. Where the data
+    does not come through `fit` it is asked in the step. It runs also while `beta` is 0.
+    Subclasses implement `predict`.
+
+    Args:
+        preprocess: As of `Teacher`, in TensorFlow operations.
+        name: As of `Teacher`.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    class Fixed(kd.teachers.HostTeacher):
+        def predict(self, inputs, layers=()):
+            return np.tile(np.float32([0.0, 1.0]), (len(inputs), 1)), {}
+
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    distiller = kd.Distiller(Fixed(), student)
+    ```
+    """
+
+    runs_on_host = True
+
+    def predict(self, inputs, layers=()):
+        """What the teacher says of a batch.
+
+        Args:
+            inputs: The batch's inputs, NumPy arrays in their structure.
+            layers: Names of the layers to read, as `resolve` gives them.
+
+        Returns:
+            `(outputs, {layer: value})`: NumPy arrays, or structures of them, float32.
+        """
+        raise NotImplementedError
+
+    def call(self, inputs):
+        return self._asked(inputs, [])[0]
+
+    def answer(self, lesson):
+        return self.call(self.prepared(lesson.inputs))
+
+    def resolve(self, layer):
+        raise ValueError(
+            f"A distillation loss reads the teacher's layer {str(layer)!r}, but a "
+            f"{type(self).__name__} has outputs only."
+        )
+
+    def with_taps(self, layers):
+        return lambda lesson: self._asked(self.prepared(lesson.inputs), list(layers))
+
+    def _asked(self, inputs, layers):
+        """`predict` as a TensorFlow operation."""
+        inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+        spec = self._spec(inputs, layers)
+
+        def predict(*flat):
+            given = keras.tree.pack_sequence_as(inputs, list(flat))
+            result = self.predict(given, layers)
+            return [np.asarray(x, np.float32) for x in keras.tree.flatten(result)]
+
+        flat_spec = keras.tree.flatten(spec)
+        flat = tf.numpy_function(
+            predict, keras.tree.flatten(inputs), [tf.float32] * len(flat_spec), stateful=False
+        )
+        for tensor, shape in zip(flat, flat_spec, strict=True):
+            tensor.set_shape(shape.shape)
+        return keras.tree.pack_sequence_as(spec, flat)
+
+    def _spec(self, inputs, layers):
+        """The outputs' shapes, from what the teacher says of zeros."""
+        found = [
+            keras.tree.map_structure(_Shape, self.predict(_zeros(inputs, size), layers))
+            for size in _PROBE_SIZES
+        ]
+        return keras.tree.map_structure(_common, *found)
+
+
+class _Shape:
+    """The shape of an array; a leaf, not a structure, to `keras.tree`."""
+
+    def __init__(self, array, shape=None):
+        self.shape = np.shape(array) if shape is None else shape
+
+
+def _common(one, other):
+    same = zip(one.shape[1:], other.shape[1:], strict=True)
+    return _Shape(None, (None, *(a if a == b else None for a, b in same)))
+
+
+def _zeros(inputs, size):
+    def zeros(tensor):
+        shape = [size if dim is None else dim for dim in tensor.shape[1:]]
+        return np.zeros((2, *shape), tensor.dtype.as_numpy_dtype)
+
+    return keras.tree.map_structure(zeros, inputs)
+
+
+def needs(module, teacher, extra):
+    """The module that runs a teacher; raises with the extra to install where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{teacher} needs {module.split('.')[0]}: pip install 'keras-kd[{extra}]'"
+        ) from error
+
+
+def pick(outputs, key, who):
+    """One output of a dict of them: that of a name, or the only one.
+
+    Raises:
+        ValueError: There are several and none is chosen, or not that one.
+    """
+    if key is None and len(outputs) == 1:
+        return next(iter(outputs.values()))
+    if key not in outputs:
+        raise ValueError(
+            f"{who} has the outputs {list(outputs)}. Choose one of them with `output`. "
+            f"Received: output={key!r}"
+        )
+    return outputs[key]
