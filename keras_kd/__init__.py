@@ -23,15 +23,19 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from keras_kd import callbacks, data, losses, ops, schedules, taps, teachers, weighting
+from keras_kd.cache import CacheError, cache_teacher, load_cache
 from keras_kd.distiller import Distiller
 from keras_kd.pairing import pair_layers
 from keras_kd.version import __version__
 
 __all__ = [
+    "CacheError",
     "Distiller",
     "__version__",
+    "cache_teacher",
     "callbacks",
     "data",
+    "load_cache",
     "losses",
     "ops",
     "pair_layers",

@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+import tensorflow as tf
 
 from keras_kd.teachers import ahead
 
@@ -18,6 +19,8 @@ class AskingAhead:
         given.pop("self")
         given.update(_split(given))
         given.update(self._asked_ahead(given, given.get("shuffle", True)))
+        if isinstance(given["x"], tf.data.Dataset):
+            given["shuffle"] = False  # it is, or was meant not to be
         if self._runs_teacher_in_evaluate() and given.get("validation_data") is not None:
             given["validation_data"] = self._asked_validation(given)
         return super().fit(**given)

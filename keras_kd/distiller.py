@@ -113,6 +113,7 @@ class Distiller(
         self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
         self.supports_jit = self.supports_jit and source.supports_jit
         self._hard_loss_only = self._rehearsed = self._has_unbuilt_loss = False
+        self.is_rehearsing = False
         self.callback_states = {}
         with student.distribute_strategy.scope():
             self.loss_list = LossList(
@@ -152,8 +153,11 @@ class Distiller(
             self.built = True
 
     def _rehearse(self, inputs):
-        self._rehearsed = True
-        Rehearsal(self)(inputs)
+        self._rehearsed = self.is_rehearsing = True
+        try:
+            Rehearsal(self)(inputs)
+        finally:
+            self.is_rehearsing = False
         self._has_unbuilt_loss = False
 
     def build(self, input_shape=None):

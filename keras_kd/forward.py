@@ -94,7 +94,7 @@ class ForwardPasses:
         else:
             if self.teacher_preprocess is not None:
                 inputs = self.teacher_preprocess(inputs)
-            answer = listening.teach(Lesson(inputs, y, student, said))
+            answer = listening.teach(Lesson(inputs, y, student, said, self.is_rehearsing))
         outputs, tapped = keras.tree.map_structure(_detached, answer)
         return Outputs(outputs, tapped, getattr(self.student, "output_names", None))
 

@@ -4,6 +4,7 @@ Wherever `Distiller` takes a teacher it takes a `keras.Model`, a function, or on
 """
 
 from keras_kd.teachers.base import Teacher
+from keras_kd.teachers.cached import Cached
 from keras_kd.teachers.ensemble import Ensemble
 from keras_kd.teachers.host import HostTeacher
 from keras_kd.teachers.keras_model import KerasTeacher
@@ -16,6 +17,7 @@ from keras_kd.teachers.torch import TorchTeacher
 
 __all__ = [
     "EMA",
+    "Cached",
     "DeepestExit",
     "Ensemble",
     "HostTeacher",

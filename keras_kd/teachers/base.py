@@ -19,12 +19,14 @@ class Lesson:
         labels: Its labels, or `None` where there are none or they are not known yet.
         student: The student's `Outputs` for the batch, or `None`.
         carried: Teacher outputs that came with the batch: `carried.Carried`, or `None`.
+        is_rehearsal: Whether shapes alone are wanted; the inputs hold no data.
     """
 
     inputs: Any
     labels: Any = None
     student: Any = None
     carried: Any = None
+    is_rehearsal: bool = False
 
 
 class Teacher(keras.layers.Layer):
@@ -62,6 +64,8 @@ class Teacher(keras.layers.Layer):
 
     # Whether a batch must carry this teacher's outputs: it cannot compute them in a step.
     needs_carried = False
+    # Whether it looks at the student or at the labels.
+    needs_student = False
     # Whether it runs outside of TensorFlow: then `fit` asks it ahead of the step.
     runs_on_host = False
     # Whether its outputs are the largest logits and the mass of the rest, not all logits.

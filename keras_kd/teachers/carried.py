@@ -2,8 +2,10 @@
 
 A cached teacher, and one that runs outside of TensorFlow, cannot be asked in a step. The data
 pipeline puts what it said into the batch, beside the inputs:
-`{"inputs": inputs, "keras_kd_teacher": {"outputs": ..., "taps": {layer: ...}}}`. Datasets,
-strategies and Keras take such a dict as any other structure of inputs.
+
+`{"inputs": inputs, "keras_kd_teacher": {"outputs": ..., "taps": {origin: {layer: ...}}}}`
+
+Datasets, strategies and Keras take such a dict as any other structure of inputs.
 """
 
 import dataclasses
@@ -16,22 +18,35 @@ INPUTS, TEACHER = "inputs", "keras_kd_teacher"
 
 @dataclasses.dataclass
 class Carried:
-    """What a teacher said of a batch: its outputs, and those of its layers by name."""
+    """What a teacher said of a batch: its outputs, those of its layers by name, and its cache."""
 
     outputs: Any
     taps: dict
+    origin: str = ""
 
 
-def join(inputs, outputs, taps=None):
-    """The inputs of a batch with the teacher's outputs."""
-    return {INPUTS: inputs, TEACHER: {"outputs": outputs, "taps": dict(taps or {})}}
+def join(inputs, outputs, taps=None, origin=""):
+    """The inputs of a batch with the teacher's outputs.
+
+    Args:
+        inputs: The batch's inputs.
+        outputs: The teacher's outputs.
+        taps: Those of its layers by name.
+        origin: The identity of the cache that they come from. A name of the dict holds it, because
+            structures of tensors have no other place for a text that XLA would not see.
+    """
+    return {
+        INPUTS: inputs,
+        TEACHER: {"outputs": outputs, "taps": {origin: dict(taps or {})}},
+    }
 
 
 def split(x):
     """Returns `(inputs, carried)`; `carried` is `None` for a batch that carries nothing."""
     if not carries(x):
         return x, None
-    return x[INPUTS], Carried(**x[TEACHER])
+    ((origin, taps),) = x[TEACHER]["taps"].items()
+    return x[INPUTS], Carried(x[TEACHER]["outputs"], taps, origin)
 
 
 def carries(x):

@@ -43,6 +43,8 @@ class DeepestExit(base.Teacher):
     Reference: Zhang et al., "Be Your Own Teacher", https://arxiv.org/abs/1905.08094
     """
 
+    needs_student = True
+
     def __init__(self, output=None, name="deepest_exit", **kwargs):
         super().__init__(None, name, **kwargs)
         self.output_key = output
@@ -115,6 +117,8 @@ class VirtualTeacher(base.Teacher):
     Reference: Yuan et al., "Revisiting Knowledge Distillation via Label Smoothing
     Regularization", https://arxiv.org/abs/1909.11723
     """
+
+    needs_student = True
 
     def __init__(self, confidence=0.9, name="virtual_teacher", **kwargs):
         super().__init__(None, name, **kwargs)

@@ -50,11 +50,11 @@ class OnnxTeacher(host.HostTeacher):
         if not os.path.isfile(path):
             raise ValueError(f"`path` must be an .onnx file. Received: path={path!r}")
         super().__init__(preprocess, name or "onnx_teacher", **kwargs)
-        self.path, self.output_key = os.fspath(path), output
+        self.file, self.output_key = os.fspath(path), output
         self.providers, self.threads = list(providers), int(threads)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
-        session = runtime.InferenceSession(self.path, options, providers=self.providers)
+        session = runtime.InferenceSession(self.file, options, providers=self.providers)
         host.pick({x.name: None for x in session.get_outputs()}, output, self.name)
         self._session = models.Untracked(session)
 
@@ -78,7 +78,7 @@ class OnnxTeacher(host.HostTeacher):
         config = super().get_config()
         config.update(
             {
-                "path": self.path,
+                "path": self.file,
                 "output": self.output_key,
                 "providers": self.providers,
                 "threads": self.threads,

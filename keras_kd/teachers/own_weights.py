@@ -217,6 +217,7 @@ def _update_mirrored(strategy, pairs):
 
 
 def checked_decay(decay):
+    """Returns a decay from 0 to below 1, or raises."""
     if loss_base.non_negative("decay", decay) >= 1:
         raise ValueError(
             "Invalid value for argument `decay`. Expected a number from 0 to below 1. "

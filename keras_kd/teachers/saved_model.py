@@ -47,8 +47,8 @@ class SavedModelTeacher(base.Teacher):
                 f"Received: path={path!r}"
             )
         super().__init__(preprocess, name or "saved_model_teacher", **kwargs)
-        self.path, self.endpoint, self.output_key = os.fspath(path), endpoint, output
-        self.layer = keras.layers.TFSMLayer(self.path, call_endpoint=endpoint)
+        self.folder, self.endpoint, self.output_key = os.fspath(path), endpoint, output
+        self.layer = keras.layers.TFSMLayer(self.folder, call_endpoint=endpoint)
 
     def call(self, inputs):
         outputs = self.layer(inputs)
@@ -65,5 +65,5 @@ class SavedModelTeacher(base.Teacher):
 
     def get_config(self):
         config = super().get_config()
-        config.update({"path": self.path, "endpoint": self.endpoint, "output": self.output_key})
+        config.update({"path": self.folder, "endpoint": self.endpoint, "output": self.output_key})
         return config

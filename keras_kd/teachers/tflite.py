@@ -42,8 +42,8 @@ class TFLiteTeacher(host.HostTeacher):
         if not os.path.isfile(path):
             raise ValueError(f"`path` must be a .tflite file. Received: path={path!r}")
         super().__init__(preprocess, name or "tflite_teacher", **kwargs)
-        self.path, self.threads = os.fspath(path), int(threads)
-        interpreter = litert.Interpreter(model_path=self.path, num_threads=self.threads)
+        self.file, self.threads = os.fspath(path), int(threads)
+        interpreter = litert.Interpreter(model_path=self.file, num_threads=self.threads)
         # One interpreter serves one thread at a time.
         self._interpreter = models.Untracked((interpreter, threading.Lock()))
 
@@ -60,7 +60,7 @@ class TFLiteTeacher(host.HostTeacher):
 
     def get_config(self):
         config = super().get_config()
-        config.update({"path": self.path, "threads": self.threads})
+        config.update({"path": self.file, "threads": self.threads})
         return config
 
 

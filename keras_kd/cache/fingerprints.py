@@ -1,0 +1,122 @@
+"""Fingerprints: of the rows of a batch, and of a teacher."""
+
+import hashlib
+import json
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_kd.cache.format import CacheError, sha256
+from keras_kd.teachers import keras_model
+
+
+def of_rows(inputs):
+    """A number for each row that tells it from others, in TensorFlow operations.
+
+    Args:
+        inputs: Tensors `[rows, ...]` of any dtype, ragged and sparse ones too, or a structure.
+
+    Returns:
+        `[rows]`, int64: FarmHash64 of the row's bytes.
+    """
+    parts = [tf.fingerprint(dense) for each in _leaves(inputs) for dense in _dense(each)]
+    joined = parts[0] if len(parts) == 1 else tf.fingerprint(tf.concat(parts, axis=1))
+    return tf.bitcast(joined, tf.int64)
+
+
+def _leaves(inputs):
+    leaves = [leaf for leaf in tf.nest.flatten(inputs) if leaf is not None]
+    if not leaves:
+        raise ValueError("The inputs are empty: there is nothing to tell rows apart by.")
+    return leaves
+
+
+def _dense(tensor):
+    """A tensor as dense ones, in which no two different rows are alike."""
+    if isinstance(tensor, tf.RaggedTensor):
+        return [tensor.to_tensor(), *(_column(x) for x in tensor.nested_row_lengths()[:1])]
+    if isinstance(tensor, tf.SparseTensor):
+        return [tf.sparse.to_dense(tensor)]
+    tensor = tf.convert_to_tensor(tensor)
+    return [_column(tensor) if tensor.shape.rank == 1 and tensor.dtype != tf.string else tensor]
+
+
+def _column(vector):
+    return vector[:, None]
+
+
+def of_bytes(parts):
+    """The digest of several rows' or batches' fingerprints, in hexadecimal."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def of_teacher(teacher):
+    """A text that tells a teacher from others, or `None` where it cannot be told.
+
+    Weights and configurations count, names do not: Keras counts them up from process to process.
+
+    Args:
+        teacher: Whatever `Distiller` takes.
+    """
+    own = getattr(teacher, "fingerprint", None)
+    if callable(own):
+        return own()
+    if not isinstance(teacher, keras.layers.Layer):
+        return None
+    digest = hashlib.sha256()
+    for layer in _layers(teacher):
+        digest.update(type(layer).__name__.encode())
+        digest.update(_configuration(layer).encode())
+    for weight in teacher.weights:
+        value = np.ascontiguousarray(weight.numpy())
+        digest.update(f"{value.dtype} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def check_teacher(manifest, teacher):
+    """Raises unless a cache is of this teacher, or of the one with this fingerprint.
+
+    Args:
+        manifest: Of the cache.
+        teacher: Whatever `Distiller` takes, a text, or `None` for any.
+    """
+    if teacher is None:
+        return
+    expected = teacher if isinstance(teacher, str) else of_teacher(keras_model.adapt(teacher))
+    if expected != manifest["teacher"] or expected is None:
+        raise CacheError(
+            f"The cache is of another teacher: its fingerprint is {manifest['teacher']!r}, this "
+            f"teacher's {expected!r} (None: a function has none; pass a text to cache_teacher as "
+            "`fingerprint`). Write a cache of this teacher."
+        )
+
+
+def _layers(layer):
+    for inner in getattr(layer, "layers", []):
+        yield inner
+        yield from _layers(inner)
+
+
+def _configuration(layer):
+    if getattr(layer, "layers", None):
+        return ""  # its own layers are asked
+    try:
+        config = layer.get_config()
+    except NotImplementedError:  # a layer of the user's own without a configuration
+        return ""
+    return json.dumps(_without_names(config), sort_keys=True, default=lambda x: type(x).__name__)
+
+
+def _without_names(value):
+    if isinstance(value, dict):
+        return {k: _without_names(v) for k, v in value.items() if k not in ("name", "seed")}
+    if isinstance(value, (list, tuple)):
+        return [_without_names(each) for each in value]
+    return value
+
+
+def of_files(*paths):
+    """The digest of files' contents."""
+    return hashlib.sha256("".join(sha256(p) for p in paths).encode()).hexdigest()

@@ -1,0 +1,225 @@
+"""`load_cache`: a dataset with what the teacher said of it."""
+
+import pathlib
+
+import tensorflow as tf
+
+from keras_kd.cache import answers, by_key, fingerprints, records, verification
+from keras_kd.cache import format as cache_format
+from keras_kd.losses import base
+from keras_kd.teachers import carried
+
+
+def load_cache(
+    path, dataset, *, key=None, epoch=None, check_inputs=True, verify=True, teacher=None
+):
+    """Joins a dataset with the teacher outputs that `cache_teacher` wrote for it.
+
+    Each batch is compared with the one that the teacher saw, by a fingerprint of each row's inputs:
+    a dataset that is reordered, shorter, longer or changed is an error that names the first row
+    that differs. Shuffle, repeat and cache what comes out.
+
+    Args:
+        path: The folder that `cache_teacher` wrote.
+        dataset: The batched dataset of then, or the function from a view's number to one. Its
+            batches may have another size now.
+        key: The function from an element to a key for each row that `cache_teacher` was given, or
+            `"inputs"`: rows are found by their key (their inputs), in any order; batches may be
+            shuffled, and rows left out. The first call makes an index beside the shards.
+        epoch: The number of one view. Default: all of them, one after another: pass
+            `steps_per_epoch` to `fit`, so that an epoch is one view.
+        check_inputs: With `key`: `False` lets inputs differ from those that the teacher saw.
+        verify: Whether all files are read once and compared with their checksums. `False` compares
+            their sizes only.
+        teacher: A teacher that must be the one that was cached, or a text as `cache_teacher`'s
+            `fingerprint`. Default: any.
+
+    Returns:
+        A `tf.data.Dataset` of the same elements, whose inputs carry the teacher's outputs: for the
+        `fit` of a `Distiller` with `keras_kd.teachers.Cached`. A student alone cannot use it.
+
+    Raises:
+        CacheError: The cache is unfinished or damaged, or the teacher is another one.
+        ValueError: An argument is wrong.
+        tf.errors.InvalidArgumentError: While it is read: the dataset is not the one of then.
+
+    Example: see `keras_kd.cache_teacher`.
+    """
+    folder = pathlib.Path(path)
+    manifest = verification.checked(folder, thorough=verify)
+    fingerprints.check_teacher(manifest, teacher)
+    _check_key(manifest, key, check_inputs)
+    views = range(manifest["views"]) if epoch is None else [_checked_epoch(manifest, epoch)]
+    joined = None
+    for view in views:
+        data = dataset(view) if not isinstance(dataset, tf.data.Dataset) else dataset
+        if not isinstance(data, tf.data.Dataset):
+            raise ValueError(
+                "`dataset` must be a batched tf.data.Dataset, or a function from the number of a "
+                f"view to one. Received: {data!r}"
+            )
+        part = _joined(folder, manifest, view, data, key, check_inputs)
+        joined = part if joined is None else joined.concatenate(part)
+    return joined.with_options(_options())
+
+
+def _options():
+    # By default several workers would each read some of the files, but all of the dataset.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return options
+
+
+def _check_key(manifest, key, check_inputs):
+    if callable(key) and not manifest["has_keys"]:
+        raise ValueError(
+            "The cache was written without keys. Pass key='inputs', which finds rows by their "
+            "inputs, or write it again with cache_teacher(..., key=...)."
+        )
+    if key is not None and key != "inputs" and not callable(key):
+        raise ValueError(
+            "Invalid value for argument `key`. Expected None, 'inputs' or a function. Received: "
+            f"key={key!r}"
+        )
+    if not check_inputs and not callable(key):
+        raise ValueError(
+            "check_inputs=False needs a `key` of the data's own: without it nothing would tell "
+            "which row is which."
+        )
+
+
+def _checked_epoch(manifest, epoch):
+    if base.integer("epoch", epoch, 0) >= manifest["views"]:
+        raise ValueError(
+            f"The cache has the views 0 to {manifest['views'] - 1}. Received: epoch={epoch}"
+        )
+    return epoch
+
+
+def _joined(folder, manifest, view, dataset, key, check_inputs):
+    if key is not None:
+        index = by_key.Index(folder, manifest, view, by_inputs=key == "inputs")
+        return dataset.map(
+            lambda *parts: _by_key(manifest, index, key, check_inputs, _element(parts)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+    return _in_order(folder, manifest, view, dataset)
+
+
+def _in_order(folder, manifest, view, dataset):
+    """Batch by batch; optional values mark the end of both sides, so that it cannot be missed."""
+    said, batches = _rebatched(stored(folder, manifest, view), manifest["shards"][view], dataset)
+    pairs = tf.data.Dataset.zip(_ended(dataset), _ended(said)).enumerate()
+    total = sum(shard["rows"] for shard in manifest["shards"][view])
+
+    def check(number, pair):
+        given, kept = (each.has_value() for each in pair)
+        ends = tf.debugging.Assert(
+            given == kept,
+            [
+                tf.strings.format(
+                    "keras_kd: the dataset and the teacher's cache differ in length: at batch {} "
+                    "one of them has ended ({}). The cache holds {} rows of this view. Load it "
+                    "with the dataset that it was written for, or with key='inputs'.",
+                    (number, tf.where(given, "the cache", "the dataset"), total),
+                )
+            ],
+        )
+        with tf.control_dependencies([ends]):
+            return number, pair
+
+    pairs = pairs.map(check).take_while(lambda number, pair: pair[0].has_value())
+    joined = pairs.map(
+        lambda number, pair: _checked_batch(
+            manifest, number, pair[0].get_value(), pair[1].get_value()
+        ),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return joined.apply(tf.data.experimental.assert_cardinality(batches))
+
+
+def _ended(dataset):
+    """The dataset's elements as `tf.experimental.Optional`s, and an empty one at the end."""
+    spec = dataset.element_spec
+    some = dataset.map(
+        lambda *parts: tf.experimental.Optional.from_value(_element(parts)),
+    )
+    none = tf.data.Dataset.range(1).map(lambda _: tf.experimental.Optional.empty(spec))
+    return some.concatenate(none)
+
+
+def _checked_batch(manifest, number, element, components):
+    seen = components.pop(records.FINGERPRINTS)
+    components.pop(records.KEYS, None)
+    check = _same_rows(number, fingerprints.of_rows(carried.inputs_of(element)), seen)
+    with tf.control_dependencies([check]):
+        components = {name: tf.identity(value) for name, value in components.items()}
+    return _with_answers(manifest, element, components)
+
+
+def _same_rows(number, found, seen):
+    same_size = tf.shape(found)[0] == tf.shape(seen)[0]
+    rows = tf.minimum(tf.shape(found)[0], tf.shape(seen)[0])
+    differs = found[:rows] != seen[:rows]
+    first = tf.where(tf.reduce_any(differs), tf.argmax(differs, output_type=tf.int32), rows)
+    return tf.debugging.Assert(
+        same_size & ~tf.reduce_any(differs),
+        [
+            tf.strings.format(
+                "keras_kd: the inputs differ from those that the cached teacher saw: batch {}, row "
+                "{} is the first (the batch has {} rows, then it had {}). Is the dataset shuffled "
+                "or augmented before load_cache, or another one? Shuffle after load_cache, seed "
+                "augmentations by the view, or find rows by load_cache(..., key='inputs').",
+                (number, first, tf.shape(found)[0], tf.shape(seen)[0]),
+            )
+        ],
+    )
+
+
+def _by_key(manifest, index, key, check_inputs, element):
+    prints = fingerprints.of_rows(carried.inputs_of(element))
+    if key == "inputs":
+        keys = prints
+    else:
+        keys = fingerprints.of_rows(key(*element) if isinstance(element, tuple) else key(element))
+    components = index.lookup(keys, prints if check_inputs else None)
+    return _with_answers(manifest, element, components)
+
+
+def _with_answers(manifest, element, components):
+    outputs, taps = answers.restored(
+        components, manifest["structure"], manifest["taps"], manifest["top_k"]
+    )
+    origin = cache_format.identity(manifest)
+    inputs = carried.join(carried.inputs_of(element), outputs, taps, origin)
+    return carried.with_inputs(element, inputs)
+
+
+def stored(folder, manifest, view):
+    """A view's records in order, a dict of components for each batch."""
+    specs = records.from_json(manifest["components"])
+    files = [str(folder / f"{shard['name']}.tfrecord") for shard in manifest["shards"][view]]
+    data = tf.data.TFRecordDataset(files, buffer_size=4 * 1024 * 1024)
+    return data.map(
+        lambda record: records.decode(record, specs), num_parallel_calls=tf.data.AUTOTUNE
+    )
+
+
+def _rebatched(said, shards, dataset):
+    """The records in batches of the dataset's size, where that has changed, and their number."""
+    rows = sum(shard["rows"] for shard in shards)
+    batches = sum(shard["batches"] for shard in shards)
+    size = _rows_of_first(dataset)
+    if size is None or -(-rows // size) == batches:
+        return said, batches
+    return said.rebatch(size), -(-rows // size)
+
+
+def _rows_of_first(dataset):
+    for element in dataset.take(1):
+        return int(tf.shape(fingerprints.of_rows(carried.inputs_of(element)))[0])
+    return None
+
+
+def _element(parts):
+    return parts if len(parts) > 1 else parts[0]
