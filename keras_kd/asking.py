@@ -1,10 +1,13 @@
 """`AskingAhead`: data whose batches carry what a teacher of another runtime says."""
 
+import contextlib
 import inspect
+import re
 
 import keras
 import tensorflow as tf
 
+from keras_kd.cache.format import CacheError
 from keras_kd.teachers import ahead
 
 
@@ -13,6 +16,10 @@ class AskingAhead:
 
     def fit(self, *args, **kwargs):
         """As `keras.Model.fit`."""
+        with _plainly_told():
+            return self._fit_ahead(*args, **kwargs)
+
+    def _fit_ahead(self, *args, **kwargs):
         if not self._source.model.runs_on_host:
             return super().fit(*args, **kwargs)
         given = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments
@@ -27,6 +34,10 @@ class AskingAhead:
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`."""
+        with _plainly_told():
+            return self._evaluate_ahead(*args, **kwargs)
+
+    def _evaluate_ahead(self, *args, **kwargs):
         if not (self._source.model.runs_on_host and self._runs_teacher_in_evaluate()):
             return super().evaluate(*args, **kwargs)
         given = inspect.signature(keras.Model.evaluate).bind(self, *args, **kwargs).arguments
@@ -52,6 +63,18 @@ class AskingAhead:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(data))
         size = given.get("validation_batch_size") or given.get("batch_size")
         return ahead.with_teacher(self, ahead.dataset_of(x, y, weight, size, shuffle=False))
+
+
+@contextlib.contextmanager
+def _plainly_told():
+    """What the data pipeline found wrong with a cache, without TensorFlow's words around it."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"keras_kd: ([^\n]*?)(\] *\[|\]?\n|\]?$)", error.message)
+        if found is None:
+            raise
+        raise CacheError(found.group(1)[:1].upper() + found.group(1)[1:]) from error
 
 
 def _split(given):

@@ -109,33 +109,38 @@ def _joined(folder, manifest, view, dataset, key, check_inputs):
 def _in_order(folder, manifest, view, dataset):
     """Batch by batch; optional values mark the end of both sides, so that it cannot be missed."""
     said, batches = _rebatched(stored(folder, manifest, view), manifest["shards"][view], dataset)
-    pairs = tf.data.Dataset.zip(_ended(dataset), _ended(said)).enumerate()
-    total = sum(shard["rows"] for shard in manifest["shards"][view])
-
-    def check(number, pair):
-        given, kept = (each.has_value() for each in pair)
-        ends = tf.debugging.Assert(
-            given == kept,
-            [
-                tf.strings.format(
-                    "keras_kd: the dataset and the teacher's cache differ in length: at batch {} "
-                    "one of them has ended ({}). The cache holds {} rows of this view. Load it "
-                    "with the dataset that it was written for, or with key='inputs'.",
-                    (number, tf.where(given, "the cache", "the dataset"), total),
-                )
-            ],
+    known = int(dataset.cardinality())
+    if known == tf.data.INFINITE_CARDINALITY or (known >= 0 and known != batches):
+        raise cache_format.CacheError(
+            f"The dataset has {known if known >= 0 else 'infinitely many'} batches; the teacher "
+            f"saw {batches} of this size. Load the cache with the dataset that it was written for "
+            "(and repeat it afterwards), or with key='inputs'."
         )
-        with tf.control_dependencies([ends]):
-            return number, pair
-
-    pairs = pairs.map(check).take_while(lambda number, pair: pair[0].has_value())
+    pairs = tf.data.Dataset.zip(_ended(dataset), _ended(said)).enumerate()
+    pairs = pairs.map(_check_ends).take_while(lambda number, pair: pair[0].has_value())
     joined = pairs.map(
         lambda number, pair: _checked_batch(
             manifest, number, pair[0].get_value(), pair[1].get_value()
         ),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    return joined.apply(tf.data.experimental.assert_cardinality(batches))
+    # Only where the dataset told its length: who is told it does not look for another batch.
+    return joined.apply(tf.data.experimental.assert_cardinality(batches)) if known >= 0 else joined
+
+
+def _check_ends(number, pair):
+    given, kept = (each.has_value() for each in pair)
+    message = tf.strings.join(
+        [
+            "keras_kd: at batch ",
+            tf.strings.as_string(number),
+            tf.where(given, " the cache has ended, and the dataset goes on", ""),
+            tf.where(kept, " the dataset has ended, and the cache goes on", ""),
+            ". Load it with the dataset that it was written for, or with key=inputs.",
+        ]
+    )
+    with tf.control_dependencies([tf.debugging.Assert(given == kept, [message])]):
+        return number, pair
 
 
 def _ended(dataset):

@@ -238,7 +238,7 @@ class _Run:
             total if total > 0 else None, unit_name="batch", verbose=self._verbose
         )
         skipped = _Skipped(self.folder)
-        with shards.ShardWriter(self.folder, self._process[0]) as writer:
+        with shards.ShardWriter(self.folder, self._process[0], size) as writer:
             for batch, element in enumerate(dataset.prefetch(tf.data.AUTOTUNE)):
                 name = cache_format.shard_name(view, batch // size)
                 if self._is_mine(batch // size) and not skipped.is_whole(name):

@@ -1,0 +1,218 @@
+"""Interrupted, split among processes, out of space: the cache becomes the same, or says why not."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_kd as kd
+from tests import fresh_process
+from tests.cache import caches
+
+
+@pytest.fixture(scope="module")
+def in_one_go(tmp_path_factory):
+    path = caches.written(tmp_path_factory.mktemp("whole") / "cache", taps=["h"], epochs=2)
+    return caches.contents(path)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stopping(data, after):
+    """The dataset, which fails after some batches."""
+
+    def batches():
+        for i, element in enumerate(data):
+            if i == after:
+                raise StoppedError
+            yield element
+
+    return tf.data.Dataset.from_generator(batches, output_signature=data.element_spec)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 5, 8])
+def test_an_interrupted_run_goes_on(tmp_path, in_one_go, after):
+    options = {"taps": ["h"], "epochs": 2}
+    with pytest.raises(Exception, match=r"StoppedError|empty"):
+        caches.written(tmp_path / "c", data=lambda v: stopping(caches.dataset(), after), **options)
+    whole = sorted((tmp_path / "c").glob("view-*/*.tfrecord"))
+    assert len(whole) == after // 2
+    times = [file.stat().st_mtime_ns for file in whole]
+    caches.written(tmp_path / "c", **options)
+    assert [file.stat().st_mtime_ns for file in whole] == times  # not written again
+    assert caches.contents(tmp_path / "c") == in_one_go
+
+
+def test_a_finished_cache_is_not_written_again(tmp_path, in_one_go):
+    for _ in range(2):
+        path = caches.written(tmp_path / "c", taps=["h"], epochs=2)
+    times = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+    caches.written(path, taps=["h"], epochs=2)
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == times
+    assert caches.contents(path) == in_one_go
+
+
+def test_a_resumed_run_on_other_data_is_refused(tmp_path):
+    with pytest.raises(Exception, match="StoppedError"):
+        caches.written(tmp_path / "c", data=stopping(caches.dataset(), 5))
+    x, y = caches.arrays()
+    with pytest.raises(kd.CacheError, match="The inputs of shard view-000/shard-00000 are others"):
+        caches.written(tmp_path / "c", data=caches.dataset(x[::-1].copy(), y))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"teacher": caches.model(5)}, "teacher: "),
+        ({"dtype": "float16"}, "dtype: 'float32' there, 'float16' now"),
+        ({"taps": ["h"]}, r"taps: \[\] there, \['h'\] now"),
+        ({"top_k": 2}, "top_k: None there, 2 now"),
+        ({"epochs": 2}, "views: 1 there, 2 now"),
+        ({"batches_per_shard": 3}, "batches_per_shard: 2 there, 3 now"),
+    ],
+)
+def test_a_folder_holds_one_kind_of_cache(tmp_path, options, message):
+    caches.written(tmp_path / "c")
+    with pytest.raises(kd.CacheError, match=message):
+        caches.written(tmp_path / "c", **options)
+
+
+def test_other_files_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(kd.CacheError, match="holds other files"):
+        caches.written(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_several_processes_write_one_cache(tmp_path, in_one_go):
+    asked = []
+    living = caches.model(1)
+
+    def teacher(inputs):
+        def count(x):
+            asked.append(len(x))
+            return x
+
+        watched = tf.numpy_function(count, [inputs], tf.float32)
+        watched.set_shape(inputs.shape)
+        return living(watched)
+
+    options = {"teacher": teacher, "fingerprint": "one", "epochs": 2}
+    whole = caches.contents(caches.written(tmp_path / "one", **options))
+    asked.clear()
+    path = tmp_path / "three"
+    for index in (2, 0, 1):
+        assert not (path / "manifest.json").exists()
+        caches.written(path, process=(index, 3), **options)
+    first_batches = 3 * caches.BATCH  # each process asks once about shapes and sizes
+    assert sum(asked) == 2 * caches.ROWS + first_batches
+    assert caches.contents(path) == whole
+
+
+BAD = [
+    ({"dtype": "int8"}, "`dtype`. Expected one of"),
+    ({"top_k": 0}, "`top_k`. Expected an integer, at least 1"),
+    ({"top_k": 8}, "cannot exceed the number of classes"),
+    ({"epochs": 0}, "`epochs`. Expected an integer, at least 1"),
+    ({"process": (2, 2)}, "index below count"),
+    ({"data": 5}, "`dataset`. Expected a batched tf.data.Dataset"),
+    ({"taps": ["missing"]}, "has no layer 'missing'"),
+    ({"data": caches.dataset().take(0)}, "The dataset is empty"),
+    ({"teacher": kd.teachers.VirtualTeacher()}, "VirtualTeacher cannot be cached"),
+    ({"teacher": lambda x: tf.reduce_sum(x)}, "one row for each row of the batch"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD)
+def test_bad_arguments_are_told_before_a_file_is_written(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        caches.written(tmp_path / "c", **options)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype"), [(np.float32("nan"), "float32"), (np.float32(1e6), "float16")]
+)
+def test_numbers_that_cannot_be_kept_are_refused(tmp_path, factor, dtype):
+    teacher = caches.model(1)
+
+    def bad(inputs):
+        return teacher(inputs) * tf.where(inputs[:, :1] > 2.0, factor, 1.0)
+
+    with pytest.raises(ValueError, match="hold NaN, or numbers too large for dtype"):
+        caches.written(tmp_path / "c", teacher=bad, dtype=dtype)
+
+
+FULL_DISK = """
+import pathlib, resource, signal, sys
+from tests.cache import caches
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+caches.dataset()  # TensorFlow is up
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+try:
+    caches.written(pathlib.Path(sys.argv[1]), taps=["h"], epochs=2)
+except OSError as error:
+    print("told:", error)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_leaves_whole_files_only(tmp_path, in_one_go):
+    path = tmp_path / "c"
+    size = max(len(data) for name, data in in_one_go.items() if name.endswith("tfrecord"))
+    text = fresh_process.run(["-c", FULL_DISK, str(path), str(size - 1)])
+    assert "told:" in text
+    assert "could not be written" in text
+    assert not list(path.rglob("partial-*"))
+    for name, data in caches.contents(path).items():
+        assert data == in_one_go[name]
+    caches.written(path, taps=["h"], epochs=2)
+    assert caches.contents(path) == in_one_go
+
+
+# Forks a writer for each moment before TensorFlow has started threads, and kills it.
+KILLED = """
+import os, pathlib, random, signal, sys, time
+from tests.cache import caches
+random.seed(int(sys.argv[2]))
+for trial in range(int(sys.argv[3])):
+    folder = pathlib.Path(sys.argv[1]) / str(trial)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        import tensorflow as tf
+        living = caches.model(1)
+        def slow(x):
+            time.sleep(0.02)
+            return x
+        def teacher(inputs):
+            watched = tf.numpy_function(slow, [inputs], tf.float32)
+            watched.set_shape(inputs.shape)
+            return living(watched)
+        caches.dataset()
+        os.write(write, b".")
+        caches.written(folder, teacher=teacher, fingerprint="one", epochs=2)
+        os._exit(0)
+    os.read(read, 1)
+    time.sleep(random.uniform(0.0, 1.6))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    print(folder, len(list(folder.rglob("*.tfrecord"))))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_goes_on(tmp_path):
+    living = caches.model(1)
+    options = {"teacher": lambda x: living(x), "fingerprint": "one", "epochs": 2}
+    whole = caches.contents(caches.written(tmp_path / "whole", **options))
+    seed = np.random.default_rng().integers(1 << 30)
+    text = fresh_process.run(["-c", KILLED, str(tmp_path / "killed"), str(seed), "20"])
+    found = [int(line.split()[-1]) for line in text.splitlines()]
+    assert len(found) == 20
+    assert len(set(found)) > 2, f"seed {seed}: all were killed at one stage: {found}"
+    for trial in range(20):
+        path = tmp_path / "killed" / str(trial)
+        caches.written(path, **options)
+        assert caches.contents(path) == whole, f"seed {seed}, trial {trial}"
