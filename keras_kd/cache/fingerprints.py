@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd.cache.format import CacheError, sha256
+from keras_kd.cache.format import CacheError
 from keras_kd.teachers import keras_model
 
 
@@ -115,8 +115,3 @@ def _without_names(value):
     if isinstance(value, (list, tuple)):
         return [_without_names(each) for each in value]
     return value
-
-
-def of_files(*paths):
-    """The digest of files' contents."""
-    return hashlib.sha256("".join(sha256(p) for p in paths).encode()).hexdigest()

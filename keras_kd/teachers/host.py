@@ -1,6 +1,8 @@
 """`HostTeacher`: a teacher that runs outside of TensorFlow, on NumPy arrays."""
 
+import hashlib
 import importlib
+import pathlib
 
 import keras
 import numpy as np
@@ -83,6 +85,7 @@ class HostTeacher(base.Teacher):
         flat = tf.numpy_function(
             predict, keras.tree.flatten(inputs), [tf.float32] * len(flat_spec), stateful=False
         )
+        flat = flat if isinstance(flat, (list, tuple)) else [flat]  # TensorFlow unpacks one
         for tensor, shape in zip(flat, flat_spec, strict=True):
             tensor.set_shape(shape.shape)
         return keras.tree.pack_sequence_as(spec, flat)
@@ -124,6 +127,14 @@ def needs(module, teacher, extra):
         raise ImportError(
             f"{teacher} needs {module.split('.')[0]}: pip install 'keras-kd[{extra}]'"
         ) from error
+
+
+def of_files(paths):
+    """The digest of the contents of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(pathlib.Path(path).read_bytes())
+    return digest.hexdigest()
 
 
 def pick(outputs, key, who):

@@ -74,6 +74,10 @@ class OnnxTeacher(host.HostTeacher):
             )
         return layer
 
+    def fingerprint(self):
+        """The digest of the file."""
+        return host.of_files([self.file])
+
     def get_config(self):
         config = super().get_config()
         config.update(

@@ -1,11 +1,12 @@
 """`SavedModelTeacher`: TensorFlow's own file format."""
 
 import os
+import pathlib
 
 import keras
 
 from keras_kd.teachers import base
-from keras_kd.teachers.host import pick
+from keras_kd.teachers.host import of_files, pick
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -62,6 +63,11 @@ class SavedModelTeacher(base.Teacher):
             f"A distillation loss reads the teacher's layer {str(layer)!r}, but a SavedModel has "
             "outputs only."
         )
+
+    def fingerprint(self):
+        """The digest of the files."""
+        files = pathlib.Path(self.folder).rglob("*")
+        return of_files(sorted(file for file in files if file.is_file()))
 
     def get_config(self):
         config = super().get_config()

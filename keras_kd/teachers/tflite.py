@@ -58,6 +58,10 @@ class TFLiteTeacher(host.HostTeacher):
             ]
         return (outputs[0] if len(outputs) == 1 else outputs), {}
 
+    def fingerprint(self):
+        """The digest of the file."""
+        return host.of_files([self.file])
+
     def get_config(self):
         config = super().get_config()
         config.update({"path": self.file, "threads": self.threads})

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import hashlib
 
 import keras
 import numpy as np
@@ -123,6 +124,14 @@ class TorchTeacher(host.HostTeacher):
                 "`module.named_modules()` lists them."
             )
         return layer
+
+    def fingerprint(self):
+        """The digest of the module's structure and weights."""
+        digest = hashlib.sha256(repr(self.module).encode())
+        for name, value in self.module.state_dict().items():
+            array = self._array(value, False)
+            digest.update(f"{name} {value.dtype} {array.shape}".encode() + array.tobytes())
+        return digest.hexdigest()
 
     def get_config(self):
         raise ValueError(

@@ -1,0 +1,180 @@
+"""Teachers outside of TensorFlow are asked ahead of the step, with any kind of data."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_kd as kd
+from tests.cache import caches
+
+KERNEL = np.random.default_rng(4).normal(size=(caches.FEATURES, caches.CLASSES)).astype("float32")
+
+
+class Host(kd.teachers.HostTeacher):
+    """A linear teacher in NumPy, which remembers what it was asked, and by which thread."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.asked = kd.models.Untracked([])
+        self.supports_jit = True
+
+    def predict(self, inputs, layers=()):
+        self.asked.model.append((len(inputs), threading.get_ident()))
+        return inputs @ KERNEL, dict.fromkeys(layers, inputs * 2.0)
+
+    def resolve(self, layer):
+        return layer
+
+
+def linear():
+    model = keras.Sequential(
+        [keras.Input((caches.FEATURES,)), keras.layers.Dense(caches.CLASSES, use_bias=False)]
+    )
+    model.set_weights([KERNEL])
+    return model
+
+
+class Sequence(keras.utils.PyDataset):
+    def __init__(self, parts):
+        super().__init__(workers=1)
+        self.parts = parts
+
+    def __len__(self):
+        return -(-caches.ROWS // caches.BATCH)
+
+    def __getitem__(self, index):
+        rows = slice(index * caches.BATCH, (index + 1) * caches.BATCH)
+        return tuple(part[rows] for part in self.parts)
+
+
+def generated(parts):
+    batches = Sequence(parts)
+    for _ in range(3):
+        for i in range(len(batches)):
+            yield batches[i]
+
+
+KINDS = {
+    "arrays": lambda x, y, w: {"x": x, "y": y, "sample_weight": w, "batch_size": caches.BATCH},
+    "dataset": lambda *parts: {"x": tf.data.Dataset.from_tensor_slices(parts).batch(caches.BATCH)},
+    "PyDataset": lambda *parts: {"x": Sequence(parts)},
+    "generator": lambda *parts: {"x": generated(parts), "steps_per_epoch": 9},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_it_teaches_as_the_same_model_in_keras(kind, mode):
+    x, y = caches.arrays()
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(x)).astype("float32")
+    histories = []
+    for teacher in (linear(), Host()):
+        distiller = kd.Distiller(teacher, caches.model(2))
+        distiller.compile(
+            keras.optimizers.SGD(0.1), caches.from_logits(), jit_compile=mode == "xla"
+        )
+        data = KINDS[kind](x, y, weights)
+        histories.append(distiller.fit(**data, epochs=2, shuffle=False, verbose=0).history)
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=2e-6)
+
+
+def test_it_is_asked_once_a_batch_off_the_training_thread():
+    teacher = Host()
+    distiller = kd.Distiller(teacher, caches.model(2))
+    distiller.compile("sgd", caches.from_logits())
+    distiller.fit(caches.dataset(), epochs=1, shuffle=False, verbose=0)
+    teacher.asked.model.clear()
+    distiller.fit(caches.dataset(), epochs=2, shuffle=False, verbose=0)
+    steps = [(rows, thread) for rows, thread in teacher.asked.model if rows != 2]  # 2: its shapes
+    assert [rows for rows, _ in steps] == 2 * [8, 8, 8, 8, 8, 8, 8, 8, 7]
+    assert threading.get_ident() not in {thread for _, thread in steps}
+
+
+def test_it_is_not_asked_in_evaluate_unless_it_must():
+    teacher = Host()
+    distiller = kd.Distiller(teacher, caches.model(2))
+    distiller.compile("sgd", caches.from_logits())
+    teacher.asked.model.clear()
+    plain = distiller.evaluate(caches.dataset(), verbose=0, return_dict=True)
+    assert not teacher.asked.model
+    both = distiller.evaluate(caches.dataset(), verbose=0, return_dict=True, with_teacher=True)
+    assert sorted(plain) == ["loss"]
+    living = kd.Distiller(linear(), caches.model(2))
+    living.compile("sgd", caches.from_logits())
+    expected = living.evaluate(caches.dataset(), verbose=0, return_dict=True, with_teacher=True)
+    assert both["soft_targets"] == pytest.approx(expected["soft_targets"], rel=1e-5)
+
+
+@pytest.mark.parametrize("how", ["validation_data", "validation_split"])
+def test_validation(how):
+    x, y = caches.arrays()
+    options = {
+        "validation_data": {"validation_data": (x[:20], y[:20])},
+        "validation_split": {"validation_split": 0.25},
+    }[how]
+    histories = []
+    for teacher in (linear(), Host()):
+        distiller = kd.Distiller(teacher, caches.model(2))
+        distiller.compile(keras.optimizers.SGD(0.1), caches.from_logits())
+        distiller.evaluate_with_teacher = True
+        histories.append(distiller.fit(x, y, shuffle=False, verbose=0, **options).history)
+    assert "val_soft_targets" in histories[1]
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], values, rtol=1e-5)
+
+
+def test_shuffled_arrays_are_shuffled_with_their_answers():
+    teacher, student = Host(), caches.model(2)
+    distiller = kd.Distiller(teacher, student, kd.losses.SoftTargets(1.0), alpha=0.0, beta=1.0)
+    distiller.compile(keras.optimizers.Adam(0.02), None)
+    x, y = caches.arrays()
+    history = distiller.fit(x, y, epochs=60, verbose=0).history["soft_targets"]
+    assert history[-1] < 0.3 * history[0]
+
+
+def test_its_layers_are_tapped():
+    hint = kd.losses.FeatureHint("inner", "h", projector=None, name="hint")
+    inputs = keras.Input((caches.FEATURES,))
+    hidden = keras.layers.Dense(caches.FEATURES, name="h")(inputs)
+    student = keras.Model(inputs, keras.layers.Dense(caches.CLASSES)(hidden))
+    x, y = caches.arrays()
+    before = np.float64(keras.Model(student.input, student.get_layer("h").output)(x))
+    distiller = kd.Distiller(Host(), student, [hint])
+    distiller.compile(keras.optimizers.SGD(0.0), caches.from_logits())
+    found = distiller.fit(x, y, verbose=0).history["hint"][0]
+    assert found == pytest.approx(((before - 2 * x) ** 2).mean(), rel=1e-5)
+
+
+def test_train_on_batch_asks_in_the_step():
+    x, y = caches.arrays()
+    logs = []
+    for teacher in (linear(), Host()):
+        distiller = kd.Distiller(teacher, caches.model(2))
+        distiller.compile("sgd", caches.from_logits(), jit_compile=False)
+        logs.append(distiller.train_on_batch(x, y, return_dict=True))
+    assert logs[1] == pytest.approx(logs[0], rel=1e-5)
+
+
+def test_an_ensemble_may_have_one_as_a_member():
+    ensemble = kd.teachers.Ensemble([Host(), caches.model(3)])
+    same = kd.teachers.Ensemble([linear(), caches.model(3)])
+    one, _ = caches.trained(ensemble, caches.dataset())
+    other, _ = caches.trained(same, caches.dataset())
+    for name, values in other.items():
+        np.testing.assert_allclose(one[name], values, rtol=1e-5)
+
+
+def test_its_preprocessing_and_the_distillers_come_before_it():
+    teacher = Host(preprocess=lambda x: 3.0 * x)
+    x, y = caches.arrays()
+    logs = []
+    for given, before in ((teacher, lambda x: x + 1.0), (linear(), lambda x: 3.0 * (x + 1.0))):
+        distiller = kd.Distiller(given, caches.model(2), teacher_preprocess=before)
+        distiller.compile("sgd", caches.from_logits(), jit_compile=False)
+        logs.append(distiller.fit(x, y, shuffle=False, verbose=0).history)
+    for name, values in logs[1].items():
+        np.testing.assert_allclose(logs[0][name], values, rtol=1e-5)
