@@ -62,8 +62,8 @@ def soft_target_gradient(
 
 def sparse_soft_target_loss(student, teacher, indices, tail, temperature=1.0, *options):
     """`soft_target_loss` of the kept classes and one more that pools all others."""
-    coarse = _coarse(student, teacher, indices, tail, temperature)
-    return soft_target_loss(*coarse, temperature, *options)
+    pooled = pool(student, teacher, indices, tail, temperature)
+    return soft_target_loss(*pooled, temperature, *options)
 
 
 def sparse_soft_target_gradient(student, teacher, indices, tail, temperature=1.0, *options):
@@ -72,11 +72,11 @@ def sparse_soft_target_gradient(student, teacher, indices, tail, temperature=1.0
     A kept class is a class of the pooled problem; each other class has its share, by its
     probability among them, of the pooled class's slope.
     """
-    coarse = _coarse(student, teacher, indices, tail, temperature)
-    slope = soft_target_gradient(*coarse, temperature, *options)
+    pooled = pool(student, teacher, indices, tail, temperature)
+    slope = soft_target_gradient(*pooled, temperature, *options)
     with np.errstate(all="ignore"):
         share = np.exp(log_softmax(_others(student, indices), temperature))
-    everywhere = np.where(np.isneginf(coarse[0][..., -1:]), 0.0, slope[..., -1:] * share)
+    everywhere = np.where(np.isneginf(pooled[0][..., -1:]), 0.0, slope[..., -1:] * share)
     np.put_along_axis(everywhere, np.asarray(indices), slope[..., :-1], axis=-1)
     return everywhere
 
@@ -87,8 +87,8 @@ def _others(student, indices):
     return others
 
 
-def _coarse(student, teacher, indices, tail, temperature):
-    """Student and teacher logits of the kept classes and, last, of all others together."""
+def pool(student, teacher, indices, tail, temperature):
+    """Student and teacher logits of the kept classes and, last, of all others pooled."""
     student, teacher = np.asarray(student, np.float64), np.asarray(teacher, np.float64)
     kept = np.take_along_axis(student, np.asarray(indices), axis=-1)
     rest = np.asarray(tail, np.float64)[..., None]
