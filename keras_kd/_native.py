@@ -197,7 +197,7 @@ def sparse_soft_target_loss(
             f"Received: {student.shape} and {teacher.shape}"
         )
     indices = _integers("indices", indices, teacher.shape)
-    tail = np.ascontiguousarray(tail, "float32")
+    tail = np.asarray(tail, "float32", order="C")
     if tail.shape != shape:
         raise ValueError(f"`tail` must have shape {shape}. Received: shape {tail.shape}")
     weight = _weights(sample_weight, shape)
