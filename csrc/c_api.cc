@@ -62,6 +62,11 @@ int32_t keras_kd_losses(const keras_kd::Problem* problem, char* message, int64_t
   return Guarded([&] { return keras_kd::RunLosses(*problem); }, message, size);
 }
 
+int32_t keras_kd_sparse_losses(const keras_kd::SparseProblem* problem, char* message,
+                               int64_t size) {
+  return Guarded([&] { return keras_kd::RunSparseLosses(*problem); }, message, size);
+}
+
 int32_t keras_kd_scale(const keras_kd::ScaleProblem* problem, char* message, int64_t size) {
   return Guarded([&] { return keras_kd::RunScale(*problem); }, message, size);
 }

@@ -11,7 +11,7 @@
 
 // Raised whenever a struct or a function of this interface changes: the Python side and the
 // TensorFlow library refuse a library of another version.
-#define KERAS_KD_ABI_VERSION 2
+#define KERAS_KD_ABI_VERSION 3
 
 KERAS_KD_EXPORT int32_t keras_kd_abi_version();
 // JSON: package version, compiler, instruction sets in the library, its ABI version.
@@ -20,6 +20,8 @@ KERAS_KD_EXPORT const char* keras_kd_build_info();
 // 0, or 1 with the reason in message[0:size] (always terminated).
 KERAS_KD_EXPORT int32_t keras_kd_losses(const keras_kd::Problem* problem, char* message,
                                         int64_t size);
+KERAS_KD_EXPORT int32_t keras_kd_sparse_losses(const keras_kd::SparseProblem* problem,
+                                               char* message, int64_t size);
 KERAS_KD_EXPORT int32_t keras_kd_scale(const keras_kd::ScaleProblem* problem, char* message,
                                        int64_t size);
 KERAS_KD_EXPORT int32_t keras_kd_all_ones(const float* values, int64_t count);

@@ -66,6 +66,26 @@ struct Problem {
   }
 };
 
+// The soft loss with teachers of which only the `kept` largest logits of a row are known, and the
+// mass of the rest. The divergence is that of kept + 1 classes: the kept ones, and all others
+// pooled into one, whose logits are
+//   student  T log(sum of exp(s_j / T) over the others)     teacher  T tail
+// gradient_j of another class is the pooled one's times that class's share of the sum: zero where
+// the sum is zero.
+struct SparseProblem {
+  Problem dense;     // without labels; its teacher is [rows, kept], up to a constant a row
+  int64_t kept = 0;  // 1 to classes; if all are kept there are no others
+  const void* indices = nullptr;  // [rows, kept] int32 or int64, distinct in a row, in any order
+  bool indices_are_int64 = false;
+  const float* tail = nullptr;  // [rows]: log(sum of exp(t_j / T) over the others), -inf for none
+
+  int64_t Index(int64_t row, int64_t i) const {
+    const int64_t at = row * kept + i;
+    return indices_are_int64 ? static_cast<const int64_t*>(indices)[at]
+                             : static_cast<const int32_t*>(indices)[at];
+  }
+};
+
 // out[i, :] = gradient[i, :] * upstream[i], possibly in place (out == gradient).
 struct ScaleProblem {
   int64_t rows = 0;

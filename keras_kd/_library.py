@@ -12,7 +12,7 @@ import typing
 
 from keras_kd import version
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 _FOLDER = pathlib.Path(__file__).parent / "lib"
 CORE_PATH = _FOLDER / "libkeras_kd.so"
 TENSORFLOW_PATH = _FOLDER / "libkeras_kd_tf.so"
@@ -55,6 +55,18 @@ class Problem(ctypes.Structure):
     ]
 
 
+class SparseProblem(ctypes.Structure):
+    """`keras_kd::SparseProblem` of `csrc/problem.h`, field by field."""
+
+    _fields_: typing.ClassVar = [
+        ("dense", Problem),
+        ("kept", ctypes.c_int64),
+        ("indices", ctypes.c_void_p),
+        ("indices_are_int64", ctypes.c_bool),
+        ("tail", ctypes.c_void_p),
+    ]
+
+
 def _check_environment(library):
     name = os.environ.get("KERAS_KD_ISA")
     if name and library.keras_kd_set_instruction_set(name.encode()) != 0:
@@ -78,6 +90,7 @@ def _declare(library):
     signatures = {
         "keras_kd_build_info": (ctypes.c_char_p, []),
         "keras_kd_losses": (ctypes.c_int32, [ctypes.POINTER(Problem), *message]),
+        "keras_kd_sparse_losses": (ctypes.c_int32, [ctypes.POINTER(SparseProblem), *message]),
         "keras_kd_triad": (None, [pointer, pointer, ctypes.c_float, pointer, ctypes.c_int64]),
         "keras_kd_instruction_sets": (ctypes.c_char_p, []),
         "keras_kd_instruction_set": (ctypes.c_char_p, []),

@@ -48,19 +48,50 @@ def _weights(weight, shape):
     return np.ascontiguousarray(np.broadcast_to(np.asarray(weight, "float32"), shape))
 
 
-def _labels(labels, shape):
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu":
+def _integers(name, array, shape):
+    array = np.asarray(array)
+    if array.dtype.kind not in "iu":
         raise ValueError(
-            f"Invalid dtype for argument `labels`. Expected integers. Received: {labels.dtype.name}"
+            f"Invalid dtype for argument `{name}`. Expected integers. Received: {array.dtype.name}"
         )
-    if labels.shape != shape:
-        raise ValueError(f"`labels` must have shape {shape}. Received: shape {labels.shape}")
-    return np.ascontiguousarray(labels, "int64")
+    if array.shape != shape:
+        raise ValueError(f"`{name}` must have shape {shape}. Received: shape {array.shape}")
+    return np.ascontiguousarray(array, "int32" if array.dtype == "int32" else "int64")
 
 
 def _address(array):
     return None if array is None else array.ctypes.data
+
+
+def _divergence(name):
+    if name not in DIVERGENCES:
+        raise ValueError(
+            f"Invalid value for argument `divergence`. Expected one of {DIVERGENCES}. "
+            f"Received: divergence={name}"
+        )
+    return DIVERGENCES.index(name)
+
+
+def _problem(student, teacher, soft, slope, **fields):
+    """A `_library.Problem` on arrays, which must outlive it."""
+    return _library.Problem(
+        rows=soft.size,
+        classes=student.shape[-1],
+        student=_address(student),
+        teacher=_address(teacher),
+        student_type=_DTYPES.index(student.dtype.name),
+        teacher_type=_DTYPES.index(teacher.dtype.name),
+        soft=_address(soft),
+        gradient=_address(slope),
+        gradient_type=_DTYPES.index(student.dtype.name),
+        **fields,
+    )
+
+
+def _call(function, problem):
+    message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+    if function(ctypes.byref(problem), message, _MESSAGE_BYTES):
+        raise ValueError(message.value.decode())
 
 
 def _run(student, teacher, labels, temperature, divergence, mixing_weight, weights, gradient):
@@ -70,39 +101,34 @@ def _run(student, teacher, labels, temperature, divergence, mixing_weight, weigh
             "`student` and `teacher` must have the same shape. "
             f"Received: {student.shape} and {teacher.shape}"
         )
-    if divergence not in DIVERGENCES:
-        raise ValueError(
-            f"Invalid value for argument `divergence`. Expected one of {DIVERGENCES}. "
-            f"Received: divergence={divergence}"
-        )
     shape = student.shape[:-1]
-    labels = None if labels is None else _labels(labels, shape)
+    labels = None if labels is None else _integers("labels", labels, shape)
     hard_weight, soft_weight = (_weights(weight, shape) for weight in weights)
     soft, hard = np.empty(shape, "float32"), np.empty(shape, "float32")
     slope = np.empty_like(student, order="C") if gradient else None
-    problem = _library.Problem(
-        rows=soft.size,
-        classes=student.shape[-1],
-        student=_address(student),
-        teacher=_address(teacher),
-        student_type=_DTYPES.index(student.dtype.name),
-        teacher_type=_DTYPES.index(teacher.dtype.name),
+    problem = _problem(
+        student,
+        teacher,
+        soft,
+        slope,
         temperature=temperature,
-        divergence=DIVERGENCES.index(divergence),
+        divergence=_divergence(divergence),
         mixing_weight=mixing_weight,
         labels=_address(labels),
-        labels_are_int64=True,
+        labels_are_int64=labels is not None and labels.dtype == "int64",
         soft_weight=_address(soft_weight),
         hard_weight=_address(hard_weight),
-        soft=_address(soft),
         hard=_address(hard),
-        gradient=_address(slope),
-        gradient_type=_DTYPES.index(student.dtype.name),
     )
-    message = ctypes.create_string_buffer(_MESSAGE_BYTES)
-    if _library.load().keras_kd_losses(ctypes.byref(problem), message, _MESSAGE_BYTES):
-        raise ValueError(message.value.decode())
+    _call(_library.load().keras_kd_losses, problem)
     return hard, soft, slope
+
+
+def _weighted(soft, sample_weight):
+    if sample_weight is None:
+        return soft
+    weight = np.broadcast_to(np.asarray(sample_weight, "float32"), soft.shape)
+    return np.where(weight == 0, np.float32(0), soft * weight)
 
 
 def soft_target_loss(
@@ -132,9 +158,69 @@ def soft_target_loss(
     weights = (None, sample_weight)
     args = (temperature, divergence, mixing_weight, weights, gradient)
     _, soft, slope = _run(student, teacher, None, *args)
-    if sample_weight is not None:
-        weight = np.broadcast_to(np.asarray(sample_weight, "float32"), soft.shape)
-        soft = np.where(weight == 0, np.float32(0), soft * weight)
+    soft = _weighted(soft, sample_weight)
+    return (soft, slope) if gradient else soft
+
+
+def sparse_soft_target_loss(
+    student,
+    teacher,
+    indices,
+    tail,
+    temperature=1.0,
+    divergence="forward_kl",
+    mixing_weight=0.5,
+    sample_weight=None,
+    gradient=False,
+):
+    """`keras_kd.ops.sparse_soft_target_loss` on arrays.
+
+    Args:
+        student: Logits, `[..., num_classes]`.
+        teacher: Logits of the kept classes, `[..., k]`; its dtype may differ.
+        indices: Integers `[..., k]`: the kept classes, distinct in each row.
+        tail: `[...]`: log of the sum of `exp(logit / temperature)` over the other classes.
+        temperature: Positive number.
+        divergence: `"forward_kl"`, `"reverse_kl"` or `"jsd"`.
+        mixing_weight: Weight of the teacher in the mixture of `"jsd"`.
+        sample_weight: Broadcastable to `[...]`; rows of weight zero are skipped.
+        gradient: Whether to return the gradient as well.
+
+    Returns:
+        As `soft_target_loss`.
+    """
+    student, teacher = _logits("student", student), _logits("teacher", teacher)
+    shape = student.shape[:-1]
+    if teacher.shape[:-1] != shape:
+        raise ValueError(
+            "`student` and `teacher` must have the same shape but for the classes. "
+            f"Received: {student.shape} and {teacher.shape}"
+        )
+    indices = _integers("indices", indices, teacher.shape)
+    tail = np.asarray(tail, "float32", order="C")
+    if tail.shape != shape:
+        raise ValueError(f"`tail` must have shape {shape}. Received: shape {tail.shape}")
+    weight = _weights(sample_weight, shape)
+    soft, slope = np.empty(shape, "float32"), np.empty_like(student, order="C")
+    dense = _problem(
+        student,
+        teacher,
+        soft,
+        slope if gradient else None,
+        temperature=temperature,
+        divergence=_divergence(divergence),
+        mixing_weight=mixing_weight,
+        soft_weight=_address(weight),
+    )
+    problem = _library.SparseProblem(
+        dense=dense,
+        kept=teacher.shape[-1],
+        indices=_address(indices),
+        indices_are_int64=indices.dtype == "int64",
+        tail=_address(tail),
+    )
+    _call(_library.load().keras_kd_sparse_losses, problem)
+    soft = _weighted(soft, sample_weight)
     return (soft, slope) if gradient else soft
 
 

@@ -29,3 +29,16 @@ def far_apart(rows, classes, seed=0, scale=3.0):
     """Student and teacher logits `[rows, classes]` that have nothing to do with each other."""
     rng = np.random.default_rng([seed, rows, classes])
     return scale * rng.standard_normal((2, rows, classes), np.float32)
+
+
+def keep_largest(teacher, kept, temperature=1.0, seed=0, index_dtype=np.int32):
+    """The `kept` largest logits of each row, their indices, both shuffled, and the log of the rest.
+
+    As `sparse_soft_target_loss` takes them: the rest is `log sum exp(t / temperature)`, float32.
+    """
+    order = np.argsort(-teacher.astype(np.float64), axis=-1, kind="stable")[..., :kept]
+    indices = np.random.default_rng(seed).permuted(order, axis=-1).astype(index_dtype)
+    others = np.array(teacher, np.float64)
+    np.put_along_axis(others, indices, -np.inf, axis=-1)
+    tail = np.logaddexp.reduce(others / temperature, axis=-1)
+    return np.take_along_axis(teacher, indices, axis=-1), indices, tail.astype(np.float32)

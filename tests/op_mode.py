@@ -41,6 +41,32 @@ class OpMode:
         options = (("divergence", divergence), ("mixing_weight", mixing_weight))
         return self._run(_soft, tensors, options)
 
+    def sparse(
+        self,
+        student,
+        teacher,
+        indices,
+        tail,
+        temperature=1.0,
+        divergence="forward_kl",
+        mixing_weight=0.5,
+        sample_weight=None,
+        upstream=None,
+    ):
+        """Loss per row, and the student's gradient of `sum(upstream * loss)`."""
+        tensors = {
+            "student": student,
+            "teacher": teacher,
+            "indices": indices,
+            "tail": tail,
+            "temperature": temperature,
+            "upstream": _ones_per_row(student) if upstream is None else upstream,
+        }
+        if sample_weight is not None:
+            tensors["sample_weight"] = sample_weight
+        options = (("divergence", divergence), ("mixing_weight", mixing_weight))
+        return self._run(_sparse, tensors, options)
+
     def hard_and_soft(
         self,
         student,
@@ -136,6 +162,21 @@ def _soft(tensors, divergence, mixing_weight):
             divergence,
             mixing_weight=mixing_weight,
             sample_weight=tensors.get("sample_weight"),
+        )
+    return loss, tape.gradient(loss, tensors["student"], tensors["upstream"])
+
+
+def _sparse(tensors, **options):
+    with tf.GradientTape() as tape:
+        tape.watch(tensors["student"])
+        loss = ops.sparse_soft_target_loss(
+            tensors["student"],
+            tensors["teacher"],
+            tensors["indices"],
+            tensors["tail"],
+            tensors["temperature"],
+            sample_weight=tensors.get("sample_weight"),
+            **options,
         )
     return loss, tape.gradient(loss, tensors["student"], tensors["upstream"])
 

@@ -60,6 +60,48 @@ def soft_target_gradient(
     return temperature * (1.0 - mixing_weight) * _kl_gradient(log_q, log_m)
 
 
+def sparse_soft_target_loss(student, teacher, indices, tail, temperature=1.0, *options):
+    """`soft_target_loss` of the kept classes and one more that pools all others."""
+    pooled = pool(student, teacher, indices, tail, temperature)
+    return soft_target_loss(*pooled, temperature, *options)
+
+
+def sparse_soft_target_gradient(student, teacher, indices, tail, temperature=1.0, *options):
+    """Derivative of each row's `sparse_soft_target_loss` in its student logits.
+
+    A kept class is a class of the pooled problem; each other class has its share, by its
+    probability among them, of the pooled class's slope.
+    """
+    pooled = pool(student, teacher, indices, tail, temperature)
+    slope = soft_target_gradient(*pooled, temperature, *options)
+    with np.errstate(all="ignore"):
+        share = np.exp(log_softmax(_others(student, indices), temperature))
+    everywhere = np.where(np.isneginf(pooled[0][..., -1:]), 0.0, slope[..., -1:] * share)
+    np.put_along_axis(everywhere, np.asarray(indices), slope[..., :-1], axis=-1)
+    return everywhere
+
+
+def _others(student, indices):
+    others = np.array(student, np.float64)
+    np.put_along_axis(others, np.asarray(indices), -np.inf, axis=-1)
+    return others
+
+
+def pool(student, teacher, indices, tail, temperature):
+    """Student and teacher logits of the kept classes and, last, of all others pooled."""
+    student, teacher = np.asarray(student, np.float64), np.asarray(teacher, np.float64)
+    kept = np.take_along_axis(student, np.asarray(indices), axis=-1)
+    rest = np.asarray(tail, np.float64)[..., None]
+    if kept.shape[-1] == student.shape[-1]:
+        rest = np.full_like(rest, -np.inf)
+    with np.errstate(all="ignore"):
+        pooled = np.logaddexp.reduce(_others(student, indices) / temperature, axis=-1)
+    return (
+        np.concatenate([kept, temperature * pooled[..., None]], axis=-1),
+        np.concatenate([teacher, temperature * rest], axis=-1),
+    )
+
+
 def hard_loss(student, labels):
     """Cross-entropy of the student at temperature 1 with integer labels."""
     picked = np.take_along_axis(log_softmax(student), np.asarray(labels)[..., None], axis=-1)

@@ -10,6 +10,7 @@ namespace keras_kd {
 
 // Each returns an empty string, or what is wrong (then nothing was computed).
 std::string RunLosses(const Problem& problem);
+std::string RunSparseLosses(const SparseProblem& problem);
 std::string RunScale(const ScaleProblem& problem);
 
 // out = a + factor * b over `count` floats on the pool's threads; stream as in KernelTable.

@@ -172,7 +172,7 @@ BlockSums BlockExponentials(ShortScratch at, int64_t classes, float temperature)
     sums.student_largest = Max(sums.student_largest, Load(at.student + c * kLanes));
     sums.teacher_largest = Max(sums.teacher_largest, Load(at.teacher + c * kLanes));
   }
-  CentreFarRows(at, classes, kFarLogit * (temperature < 1.0f ? temperature : 1.0f), &sums);
+  CentreFarRows(at, classes, FarLogit(temperature), &sums);
   const Exponent student = Exponent::Of(sums.student_largest, temperature);
   const Exponent teacher = Exponent::Of(sums.teacher_largest, temperature);
   const Exponent hard = Exponent::Of(sums.student_largest, 1.0f);

@@ -66,7 +66,9 @@ struct Exponent {
 
 // A row whose largest logit, over T, exceeds this is centred first: differences of its logits may
 // overflow, and the slip would reach the exponents' range.
-constexpr float kFarLogit = 65536.0f;
+KERAS_KD_INLINE float FarLogit(float temperature) {
+  return 65536.0f * (temperature < 1.0f ? temperature : 1.0f);  // the hard loss is at 1
+}
 
 // log of a positive normal number, relative error 3e-8; log(0) is about -88, not -inf, so that
 // 0 * log(0) is 0; NaN stays NaN.

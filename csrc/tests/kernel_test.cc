@@ -24,6 +24,10 @@
 #include "expect.h"
 #include "row_truth.h"
 
+namespace keras_kd {
+std::vector<void (*)()> SparseTests();  // of sparse_test.cc
+}
+
 namespace {
 
 using namespace keras_kd;  // NOLINT: a test program
@@ -284,9 +288,11 @@ int main(int argc, char** argv) {
       continue;
     }
     Expect(SetInstructionSet(table->name), "a runnable instruction set can be chosen");
-    for (void (*test)() :
-         {TestValues, TestLargeLogits, TestCloseModels, TestScalarWeights, TestIgnoredTeachers,
-          TestSpecialValues, TestErrors, TestThreads, TestFork, TestScale}) {
+    std::vector<void (*)()> tests{
+        TestValues,        TestLargeLogits, TestCloseModels, TestScalarWeights, TestIgnoredTeachers,
+        TestSpecialValues, TestErrors,      TestThreads,     TestFork,          TestScale};
+    for (void (*test)() : SparseTests()) tests.push_back(test);
+    for (void (*test)() : tests) {
       test();
       ++passed;
     }

@@ -11,6 +11,7 @@ void* CreateLossAttributes(TF_OpKernelConstruction* construction);
 void DeleteLossAttributes(void* attributes);
 void ComputeSoftTargetLoss(void* attributes, TF_OpKernelContext* context);
 void ComputeHardAndSoftLoss(void* attributes, TF_OpKernelContext* context);
+void ComputeSparseSoftTargetLoss(void* attributes, TF_OpKernelContext* context);
 void ComputeScaleGradient(void* attributes, TF_OpKernelContext* context);
 
 }  // namespace tf

@@ -5,9 +5,12 @@
 //   KerasKd>SoftTargetLoss   student, teacher, temperature, soft_weight -> soft, gradient
 //   KerasKd>HardAndSoftLoss  student, teacher, labels, temperature, hard_weight, soft_weight
 //                            -> hard, soft, gradient
+//   KerasKd>SparseSoftTargetLoss  student, teacher, indices, tail, temperature, soft_weight
+//                            -> soft, gradient
 //   KerasKd>ScaleGradient    gradient, upstream -> scaled
 //
-// Logits are [..., classes]; losses, labels, weights and upstream are [...]. A weight of shape [0]
+// Logits are [..., classes], those of a sparse teacher and its indices [..., kept]; losses, labels,
+// tails, weights and upstream are [...]. A weight of shape [0]
 // means 1 for every row; a scalar weight or upstream is one value for every row. With with_gradient
 // = false the gradient has shape [0].
 #include <cstdio>
@@ -116,6 +119,12 @@ struct Registration {
                       {"student: Tstudent", "teacher: Tteacher", "labels: Tlabels",
                        "temperature: float", "hard_weight: float", "soft_weight: float"},
                       {"hard: float", "soft: float", "gradient: Tgradient"}, HardAndSoftLossShape);
+    Names index_attributes = loss_attributes;
+    index_attributes.push_back("Tindices: {int32, int64}");
+    RegisterOperation("KerasKd>SparseSoftTargetLoss", index_attributes,
+                      {"student: Tstudent", "teacher: Tteacher", "indices: Tindices", "tail: float",
+                       "temperature: float", "soft_weight: float"},
+                      {"soft: float", "gradient: Tgradient"}, SoftTargetLossShape);
     RegisterOperation("KerasKd>ScaleGradient", {gradient.c_str(), scaled.c_str()},
                       {"gradient: Tgradient", "upstream: float"}, {"scaled: Tscaled"},
                       ScaleGradientShape);
@@ -123,6 +132,8 @@ struct Registration {
                    ComputeSoftTargetLoss, DeleteLossAttributes);
     RegisterKernel("KerasKd>HardAndSoftLoss", "KerasKdHardAndSoftLossCpu", CreateLossAttributes,
                    ComputeHardAndSoftLoss, DeleteLossAttributes);
+    RegisterKernel("KerasKd>SparseSoftTargetLoss", "KerasKdSparseSoftTargetLossCpu",
+                   CreateLossAttributes, ComputeSparseSoftTargetLoss, DeleteLossAttributes);
     RegisterKernel("KerasKd>ScaleGradient", "KerasKdScaleGradientCpu", nullptr,
                    ComputeScaleGradient, nullptr);
   }

@@ -58,7 +58,9 @@ XLA_FFI_DEFINE_HANDLER(kHardAndSoftLoss, HardAndSoftLoss, WithHardAndSoft(Bind()
 
 std::string RegisterCuda(const XLA_FFI_Api* api, CudaLibrary library) {
   cuda_library = library;
-  return Register(api, "CUDA", kSoftTargetLoss, kHardAndSoftLoss);
+  return Register(api, "CUDA",
+                  {{"keras_kd_soft_target_loss", kSoftTargetLoss},
+                   {"keras_kd_hard_and_soft_loss", kHardAndSoftLoss}});
 }
 
 }  // namespace xla_ffi

@@ -30,6 +30,18 @@ struct Buffers {
 ffi::Error Decode(const Buffers& buffers, int32_t divergence, float mixing_weight,
                   Problem* problem);
 
+struct SparseBuffers {
+  const ffi::AnyBuffer& student;
+  const ffi::AnyBuffer& teacher;
+  const ffi::AnyBuffer& indices;
+  const Float& tail;
+  const Float& soft_weight;
+  Float& soft;
+  ffi::AnyBuffer& gradient;
+};
+ffi::Error Decode(const SparseBuffers& buffers, int32_t divergence, float mixing_weight,
+                  SparseProblem* problem);
+
 // The handlers' signatures, after what a platform adds in front.
 template <typename Binding>
 auto WithSoftTargets(Binding binding) {

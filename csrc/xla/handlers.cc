@@ -19,12 +19,14 @@ std::string RegisterOne(const XLA_FFI_Api* api, const char* name, const char* pl
 
 }  // namespace
 
-std::string Register(const XLA_FFI_Api* api, const char* platform, XLA_FFI_Handler* soft_targets,
-                     XLA_FFI_Handler* hard_and_soft) {
+std::string Register(const XLA_FFI_Api* api, const char* platform,
+                     std::initializer_list<std::pair<const char*, XLA_FFI_Handler*>> handlers) {
   if (!api) return "this TensorFlow does not export XLA's FFI";
-  const std::string error = RegisterOne(api, "keras_kd_soft_target_loss", platform, soft_targets);
-  if (!error.empty()) return error;
-  return RegisterOne(api, "keras_kd_hard_and_soft_loss", platform, hard_and_soft);
+  for (const auto& [name, handler] : handlers) {
+    const std::string error = RegisterOne(api, name, platform, handler);
+    if (!error.empty()) return error;
+  }
+  return "";
 }
 
 }  // namespace xla_ffi

@@ -2,7 +2,9 @@
 #ifndef KERAS_KD_CSRC_XLA_HANDLERS_H_
 #define KERAS_KD_CSRC_XLA_HANDLERS_H_
 
+#include <initializer_list>
 #include <string>
+#include <utility>
 
 #include "../cuda/cuda_api.h"
 #include "ffi.h"
@@ -21,9 +23,9 @@ struct CudaLibrary {
 std::string RegisterHost(const XLA_FFI_Api* api);
 std::string RegisterCuda(const XLA_FFI_Api* api, CudaLibrary library);
 
-// For these two.
-std::string Register(const XLA_FFI_Api* api, const char* platform, XLA_FFI_Handler* soft_targets,
-                     XLA_FFI_Handler* hard_and_soft);
+// For these two: registers handlers under their names.
+std::string Register(const XLA_FFI_Api* api, const char* platform,
+                     std::initializer_list<std::pair<const char*, XLA_FFI_Handler*>> handlers);
 
 }  // namespace xla_ffi
 }  // namespace keras_kd

@@ -3,6 +3,7 @@
 from keras_kd.ops.hard_and_soft import combined_loss, hard_and_soft_loss
 from keras_kd.ops.kernel_choice import KernelWarning, kernel_status, use_kernel
 from keras_kd.ops.soft_targets import soft_target_loss
+from keras_kd.ops.sparse_targets import sparse_soft_target_loss
 
 __all__ = [
     "KernelWarning",
@@ -10,5 +11,6 @@ __all__ = [
     "hard_and_soft_loss",
     "kernel_status",
     "soft_target_loss",
+    "sparse_soft_target_loss",
     "use_kernel",
 ]

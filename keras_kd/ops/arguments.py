@@ -47,6 +47,19 @@ class Problem:
         return tf.float32 if self.student.dtype == tf.float16 else self.student.dtype
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SparseProblem(Problem):
+    """A problem whose `teacher` holds the logits of some classes, `[..., k]`, and no labels.
+
+    Attributes:
+        indices: The classes, int32 or int64 `[..., k]`.
+        tail: Float32 `[...]`: log of the sum of `exp(logit / temperature)` over the others.
+    """
+
+    indices: Any
+    tail: Any
+
+
 def invalid(name, expected, received):
     """The error for an argument that is not what was expected."""
     return ValueError(
@@ -101,6 +114,42 @@ def _same_classes(student, teacher):
     )
 
 
+def sparse_teacher(student_logits, teacher_logits, teacher_indices, teacher_tail):
+    """Returns all four as tensors, or raises what is wrong with them."""
+    student = _floating("student_logits", student_logits)
+    teacher = _floating("teacher_logits", teacher_logits)
+    indices = _integers("teacher_indices", teacher_indices)
+    tail = tf.cast(keras.ops.convert_to_tensor(teacher_tail), tf.float32)
+    _sparse_shapes(student.shape, teacher.shape, indices.shape, tail.shape)
+    return student, teacher, indices, tail
+
+
+def _sparse_shapes(student, teacher, indices, tail):
+    received = (
+        f"Received: student_logits.shape={student}, teacher_logits.shape={teacher}, "
+        f"teacher_indices.shape={indices}, teacher_tail.shape={tail}"
+    )
+    if None in (student.rank, teacher.rank, indices.rank, tail.rank):
+        raise ValueError(f"The ranks must be known when the graph is built. {received}")
+    if (
+        min(student.rank, teacher.rank) < 1
+        or not teacher.is_compatible_with(indices)
+        or not student[:-1].is_compatible_with(teacher[:-1])
+        or not student[:-1].is_compatible_with(tail)
+    ):
+        raise ValueError(
+            "`student_logits` must have the shape [..., num_classes], `teacher_logits` and "
+            "`teacher_indices` the shape [..., k] with the same leading dimensions, and "
+            f"`teacher_tail` the shape of those, [...]. {received}"
+        )
+    kept, classes = teacher[-1], student[-1]
+    if kept == 0 or (None not in (kept, classes) and kept > classes):
+        raise ValueError(
+            "`teacher_logits` must hold at least one and at most num_classes logits a row. "
+            f"{received}"
+        )
+
+
 def temperature(value):
     """Returns a float32 scalar; a Python number is checked here, a tensor by the kernel."""
     if isinstance(value, (bool, str)) or value is None:
@@ -127,20 +176,25 @@ def divergence(name, mixing_weight):
 
 def labels(value, student):
     """Returns int32 or int64 labels of the logits' leading shape."""
-    tensor = tf.convert_to_tensor(value)
-    if tensor.dtype.name not in LABEL_DTYPES:
-        if not tensor.dtype.is_integer:
-            raise ValueError(
-                "Invalid dtype for argument `labels`. Expected class indices, one of "
-                f"{LABEL_DTYPES}. Received: labels.dtype={tensor.dtype.name}"
-            )
-        tensor = tf.cast(tensor, tf.int64)
+    tensor = _integers("labels", value)
     if not tensor.shape.is_compatible_with(student.shape[:-1]):
         raise ValueError(
             "`labels` must have the shape of the logits without the classes, "
             f"{student.shape[:-1]}. Received: labels.shape={tensor.shape}"
         )
     return tensor
+
+
+def _integers(name, value):
+    tensor = tf.convert_to_tensor(value)
+    if tensor.dtype.name in LABEL_DTYPES:
+        return tensor
+    if not tensor.dtype.is_integer:
+        raise ValueError(
+            f"Invalid dtype for argument `{name}`. Expected class indices, one of "
+            f"{LABEL_DTYPES}. Received: {name}.dtype={tensor.dtype.name}"
+        )
+    return tf.cast(tensor, tf.int64)
 
 
 def weight(name, value, student):

@@ -9,6 +9,9 @@
 | a GPU outside XLA | plain TensorFlow (`reference.py`), or XLA FFI: KERAS_KD_GPU |
 | no library, or `use_kernel("tensorflow")` | plain TensorFlow |
 
+`sparse_soft_target_loss` has no kernel for GPUs: plain TensorFlow computes it there, and, because
+which device XLA will compile for is not known when the graph is built, inside XLA where a GPU is.
+
 Whether XLA will compile a graph is not known when the graph is built. DeviceIndex tells at run
 time: in an XLA computation it is the constant that selects `default`, and the other branches are
 pruned before anything tries to compile them. Measured: about 23 us a call.
@@ -18,7 +21,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_kd.ops import kernel_choice, native, reference, xla
+from keras_kd.ops import kernel_choice, native, reference, sparse_reference, xla
 
 
 def compute(problem):
@@ -32,6 +35,19 @@ def compute(problem):
         lambda: on_cpu(problem),
         lambda: on_gpu(problem),
         lambda: (xla.compute if kernel_choice.xla_is_used() else reference.compute)(problem),
+    )
+
+
+def compute_sparse(problem):
+    """`sparse_reference.compute` of an `arguments.SparseProblem`, by the fastest here."""
+    problem = _constants(problem)
+    plain, checked = sparse_reference.compute, sparse_reference.compute_checked
+    on_cpu = native.compute_sparse if kernel_choice.native_is_used() else checked
+    return _by_place(
+        problem.student,
+        lambda: on_cpu(problem),
+        lambda: checked(problem),
+        lambda: (xla.compute_sparse if kernel_choice.cpu_xla_is_used() else plain)(problem),
     )
 
 

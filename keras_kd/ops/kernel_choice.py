@@ -122,6 +122,11 @@ def xla_is_used():
     return False
 
 
+def cpu_xla_is_used():
+    """`xla_is_used` of a kernel that GPUs do not have."""
+    return not gpu_is_visible() and xla_is_used()
+
+
 def _why_not_in_xla():
     return xla.unavailable_on_gpu() if gpu_is_visible() else xla.unavailable()
 

@@ -45,13 +45,7 @@ def load():
 
 def compute(problem):
     """`reference.compute` by the kernel; labels and temperature are checked by it."""
-    operations = load()
-    common = {
-        "divergence": arguments.DIVERGENCES.index(problem.divergence),
-        "mixing_weight": problem.mixing_weight,
-        "with_gradient": problem.with_gradient,
-        "Tgradient": problem.gradient_dtype,
-    }
+    operations, common = load(), _attributes(problem)
     if problem.labels is None:
         soft, gradient = operations.keras_kd_soft_target_loss(
             student=problem.student,
@@ -71,8 +65,37 @@ def compute(problem):
             soft_weight=or_ones(problem.soft_weight),
             **common,
         )
-    gradient.set_shape(problem.student.shape if problem.with_gradient else [0])
+    _set_shape(gradient, problem)
     return hard, soft, gradient
+
+
+def compute_sparse(problem):
+    """`sparse_reference.compute` by the kernel; indices and temperature are checked by it."""
+    soft, gradient = load().keras_kd_sparse_soft_target_loss(
+        student=problem.student,
+        teacher=problem.teacher,
+        indices=problem.indices,
+        tail=problem.tail,
+        temperature=problem.temperature,
+        soft_weight=or_ones(problem.soft_weight),
+        **_attributes(problem),
+    )
+    _set_shape(gradient, problem)
+    return soft, gradient
+
+
+def _attributes(problem):
+    return {
+        "divergence": arguments.DIVERGENCES.index(problem.divergence),
+        "mixing_weight": problem.mixing_weight,
+        "with_gradient": problem.with_gradient,
+        "Tgradient": problem.gradient_dtype,
+    }
+
+
+def _set_shape(gradient, problem):
+    # It depends on an attribute, which shape inference in C cannot read.
+    gradient.set_shape(problem.student.shape if problem.with_gradient else [0])
 
 
 def or_ones(weight):

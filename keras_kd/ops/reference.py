@@ -34,25 +34,25 @@ def compute(problem):
     """
     temperature = problem.temperature
     student, teacher = (
-        _Softmax(problem.student, temperature),
-        _Softmax(problem.teacher, temperature),
+        Softmax(problem.student, temperature),
+        Softmax(problem.teacher, temperature),
     )
     divergence, slope = _DIVERGENCES[problem.divergence](
         teacher, student, _log_ratio(teacher, student, temperature), problem.mixing_weight
     )
-    soft = _where_weighted(problem.soft_weight, temperature * temperature * divergence)
-    gradient = _weighted(problem.soft_weight, temperature * slope)
+    soft = where_weighted(problem.soft_weight, temperature * temperature * divergence)
+    gradient = weighted(problem.soft_weight, temperature * slope)
     hard = tf.zeros_like(soft)
     if problem.labels is not None:
         hard, hard_slope = _hard(problem, student)
-        hard = _where_weighted(problem.hard_weight, hard)
-        gradient += _weighted(problem.hard_weight, hard_slope)
+        hard = where_weighted(problem.hard_weight, hard)
+        gradient += weighted(problem.hard_weight, hard_slope)
     if not problem.with_gradient:
         gradient = tf.zeros([0])
     return hard, soft, tf.cast(gradient, problem.gradient_dtype)
 
 
-class _Softmax:
+class Softmax:
     """Softmax of one model's logits at a temperature, and its parts."""
 
     def __init__(self, logits, temperature):
@@ -162,11 +162,13 @@ def _hard(problem, student):
     return tf.where(inside, loss, nan), slope
 
 
-def _where_weighted(weight, loss):
+def where_weighted(weight, loss):
+    """The loss without its weight, but zero in rows of weight zero."""
     return loss if weight is None else tf.where(weight == 0, tf.zeros_like(loss), loss)
 
 
-def _weighted(weight, slope):
+def weighted(weight, slope):
+    """The gradient times its weight; zero in rows of weight zero, whatever it holds."""
     if weight is None:
         return slope
     weight = weight[..., None]
@@ -176,17 +178,35 @@ def _weighted(weight, slope):
 def check_labels(problem):
     """An assertion that names the first label out of range; not for XLA, which has no strings."""
     classes = tf.shape(problem.student, out_type=tf.int64)[-1]
-    labels = tf.reshape(tf.cast(problem.labels, tf.int64), [-1])
-    wrong = (labels < 0) | (labels >= classes)
-    if problem.hard_weight is not None:
-        wrong &= tf.reshape(problem.hard_weight, [-1]) != 0
-    row = tf.argmax(wrong) if wrong.shape.num_elements() != 0 else tf.constant(0, tf.int64)
-    label = tf.reduce_sum(tf.where(tf.range(tf.size(labels, tf.int64)) == row, labels, 0))
-    message = tf.strings.format(
+    labels = tf.cast(problem.labels, tf.int64)
+    wrong = unless_weightless(problem.hard_weight, (labels < 0) | (labels >= classes))
+    return refuse(
+        wrong[..., None],
+        labels[..., None],
         "Label {} at row {} is out of range: expected 0 <= label < {}, the number of classes.",
-        (label, row, classes),
+        classes,
     )
-    return tf.debugging.Assert(~tf.reduce_any(wrong), [message])
+
+
+def unless_weightless(weight, wrong):
+    """Rows that are wrong, but for those of weight zero, which are not looked at."""
+    return wrong if weight is None else wrong & (weight != 0)
+
+
+def refuse(wrong, values, message, *more):
+    """An assertion that no entry of `wrong` `[..., n]` is true.
+
+    The message is filled with the first of the `values`, `[..., n]`, that is, its row, and `more`.
+    """
+    n = tf.shape(wrong, out_type=tf.int64)[-1]
+    flat = tf.reshape(wrong, [-1])
+    places = tf.range(tf.size(flat, tf.int64))
+    first = tf.reduce_min(tf.where(flat, places, tf.int64.max))
+    value = tf.reduce_sum(tf.where(places == first, tf.reshape(values, [-1]), 0))
+    row = first // tf.maximum(n, 1)
+    return tf.debugging.Assert(
+        ~tf.reduce_any(wrong), [tf.strings.format(message, (value, row, *more))]
+    )
 
 
 def check_temperature(problem):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_kd.ops import arguments, dispatch
-from keras_kd.ops.second_order import first_order_only
+from keras_kd.ops.row_loss import row_loss
 
 
 @tf.autograph.experimental.do_not_convert
@@ -76,37 +76,19 @@ def soft_target_loss(
     weight = arguments.weight("sample_weight", sample_weight, student)
     weight = arguments.reduced(reduction, weight, student)
 
-    @tf.custom_gradient
-    def loss_of(student, teacher):
-        _, soft, gradient = dispatch.compute(
-            arguments.Problem(
-                student,
-                teacher,
-                temperature,
-                soft_weight=weight,
-                divergence=divergence,
-                mixing_weight=mixing_weight,
-                with_gradient=differentiable,
-            )
+    def compute(student, teacher):
+        problem = arguments.Problem(
+            student,
+            teacher,
+            temperature,
+            soft_weight=weight,
+            divergence=divergence,
+            mixing_weight=mixing_weight,
+            with_gradient=differentiable,
         )
+        _, soft, gradient = dispatch.compute(problem)
+        return soft, gradient
 
-        def backward(upstream):
-            if not differentiable:
-                raise ValueError(
-                    "soft_target_loss was called with differentiable=False; no gradient was "
-                    "computed. Call it with differentiable=True."
-                )
-            scale = first_order_only(lambda *args: dispatch.scale(*args, student.dtype), student)
-            return scale(gradient, upstream), None
-
-        return _reduced(soft, weight, reduction), backward
-
-    return loss_of(student, teacher)
-
-
-def _reduced(loss, weight, reduction):
-    if reduction is None:
-        return arguments.weighted(loss, weight)
-    if weight is None or weight.shape.rank == 0:
-        return arguments.weighted(tf.reduce_sum(loss), weight)
-    return tf.reduce_sum(loss * weight)
+    return row_loss(
+        "soft_target_loss", compute, (student, teacher), weight, reduction, differentiable
+    )

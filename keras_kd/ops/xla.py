@@ -69,10 +69,17 @@ def compute(problem):
     if problem.labels is not None:
         operands.append(native.or_ones(problem.hard_weight))
     operands.append(native.or_ones(problem.soft_weight))
-    *losses, gradient = _call(problem, operands)
-    if problem.labels is None:
-        losses.insert(0, tf.zeros_like(losses[0]))
-    return (*losses, gradient)
+    if problem.labels is not None:
+        return _call("keras_kd_hard_and_soft_loss", problem, operands, 2)
+    soft, gradient = _call("keras_kd_soft_target_loss", problem, operands, 1)
+    return tf.zeros_like(soft), soft, gradient
+
+
+def compute_sparse(problem):
+    """`sparse_reference.compute` by the kernel, which runs on CPUs only."""
+    operands = [problem.student, problem.teacher, problem.indices, problem.tail]
+    operands += [problem.temperature, native.or_ones(problem.soft_weight)]
+    return _call("keras_kd_sparse_soft_target_loss", problem, operands, 1)
 
 
 def compute_compiled(problem):
@@ -97,8 +104,8 @@ def _compiled(static):
     )
 
 
-def _call(problem, operands):
-    """Calls the kernel: a list of the losses and the gradient.
+def _call(name, problem, operands, losses):
+    """Calls the kernel: a tuple of that many losses and the gradient.
 
     One module for each result, all holding the same custom call, which XLA merges into one (a
     test asserts it). A module with several results would be a tuple, and XLA's constant analysis,
@@ -106,11 +113,10 @@ def _call(problem, operands):
     accumulation), takes a tuple's element for the whole tuple: it logs errors or aborts.
     """
     shape = problem.student.shape.as_list()
-    shapes = [shape[:-1]] * (1 if problem.labels is None else 2)
-    shapes.append(shape if problem.with_gradient else [0])
-    dtypes = [tf.float32] * (len(shapes) - 1) + [problem.gradient_dtype]
+    shapes = [shape[:-1]] * losses + [shape if problem.with_gradient else [0]]
+    dtypes = [tf.float32] * losses + [problem.gradient_dtype]
     call = CustomCall(
-        "keras_kd_soft_target_loss" if problem.labels is None else "keras_kd_hard_and_soft_loss",
+        name,
         tuple(_type(x.dtype, x.shape) for x in operands),
         tuple(_type(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)),
         tuple(len(shape) for shape in shapes),
@@ -132,7 +138,7 @@ def _call(problem, operands):
             has_token_input_output=False,
             disabled_checks=[],
         )
-    return results
+    return tuple(results)
 
 
 def _type(dtype, shape):

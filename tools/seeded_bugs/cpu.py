@@ -1,4 +1,4 @@
-"""Bugs for `csrc/tests/kernel_test.cc`: in the CPU kernels, their threads and their checks.
+"""Bugs for `csrc/tests/kernel_test.cc`, `sparse_test.cc`: in the CPU kernels, threads and checks.
 
 Those in the kernels go into the baseline's copy: the code is the same for every instruction set.
 """
@@ -47,7 +47,7 @@ BUGS = [
     ),
     Bug(
         "close models get the plain sum",
-        "csrc/cpu/kernels.cc",
+        "csrc/cpu/dense_rows.h",
         "const Form form = FormFor(plain, offset);",
         "const Form form = Form::kPlain;",
         ADDRESS,
@@ -61,7 +61,7 @@ BUGS = [
     ),
     Bug(
         "the gradient of the hard loss lacks its label",
-        "csrc/cpu/kernels.cc",
+        "csrc/cpu/dense_rows.h",
         "at.hard_exp[label] -= sums.hard;",
         "",
         ADDRESS,
@@ -75,14 +75,14 @@ BUGS = [
     ),
     Bug(
         "a skipped row keeps what the gradient held",
-        "csrc/cpu/kernels.cc",
+        "csrc/cpu/dense_rows.h",
         "static_cast<size_t>(bytes));",
         "0);",
         ADDRESS,
     ),
     Bug(
         "a row of no soft weight feels its teacher",
-        "csrc/cpu/kernels.cc",
+        "csrc/cpu/dense_rows.h",
         "if (problem.SoftWeight(row) == 0.0f) logits.teacher = logits.student;",
         "",
         ADDRESS,
@@ -110,7 +110,7 @@ BUGS = [
     ),
     Bug(
         "the last rows of a block are taken for a full one",
-        "csrc/cpu/kernels.cc",
+        "csrc/cpu/dense_rows.h",
         "end - row < kLanes ? end - row : kLanes",
         "kLanes",
         ADDRESS,
@@ -134,6 +134,132 @@ BUGS = [
         "csrc/cpu/launch.cc",
         "label < problem.classes",
         "label <= problem.classes",
+        ADDRESS,
+    ),
+    Bug(
+        "a kept class stays in the rest",
+        "csrc/cpu/sparse_rows.h",
+        "    *logit = -kInfinity;\n",
+        "",
+        ADDRESS,
+    ),
+    Bug(
+        "the last whole vector's end is no part of the rest",
+        "csrc/cpu/sparse_rows.h",
+        "for (int64_t c = dense.classes; c < at.padded; ++c)",
+        "for (int64_t c = dense.classes - 1; c < at.padded; ++c)",
+        ADDRESS,
+    ),
+    Bug(
+        "what is left in the scratch is taken for logits of the rest",
+        "csrc/cpu/sparse_rows.h",
+        "for (int64_t c = dense.classes; c < at.padded; ++c)",
+        "for (int64_t c = dense.classes; c + 1 < at.padded; ++c)",
+        ADDRESS,
+    ),
+    Bug(
+        "the rest is taken with the largest logit of all: it underflows",
+        "csrc/cpu/sparse_rows.h",
+        "  float largest = LargestOf(row, padded), centre = 0.0f;",
+        "  float largest = LargestOf(row, padded) + 100.0f, centre = 0.0f;",
+        ADDRESS,
+    ),
+    Bug(
+        "the rest's logit lacks the temperature",
+        "csrc/cpu/sparse_rows.h",
+        "largest + temperature * log_total",
+        "largest + log_total",
+        ADDRESS,
+    ),
+    Bug(
+        "the teacher's rest lacks the temperature",
+        "csrc/cpu/sparse_rows.h",
+        "static_cast<double>(problem.dense.temperature) * problem.tail[row]",
+        "static_cast<double>(problem.tail[row])",
+        ADDRESS,
+    ),
+    Bug(
+        "large logits are not centred",
+        "csrc/cpu/sparse_rows.h",
+        "if (__builtin_fabsf(largest) > FarLogit(temperature)) {",
+        "if (false) {",
+        ADDRESS,
+    ),
+    Bug(
+        "the rounding of the pooled logits is not corrected",
+        "csrc/cpu/sparse_rows.h",
+        "(Lost(rest.logit) - Lost(TeacherRest(problem, row)))",
+        "0.0",
+        ADDRESS,
+    ),
+    Bug(
+        "the rest's gradient is not shared out",
+        "csrc/cpu/sparse_rows.h",
+        "weight * gradient[problem.kept] * rest.share",
+        "weight * gradient[problem.kept]",
+        ADDRESS,
+    ),
+    Bug(
+        "kept classes' gradients lack the row's weight",
+        "csrc/cpu/sparse_rows.h",
+        "FromFloat(weight * gradient[k],",
+        "FromFloat(gradient[k],",
+        ADDRESS,
+    ),
+    Bug(
+        "kept classes' gradients lie in the order of the indices",
+        "csrc/cpu/sparse_rows.h",
+        "write.to + problem.Index(row, k));",
+        "write.to + k);",
+        ADDRESS,
+    ),
+    Bug(
+        "a block's rows have the first one's rest",
+        "csrc/cpu/sparse_rows.h",
+        "ExpandGradient(problem, row, i, rests[i], at, stream);",
+        "ExpandGradient(problem, row, i, rests[0], at, stream);",
+        ADDRESS,
+    ),
+    Bug(
+        "a row without weight is computed",
+        "csrc/cpu/sparse_rows.h",
+        "      SkipRow(problem.dense, row);\n      continue;\n",
+        "",
+        ADDRESS,
+    ),
+    Bug(
+        "the scratch is too small for the coarse rows",
+        "csrc/cpu/sparse_rows.h",
+        "3 * PaddedClasses(rows * coarse) + kLanes +",
+        "2 * PaddedClasses(rows * coarse) +",
+        ADDRESS,
+    ),
+    Bug(
+        "indices are checked one too far",
+        "csrc/cpu/launch.cc",
+        "index >= problem.dense.classes || seen",
+        "index > problem.dense.classes || seen",
+        ADDRESS,
+    ),
+    Bug(
+        "an index may be there twice",
+        "csrc/cpu/launch.cc",
+        "    seen.Flip(index);\n  }\n",
+        "  }\n",
+        ADDRESS,
+    ),
+    Bug(
+        "the indices of one row are held against the next one's",
+        "csrc/cpu/launch.cc",
+        "i < good; ++i) seen.Flip",
+        "i + 1 < good; ++i) seen.Flip",
+        ADDRESS,
+    ),
+    Bug(
+        "any bad row is named, not the first",
+        "csrc/cpu/launch.cc",
+        "while (row < before && !first_bad.compare_exchange_weak(before, row)) {",
+        "while (!first_bad.compare_exchange_weak(before, row)) {",
         ADDRESS,
     ),
     Bug(
@@ -169,6 +295,7 @@ def build(source, folder, sanitizer, kept=None):
     for name, options in INSTRUCTION_SETS.items():
         flags = ["-fno-trapping-math", f"-DKERAS_KD_ISA={name}", *options]
         parts.append((name, csrc / "cpu/kernels.cc", flags, name != "baseline"))
-    parts.append(("kernel_test", csrc / "tests/kernel_test.cc", [], True))
+    for name in ("kernel_test", "sparse_test"):
+        parts.append((name, csrc / f"tests/{name}.cc", [], True))
     parts += [(pathlib.Path(name).stem, csrc / name, [], False) for name in SHARED]
     return compile_and_link(parts, folder, sanitizer, kept)
