@@ -1,0 +1,59 @@
+"""Right and wrong answers, class by class."""
+
+import numpy as np
+
+from keras_kd.diagnosis import binomial
+
+# Up to so many classes the matrix is kept: 128 MiB.
+MATRIX_CLASSES = 4096
+
+
+class Confusion:
+    """Weighted counts of labels and predictions.
+
+    Args:
+        classes: Number of classes.
+
+    Attributes:
+        rows: Weight of the rows of each class, `[classes]`.
+        right: Weight of those that were told right.
+        matrix: `[label, predicted]`, or `None` where there are more than 4096 classes.
+    """
+
+    def __init__(self, classes):
+        self.classes = classes
+        self.rows, self.squares, self.right = np.zeros((3, classes))
+        self.matrix = np.zeros((classes, classes)) if classes <= MATRIX_CLASSES else None
+
+    def add(self, labels, predicted, weights):
+        """Takes rows in: labels below `classes`, predictions, weights, each `[rows]`."""
+        np.add.at(self.rows, labels, weights)
+        np.add.at(self.squares, labels, weights**2)
+        np.add.at(self.right, labels, weights * (labels == predicted))
+        if self.matrix is not None:
+            np.add.at(self.matrix, (labels, predicted), weights)
+
+    @property
+    def accuracy(self):
+        """Weighted share of right answers."""
+        return float(self.right.sum() / self.rows.sum())
+
+    @property
+    def effective_rows(self):
+        """As how many rows of one weight all of them count."""
+        return float(binomial.effective(self.rows.sum(), self.squares.sum()))
+
+    @property
+    def class_rows(self):
+        """The same for each class, `[classes]`."""
+        return binomial.effective(self.rows, self.squares)
+
+    @property
+    def recall(self):
+        """Share of right answers for each class, NaN where it has no rows."""
+        return np.where(self.rows > 0, self.right / np.where(self.rows > 0, self.rows, 1), np.nan)
+
+    def is_guessing(self):
+        """See `binomial.is_guessing`."""
+        rows = round(self.effective_rows)
+        return binomial.is_guessing(round(self.accuracy * rows), rows, self.classes)
