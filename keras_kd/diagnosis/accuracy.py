@@ -2,6 +2,7 @@
 
 import math
 
+from keras_kd.diagnosis import binomial
 from keras_kd.diagnosis.finding import Finding, percent
 
 # Standard deviations: less than 0.2 % of pairs of equal models are so far apart.
@@ -17,12 +18,16 @@ def check_teacher(confusion):
         "effective_rows": confusion.effective_rows,
     }
     told = f"The teacher is right in {percent(confusion.accuracy)} of the rows"
-    if not confusion.is_guessing():
+    if binomial.is_guessing(*confusion.counts):
+        severity, told = "error", f"{told}, and so may be guessing"
+    elif binomial.knows_little(*confusion.counts):
+        severity, told = "warning", f"{told}, little more than chance"
+    else:
         return Finding("accuracy", "ok", f"{told} (chance: {percent(chance)}).", values=values)
     return Finding(
         "accuracy",
-        "error",
-        f"{told}, and so may be guessing (chance: {percent(chance)}).",
+        severity,
+        f"{told} (chance: {percent(chance)}).",
         "Are its weights loaded, do its inputs have the range and the order of channels it was "
         "trained on (teacher_preprocess), and are the classes in its order?",
         values,

@@ -8,6 +8,8 @@ UNLIKELY = 1e-3
 NOT_ABOVE = 0.05
 # A teacher that is useful has at least this part of the way from chance to always being right.
 USEFUL = 0.25
+# Or this many times chance: of 32,000 classes nobody is right in a quarter of the rows.
+TIMES_CHANCE = 3.0
 
 
 def at_most(right, rows, probability):
@@ -40,6 +42,13 @@ def is_guessing(right, rows, classes):
     useful = chance + USEFUL * (1.0 - chance)
     as_good = 1.0 - at_most(right - 1, rows, chance)
     return as_good > NOT_ABOVE and at_most(right, rows, useful) < UNLIKELY
+
+
+def knows_little(right, rows, classes):
+    """Whether the accuracy is surely below `useful` and below three times chance; see above."""
+    chance = 1.0 / classes
+    little = min(chance + USEFUL * (1.0 - chance), TIMES_CHANCE * chance)
+    return at_most(right, rows, little) < UNLIKELY
 
 
 def effective(weights_sum, squares_sum):

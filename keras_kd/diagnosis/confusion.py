@@ -53,7 +53,8 @@ class Confusion:
         """Share of right answers for each class, NaN where it has no rows."""
         return np.where(self.rows > 0, self.right / np.where(self.rows > 0, self.rows, 1), np.nan)
 
-    def is_guessing(self):
-        """See `binomial.is_guessing`."""
+    @property
+    def counts(self):
+        """`(right answers, rows, classes)`, in whole rows of one weight."""
         rows = round(self.effective_rows)
-        return binomial.is_guessing(round(self.accuracy * rows), rows, self.classes)
+        return round(self.accuracy * rows), rows, self.classes

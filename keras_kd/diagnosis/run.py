@@ -170,7 +170,7 @@ def _of_student(models, train, tested):
         sides = tested.teacher.confusion, tested.student.confusion
         found.append(accuracy.check_student(*sides, tested.pair))
         if accuracy.is_trained(*sides):
-            agreement = tested.pair.agree / tested.pair.weight
+            agreement = float(tested.pair.agree / tested.pair.weight)
     if isinstance(models.teacher, keras.Model):
         counts = models.teacher.count_params(), models.student.count_params()
         found.append(capacity.check(counts, agreement))
