@@ -101,7 +101,7 @@ def test_a_teacher_that_knows_a_few_noisy_digits_by_heart(digits):
     rng = np.random.default_rng(0)
     noisy = np.where(rng.random(150) < 0.3, rng.integers(10, size=150), y[:150])
     repeated = np.tile(x[:150], (60, 1)), np.tile(noisy, 60)
-    by_heart = trained(256, *repeated, epochs=6)
+    by_heart = trained(256, *repeated, epochs=12)
     diagnosis = diagnose(by_heart, None, (x[:150], noisy), validation)
     severities = made_up.severities(diagnosis)
     assert severities["memorised"] == "warning"
