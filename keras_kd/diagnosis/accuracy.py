@@ -22,6 +22,8 @@ def check_teacher(confusion):
         severity, told = "error", f"{told}, and so may be guessing"
     elif binomial.knows_little(*confusion.counts):
         severity, told = "warning", f"{told}, little more than chance"
+    elif not binomial.is_above_chance(*confusion.counts):
+        severity, told = "note", f"{told}, too few of them to tell that from chance"
     else:
         return Finding("accuracy", "ok", f"{told} (chance: {percent(chance)}).", values=values)
     return Finding(

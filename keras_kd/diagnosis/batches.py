@@ -36,7 +36,7 @@ def _check_dataset(name, data):
 
 
 def _check_arrays(name, data):
-    lengths = {len(np.asarray(each)) for each in keras.tree.flatten(data) if each is not None}
+    lengths = {(*np.shape(each), 0)[0] for each in keras.tree.flatten(data) if each is not None}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(
             f"The arrays of `{name}` must have one length, above 0. "

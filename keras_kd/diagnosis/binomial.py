@@ -25,6 +25,11 @@ def at_most(right, rows, probability):
     return float(min(1.0, np.exp(logs).sum()))
 
 
+def is_above_chance(right, rows, classes):
+    """Whether one who guesses would be right as often in 5 % of such data or less."""
+    return 1.0 - at_most(right - 1, rows, 1.0 / classes) <= NOT_ABOVE
+
+
 def is_guessing(right, rows, classes):
     """Whether so few right answers mean that the teacher may as well guess, and is not useful.
 
@@ -40,8 +45,8 @@ def is_guessing(right, rows, classes):
     """
     chance = 1.0 / classes
     useful = chance + USEFUL * (1.0 - chance)
-    as_good = 1.0 - at_most(right - 1, rows, chance)
-    return as_good > NOT_ABOVE and at_most(right, rows, useful) < UNLIKELY
+    is_useful = at_most(right, rows, useful) >= UNLIKELY
+    return not (is_useful or is_above_chance(right, rows, classes))
 
 
 def knows_little(right, rows, classes):

@@ -4,8 +4,8 @@ import numpy as np
 
 from keras_kd.diagnosis import binomial
 
-# Up to so many classes the matrix is kept: 128 MiB.
-MATRIX_CLASSES = 4096
+# Up to so many classes the matrix is kept: 32 MiB.
+MATRIX_CLASSES = 2048
 
 
 class Confusion:
@@ -13,17 +13,19 @@ class Confusion:
 
     Args:
         classes: Number of classes.
+        with_matrix: Whether to keep who is taken for whom.
 
     Attributes:
         rows: Weight of the rows of each class, `[classes]`.
         right: Weight of those that were told right.
-        matrix: `[label, predicted]`, or `None` where there are more than 4096 classes.
+        matrix: `[label, predicted]`, or `None`: not asked for, or more than 2048 classes.
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes, with_matrix=False):
         self.classes = classes
         self.rows, self.squares, self.right = np.zeros((3, classes))
-        self.matrix = np.zeros((classes, classes)) if classes <= MATRIX_CLASSES else None
+        kept = with_matrix and classes <= MATRIX_CLASSES
+        self.matrix = np.zeros((classes, classes)) if kept else None
 
     def add(self, labels, predicted, weights):
         """Takes rows in: labels below `classes`, predictions, weights, each `[rows]`."""

@@ -57,13 +57,14 @@ class ModelTally:
     Args:
         classes: Number of its outputs.
         from_logits: Whether they are logits.
-        temperatures: For the sweep; `None`: no sweep.
+        temperature: Of distillation, of a teacher; `None`: a student, of which less is asked.
     """
 
-    def __init__(self, classes, from_logits, temperatures=None):
+    def __init__(self, classes, from_logits, temperature=None):
         self.classes, self.from_logits = classes, from_logits
-        self.outputs, self.confusion = OutputsTally(classes), Confusion(classes)
-        self.sweep = None if temperatures is None else TemperatureSweep(*temperatures)
+        is_teacher = temperature is not None
+        self.outputs, self.confusion = OutputsTally(classes), Confusion(classes, is_teacher)
+        self.sweep = TemperatureSweep(temperature) if is_teacher else None
 
     def add(self, values, labels, weights):
         """Takes rows in, and returns their predicted classes, -1 where there is none."""
@@ -196,7 +197,7 @@ def _check_rows(student, teacher):
 
 
 def _empty(models, teacher, student):
-    of_teacher = ModelTally(teacher.shape[-1], models.from_logits, (models.temperature,))
+    of_teacher = ModelTally(teacher.shape[-1], models.from_logits, models.temperature)
     measured = Measured(of_teacher, LabelTally(teacher.shape[-1]))
     if student is not None:
         measured.student = ModelTally(student.shape[-1], models.from_logits)

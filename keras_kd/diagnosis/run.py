@@ -42,9 +42,10 @@ def diagnose(
     """Looks for what spoils distillation: in the teacher, the student and the data.
 
     Both models run once over the data, in inference; nothing of them changes. Sums are kept, not
-    outputs: the memory needed grows with the square of the number of classes (up to 4096), not with
+    outputs: the memory needed grows with the square of the number of classes (up to 2048), not with
     the data. Rows count by their sample weight; those of weight 0 (padding) not at all, and those
-    with a negative label for the check of the outputs only.
+    with a negative label for the check of the outputs only. Keras masks are not looked at: give
+    the positions that they hide weight 0.
 
     | check | what it asks |
     |---|---|

@@ -13,9 +13,8 @@ FAR_BELOW = 0.5
 def check(confusion):
     """A finding on the recall of each class.
 
-    A class is weak if its recall is below the larger of chance and half of the mean recall, so
-    clearly that of no teacher whose classes are all above it any would look so in more than 0.1 %
-    of such data.
+    A class is weak if its recall is below chance, or below half of the mean recall, and its rows
+    suffice: of a teacher without such classes one would look like this in less than 0.1 % of data.
     """
     recall = confusion.recall
     known = np.flatnonzero(confusion.rows > 0)

@@ -168,6 +168,7 @@ DATASET = tf.data.Dataset.from_tensor_slices((X, Y))
     ("data", "message"),
     [
         ((X, Y[:-1]), r"`data` must have one length.* \[699, 700\] rows"),
+        ((X, 3), r"must have one length.* \[0, 700\] rows"),
         ((X[:0], Y[:0]), "must have one length, above 0"),
         (X, "must be a tf.data.Dataset of batches .* Received: ndarray"),
         ((X,), "must be a tf.data.Dataset of batches .* Received: tuple"),
