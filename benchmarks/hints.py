@@ -81,6 +81,7 @@ LOSSES = {
     ),
     "DecoupledKD": kd.losses.DecoupledKD,
     "DIST": kd.losses.DIST,
+    "LearningWithoutForgetting": kd.losses.LearningWithoutForgetting,
     "LogitStandardization": kd.losses.LogitStandardization,
     "CurriculumTemperature": kd.losses.CurriculumTemperature,
     "SigmoidKD": kd.losses.SigmoidKD,

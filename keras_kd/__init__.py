@@ -2,7 +2,8 @@
 
 `Distiller` trains a student from a teacher with `compile` and `fit`; `losses` are its losses,
 `taps` reads inner layers, `weighting` weighs rows, `data` mixes them, `callbacks` and `schedules`
-change a run while it goes on, `ops` are the losses as functions on tensors.
+change a run while it goes on, `diagnose` looks for what would spoil it, `ops` are the losses as
+functions on tensors.
 """
 
 try:
@@ -22,8 +23,9 @@ if keras.backend.backend() != "tensorflow":
         "before Keras is imported."
     )
 
-from keras_kd import callbacks, data, losses, ops, schedules, taps, teachers, weighting
+from keras_kd import callbacks, data, diagnosis, losses, ops, schedules, taps, teachers, weighting
 from keras_kd.cache import CacheError, cache_teacher, load_cache
+from keras_kd.diagnosis import diagnose
 from keras_kd.distiller import Distiller
 from keras_kd.pairing import pair_layers
 from keras_kd.version import __version__
@@ -35,6 +37,8 @@ __all__ = [
     "cache_teacher",
     "callbacks",
     "data",
+    "diagnose",
+    "diagnosis",
     "load_cache",
     "losses",
     "ops",

@@ -19,13 +19,24 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 PRIVATE = {
     "ops/xla.py": {"tensorflow.compiler.mlir.stablehlo", "tensorflow.compiler.tf2xla.ops"},
 }
-MODULES = {"__version__", "callbacks", "data", "losses", "ops", "schedules", "taps", "weighting"}
+MODULES = {
+    "__version__",
+    "callbacks",
+    "data",
+    "diagnosis",
+    "losses",
+    "ops",
+    "schedules",
+    "taps",
+    "weighting",
+}
 SYMBOLS = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module in (
         kd,
         kd.callbacks,
         kd.data,
+        kd.diagnosis,
         kd.losses,
         kd.ops,
         kd.schedules,
@@ -80,7 +91,9 @@ def test_public_symbols_are_documented_and_their_examples_run(name):
 
 
 @pytest.mark.parametrize(
-    "module", [kd, kd.callbacks, kd.losses, kd.ops, kd.taps], ids=lambda module: module.__name__
+    "module",
+    [kd, kd.callbacks, kd.diagnosis, kd.losses, kd.ops, kd.taps],
+    ids=lambda module: module.__name__,
 )
 def test_all_names_what_is_public(module):
     public = {name for name in dir(module) if not name.startswith("_")}

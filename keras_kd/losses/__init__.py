@@ -12,6 +12,7 @@ from keras_kd.losses.dist import DIST
 from keras_kd.losses.feature_hint import FeatureHint
 from keras_kd.losses.flow_matrix import FlowMatrix
 from keras_kd.losses.hidden_states import HiddenStates
+from keras_kd.losses.learning_without_forgetting import LearningWithoutForgetting
 from keras_kd.losses.logit_standardization import LogitStandardization
 from keras_kd.losses.logits_mse import LogitsMSE
 from keras_kd.losses.neuron_selectivity import NeuronSelectivity
@@ -37,6 +38,7 @@ __all__ = [
     "FeatureHint",
     "FlowMatrix",
     "HiddenStates",
+    "LearningWithoutForgetting",
     "LogitStandardization",
     "LogitsMSE",
     "NeuronSelectivity",

@@ -91,7 +91,7 @@ def check_logits(role, model, output, loss):
         output: Name or index of the output, `None` for all.
         loss: Name of the loss, for the message.
     """
-    for key in [output] if output is not None else _output_keys(model):
+    for key in [output] if output is not None else output_keys(model):
         if last_activation(model, key) == "softmax":
             where = "" if key is None else f" (output {key!r})"
             raise ValueError(
@@ -102,6 +102,7 @@ def check_logits(role, model, output, loss):
             )
 
 
-def _output_keys(model):
+def output_keys(model):
+    """The index of each output; `[None]` for a model with one, or that does not tell."""
     outputs = getattr(model, "outputs", None) if isinstance(model, keras.Model) else None
     return list(range(len(outputs))) if outputs and len(outputs) > 1 else [None]

@@ -1,7 +1,7 @@
 """Shapes of logits."""
 
 from keras_kd.losses import projector as projectors
-from keras_kd.losses.activation import last_activation
+from keras_kd.losses.activation import last_activation, output_keys
 
 
 def check_shapes(loss, teacher_shape, student_shape, least=1):
@@ -19,7 +19,8 @@ def check_shapes(loss, teacher_shape, student_shape, least=1):
 def refuse(loss, teacher, student, activation):
     """Raises if a model is known to end in an activation that the loss itself applies."""
     for role, model in (("teacher", teacher), ("student", student)):
-        if last_activation(model, loss.output_key) == activation:
+        keys = output_keys(model) if loss.output_key is None else [loss.output_key]
+        if any(last_activation(model, key) == activation for key in keys):
             raise ValueError(
                 f"The {role} ends in {activation}, but {type(loss).__name__} expects logits. "
                 f"Remove the {activation} from its last layer (activation=None)."

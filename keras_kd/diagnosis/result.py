@@ -1,0 +1,63 @@
+"""`Diagnosis`: the findings of a run, as a table and as JSON."""
+
+import dataclasses
+import json
+import math
+import textwrap
+
+WIDTH = 100
+
+
+class Diagnosis:
+    """What `keras_kd.diagnose` found.
+
+    `str` makes a table of it.
+
+    Args:
+        findings: A list of `Finding`, in the order of the checks.
+        temperature: The temperature at which the teacher is calibrated, or `None` where the data
+            cannot tell it. No distillation temperature.
+
+    Example:
+
+    ```python
+    import keras_kd as kd
+
+    found = [kd.diagnosis.Finding("accuracy", "warning", "The student is better.", "Swap them.")]
+    diagnosis = kd.diagnosis.Diagnosis(found, temperature=1.2)
+    assert [finding.check for finding in diagnosis.problems] == ["accuracy"]
+    ```
+    """
+
+    def __init__(self, findings, temperature=None):
+        self.findings = list(findings)
+        self.temperature = temperature
+
+    @property
+    def problems(self):
+        """The findings that are warnings or errors."""
+        return [finding for finding in self.findings if finding.is_problem]
+
+    def __str__(self):
+        checks = max([len(finding.check) for finding in self.findings], default=0)
+        return "\n".join(line for each in self.findings for line in _lines(each, checks))
+
+    def to_json(self):
+        """Everything as JSON text; numbers that are not finite become null."""
+        findings = [_finite(dataclasses.asdict(finding)) for finding in self.findings]
+        return json.dumps({"temperature": self.temperature, "findings": findings}, indent=2)
+
+
+def _lines(finding, checks):
+    head = f"{finding.severity:<8}{finding.check:<{checks + 2}}"
+    text = [finding.message] + ([f"-> {finding.remedy}"] if finding.remedy else [])
+    wrapped = [line for each in text for line in textwrap.wrap(each, WIDTH - len(head))]
+    return [head + wrapped[0]] + [" " * len(head) + line for line in wrapped[1:]]
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,178 @@
+"""`diagnose`: is this teacher fit to teach this student with this data?"""
+
+import keras
+
+from keras_kd import models as model_checks
+from keras_kd.diagnosis import (
+    accuracy,
+    batches,
+    calibration,
+    capacity,
+    class_order,
+    classes,
+    memorised,
+    outputs,
+    soft_targets,
+    weak_classes,
+)
+from keras_kd.diagnosis.finding import Finding
+from keras_kd.diagnosis.measure import Models, measure
+from keras_kd.diagnosis.result import Diagnosis
+from keras_kd.ops import arguments
+
+# Of `SoftTargets`.
+DEFAULT_TEMPERATURE = 4.0
+UNKNOWN = (
+    "Calibration, soft targets and memorised data were not measured: they would say nothing before "
+    "the teacher's errors are mended."
+)
+
+
+def diagnose(
+    teacher,
+    student,
+    data,
+    validation_data=None,
+    temperature=None,
+    from_logits=True,
+    print_fn=print,
+    *,
+    teacher_preprocess=None,
+):
+    """Looks for what spoils distillation: in the teacher, the student and the data.
+
+    Both models run once over the data, in inference; nothing of them changes. Sums are kept, not
+    outputs: the memory needed grows with the square of the number of classes (up to 2048), not with
+    the data. Rows count by their sample weight; those of weight 0 (padding) not at all, and those
+    with a negative label for the check of the outputs only. Keras masks are not looked at: give
+    the positions that they hide weight 0.
+
+    | check | what it asks |
+    |---|---|
+    | outputs | logits or probabilities, NaN, constant |
+    | classes | one number of classes, labels in range |
+    | accuracy | does the teacher know more than chance |
+    | class order | are its classes those of the labels |
+    | student | is the student better already |
+    | weak classes | which classes does the teacher not know |
+    | calibration | calibration error, and the temperature that mends it |
+    | soft targets | do they say more than labels, at the temperature of distillation |
+    | memorised | is the teacher far better on this data than on the validation data |
+    | capacity | parameters of both |
+
+    The expected calibration error is `sum_b w_b / w |accuracy_b - confidence_b|` over 15 bins of
+    the confidence, the probability of the likeliest class.
+
+    Calibration, weak classes and the student's accuracy are measured on the validation data, where
+    there is any. Thresholds are constants in `keras_kd/diagnosis/`, with their reasons.
+
+    Args:
+        teacher: A classifier with one output `[batch, ..., classes]`: a Keras model, or a callable.
+        student: A Keras model, trained or not, or `None`.
+        data: What the student will be trained on: a `tf.data.Dataset` of batches `(x, y)` or
+            `(x, y, sample_weight)`, or such a tuple of arrays. `y`: class indices, or a
+            probability for each class.
+        validation_data: Likewise, rows that the teacher was not trained on.
+        temperature: Of distillation, a positive number; default 4, as of `SoftTargets`.
+        from_logits: Whether both models return logits; `False`: probabilities.
+        print_fn: What prints the table; `None` prints nothing.
+        teacher_preprocess: A function of the inputs of the teacher, as of `Distiller`.
+
+    Returns:
+        A `keras_kd.diagnosis.Diagnosis`: `findings`, `problems`, the fitted `temperature`,
+        `to_json()`; `str` makes the table.
+
+    Raises:
+        ValueError: An argument is wrong, or this is no classification with one output.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
+    teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    diagnosis = kd.diagnose(teacher, student, (x, y), print_fn=None)
+    for finding in diagnosis.problems:
+        print(finding.severity, finding.message, finding.remedy)
+    ```
+
+    Reference: Guo et al., "On Calibration of Modern Neural Networks",
+    https://arxiv.org/abs/1706.04599 (calibration error and temperature)
+    """
+    _check_models(teacher, student)
+    temperature = DEFAULT_TEMPERATURE if temperature is None else temperature
+    temperature = float(arguments.temperature(temperature))
+    batches.check("data", data)
+    if validation_data is not None:
+        batches.check("validation_data", validation_data)
+    models = Models(teacher, student, teacher_preprocess, from_logits, temperature)
+    train = measure(models, "data", data)
+    held_out = None
+    if validation_data is not None:
+        held_out = measure(models, "validation_data", validation_data)
+    diagnosis = _diagnosis(models, train, held_out)
+    if print_fn is not None:
+        print_fn(str(diagnosis))
+    return diagnosis
+
+
+def _check_models(teacher, student):
+    if student is not None:
+        model_checks.check(teacher, student)
+    elif isinstance(teacher, type) or not callable(teacher):
+        raise arguments.invalid("teacher", "a keras.Model or a callable", repr(teacher))
+
+
+def _diagnosis(models, train, held_out):
+    tested = train if held_out is None else held_out
+    of_teacher = outputs.check("teacher", train.teacher.outputs, models.from_logits)
+    answers = [
+        accuracy.check_teacher(train.teacher.confusion),
+        class_order.check(train.teacher.confusion),
+    ]
+    findings = of_teacher + classes.check(train) + answers
+    if not any(finding.is_problem for finding in answers):
+        # Otherwise classes look weak that are not, or all are.
+        findings.append(weak_classes.check(tested.teacher.confusion))
+    temperature = None
+    if any(finding.severity == "error" for finding in of_teacher + answers):
+        findings.append(Finding("calibration", "note", UNKNOWN))
+    else:
+        found, temperature = _of_probabilities(models, train, held_out)
+        findings += found
+    if models.student is not None:
+        findings += _of_student(models, train, tested)
+    return Diagnosis(findings, temperature)
+
+
+def _of_probabilities(models, train, held_out):
+    """Findings on the teacher's probabilities, and the fitted temperature."""
+    where = "the data itself (too optimistic if the teacher was trained on it)"
+    tested = train
+    if held_out is not None:
+        where, tested = "the validation data", held_out
+    finding, temperature = calibration.check(tested.teacher.sweep, where)
+    teacher = train.teacher
+    found = [finding, soft_targets.check(teacher.sweep, models.temperature, teacher.classes)]
+    if held_out is not None:
+        found.append(memorised.check(teacher, held_out.teacher))
+    return found, temperature
+
+
+def _of_student(models, train, tested):
+    found = outputs.check("student", train.student.outputs, models.from_logits)
+    agreement = None
+    comparable = train.student.classes == train.teacher.classes and tested.pair.weight > 0
+    if comparable:
+        sides = tested.teacher.confusion, tested.student.confusion
+        found.append(accuracy.check_student(*sides, tested.pair))
+        if accuracy.is_trained(*sides):
+            agreement = float(tested.pair.agree / tested.pair.weight)
+    if isinstance(models.teacher, keras.Model):
+        counts = models.teacher.count_params(), models.student.count_params()
+        found.append(capacity.check(counts, agreement))
+    return found
