@@ -24,11 +24,13 @@ if keras.backend.backend() != "tensorflow":
 
 from keras_kd import callbacks, data, losses, ops, schedules, taps, weighting
 from keras_kd.distiller import Distiller
+from keras_kd.mutual import MutualDistiller
 from keras_kd.pairing import pair_layers
 from keras_kd.version import __version__
 
 __all__ = [
     "Distiller",
+    "MutualDistiller",
     "__version__",
     "callbacks",
     "data",

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_kd import configuration, models, replicas
 from keras_kd.attachment import Attachment
+from keras_kd.hard_loss import HardLoss
 from keras_kd.live import LiveNumbers
 from keras_kd.loss_list import LossList
 from keras_kd.objective import FusedLoss, Outputs
@@ -20,7 +21,14 @@ from keras_kd.taps.listening import Taps
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class Distiller(
-    LiveNumbers, Persistence, Attachment, Reporting, Step, replicas.MultiWorkerFit, keras.Model
+    LiveNumbers,
+    Persistence,
+    Attachment,
+    Reporting,
+    Step,
+    HardLoss,
+    replicas.MultiWorkerFit,
+    keras.Model,
 ):
     """Trains a student to match a teacher (and the labels).
 
@@ -103,7 +111,7 @@ class Distiller(
         self.student = student
         self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
         self.supports_jit = self.supports_jit and models.supports_jit(teacher)
-        self._hard_loss_only = self._rehearsed = self._has_unbuilt_loss = False
+        self._rehearsed = self._has_unbuilt_loss = False
         self.callback_states = {}
         with student.distribute_strategy.scope():
             self.loss_list = LossList(
@@ -128,10 +136,6 @@ class Distiller(
     def output_names(self):
         """The student's, so that `compile` takes losses and metrics by output name."""
         return self.student.output_names
-
-    @property
-    def losses(self):
-        return [] if self._hard_loss_only else super().losses
 
     def _listen(self):
         losses = self.distillation_losses

@@ -30,16 +30,17 @@ def check(teacher, student):
     if teacher is student:
         raise ValueError("`teacher` and `student` are the same model; it would teach itself.")
     if isinstance(teacher, keras.Model):
-        _check_shared_weights(teacher, student)
+        check_shared_weights(teacher, student)
 
 
-def _check_shared_weights(teacher, student):
-    trained = {id(weight) for weight in student.trainable_weights}
-    shared = [weight.path for weight in teacher.weights if id(weight) in trained]
+def check_shared_weights(model, trained, who="Teacher and student"):
+    """Raises if a model has weights that the training of another one changes."""
+    changed = {id(weight) for weight in trained.trainable_weights}
+    shared = [weight.path for weight in model.weights if id(weight) in changed]
     if shared:
         raise ValueError(
-            "Teacher and student share weights that training would change in both: "
-            f"{shared[:5]}{'...' if len(shared) > 5 else ''}. Give the student layers of its own "
+            f"{who} share weights that training would change in both: "
+            f"{shared[:5]}{'...' if len(shared) > 5 else ''}. Give each layers of its own "
             "(keras.models.clone_model), or freeze the shared ones (layer.trainable = False)."
         )
 

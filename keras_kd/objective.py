@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd import models, ops
+from keras_kd import models, ops, replicas
 from keras_kd.losses import SoftTargets, base
 
 _TINY = 1e-30
@@ -197,6 +197,12 @@ def hard_divisor(loss, y, outputs, sample_weight):
         return None
     longest = max(parts, key=lambda part: len(part.shape))
     return tf.reduce_sum(math.prod(base.align(part, longest) for part in parts))
+
+
+def balances(loss, y, outputs, sample_weight, rows):
+    """Factors for the hard loss and for the distillation losses: see `replicas.balance`."""
+    hard = hard_divisor(loss, y, outputs, sample_weight)
+    return replicas.balance(hard, rows), replicas.balance(valid_rows(outputs), rows)
 
 
 class FusedLoss:

@@ -23,11 +23,14 @@ class Rehearsal(keras.layers.Layer):
         distiller = self._distiller.model
         student, teacher = distiller.study(inputs, training=False), distiller.teach(inputs)
         losses = distiller.distillation_losses
-        # Of any labels: class 0.
-        labels = keras.tree.map_structure(_first_class, student.outputs)
-        batch = objective.Batch(labels)
+        batch = objective.Batch(any_labels(student.outputs))
         values = [objective.mean_of(loss, teacher, student, batch) for loss in losses]
         return keras.ops.stack(values)
+
+
+def any_labels(outputs):
+    """Labels for each output: class 0."""
+    return keras.tree.map_structure(_first_class, outputs)
 
 
 def _first_class(logits):
