@@ -26,14 +26,17 @@ from keras_kd import callbacks, data, losses, ops, schedules, taps, weighting
 from keras_kd.distiller import Distiller
 from keras_kd.mutual import MutualDistiller
 from keras_kd.pairing import pair_layers
+from keras_kd.sequences import BornAgain, distill_chain
 from keras_kd.version import __version__
 
 __all__ = [
+    "BornAgain",
     "Distiller",
     "MutualDistiller",
     "__version__",
     "callbacks",
     "data",
+    "distill_chain",
     "losses",
     "ops",
     "pair_layers",

@@ -81,6 +81,12 @@ def input_specs(model):
     return keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), inputs)
 
 
+def output_shapes(model):
+    """The shapes of a model's outputs, or `None` where they are not known."""
+    outputs = getattr(model, "outputs", None)
+    return [tuple(x.shape) for x in outputs] if outputs else None
+
+
 def flat_outputs(outputs, key, names=None):
     """The outputs a loss reads: all of them, or the one of a name or an index.
 

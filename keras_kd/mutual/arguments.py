@@ -33,18 +33,13 @@ def check_peers(peers):
 
 
 def _check_shapes(one, other):
-    shapes = [_output_shapes(model) for _, model in (one, other)]
+    shapes = [models.output_shapes(model) for _, model in (one, other)]
     if None in shapes or shapes[0] == shapes[1]:
         return
     raise ValueError(
         f"Peers {one[0]} and {other[0]} have outputs of different shapes: {shapes[0]} and "
         f"{shapes[1]}. Peers need the same classes, in the same order."
     )
-
-
-def _output_shapes(model):
-    outputs = getattr(model, "outputs", None)
-    return [tuple(x.shape) for x in outputs] if outputs else None
 
 
 def names(peers):
