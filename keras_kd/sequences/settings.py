@@ -27,15 +27,13 @@ def of_recipe(recipe):
 
 def of_object(value):
     """Of anything that Keras can serialize."""
-    return json.dumps(keras.saving.serialize_keras_object(value), sort_keys=True, default=repr)
+    return _text(keras.saving.serialize_keras_object(value))
 
 
 def of_architecture(model):
-    """Of a model without its weights, and without the numbers that Keras gives to names."""
-    config, names = {"class": type(model).__name__, **model.get_config()}, {}
-    _collect_names(config, names)
+    """Of a model without its weights."""
     shapes = [list(weight.shape) for weight in model.weights]
-    return json.dumps([_renamed(config, names), shapes], sort_keys=True, default=repr)
+    return _text([type(model).__name__, model.get_config(), shapes])
 
 
 def of_weights(model):
@@ -58,6 +56,13 @@ def _of_array(part):
         return type(part).__name__
     array = np.ascontiguousarray(part)
     return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
+
+
+def _text(config):
+    """JSON, without names: Keras numbers those of a process (`dense_7`, `adam_1`)."""
+    names: dict = {}
+    _collect_names(config, names)
+    return json.dumps(_renamed(config, names), sort_keys=True, default=repr)
 
 
 def _collect_names(config, names):

@@ -19,7 +19,7 @@ def digits():
 
     x, y = sklearn.datasets.load_digits(return_X_y=True)
     x, order = x.astype("float32") / 16.0, np.random.default_rng(0).permutation(len(y))
-    train, test = order[:600], order[600:900]
+    train, test = order[:480], order[480:800]
     return (x[train], y[train]), (x[test], y[test])
 
 
@@ -37,7 +37,7 @@ def network(width, seed=None, **kwargs):
 
 
 def compile_arguments(**kwargs):
-    optimizer = keras.optimizers.Adam(0.01)
+    optimizer = keras.optimizers.Adam(0.02)
     loss = linear.from_logits()
     return {"optimizer": optimizer, "loss": loss, "metrics": ["accuracy"], **kwargs}
 
