@@ -27,18 +27,23 @@ from keras_kd import callbacks, data, diagnosis, losses, ops, schedules, taps, t
 from keras_kd.cache import CacheError, cache_teacher, load_cache
 from keras_kd.diagnosis import diagnose
 from keras_kd.distiller import Distiller
+from keras_kd.mutual import MutualDistiller
 from keras_kd.pairing import pair_layers
+from keras_kd.sequences import BornAgain, distill_chain
 from keras_kd.version import __version__
 
 __all__ = [
+    "BornAgain",
     "CacheError",
     "Distiller",
+    "MutualDistiller",
     "__version__",
     "cache_teacher",
     "callbacks",
     "data",
     "diagnose",
     "diagnosis",
+    "distill_chain",
     "load_cache",
     "losses",
     "ops",

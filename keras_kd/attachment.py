@@ -1,10 +1,8 @@
 """Hints that join a distiller after it was made."""
 
-import inspect
-
 import keras
 
-from keras_kd import models
+from keras_kd import fit_arguments, models
 
 
 class Attachment:
@@ -61,11 +59,8 @@ class Attachment:
             ValueError: The data is empty, or has no labels although `alpha` is not 0; batches are
                 too small for a loss between rows.
         """
-        given = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments
-        callbacks = given.get("callbacks") or []
-        callbacks = getattr(callbacks, "callbacks", callbacks)  # those of a CallbackList
-        if isinstance(callbacks, keras.callbacks.Callback):
-            callbacks = [callbacks]
+        given = fit_arguments.bound(args, kwargs)
+        callbacks = fit_arguments.callbacks(given)
         own = [each for each in callbacks if hasattr(each, "prepare")]
         for callback in own:
             callback.prepare(self, callbacks)

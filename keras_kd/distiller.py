@@ -6,6 +6,7 @@ from keras_kd import configuration, models, replicas
 from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
 from keras_kd.forward import ForwardPasses
+from keras_kd.hard_loss import HardLoss
 from keras_kd.live import LiveNumbers
 from keras_kd.loss_list import LossList
 from keras_kd.objective import FusedLoss
@@ -24,6 +25,7 @@ class Distiller(
     Reporting,
     AskingAhead,
     Step,
+    HardLoss,
     ForwardPasses,
     replicas.MultiWorkerFit,
     keras.Model,
@@ -112,8 +114,7 @@ class Distiller(
         self.student = student
         self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
         self.supports_jit = self.supports_jit and source.supports_jit
-        self._hard_loss_only = self._rehearsed = self._has_unbuilt_loss = False
-        self.is_rehearsing = False
+        self._rehearsed = self._has_unbuilt_loss = self.is_rehearsing = False
         self.callback_states = {}
         with student.distribute_strategy.scope():
             self.loss_list = LossList(
@@ -138,10 +139,6 @@ class Distiller(
     def output_names(self):
         """The student's, so that `compile` takes losses and metrics by output name."""
         return self.student.output_names
-
-    @property
-    def losses(self):
-        return [] if self._hard_loss_only else super().losses
 
     def _build_where_shapes_are_known(self):
         for loss in self.distillation_losses:

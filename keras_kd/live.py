@@ -35,6 +35,16 @@ class LiveNumbers:
             for variable in (self.alpha_variable, self.beta_variable)
         )
 
+    def _check_labels(self, y):
+        """Raises, while a step is traced, if there are no labels that `alpha` asks for."""
+        self._trained_without_labels = y is None
+        alpha = traced_value(self.alpha_variable)
+        if y is None and alpha != 0:
+            raise ValueError(
+                f"The training data has no labels, but alpha={alpha} gives the hard loss a "
+                "factor. Pass (inputs, labels), or set alpha=0 to learn from the teacher alone."
+            )
+
     @property
     def alpha(self):
         """The factor of the hard loss; assign a number >= 0 to change it."""

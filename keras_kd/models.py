@@ -25,16 +25,17 @@ def check(teacher, student):
     if teacher is student:
         raise ValueError("`teacher` and `student` are the same model; it would teach itself.")
     if isinstance(teacher, keras.layers.Layer):
-        _check_shared_weights(teacher, student)
+        check_shared_weights(teacher, student)
 
 
-def _check_shared_weights(teacher, student):
-    trained = {id(weight) for weight in student.trainable_weights}
-    shared = [weight.path for weight in teacher.weights if id(weight) in trained]
+def check_shared_weights(model, trained, who="Teacher and student"):
+    """Raises if a model has weights that the training of another one changes."""
+    changed = {id(weight) for weight in trained.trainable_weights}
+    shared = [weight.path for weight in model.weights if id(weight) in changed]
     if shared:
         raise ValueError(
-            "Teacher and student share weights that training would change in both: "
-            f"{shared[:5]}{'...' if len(shared) > 5 else ''}. Give the student layers of its own "
+            f"{who} share weights that training would change in both: "
+            f"{shared[:5]}{'...' if len(shared) > 5 else ''}. Give each layers of its own "
             "(keras.models.clone_model), or freeze the shared ones (layer.trainable = False)."
         )
 
@@ -68,6 +69,12 @@ def input_specs(model):
     return keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), inputs)
 
 
+def output_shapes(model):
+    """The shapes of a model's outputs, or `None` where they are not known."""
+    outputs = getattr(model, "outputs", None)
+    return [tuple(x.shape) for x in outputs] if outputs else None
+
+
 def flat_outputs(outputs, key, names=None):
     """The outputs a loss reads: all of them, or the one of a name or an index.
 
@@ -89,27 +96,3 @@ def flat_outputs(outputs, key, names=None):
             f"A distillation loss reads output {key!r}, which the model does not have. It has: "
             f"{have}."
         ) from error
-
-
-def copy_of(model):
-    """A model of the same architecture and weights, which shares nothing with it.
-
-    Raises:
-        ValueError: Keras cannot make it again, or it has no weights yet.
-    """
-    if not model.built:
-        raise ValueError(
-            f"Model {model.name!r} has no weights yet, so it cannot be copied. Call it on a batch "
-            "first, or give it an Input."
-        )
-    try:
-        copy = keras.models.clone_model(model)
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"Model {model.name!r}, a {type(model).__name__}, cannot be copied: {error} Give the "
-            "class a get_config from which it can be made again."
-        ) from error
-    if not copy.built:
-        copy.build_from_config(model.get_build_config() or {})
-    copy.set_weights(model.get_weights())
-    return copy

@@ -11,8 +11,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd import models, ops
+from keras_kd import models, ops, replicas
 from keras_kd.losses import SoftTargets, base
+from keras_kd.ops.sparse_logits import SparseLogits
 
 _TINY = 1e-30
 
@@ -82,10 +83,19 @@ def mean_of(loss, teacher, student, batch):
         pairs, weights, labels, strict=True
     ):
         mask = _mask_for(loss, student, student_outputs)
+        _check_takes(loss, teacher_outputs)
         context = {"labels": label, "training": batch.training}
         weighted, rows = loss.weighted(teacher_outputs, student_outputs, weight, mask, **context)
         total += tf.math.divide_no_nan(tf.reduce_sum(weighted), rows)
     return total
+
+
+def _check_takes(loss, teacher_outputs):
+    if isinstance(teacher_outputs, SparseLogits) and not loss.takes_sparse:
+        raise ValueError(
+            f"Distillation loss {loss.name!r} needs all logits of the teacher; the cache keeps the "
+            "largest ones only. Use SoftTargets, or write the cache without top_k."
+        )
 
 
 def _labels(loss, student, labels, count):
@@ -197,6 +207,12 @@ def hard_divisor(loss, y, outputs, sample_weight):
         return None
     longest = max(parts, key=lambda part: len(part.shape))
     return tf.reduce_sum(math.prod(base.align(part, longest) for part in parts))
+
+
+def balances(loss, y, outputs, sample_weight, rows):
+    """Factors for the hard loss and for the distillation losses: see `replicas.balance`."""
+    hard = hard_divisor(loss, y, outputs, sample_weight)
+    return replicas.balance(hard, rows), replicas.balance(valid_rows(outputs), rows)
 
 
 class FusedLoss:

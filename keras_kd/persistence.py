@@ -7,13 +7,35 @@ from keras_kd.serializing import serialized
 _CALLBACK = "callback_"
 
 
-class Persistence:
+class OwnVariables:
+    """Mixin of a distiller: what it adds to what its models and losses save of themselves.
+
+    Alpha and beta, and the state of the random seeds (dropout), which Keras does not save: with it
+    a run that is interrupted and resumed gives the numbers of one that was not.
+    """
+
+    def _own_variables(self):
+        weights = {id(variable) for variable in self.weights}
+        # `variables` has the states of seed generators, `weights` has not.
+        seeds = [variable for variable in self.variables if id(variable) not in weights]
+        own = {"alpha": self.alpha_variable, "beta": self.beta_variable}
+        return own | {f"seed_{i}": seed for i, seed in enumerate(seeds)}
+
+    def save_own_variables(self, store):
+        for key, variable in self._own_variables().items():
+            store[key] = variable.numpy()
+
+    def load_own_variables(self, store):
+        for key, variable in self._own_variables().items():
+            if key in list(store.keys()):
+                variable.assign(store[key])
+
+
+class Persistence(OwnVariables):
     """Mixin of the distiller: what a `.keras` file and a checkpoint hold of it.
 
-    Student, teacher and losses save themselves. The distiller adds alpha and beta, and the state
-    of the random seeds (dropout), which Keras does not save: with it a run that is interrupted and
-    resumed gives the numbers of one that was not; and `callback_states`, arrays by which callbacks
-    go on where they were.
+    Beside `OwnVariables` these are `callback_states`, arrays by which callbacks go on where they
+    were.
     """
 
     def get_config(self):
@@ -63,23 +85,13 @@ class Persistence:
         self.compile(**keras.saving.deserialize_keras_object(config))
         self._build_optimizer()
 
-    def _own_variables(self):
-        weights = {id(variable) for variable in self.weights}
-        # `variables` has the states of seed generators, `weights` has not.
-        seeds = [variable for variable in self.variables if id(variable) not in weights]
-        own = {"alpha": self.alpha_variable, "beta": self.beta_variable}
-        return own | {f"seed_{i}": seed for i, seed in enumerate(seeds)}
-
     def save_own_variables(self, store):
-        for key, variable in self._own_variables().items():
-            store[key] = variable.numpy()
+        super().save_own_variables(store)
         for name, state in self.callback_states.items():
             store[_CALLBACK + name] = state
 
     def load_own_variables(self, store):
-        for key, variable in self._own_variables().items():
-            if key in list(store.keys()):
-                variable.assign(store[key])
+        super().load_own_variables(store)
         for key in list(store.keys()):
             if key.startswith(_CALLBACK):
                 self.callback_states[key.removeprefix(_CALLBACK)] = store[key][...]

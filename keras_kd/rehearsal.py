@@ -22,13 +22,17 @@ class Rehearsal(keras.layers.Layer):
     def call(self, inputs):
         distiller = self._distiller.model
         student = distiller.study(inputs, training=False)
-        # Of any labels: class 0.
-        labels = keras.tree.map_structure(_first_class, student.outputs)
+        labels = any_labels(student.outputs)
         teacher = distiller.teach(inputs, labels, student)
         losses = distiller.distillation_losses
         batch = objective.Batch(labels)
         values = [objective.mean_of(loss, teacher, student, batch) for loss in losses]
         return keras.ops.stack(values)
+
+
+def any_labels(outputs):
+    """Labels for each output: class 0."""
+    return keras.tree.map_structure(_first_class, outputs)
 
 
 def _first_class(logits):

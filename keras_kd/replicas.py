@@ -51,6 +51,21 @@ def balance(divisor, rows):
     return tf.math.divide_no_nan(divisor * all_rows, rows * divisors)
 
 
+def part_of_global(total, rows, regularisers):
+    """What a replica differentiates: its part of the global batch's loss.
+
+    Args:
+        total: Float32 scalar, an average over this replica's rows.
+        rows: Float32 scalar, the rows of this replica's batch.
+        regularisers: Scalars, the same in each replica.
+    """
+    replicas = count()
+    if replicas > 1:
+        total = total * share(rows) / replicas
+        regularisers = [loss / replicas for loss in regularisers]
+    return keras.ops.sum([total, *regularisers])
+
+
 def is_multi_worker(strategy):
     """Whether several processes train in step."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_kd import objective, replicas
-from keras_kd.live import cond, traced_value
+from keras_kd.live import cond
 
 
 class Step:
@@ -18,23 +18,6 @@ class Step:
             return keras.ops.sum([keras.ops.zeros(()), *map(keras.ops.sum, self.losses)])
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
-    def _hard_loss(self, y, y_pred, sample_weight):
-        """The compiled loss without regularisers; zero where there is none."""
-        if y is None or self.loss is None:
-            return tf.zeros(())
-        self._hard_loss_only = True
-        try:
-            # Keras has divided it by the number of replicas.
-            return replicas.count() * super().compute_loss(None, y, y_pred, sample_weight)
-        finally:
-            self._hard_loss_only = False
-
-    def _balances(self, y, y_pred, sample_weight, rows):
-        """Factors for the hard loss and for the others: see `replicas.balance`."""
-        hard = objective.hard_divisor(self.loss, y, y_pred, sample_weight)
-        soft = objective.valid_rows(y_pred)
-        return replicas.balance(hard, rows), replicas.balance(soft, rows)
-
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._check_labels(y)
@@ -43,7 +26,9 @@ class Step:
             student = self.study(x, training=True)
             terms = self._terms(x, y, student, sample_weight, rows)
             regularisers = [keras.ops.sum(loss) for loss in self.losses]
-            scaled = self.optimizer.scale_loss(self._global(terms.total, rows, regularisers))
+            scaled = self.optimizer.scale_loss(
+                replicas.part_of_global(terms.total, rows, regularisers)
+            )
         variables = self.trainable_variables
         gradients = self._gradients_of_losses_left_out(tape.gradient(scaled, variables), variables)
         self.optimizer.apply(gradients, variables)
@@ -60,8 +45,8 @@ class Step:
             batch = objective.Batch(y, sample_weight)
             terms = self._all_terms(self.teach(x, y, student), student, batch, rows)
         else:
-            balance, _ = self._balances(y, student.outputs, sample_weight, rows)
-            hard = balance * self._hard_loss(y, student.outputs, sample_weight)
+            balance, _ = objective.balances(self.loss, y, student.outputs, sample_weight, rows)
+            hard = balance * self.hard_loss(y, student.outputs, sample_weight)
             terms = objective.Terms(hard, hard, [])
         self._track(terms, [keras.ops.sum(loss) for loss in self.losses], rows)
         return self._without_teacher(self._logs(x, y, student.outputs, sample_weight))
@@ -79,8 +64,8 @@ class Step:
             return objective.Terms(
                 *self._fused.terms(batch, student, teacher, hard_weight, alpha, beta)
             )
-        hard_balance, balance = self._balances(y, student.outputs, hard_weight, rows)
-        hard = hard_balance * self._hard_loss(y, student.outputs, hard_weight)
+        hard_balance, balance = objective.balances(self.loss, y, student.outputs, hard_weight, rows)
+        hard = hard_balance * self.hard_loss(y, student.outputs, hard_weight)
         losses = self.distillation_losses
         return objective.Terms(
             *objective.separate_terms(hard, losses, teacher, student, batch, alpha, beta, balance)
@@ -107,13 +92,14 @@ class Step:
         fusable = self._is_fusable(student, batch)
 
         # Here, because replicas cannot be summed over inside a condition.
-        hard_balance, balance = self._balances(y, student.outputs, sample_weight, rows)
+        outputs = student.outputs
+        hard_balance, balance = objective.balances(self.loss, y, outputs, sample_weight, rows)
 
         def teach():
             return self.teach(x, y, student)
 
         def hard():
-            return hard_balance * self._hard_loss(y, student.outputs, sample_weight)
+            return hard_balance * self.hard_loss(y, student.outputs, sample_weight)
 
         def labels_only():
             value = hard()
@@ -141,20 +127,3 @@ class Step:
             tf.zeros_like(variable) if gradient is None and id(variable) in own else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
-
-    def _global(self, total, rows, regularisers):
-        """What is differentiated: this replica's part of the global batch's loss."""
-        count = replicas.count()
-        if count > 1:
-            total = total * replicas.share(rows) / count
-            regularisers = [loss / count for loss in regularisers]
-        return keras.ops.sum([total, *regularisers])
-
-    def _check_labels(self, y):
-        self._trained_without_labels = y is None
-        alpha = traced_value(self.alpha_variable)
-        if y is None and alpha != 0:
-            raise ValueError(
-                f"The training data has no labels, but alpha={alpha} gives the hard loss a "
-                "factor. Pass (inputs, labels), or set alpha=0 to learn from the teacher alone."
-            )

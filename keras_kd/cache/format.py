@@ -129,3 +129,9 @@ def identity(manifest):
     """A short name of a cache's contents."""
     text = json.dumps(manifest, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def bytes_on_disk(path):
+    """The size of a cache's shards in bytes."""
+    files = pathlib.Path(path).glob("view-*/*.tfrecord")
+    return sum(file.stat().st_size for file in files)

@@ -1,13 +1,12 @@
 """`cache_teacher`: runs a teacher once over a dataset, and keeps what it says."""
 
-import os
 import pathlib
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd.cache import answers, fingerprints, records, shards
+from keras_kd.cache import answers, fingerprints, records, shards, skipping
 from keras_kd.cache import format as cache_format
 from keras_kd.losses import base
 from keras_kd.ops import arguments
@@ -185,7 +184,8 @@ class _Run:
     def __init__(self, folder, asked, key, process, verbose):
         self.folder, self._asked, self._key = folder, asked, key
         self._process, self._verbose = process, verbose
-        self.plan = self.specs = self._components = None
+        self.plan, self.specs = {}, {}
+        self._components = None
 
     def trace(self, element_spec):
         """Traces the teacher once for all batches; what does not fit is told here."""
@@ -237,7 +237,7 @@ class _Run:
         bar = keras.utils.Progbar(
             total if total > 0 else None, unit_name="batch", verbose=self._verbose
         )
-        skipped = _Skipped(self.folder)
+        skipped = skipping.Skipped(self.folder)
         with shards.ShardWriter(self.folder, self._process[0], size) as writer:
             for batch, element in enumerate(dataset.prefetch(tf.data.AUTOTUNE)):
                 name = cache_format.shard_name(view, batch // size)
@@ -290,45 +290,5 @@ class _Run:
                 )
 
 
-class _Skipped:
-    """Batches that need not be asked about; their inputs must be those that were."""
-
-    def __init__(self, folder):
-        self._folder, self._whole = folder, {}
-        self._name, self._prints = None, []
-
-    def is_whole(self, name):
-        """Whether the shard has been written, by an earlier run or by another process."""
-        if name not in self._whole:
-            self._whole[name] = (self._folder / f"{name}.json").exists()
-        return self._whole[name]
-
-    def add(self, name, marks):
-        if name != self._name:
-            self.check()
-            self._name = name
-        if self.is_whole(name):
-            self._prints.append(marks()[records.FINGERPRINTS].numpy().tobytes())
-
-    def check(self):
-        """Raises if a shard that was written before is one of other inputs."""
-        prints, self._prints = self._prints, []
-        if not prints:
-            return
-        note = cache_format.read_json(self._folder / f"{self._name}.json")
-        if fingerprints.of_bytes(prints) != note["inputs"]:
-            raise cache_format.CacheError(
-                f"The inputs of shard {self._name} are others than when it was written: the "
-                "dataset is shuffled, augmented without a fixed seed, or has changed. Give it a "
-                f"fixed order, or remove {self._folder} and write the cache again."
-            )
-
-
 def _parts(element):
     return element if isinstance(element, tuple) else (element,)
-
-
-def bytes_on_disk(path):
-    """The size of a cache's shards in bytes."""
-    files = pathlib.Path(path).glob("view-*/*.tfrecord")
-    return sum(os.path.getsize(file) for file in files)

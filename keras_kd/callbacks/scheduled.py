@@ -1,8 +1,9 @@
-"""`ScheduledValue`: sets a live number of the distiller before each epoch or step."""
+"""`ScheduledValue`: sets a live number of a distiller before each epoch or step."""
 
 import keras
 
 from keras_kd import schedules
+from keras_kd.live import LiveNumbers
 from keras_kd.losses import base
 
 
@@ -64,12 +65,10 @@ class ScheduledValue(keras.callbacks.Callback):
         """Raises if `self.model` has no such number."""
 
     def on_train_begin(self, logs=None):
-        from keras_kd.distiller import Distiller
-
-        if not isinstance(self.model, Distiller):
+        if not isinstance(self.model, LiveNumbers):
             raise ValueError(
-                f"{type(self).__name__} steers a keras_kd.Distiller. Received: a model of type "
-                f"{type(self.model).__name__}. Pass it to the fit of the distiller."
+                f"{type(self).__name__} steers a keras_kd.Distiller or MutualDistiller. Received: "
+                f"a model of type {type(self.model).__name__}. Pass it to the fit of the distiller."
             )
         self.check_model()
         epochs = self.params.get("epochs")

@@ -51,6 +51,8 @@ class DistillationLoss(keras.layers.Layer):
 
     # Rows of a batch below which the loss says nothing.
     least_rows = 1
+    # Whether it can compare with a teacher of which only the largest logits are known.
+    takes_sparse = False
 
     def __init__(
         self,

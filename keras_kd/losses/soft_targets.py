@@ -8,6 +8,7 @@ from keras_kd.losses import base
 from keras_kd.losses.activation import check_logits
 from keras_kd.losses.temperature import HasTemperature
 from keras_kd.ops import arguments
+from keras_kd.ops.sparse_logits import SparseLogits
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -66,6 +67,8 @@ class SoftTargets(HasTemperature):
         self.from_logits = from_logits
         self.built = True
 
+    takes_sparse = True
+
     def build(self, *shapes):
         del shapes  # nothing depends on them
         self.built = True
@@ -78,15 +81,33 @@ class SoftTargets(HasTemperature):
         return self.per_row(teacher_outputs, student_outputs, weight), count
 
     def per_row(self, teacher_outputs, student_outputs, row_weight):
-        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         rows = tf.shape(student_outputs)[:-1]
+        options = {
+            "mixing_weight": self.mixing_weight,
+            "sample_weight": None if row_weight is None else tf.broadcast_to(row_weight, rows),
+        }
+        if isinstance(teacher_outputs, SparseLogits):
+            return self._of_largest(teacher_outputs, student_outputs, options)
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         return ops.soft_target_loss(
             student_outputs,
             teacher_outputs,
             self.temperature_variable,
             self.divergence,
-            mixing_weight=self.mixing_weight,
-            sample_weight=None if row_weight is None else tf.broadcast_to(row_weight, rows),
+            **options,
+        )
+
+    def _of_largest(self, teacher, student_outputs, options):
+        """Of a teacher of which the largest logits and the mass of the rest are known."""
+        temperature = tf.identity(keras.ops.convert_to_tensor(self.temperature_variable))
+        return ops.sparse_soft_target_loss(
+            student_outputs if self.from_logits else _log(student_outputs),
+            teacher.logits,
+            teacher.indices,
+            teacher.rest(temperature),
+            temperature,
+            self.divergence,
+            **options,
         )
 
     def logits(self, teacher_outputs, student_outputs):

@@ -91,8 +91,8 @@ class OnnxTeacher(host.HostTeacher):
         return config
 
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-_DTYPES |= {"tensor(int32)": np.int32, "tensor(int64)": np.int64, "tensor(uint8)": np.uint8}
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+_DTYPES |= {"tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
 
 
 def _feed(session, inputs):

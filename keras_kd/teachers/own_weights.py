@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
+from keras_kd import copies
 from keras_kd.losses import base as loss_base
 from keras_kd.losses.activation import last_activation
-from keras_kd.models import copy_of
 from keras_kd.serializing import serialized
 from keras_kd.taps import tap
 from keras_kd.teachers import base
@@ -28,7 +28,7 @@ class _OfStudent(base.Teacher):
                 f"Received: student={student!r} of type {type(student).__name__}"
             )
         with student.distribute_strategy.scope():
-            self.model = copy_of(student) if copy else student
+            self.model = copies.with_weights(student) if copy else student
 
     def call(self, inputs):
         return self.model(inputs, training=False)

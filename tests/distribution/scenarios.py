@@ -305,6 +305,23 @@ def everything_at_once(strategy):
     return train(distiller, *data(71), epochs=together.EPOCHS, callbacks=callbacks)
 
 
+@scenario
+def mutual(strategy):
+    """Peers that teach each other; sample weights, and a last batch of 7 rows."""
+    with strategy.scope():
+        peers = [network(8), network(6, regulariser="l2"), network(4)]
+        distiller = kd.MutualDistiller(peers, alpha=0.7)
+        optimizers = [keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.1), "rmsprop"]
+        metrics = {"metrics": ["accuracy"], "weighted_metrics": [cross_entropy_metric()]}
+        distiller.compile(optimizers, cross_entropy(), **metrics)
+    x, y, weight = data(71)
+    options = {"batch_size": BATCH, "verbose": 0, "sample_weight": weight}
+    history = distiller.fit(x, y, epochs=2, shuffle=False, **options)
+    weights = [w.numpy().tolist() for peer in peers for w in peer.weights]
+    evaluated = distiller.evaluate(x, y, return_dict=True, **options)
+    return {"weights": weights, "history": history.history, "evaluate": evaluated}
+
+
 # Two processes have to be waited for: those that differ from the others in how data or losses come.
 MULTI_WORKER = [
     "plain",

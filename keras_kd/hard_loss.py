@@ -1,0 +1,26 @@
+"""`HardLoss`: the loss of the labels alone."""
+
+import tensorflow as tf
+
+from keras_kd import replicas
+
+
+class HardLoss:
+    """Mixin of a `keras.Model`: its compiled loss, apart from its regularisers."""
+
+    _hard_loss_only = False
+
+    @property
+    def losses(self):
+        return [] if self._hard_loss_only else super().losses
+
+    def hard_loss(self, y, y_pred, sample_weight):
+        """The compiled loss without regularisers; zero where there is none."""
+        if y is None or self.loss is None:
+            return tf.zeros(())
+        self._hard_loss_only = True
+        try:
+            # Keras has divided it by the number of replicas.
+            return replicas.count() * super().compute_loss(None, y, y_pred, sample_weight)
+        finally:
+            self._hard_loss_only = False

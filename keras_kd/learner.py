@@ -1,0 +1,34 @@
+"""`Learner`: trains a model from labels and leaves no trace of `compile` in it."""
+
+import keras
+
+from keras_kd import models
+from keras_kd.hard_loss import HardLoss
+
+
+class Learner(HardLoss, keras.Model):
+    """A model around a model, which has the optimizer, the loss and the metrics.
+
+    Args:
+        model: A `keras.Model`. Its weights are trained; how it is compiled is not changed.
+        name: Name of this model.
+    """
+
+    def __init__(self, model, name="learner"):
+        # The inputs reach the model as its own `fit` would give them: nothing is cast here.
+        super().__init__(name=name, autocast=False, dtype=models.dtype_policy(model))
+        self.model = model
+        self.built = True
+
+    @property
+    def output_names(self):
+        """The model's, so that `compile` takes losses and metrics by output name."""
+        return self.model.output_names
+
+    def build(self, input_shape=None):
+        del input_shape  # the model builds itself
+
+    def call(self, inputs, training=None, mask=None):
+        if mask is None:
+            return self.model(inputs, training=training)
+        return self.model(inputs, training=training, mask=mask)

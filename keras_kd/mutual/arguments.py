@@ -1,0 +1,137 @@
+"""Makes the arguments of `MutualDistiller` uniform, or says what is wrong with them."""
+
+import itertools
+import re
+
+import keras
+import numpy as np
+
+from keras_kd import copies, models
+from keras_kd.losses import DistillationLoss, SoftTargets
+from keras_kd.losses.base import keras_name
+from keras_kd.ops.arguments import invalid
+
+
+def check_peers(peers):
+    """Returns them as a list, or raises."""
+    if not isinstance(peers, (list, tuple)) or len(peers) < 2:
+        raise invalid("peers", "a list of at least two keras.Models", repr(peers))
+    for i, peer in enumerate(peers):
+        if not isinstance(peer, keras.Model):
+            raise invalid(f"peers[{i}]", "a keras.Model", f"{peer!r} of type {type(peer).__name__}")
+        if not peer.built:
+            raise ValueError(
+                f"Peer {i} ({peer.name!r}) has no weights yet. Give it an Input, or call it on a "
+                "batch once, before it is made a peer."
+            )
+    for (i, one), (j, other) in itertools.combinations(enumerate(peers), 2):
+        if one is other:
+            raise ValueError(f"Peers {i} and {j} are the same model; it would teach itself.")
+        models.check_shared_weights(one, other, f"Peers {i} and {j}")
+        _check_shapes((i, one), (j, other))
+    return list(peers)
+
+
+def _check_shapes(one, other):
+    shapes = [models.output_shapes(model) for _, model in (one, other)]
+    if None in shapes or shapes[0] == shapes[1]:
+        return
+    raise ValueError(
+        f"Peers {one[0]} and {other[0]} have outputs of different shapes: {shapes[0]} and "
+        f"{shapes[1]}. Peers need the same classes, in the same order."
+    )
+
+
+def names(peers):
+    """What the peers' entries in the history begin with: names that the user gave, or numbers.
+
+    Keras numbers the models of a process; those numbers would make other entries in each run.
+    """
+    given = [peer.name for peer in peers]
+    automatic = any(
+        re.fullmatch(rf"({keras_name(type(peer).__name__)}|functional|model)(_\d+)?", peer.name)
+        for peer in peers
+    )
+    is_clear = len(set(given)) == len(given) and not automatic and "val" not in given
+    return given if is_clear else [f"peer_{i}" for i in range(len(peers))]
+
+
+def distillation_loss(loss, peers):
+    """The loss between two peers' outputs, or raises."""
+    loss = SoftTargets(temperature=1.0) if loss is None else loss
+    if not isinstance(loss, DistillationLoss):
+        raise invalid("distillation_loss", "one keras_kd.losses.DistillationLoss", repr(loss))
+    if loss.teacher_layer is not None or loss.student_layer is not None:
+        raise ValueError(
+            f"Distillation loss {loss.name!r} reads inner layers; peers teach each other by their "
+            "outputs. Use a loss of outputs, such as keras_kd.losses.SoftTargets()."
+        )
+    for one, other in itertools.permutations(peers, 2):
+        loss.validate(one, other)
+    return loss
+
+
+def teaching(matrix, count):
+    """`[peers, peers]` float32, entry `[i][j]`: how much peer `j` teaches peer `i`."""
+    if matrix is None:
+        return (1.0 - np.eye(count, dtype="float32")) / (count - 1)
+    if isinstance(matrix, str) and matrix == "one_way":
+        made = np.zeros((count, count), "float32")
+        made[1:, 0] = 1.0
+        return made
+    try:
+        made = np.asarray(matrix, "float32")
+    except (TypeError, ValueError) as error:
+        raise invalid("teaching", "None, 'one_way' or a matrix of numbers", repr(matrix)) from error
+    if made.shape != (count, count):
+        raise invalid(
+            "teaching", f"a matrix of shape {(count, count)}, a row for each peer", matrix
+        )
+    if not (np.isfinite(made).all() and (made >= 0).all()) or np.diag(made).any():
+        raise invalid(
+            "teaching",
+            "finite numbers, at least 0, and 0 on the diagonal (no peer teaches itself)",
+            matrix,
+        )
+    return made
+
+
+def optimizers(spec, count):
+    """An optimizer for each peer: copies of one, or those of a list."""
+    if not isinstance(spec, (list, tuple)):
+        return [copies.optimizer(spec) for _ in range(count)]
+    spec = _one_each("optimizer", spec, count)
+    made = [keras.optimizers.get(each) for each in spec]
+    if len({id(each) for each in made}) != count:
+        raise ValueError(
+            "`optimizer` holds the same object for two peers, whose weights it would mix up. Give "
+            "each peer an optimizer of its own, or one to copy for all: compile(optimizer)."
+        )
+    return made
+
+
+def losses(spec, count):
+    """A hard loss for each peer, or `None` for each."""
+    made = _one_each("loss", spec, count) if isinstance(spec, (list, tuple)) else [spec] * count
+    if any(each is None for each in made) and any(each is not None for each in made):
+        raise ValueError(f"`loss` is None for some of the peers only. Received: loss={spec}")
+    return made
+
+
+def metrics(name, spec, count):
+    """Metrics for each peer: copies of one list of them, or those of a list of lists."""
+    is_for_each = isinstance(spec, (list, tuple)) and all(
+        each is None or isinstance(each, (list, tuple, dict)) for each in spec
+    )
+    if spec is None or not is_for_each:
+        return [copies.of_each(spec) for _ in range(count)]
+    return _one_each(name, spec, count)
+
+
+def _one_each(name, values, count):
+    if len(values) != count:
+        raise ValueError(
+            f"`{name}` must be one for all peers or a list with one for each of the {count} peers. "
+            f"Received a list of {len(values)}."
+        )
+    return list(values)

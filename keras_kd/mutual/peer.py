@@ -1,0 +1,84 @@
+"""`Peer`: one of the models that teach each other, with what trains it."""
+
+import keras
+import tensorflow as tf
+
+from keras_kd import objective, replicas
+from keras_kd.learner import Learner
+
+
+class Peer(Learner):
+    """A `Learner` that knows the terms of its loss.
+
+    Args:
+        model: The `keras.Model` to train.
+        soft_name: The distillation loss's entry in the history.
+        name: What the peer's entries in the history begin with.
+    """
+
+    def __init__(self, model, soft_name, name):
+        super().__init__(model, name=name)
+        self._hard_tracker = keras.metrics.Mean(name="hard_loss")
+        self._soft_tracker = keras.metrics.Mean(name=soft_name)
+
+    def study(self, x, training):
+        """The model's `Outputs` for a batch, from its one forward pass."""
+        names = getattr(self.model, "output_names", None)
+        return objective.Outputs(self.model(x, training=training), {}, names, x)
+
+    def terms(self, own, teachers, loss, batch, mixture):
+        """The `Terms` of a batch.
+
+        Args:
+            own: This peer's `Outputs`.
+            teachers: `(factor, Outputs)` of each peer that teaches this one.
+            loss: The `DistillationLoss`.
+            batch: A `Batch`.
+            mixture: `alpha` and `beta`, scalars.
+        """
+        alpha, beta = mixture
+        rows = objective.rows_of(own.inputs)
+        labels, weight = batch.labels, batch.sample_weight
+        balances = objective.balances(self.loss, labels, own.outputs, weight, rows)
+        hard = balances[0] * self.hard_loss(labels, own.outputs, weight)
+        soft = tf.zeros(())
+        for factor, teacher in teachers:
+            soft += factor * objective.mean_of(loss, _fixed(teacher), own, batch)
+        soft *= balances[1]
+        factor = beta * keras.ops.convert_to_tensor(loss.weight_variable)
+        return objective.Terms(alpha * hard + factor * soft, hard, [soft])
+
+    def regularisers(self):
+        """The losses that the model's layers add, of its last forward pass."""
+        return [keras.ops.sum(loss) for loss in self.model.losses]
+
+    def scaled(self, terms, regularisers, rows):
+        """What is differentiated."""
+        return self.optimizer.scale_loss(replicas.part_of_global(terms.total, rows, regularisers))
+
+    def track(self, terms, regularisers, own, batch):
+        """Updates this peer's metrics; returns its whole loss."""
+        rows = objective.rows_of(own.inputs)
+        total = keras.ops.sum([terms.total, *regularisers])
+        tracker = next(metric for metric in self.metrics if metric.name == "loss")
+        for metric, value in (
+            (tracker, total),
+            (self._hard_tracker, terms.hard),
+            *((self._soft_tracker, value) for value in terms.soft),
+        ):
+            metric.update_state(value, sample_weight=rows)
+        if batch.labels is not None:
+            self.compute_metrics(own.inputs, batch.labels, own.outputs, batch.sample_weight)
+        return total
+
+    def results(self, evaluating):
+        """This peer's entries of the logs; without what an evaluation does not compute."""
+        left_out = (self._hard_tracker.name, self._soft_tracker.name) if evaluating else ()
+        values = self.get_metrics_result()
+        return {f"{self.name}_{key}": v for key, v in values.items() if key not in left_out}
+
+
+def _fixed(outputs):
+    """The outputs of a peer as a teacher: no gradient flows to it."""
+    fixed = keras.tree.map_structure(tf.stop_gradient, outputs.outputs)
+    return objective.Outputs(fixed, {}, outputs.names)

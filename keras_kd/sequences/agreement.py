@@ -1,0 +1,53 @@
+"""For how many rows the models of a chain say the same class."""
+
+import itertools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_BATCH = 256
+
+
+def check_data(data):
+    """Raises if data cannot be passed over again and again."""
+    if isinstance(data, (tuple, tf.data.Dataset, keras.utils.PyDataset)):
+        return
+    raise ValueError(
+        "`validation_data` must be (x, y), (x, y, sample_weight), a batched tf.data.Dataset or a "
+        f"keras.utils.PyDataset. Received: a {type(data).__name__}."
+    )
+
+
+def agreements(chain, fit):
+    """`{"agreement_with_first", "agreement_with_teacher"}` for each model; `{}` without data.
+
+    All models see each batch in one pass over the data, which may be shuffled.
+
+    Args:
+        chain: The models, the first teacher first.
+        fit: The arguments of `fit`: validation_data, validation_steps.
+    """
+    data = fit.get("validation_data")
+    if data is None or any(len(getattr(model, "outputs", None) or [0]) > 1 for model in chain):
+        return [{} for _ in chain]
+    same, rows = np.zeros((2, len(chain))), 0
+    for inputs in itertools.islice(_inputs(data), fit.get("validation_steps")):
+        classes = [np.argmax(model.predict_on_batch(inputs), axis=-1) for model in chain]
+        rows += classes[0].size
+        for i in range(1, len(chain)):
+            same[:, i] += [np.sum(classes[i] == classes[j]) for j in (0, i - 1)]
+    keys = "agreement_with_first", "agreement_with_teacher"
+    return [
+        {key: float(n / rows) if i else None for key, n in zip(keys, same[:, i], strict=True)}
+        for i in range(len(chain))
+    ]
+
+
+def _inputs(data):
+    if isinstance(data, tuple):
+        data = tf.data.Dataset.from_tensor_slices(data[0]).batch(_BATCH).map(lambda x: (x,))
+    elif isinstance(data, keras.utils.PyDataset):
+        data = (data[i] for i in range(len(data)))
+    for batch in data:
+        yield keras.utils.unpack_x_y_sample_weight(batch)[0]

@@ -1,0 +1,75 @@
+"""`Folder`: keeps the finished models of a sequence, so that a rerun goes on with the next."""
+
+import json
+import os
+import pathlib
+import random
+
+_SEEDS = 2**32
+
+
+class Folder:
+    """Models and records by number.
+
+    A model is there when its record is: first the model, then the record gets its name.
+
+    Args:
+        path: The folder, made if it is missing; `None` keeps nothing.
+        settings: `{name: text}` of what must be the same in a rerun. A rerun may add names.
+
+    Raises:
+        ValueError: The folder was made with other settings, or holds other things.
+    """
+
+    def __init__(self, path, settings):
+        self.keeps, self.path = path is not None, pathlib.Path(path or "")
+        self.seed = random.randrange(_SEEDS)
+        if not self.keeps:
+            return
+        file = self.path / "settings.json"
+        if file.exists():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            self._compare(found["settings"], settings)
+            self.seed = found["seed"]
+            settings = {**found["settings"], **settings}
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise ValueError(
+                f"The directory {os.fspath(self.path)!r} holds other files and no settings.json. "
+                "Use an empty one."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write("settings.json", {"seed": self.seed, "settings": settings})
+
+    def _compare(self, found, settings):
+        other = sorted(key for key in settings if found.get(key, settings[key]) != settings[key])
+        if other:
+            raise ValueError(
+                f"The directory {os.fspath(self.path)!r} holds models that were made with other "
+                f"settings; these differ: {', '.join(other)}. Use another directory, or delete "
+                "this one to begin anew."
+            )
+
+    def seed_of(self, number):
+        """The seed of a training, for `keras.utils.set_random_seed`."""
+        return (self.seed + number) % _SEEDS
+
+    def load(self, number, model):
+        """Gives a finished model's weights to `model`; returns its record, or `None`."""
+        if not self.keeps or not (self.path / f"model_{number}.json").exists():
+            return None
+        model.load_weights(self.path / f"model_{number}.keras")
+        return json.loads((self.path / f"model_{number}.json").read_text(encoding="utf-8"))
+
+    def save(self, number, model, record):
+        """Keeps a finished model."""
+        if not self.keeps:
+            return
+        partial = self.path / f"partial_{os.getpid()}_model_{number}.keras"
+        model.save(partial)
+        os.replace(partial, self.path / f"model_{number}.keras")
+        self._write(f"model_{number}.json", record)
+
+    def _write(self, name, content):
+        partial = self.path / f"partial_{os.getpid()}_{name}"
+        partial.write_text(json.dumps(content, default=float, indent=1), encoding="utf-8")
+        os.replace(partial, self.path / name)
