@@ -113,7 +113,7 @@ class ForwardPasses:
         if not self._rehearsed:
             self._rehearse(x)  # not inside the tapped pass: the taps would see two
         taps = listening.student
-        forward = functools.partial(self.__call__, x, training=training)
+        forward = functools.partial(super().__call__, x, training=training)
         outputs, tapped = taps.run(forward) if taps else (forward(), {})
         return Outputs(outputs, tapped, getattr(self.student, "output_names", None), x)
 

@@ -32,8 +32,7 @@ class SparseLogits:
 
     def detached(self):
         """The same without a gradient."""
-        fields = dataclasses.asdict(self)
-        return SparseLogits(**{name: tf.stop_gradient(value) for name, value in fields.items()})
+        return SparseLogits(**{name: tf.stop_gradient(value) for name, value in vars(self).items()})
 
     def rest(self, temperature):
         """`log sum exp(z / T)` over the classes that are not kept, `[...]`.

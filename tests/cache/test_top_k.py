@@ -1,0 +1,146 @@
+"""Caches of the largest logits: exact on the kept classes, right about the mass of the rest."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_kd as kd
+from keras_kd.ops import sparse_logits
+from tests import reference
+from tests.cache import caches
+
+
+def logsumexp(values):
+    top = values.max(-1, keepdims=True)
+    return np.log(np.exp(values - top).sum(-1)) + top[..., 0]
+
+
+@pytest.mark.parametrize(("classes", "k"), [(7, 1), (7, 6), (100, 10), (1000, 50)])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 3.3, 4.0, 10.0, 16.0, 100.0])
+def test_the_mass_of_the_rest_is_known_at_any_temperature(classes, k, temperature):
+    logits = 5 * np.random.default_rng(classes + k).normal(size=(20, classes))
+    sparse = sparse_logits.largest(logits.astype("float32"), k)
+    kept = np.argsort(-logits)[:, :k]
+    np.testing.assert_array_equal(sparse.indices, kept)
+    centred = logits - logits.max(-1, keepdims=True)
+    np.testing.assert_allclose(
+        sparse.logits, np.take_along_axis(centred, kept, -1), rtol=1e-5, atol=1e-5
+    )
+    rest = np.delete(centred[0], kept[0])
+    exact = [
+        logsumexp(np.delete(row, at) / temperature) for row, at in zip(centred, kept, strict=True)
+    ]
+    assert rest.size == classes - k
+    on_grid = temperature in sparse_logits.TEMPERATURES
+    np.testing.assert_allclose(
+        sparse.rest(temperature), exact, rtol=0, atol=2e-5 if on_grid else 2e-3
+    )
+
+
+def test_below_the_smallest_temperature_nothing_is_claimed():
+    sparse = sparse_logits.largest(np.float32([[3.0, 2.0, 1.0]]), 1)
+    assert np.isnan(sparse.rest(0.49)).all()
+
+
+def test_classes_without_probability_and_no_rest_at_all():
+    logits = np.float32([[3.0, -np.inf, 1.0, -np.inf], [1.0, 2.0, 3.0, -np.inf]])
+    for temperature in (1.0, 3.0, 50.0):
+        rest = sparse_logits.largest(logits, 2).rest(temperature)
+        np.testing.assert_allclose(rest, [-np.inf, -2.0 / temperature], rtol=1e-5)
+    assert np.isneginf(sparse_logits.largest(logits, 4).rest(2.0)).all()
+
+
+def coarse(student, teacher, k, temperature):
+    """The divergence in which all classes but the teacher's `k` largest are one, float64."""
+    kept = np.argsort(-teacher)[:, :k]
+
+    def pooled(logits):
+        rest = [
+            temperature * logsumexp(np.delete(row, at) / temperature)
+            for row, at in zip(logits, kept, strict=True)
+        ]
+        return np.concatenate([np.take_along_axis(logits, kept, -1), np.c_[rest]], -1)
+
+    return reference.soft_target_loss(pooled(student), pooled(teacher), temperature, "forward_kl")
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_a_student_learns_the_kept_classes_and_the_rest_as_a_whole(tmp_path, mode, k):
+    path = caches.written(tmp_path / "c", top_k=k)
+    joined = kd.load_cache(path, caches.dataset())
+    losses = kd.losses.SoftTargets(4.0)
+    distiller = kd.Distiller(kd.teachers.Cached(path), caches.model(2), losses)
+    options = {"eager": {"run_eagerly": True}, "graph": {"jit_compile": False}}
+    options["xla"] = {"jit_compile": True}
+    distiller.compile("sgd", caches.from_logits(), **options[mode])
+    found = distiller.evaluate(joined, with_teacher=True, verbose=0, return_dict=True)
+    x, _ = caches.arrays()
+    student, teacher = (np.float64(caches.model(seed)(x)) for seed in (2, 1))
+    expected = coarse(student, teacher, k, 4.0).mean()
+    assert found["soft_targets"] == pytest.approx(expected, rel=1e-4)
+    full = reference.soft_target_loss(student, teacher, 4.0, "forward_kl").mean()
+    assert expected <= full
+    history = distiller.fit(joined, epochs=30, shuffle=False, verbose=0).history["soft_targets"]
+    assert history[-1] < 0.8 * history[0]
+
+
+def test_all_classes_kept_are_soft_targets(tmp_path):
+    path = caches.written(tmp_path / "c", top_k=caches.CLASSES)
+    joined = kd.load_cache(path, caches.dataset())
+    found, _ = caches.trained(kd.teachers.Cached(path), joined)
+    expected, _ = caches.trained(caches.model(1), caches.dataset())
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5)
+
+
+def test_a_temperature_schedule_needs_no_other_cache(tmp_path):
+    path = caches.written(tmp_path / "c", top_k=6)
+    joined = kd.load_cache(path, caches.dataset())
+    distiller = kd.Distiller(kd.teachers.Cached(path), caches.model(2))
+    distiller.compile("sgd", caches.from_logits())
+    schedule = kd.callbacks.TemperatureSchedule(5.0, 1.0)
+    history = distiller.fit(
+        joined, epochs=5, callbacks=[schedule], shuffle=False, verbose=0
+    ).history
+    living = kd.Distiller(caches.model(1), caches.model(2))
+    living.compile("sgd", caches.from_logits())
+    expected = living.fit(
+        caches.dataset(),
+        epochs=5,
+        callbacks=[kd.callbacks.TemperatureSchedule(5.0, 1.0)],
+        shuffle=False,
+        verbose=0,
+    ).history
+    # One class is left to the rest: as good as all of them.
+    np.testing.assert_allclose(history["soft_targets"], expected["soft_targets"], rtol=2e-3)
+
+
+def test_probabilities_are_kept_as_logarithms(tmp_path):
+    model = caches.model(1)
+    options = {"top_k": 3, "from_logits": False}
+    path = caches.written(tmp_path / "p", lambda x: tf.nn.softmax(model(x)), **options)
+    same = caches.written(tmp_path / "l", model, top_k=3)
+    found = [
+        caches.read(kd.load_cache(each, caches.dataset()))[1]["logits"] for each in (path, same)
+    ]
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_other_losses_say_that_they_need_all_logits(tmp_path):
+    path = caches.written(tmp_path / "c", top_k=3)
+    with pytest.raises(ValueError, match="needs all logits of the teacher"):
+        kd.Distiller(kd.teachers.Cached(path), caches.model(2), kd.losses.LogitsMSE())
+
+
+def test_many_classes_take_few_bytes(tmp_path):
+    from keras_kd.cache.format import bytes_on_disk
+
+    x, _ = caches.arrays(64)
+    kernel = np.random.default_rng(0).normal(size=(caches.FEATURES, 5000)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices(x).batch(32)
+    options = {"data": data, "dtype": "float16", "teacher": lambda x: x @ kernel}
+    dense = bytes_on_disk(caches.written(tmp_path / "dense", **options))
+    small = bytes_on_disk(caches.written(tmp_path / "small", top_k=20, **options))
+    assert dense / 64 == pytest.approx(2 * 5000, rel=0.05)
+    assert small / 64 < 20 * 4 + 12 * 8 + 8 + 60
