@@ -167,7 +167,7 @@ void TestErrors() {
   SparseData data(
       {6, 10, DataType::kFloat32, DataType::kFloat32, Divergence::kForwardKl, 1.0f, false}, 3, 3);
   const auto error = [&] { return RunSparseLosses(data.Describe()); };
-  const int64_t before = data.indices[5];
+  const std::vector<int64_t> before = data.indices;
   for (int64_t bad : {int64_t{10}, int64_t{-1}, int64_t{1} << 40}) {
     data.indices[5] = bad;
     ExpectError(error(),
@@ -176,8 +176,9 @@ void TestErrors() {
   data.indices[5] = data.indices[3];
   ExpectError(error(), "Index " + std::to_string(data.indices[3]) + " at row 1 is there twice");
   data.dense.soft_weight.Set(1, 0.0f);
+  data.indices[4] = int64_t{1} << 40;
   Expect(error().empty(), "indices of a row of weight zero are not looked at");
-  data.indices[5] = before;
+  data.indices = before;
   SparseProblem problem = data.Describe();
   problem.kept = 11;
   ExpectError(RunSparseLosses(problem), "at most 10");

@@ -179,10 +179,10 @@ BUGS = [
         ADDRESS,
     ),
     Bug(
-        "large logits are not centred",
+        "large logits are centred in name only",
         "csrc/cpu/sparse_rows.h",
-        "if (__builtin_fabsf(largest) > FarLogit(temperature)) {",
-        "if (false) {",
+        "    Stage(row, padded, largest, row);\n",
+        "",
         ADDRESS,
     ),
     Bug(
@@ -221,17 +221,17 @@ BUGS = [
         ADDRESS,
     ),
     Bug(
-        "a row without weight is computed",
+        "a row without weight is looked at",
         "csrc/cpu/sparse_rows.h",
-        "      SkipRow(problem.dense, row);\n      continue;\n",
-        "",
+        "if (dense.Skipped(row)) {  // anything",
+        "if (false) {  // anything",
         ADDRESS,
     ),
     Bug(
-        "the scratch is too small for the coarse rows",
+        "the losses lie where the gradients do",
         "csrc/cpu/sparse_rows.h",
-        "3 * PaddedClasses(rows * coarse) + kLanes +",
-        "2 * PaddedClasses(rows * coarse) +",
+        "float* loss = student + 3 * n;",
+        "float* loss = student + 2 * n;",
         ADDRESS,
     ),
     Bug(
