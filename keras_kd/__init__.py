@@ -1,8 +1,9 @@
 """Knowledge distillation for Keras 3 on TensorFlow.
 
 `Distiller` trains a student from a teacher with `compile` and `fit`; `losses` are its losses,
-`taps` reads inner layers, `weighting` weighs rows, `data` mixes them, `callbacks` and `schedules`
-change a run while it goes on, `ops` are the losses as functions on tensors.
+`students` makes one of the teacher, `taps` reads inner layers, `weighting` weighs rows, `data`
+mixes them, `callbacks` and `schedules` change a run while it goes on, `ops` are the losses as
+functions on tensors.
 """
 
 try:
@@ -22,7 +23,7 @@ if keras.backend.backend() != "tensorflow":
         "before Keras is imported."
     )
 
-from keras_kd import callbacks, data, losses, ops, schedules, taps, weighting
+from keras_kd import callbacks, data, losses, ops, schedules, students, taps, weighting
 from keras_kd.distiller import Distiller
 from keras_kd.pairing import pair_layers
 from keras_kd.version import __version__
@@ -36,6 +37,7 @@ __all__ = [
     "ops",
     "pair_layers",
     "schedules",
+    "students",
     "taps",
     "weighting",
 ]
