@@ -12,7 +12,7 @@ class Ref(NamedTuple):
 
     layer: str
     call: int
-    index: int
+    output: int
 
 
 class Call(NamedTuple):
@@ -61,8 +61,8 @@ class Graph:
 
     def _output(self, leaf):
         # Keras counts a nested functional model's calls from 1 here, and from 0 elsewhere.
-        name, call, index = leaf
-        return Ref(name, call - _is_functional(self.operations[name]), index)
+        name, call, output = leaf
+        return Ref(name, call - _is_functional(self.operations[name]), output)
 
     def calls(self):
         """All calls, each behind those whose tensors it reads."""
@@ -115,8 +115,8 @@ class Graph:
         return {**entry, "config": self.nested[name].config()} if name in self.nested else entry
 
     def _leaf(self, ref):
-        name, call, index = ref
-        return [name, call + _is_functional(self.operations[name]), index]
+        name, call, output = ref
+        return [name, call + _is_functional(self.operations[name]), output]
 
 
 def is_readable(operation):

@@ -1,6 +1,7 @@
 """Which rule narrows a layer: chosen by its exact type, since a subclass may do anything."""
 
 import inspect
+from collections.abc import Callable
 
 from keras_kd.students import (
     channels,
@@ -11,7 +12,7 @@ from keras_kd.students import (
     weight_rules,
 )
 
-RULES = {
+RULES: dict[type, Callable] = {
     **weight_rules.RULES,
     **recurrent_rules.RULES,
     **merge_rules.RULES,

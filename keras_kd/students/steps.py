@@ -44,7 +44,7 @@ def _signature(graph, entry, calls):
 def _relative(ref, entry, numbers):
     if ref == entry:
         return "entry"
-    return [numbers[ref[:2]], ref.index] if ref[:2] in numbers else ["outside", *ref]
+    return [numbers[ref[:2]], ref.output] if ref[:2] in numbers else ["outside", *ref]
 
 
 # Of equal blocks these differ, or say only how the layer was built.

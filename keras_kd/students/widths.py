@@ -1,4 +1,4 @@
-"""Widths: which channels each layer of a model reads and makes, by the rules of the layers' types."""
+"""Widths: the channels that each layer reads and makes, by the rules of its type."""
 
 from typing import Any, NamedTuple
 
