@@ -18,12 +18,13 @@ def narrowed(value, axes, choice):
     Returns:
         An array of the same dtype.
     """
+    dtype = value.dtype
     for i, axis in enumerate(axes):
         is_summed = isinstance(axis, Summed)
         axis = axis.axis if is_summed else axis
         if choice.narrows(axis):
             value = _along(value, i, choice.channels(axis), is_summed)
-    return value
+    return value.astype(dtype, copy=False)
 
 
 def _along(value, axis, channels, is_summed):
@@ -35,11 +36,11 @@ def _along(value, axis, channels, is_summed):
     if counts.max() == 1:
         return taken
     starts = np.cumsum(counts) - counts
-    # In float64: half precision would lose what a sum of many channels needs.
+    # In float64 until all axes are done: half precision would round each of them.
     merged = np.add.reduceat(taken.astype("float64"), starts, axis=axis)
     if not is_summed:
         merged /= counts.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
-    return merged.astype(value.dtype)
+    return merged
 
 
 def narrowed_shape(shape, axes, choice):

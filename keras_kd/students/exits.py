@@ -4,7 +4,7 @@ import keras
 
 from keras_kd.losses import base
 from keras_kd.losses.activation import last_activation
-from keras_kd.students.graph import is_readable
+from keras_kd.students.graph import Graph, is_readable
 from keras_kd.taps import paths
 
 _POOLING = {
@@ -64,8 +64,8 @@ def add_exits(model, layers, num_classes=None, name=None):
         outputs[key] = _exit(key, *_inner(model, layer, output), num_classes)
     # A layer of that name, so that the name of the output is the key of the dict.
     outputs["final"] = keras.layers.Identity(name="final", dtype=output.dtype)(output)
-    # Not `model.input`: that of a sequential model is known only where it was called.
-    inputs = model.inputs if isinstance(model, keras.Sequential) else model.input
+    # A sequential model knows its `input` only where it was called.
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     return keras.Model(inputs, outputs, name=name or f"{model.name}_exits")
 
 
@@ -110,12 +110,11 @@ def _inner(model, name, output):
             f"Layer {name!r} is nested in a model within {model.name!r}; what it gives is known "
             "there only. Name a layer of the model itself, or add exits to the nested model."
         )
-    try:
-        tensor = layer.output
-    except (AttributeError, ValueError) as error:
+    if len(Graph(model).entries[name]["inbound_nodes"]) > 1:
         raise ValueError(
-            f"Layer {name!r} was called several times, so it has no one output. Name another layer."
-        ) from error
+            f"Layer {name!r} is called several times, so it has no one output. Name another layer."
+        )
+    tensor = layer.output
     if tensor is output or not isinstance(tensor, keras.KerasTensor):
         raise ValueError(
             f"Layer {name!r} gives the output of model {model.name!r}, or several tensors. Name "

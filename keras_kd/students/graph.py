@@ -152,6 +152,8 @@ def graph_of(teacher):
 def _check_in_one_place(graph, found):
     for name, operation in graph.operations.items():
         path = graph.path + name
+        if not getattr(operation, "weights", None):
+            continue
         if id(operation) in found:
             raise ValueError(
                 f"Layer {path!r} is also {found[id(operation)]!r}: a layer shared between a model "

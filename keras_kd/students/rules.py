@@ -1,7 +1,6 @@
 """Which rule narrows a layer: chosen by its exact type, since a subclass may do anything."""
 
 import inspect
-from collections.abc import Callable
 
 from keras_kd.students import (
     channels,
@@ -12,7 +11,7 @@ from keras_kd.students import (
     weight_rules,
 )
 
-RULES: dict[type, Callable] = {
+RULES: dict = {
     **weight_rules.RULES,
     **recurrent_rules.RULES,
     **merge_rules.RULES,

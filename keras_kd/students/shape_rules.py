@@ -84,30 +84,26 @@ def reshaped(site, axes, before, after):
 
 
 def _pieces(before, after):
-    """Which axes become which others, in pieces as small as the sizes allow."""
-    if None in before or None in after:
-        yield from _from_the_end(before, after)
-        return
+    """Which axes become which others, in pieces as small as the sizes allow, from the end on."""
     # Axes of size 1 come and go.
     before = [(i, size) for i, size in enumerate(before) if size != 1]
     after = [(i, size) for i, size in enumerate(after) if size != 1]
-    while before and after:
-        old, new = [before.pop(0)], [after.pop(0)]
+    while _is_known(before) and _is_known(after):
+        old, new = [before.pop()], [after.pop()]
         while (short := _size(old) - _size(new)) != 0:
-            old, new = (old + [before.pop(0)], new) if short < 0 else (old, new + [after.pop(0)])
+            side, rest = (old, before) if short < 0 else (new, after)
+            if not _is_known(rest):
+                return
+            side.insert(0, rest.pop())
         yield [i for i, _ in old], [i for i, _ in new]
+
+
+def _is_known(axes):
+    return bool(axes) and axes[-1][1] is not None
 
 
 def _size(piece):
     return math.prod(size for _, size in piece)
-
-
-def _from_the_end(before, after):
-    """Where sizes are unknown: the axes at the end that stay as they are."""
-    for i in range(1, min(len(before), len(after)) + 1):
-        if before[-i] is None or before[-i] != after[-i]:
-            return
-        yield [len(before) - i], [len(after) - i]
 
 
 def _permute(site, x):
