@@ -19,7 +19,17 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 PRIVATE = {
     "ops/xla.py": {"tensorflow.compiler.mlir.stablehlo", "tensorflow.compiler.tf2xla.ops"},
 }
-MODULES = {"__version__", "callbacks", "data", "losses", "ops", "schedules", "taps", "weighting"}
+MODULES = {
+    "__version__",
+    "callbacks",
+    "data",
+    "losses",
+    "ops",
+    "schedules",
+    "students",
+    "taps",
+    "weighting",
+}
 SYMBOLS = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module in (
@@ -29,6 +39,7 @@ SYMBOLS = {
         kd.losses,
         kd.ops,
         kd.schedules,
+        kd.students,
         kd.taps,
         kd.weighting,
     )
@@ -80,7 +91,9 @@ def test_public_symbols_are_documented_and_their_examples_run(name):
 
 
 @pytest.mark.parametrize(
-    "module", [kd, kd.callbacks, kd.losses, kd.ops, kd.taps], ids=lambda module: module.__name__
+    "module",
+    [kd, kd.callbacks, kd.losses, kd.ops, kd.students, kd.taps],
+    ids=lambda module: module.__name__,
 )
 def test_all_names_what_is_public(module):
     public = {name for name in dir(module) if not name.startswith("_")}

@@ -53,24 +53,29 @@ def teacher(digits):
 
 
 def loss_after_few_steps(teacher, digits, copy, seed, **size):
+    """Eagerly: to trace a step takes longer than eight of them."""
     keras.utils.set_random_seed(seed)
-    student = compiled(kd.students.shrink(teacher, copy=copy, print_fn=None, **size))
+    student = kd.students.shrink(teacher, copy=copy, print_fn=None, **size)
+    student.compile(keras.optimizers.Adam(3e-3), loss=linear.from_logits(), run_eagerly=True)
     student.fit(*(part[:256] for part in digits[0]), batch_size=32, verbose=0, shuffle=False)
-    return student.evaluate(*digits[1], verbose=0)[0]
+    x, y = digits[1]
+    return float(linear.from_logits()(y, student(x, training=False)))
 
 
-@pytest.mark.parametrize("size", [{"width": 0.5}, {"depth": 0.5}], ids=["width", "depth"])
-def test_the_teachers_weights_are_a_better_start_than_new_ones(teacher, digits, size):
-    copied = loss_after_few_steps(teacher, digits, "slice", 0, **size)
-    new = [loss_after_few_steps(teacher, digits, None, seed, **size) for seed in range(3)]
-    assert copied < 0.85 * min(new)
-    if "width" in size:
-        assert loss_after_few_steps(teacher, digits, "average", 0, **size) < 0.85 * min(new)
+@pytest.mark.parametrize(
+    ("copies", "size"),
+    [(("slice", "average"), {"width": 0.75}), (("slice",), {"depth": 0.5})],
+    ids=["width", "depth"],
+)
+def test_the_teachers_weights_are_a_better_start_than_new_ones(teacher, digits, copies, size):
+    new = min(loss_after_few_steps(teacher, digits, None, seed, **size) for seed in range(3))
+    for copy in copies:
+        assert loss_after_few_steps(teacher, digits, copy, 0, **size) < 0.7 * new
 
 
 def test_a_student_distils_with_hints_by_the_names_of_its_layers(teacher, digits):
     keras.utils.set_random_seed(0)
-    student = kd.students.shrink(teacher, depth=0.5, width=0.5, print_fn=None)
+    student = kd.students.shrink(teacher, depth=0.5, width=0.75, print_fn=None)
     names = [layer.name for layer in student.layers]
     assert names == ["conv_0", "conv_1", "pool", "flat", "dense", "head"]
     pairs = kd.pair_layers(teacher, student, print_fn=None)
