@@ -56,20 +56,48 @@ def add_exits(model, layers, num_classes=None, name=None):
     Reference: Zhang et al., "Be Your Own Teacher: Improve the Performance of Convolutional Neural
     Networks via Self Distillation", https://arxiv.org/abs/1905.08094
     """
-    output = _checked_output(model)
-    num_classes = base.integer("num_classes", num_classes, 1, optional=True) or output.shape[-1]
+    width = _checked_width(model)
+    num_classes = base.integer("num_classes", num_classes, 1, optional=True) or width
+    layers = _checked_names(model, layers)
+    inputs, output, made = _called_again(model)
     outputs = {}
-    for layer in _checked_names(layers):
-        key = f"exit_{layer}"
-        outputs[key] = _exit(key, *_inner(model, layer, output), num_classes)
+    for layer in layers:
+        tensor = _one_tensor(model, layer, made[layer], output)
+        outputs[_key(layer)] = _exit(layer, paths.find_layer(model, layer), tensor, num_classes)
     # A layer of that name, so that the name of the output is the key of the dict.
     outputs["final"] = keras.layers.Identity(name="final", dtype=output.dtype)(output)
-    # A sequential model knows its `input` only where it was called.
-    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     return keras.Model(inputs, outputs, name=name or f"{model.name}_exits")
 
 
-def _checked_output(model):
+def _key(layer):
+    return f"exit_{layer}"
+
+
+def _called_again(model):
+    """`(inputs, output, {layer: tensors})` of new calls of the model's layers.
+
+    A layer's own `output` may be that of a call in another model, and of a nested model it is a
+    tensor within that one.
+    """
+    made = {}
+
+    def call(layer, *args, **kwargs):
+        result = layer(*args, **kwargs)
+        made.setdefault(layer.name, []).append(result)
+        return result
+
+    # A sequential model knows its `input` only where it was called.
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    same = keras.models.clone_model(
+        keras.Model(inputs, model.outputs[0]),
+        clone_function=lambda layer: layer,
+        call_function=call,
+    )
+    return same.input, same.outputs[0], made
+
+
+def _checked_width(model):
+    """The width of the output of a model that can have exits."""
     if not isinstance(model, keras.Model) or not is_readable(model):
         raise ValueError(
             "Invalid value for argument `model`. Expected a functional keras.Model, or a "
@@ -89,32 +117,45 @@ def _checked_output(model):
             "give logits, and one loss for both would be wrong for one of them. Remove the "
             "activation from its last layer (activation=None), and pass from_logits=True to losses."
         )
-    return model.outputs[0]
+    shape = tuple(model.outputs[0].shape)
+    if len(shape) != 2 or shape[1] is None:
+        raise ValueError(
+            f"Model {model.name!r} gives {shape}, but exits give [batch, num_classes], which could "
+            "not be compared. Expected a model that classifies whole rows."
+        )
+    return shape[1]
 
 
-def _checked_names(layers):
+def _checked_names(model, layers):
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names or not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
         raise ValueError(
             "Invalid value for argument `layers`. Expected the names of inner layers, each once. "
             f"Received: layers={layers!r}"
         )
+    for name in names:
+        layer = paths.find_layer(model, name)
+        if layer.name != name or paths.path_of(model, layer) != name:
+            raise ValueError(
+                f"Layer {name!r} is nested in a model within {model.name!r}; what it gives is "
+                "known there only. Name a layer of the model itself, or add exits to the nested one."
+            )
+    taken = {operation.name for operation in Graph(model).operations.values()}
+    clashing = sorted(taken & {"final", *map(_key, names)})
+    if clashing:
+        raise ValueError(
+            f"Model {model.name!r} has layers called {clashing}, as the exits would be. Rename "
+            "them."
+        )
     return names
 
 
-def _inner(model, name, output):
-    """A layer of the model, and its output."""
-    layer = paths.find_layer(model, name)
-    if paths.path_of(model, layer) != name or layer.name != name:
-        raise ValueError(
-            f"Layer {name!r} is nested in a model within {model.name!r}; what it gives is known "
-            "there only. Name a layer of the model itself, or add exits to the nested model."
-        )
-    if len(Graph(model).entries[name]["inbound_nodes"]) > 1:
+def _one_tensor(model, name, tensors, output):
+    if len(tensors) > 1:
         raise ValueError(
             f"Layer {name!r} is called several times, so it has no one output. Name another layer."
         )
-    tensor = layer.output
+    tensor = tensors[0]
     if tensor is output or not isinstance(tensor, keras.KerasTensor):
         raise ValueError(
             f"Layer {name!r} gives the output of model {model.name!r}, or several tensors. Name "
@@ -125,7 +166,7 @@ def _inner(model, name, output):
             f"Layer {name!r} gives a tensor of shape {tuple(tensor.shape)}; an exit needs "
             "[batch, features], or up to three axes in between. Name another layer."
         )
-    return layer, tensor
+    return tensor
 
 
 def _exit(name, layer, tensor, num_classes):
@@ -133,5 +174,7 @@ def _exit(name, layer, tensor, num_classes):
         # The layer says where its channels are; those without an opinion keep Keras' default.
         data_format = getattr(layer, "data_format", None)
         pooling = _POOLING[len(tensor.shape)]
-        tensor = pooling(data_format=data_format, dtype="float32", name=f"{name}_mean")(tensor)
-    return keras.layers.Dense(num_classes, dtype="float32", name=name)(tensor)
+        tensor = pooling(data_format=data_format, dtype="float32", name=f"{_key(name)}_mean")(
+            tensor
+        )
+    return keras.layers.Dense(num_classes, dtype="float32", name=_key(name))(tensor)

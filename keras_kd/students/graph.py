@@ -4,8 +4,6 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_kd.taps import paths
-
 
 class Ref(NamedTuple):
     """A tensor: which output of which call of a layer made it."""
@@ -25,7 +23,7 @@ class Call(NamedTuple):
     @property
     def refs(self):
         """The tensors it reads, in the order of its arguments."""
-        return [ref_of(tensor) for tensor in tensors_in(self.arguments)]
+        return refs_in(self.arguments)
 
 
 class Graph:
@@ -67,16 +65,21 @@ class Graph:
     def calls(self):
         """All calls, each behind those whose tensors it reads."""
         waiting = [
-            Call(name, number, arguments)
+            (Call(name, number, arguments), {ref[:2] for ref in refs_in(arguments)})
             for name, entry in self.entries.items()
             for number, arguments in enumerate(entry["inbound_nodes"] or [[]])
         ]
         done, order = set(), []
         while waiting:
-            ready = [call for call in waiting if all(ref[:2] in done for ref in call.refs)]
-            order += ready
-            done |= {call[:2] for call in ready}
-            waiting = [call for call in waiting if call[:2] not in done]
+            # Keras lists them by depth, so that mostly one round is enough.
+            later = []
+            for call, needed in waiting:
+                if needed <= done:
+                    done.add(call[:2])
+                    order.append(call)
+                else:
+                    later.append((call, needed))
+            waiting = later
         return order
 
     def output_tensors(self):
@@ -141,8 +144,9 @@ def graph_of(teacher):
     if not is_readable(teacher):
         raise ValueError(
             f"Model {teacher.name!r}, a {type(teacher).__name__}, is neither functional nor "
-            "sequential: its configuration does not tell its layers. Make it of keras.Input and "
-            "layer calls, or build the student yourself."
+            "sequential: its configuration does not tell its layers. If it was made of "
+            "keras.Input and layer calls, pass keras.Model(model.inputs, model.outputs); else build "
+            "the student yourself."
         )
     graph = Graph(teacher)
     _check_in_one_place(graph, {})
@@ -177,6 +181,11 @@ def tensors_in(raw):
             yield from tensors_in(value)
 
 
+def refs_in(raw):
+    """The `Ref`s of those."""
+    return [ref_of(tensor) for tensor in tensors_in(raw)]
+
+
 def ref_of(tensor):
     """The `Ref` of a tensor of serialized arguments."""
     return Ref(*tensor["config"]["keras_history"])
@@ -196,7 +205,7 @@ def revived(raw, tensor):
 
 
 def _is_functional(operation):
-    return paths._is_functional(operation)
+    return isinstance(operation, keras.Model) and getattr(operation, "operations", None) is not None
 
 
 def _is_leaf(structure):

@@ -8,12 +8,13 @@ def shrink(teacher, depth=1.0, width=1.0, copy="slice", keep=(), name=None, prin
 
     Blocks are what repeats along the way that every path through the model takes: residual or
     transformer blocks, equal dense layers or convolutions behind one another with what belongs to
-    them, equal custom layers or nested models. Of `r` equal ones `max(1, round(depth * r))` stay
-    (halves rounded up), evenly spread from the first one on: of six 0, 2 and 4 at `depth=0.5`, as
-    DistilBERT. `width` is the share of units, filters, heads, recurrent units and embedding
-    channels that stay, rounded up. Inputs and outputs keep their shapes, and what is added to them
-    its width; the summands of an addition (a residual stream) keep the same channels. An axis of
-    `n` channels becomes one of `m`:
+    them, equal custom layers or nested models. Names, seeds and rates of dropout may differ. Of `r`
+    equal ones `max(1, round(depth * r))` stay (halves rounded up), evenly spread from the first one
+    on: of six 0, 2 and 4 at `depth=0.5`, as in DistilBERT.
+
+    `width` is the share of units, filters, heads, recurrent units and embedding channels that stay,
+    rounded up. Inputs and outputs keep their shapes, and what is added to them its width; the
+    summands of an addition (a residual stream) keep the same channels. Of `n` channels `m` stay:
 
     - `copy="slice"`: channel `floor(i * n / m)` becomes channel `i`; the others are dropped.
     - `copy="average"`: neighbours become one: a layer that makes them averages them, one that reads

@@ -25,7 +25,7 @@ class Step:
 
 
 def _signature(graph, entry, calls):
-    """A text that is equal for regions of equal structure: all but names and seeds."""
+    """A text that is equal for regions of equal structure: all but names, seeds and dropout."""
     made = {call[:2]: call for call in calls}
     numbers, lines, waiting = {}, [], [calls[-1]]
     while waiting:
@@ -53,14 +53,17 @@ _NOT_STRUCTURE = ("name", "seed", "trainable", "build_config", "compile_config")
 
 def _structure(entry):
     """A layer's class and configuration; layers of nested models by their place, not by name."""
-    config = _without_names(entry["config"], {})
-    return [entry["module"], entry["class_name"], entry.get("registered_name"), config]
+    kept = ("module", "class_name", "registered_name", "config")
+    return _without_names({key: entry.get(key) for key in kept}, {})
 
 
 def _without_names(value, places):
     if isinstance(value, dict):
         if "layers" in value and "input_layers" in value:
             places = {layer["name"]: i for i, layer in enumerate(value["layers"])}
+        if str(value.get("class_name")).endswith("Dropout"):
+            # Stochastic depth: its rate rises from block to block, as in EfficientNet.
+            value = {**value, "config": {**value["config"], "rate": None}}
         return {
             key: _without_names(inner, places)
             for key, inner in value.items()

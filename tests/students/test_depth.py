@@ -147,6 +147,16 @@ def test_blocks_with_layers_to_keep_stay():
     assert removed(teacher, depth=0.5, keep=["hidden_3"]) == ["hidden_1"]
 
 
+def test_dropout_that_rises_with_the_depth_makes_no_other_block():
+    hidden = []
+    for i in range(4):
+        hidden += [layers.Dense(8, name=f"d{i}"), layers.Dropout(i / 10, seed=i, name=f"drop{i}")]
+    teacher = keras.Sequential([keras.Input((8,)), *hidden, layers.Dense(2, name="head")])
+    student = shrink(teacher, depth=0.5)
+    assert names(student) == ["d0", "drop0", "d2", "drop2", "head"]
+    assert student.get_layer("drop2").rate == 0.2
+
+
 def test_different_activations_are_different_blocks():
     activations = ["relu", "relu", "tanh", "tanh"]
     hidden = [layers.Dense(8, activation=a, name=f"d{i}") for i, a in enumerate(activations)]

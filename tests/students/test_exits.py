@@ -87,6 +87,19 @@ def test_a_model_learns_from_its_own_last_layer(tmp_path):
         np.testing.assert_allclose(value, with_exits(x)[name], rtol=1e-5, atol=1e-5)
 
 
+def test_exits_of_a_nested_model_and_of_layers_that_another_model_uses():
+    inputs, own = keras.Input((6, 6, 2)), keras.Input((6, 6, 2))
+    net = model()
+    features = keras.Model(net.inputs[0], net.get_layer("second").output, name="features")
+    x = layers.GlobalAveragePooling2D(name="mean")(features(inputs))
+    outer = keras.Model(inputs, layers.Dense(3, name="last")(x))
+    outputs = kd.students.add_exits(outer, ["features", "mean"])(networks.data(outer))
+    assert outputs["exit_features"].shape == outputs["final"].shape == (3, 3)
+    x = layers.Dense(3)(layers.Flatten()(net.get_layer("first")(own)))
+    with_exits = kd.students.add_exits(keras.Model(own, x), "first")
+    assert with_exits.get_layer("first") is net.get_layer("first")
+
+
 def several_outputs():
     net = model()
     return keras.Model(net.inputs, [net.outputs[0], net.get_layer("flat").output])
@@ -102,6 +115,17 @@ def shared():
     return keras.Model(inputs, layers.Dense(2)(layer(layer(inputs))))
 
 
+def named_final():
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, name="first")(inputs)
+    return keras.Model(inputs, layers.Dense(2, name="final")(x))
+
+
+def by_pixel():
+    net = model()
+    return keras.Model(net.inputs, net.get_layer("second").output)
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x
@@ -115,12 +139,14 @@ class Subclassed(keras.Model):
         (lambda: model("sigmoid"), ["first"], r"'net' ends in sigmoid"),
         (Subclassed, ["first"], r"Expected a functional keras.Model.*Subclassed"),
         (several_outputs, ["first"], r"has 2 outputs; exits learn from one"),
-        (around, ["net/first"], r"'net/first' is nested.*exits to the nested model"),
+        (around, ["net/first"], r"'net/first' is nested.*exits to the nested one"),
         (around, ["first"], r"'first' is nested"),
         (shared, ["shared"], r"'shared' is called several times"),
         (model, ["head"], r"'head' gives the output of model 'net'"),
         (model, ["first", "first"], r"`layers`.*each once"),
         (model, [], r"`layers`"),
+        (named_final, ["first"], r"called \['final'\].*Rename"),
+        (by_pixel, ["first"], r"gives \(None, 6, 6, 6\).*whole rows"),
     ],
 )
 def test_errors(made, exits, message):

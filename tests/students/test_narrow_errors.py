@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_kd as kd
 from tests.students import networks
+from tests.taps.networks import Backbone
 
 
 def shrink(teacher, width=0.5, **kwargs):
@@ -148,6 +149,7 @@ def nothing_inside():
     [
         (lambda: "model", {}, r"`teacher`. Expected a functional or sequential.*'model'"),
         (Subclassed, {}, r"a Subclassed, is neither functional nor sequential"),
+        (Backbone, {}, r"a Backbone, is neither.*pass keras.Model\(model.inputs"),
         (lambda: keras.Sequential([layers.Dense(2)]), {}, r"shape of its inputs.*keras.Input"),
         (shared_inside, {}, r"'inner/both' is also 'both'"),
         (nothing_inside, {}, r"Nothing of model .* can be narrowed to width=0.5"),
