@@ -137,8 +137,8 @@ def _checked_names(model, layers):
         layer = paths.find_layer(model, name)
         if layer.name != name or paths.path_of(model, layer) != name:
             raise ValueError(
-                f"Layer {name!r} is nested in a model within {model.name!r}; what it gives is "
-                "known there only. Name a layer of the model itself, or add exits to the nested one."
+                f"Layer {name!r} is nested in a model within {model.name!r}; what it gives is known "
+                "there only. Name a layer of the model itself, or give exits to the nested one."
             )
     taken = {operation.name for operation in Graph(model).operations.values()}
     clashing = sorted(taken & {"final", *map(_key, names)})

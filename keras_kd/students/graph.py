@@ -145,8 +145,8 @@ def graph_of(teacher):
         raise ValueError(
             f"Model {teacher.name!r}, a {type(teacher).__name__}, is neither functional nor "
             "sequential: its configuration does not tell its layers. If it was made of "
-            "keras.Input and layer calls, pass keras.Model(model.inputs, model.outputs); else build "
-            "the student yourself."
+            "keras.Input and layer calls, pass keras.Model(model.inputs, model.outputs); else "
+            "build the student yourself."
         )
     graph = Graph(teacher)
     _check_in_one_place(graph, {})

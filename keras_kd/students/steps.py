@@ -15,7 +15,7 @@ class Step:
     """
 
     def __init__(self, graph, entry, calls):
-        self.entry, self.calls = entry, calls
+        self.entry = entry
         self.end = Ref(*calls[-1][:2], 0)
         self.layers = list(dict.fromkeys(call.layer for call in calls))
         operations = [graph.operations[name] for name in self.layers]

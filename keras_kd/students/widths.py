@@ -165,7 +165,8 @@ class Widths:
                 stopped.setdefault(obstacle.path, obstacle)
         if stopped:
             first = next(iter(stopped.values()))
-            owners = {unit.owner for axis in first.axes for unit in channels.units(axis)}
+            narrowed = [unit for axis in first.axes for unit in channels.units(axis)]
+            owners = {unit.owner for unit in narrowed if not unit.fixed}
             raise ValueError(
                 f"Layer {first.path!r} ({first.kind}) cannot be narrowed to width={choice.width}: "
                 f"{first.why}. The channels in question are those of {sorted(owners)}. Keep their "

@@ -78,6 +78,14 @@ def test_sums_of_differently_composed_channels():
     assert student.get_layer("d10").units == 10
 
 
+def test_an_error_names_only_what_would_be_narrowed():
+    inputs = keras.Input((4,))
+    x = layers.Concatenate()([inputs, layers.Dense(4, name="made")(inputs)])
+    x = layers.Dense(6)(Scaled(name="inner")(x))
+    with pytest.raises(ValueError, match=r"'inner' \(Scaled\).*those of \['made'\]"):
+        shrink(keras.Model(inputs, layers.Dense(2)(x)))
+
+
 def test_what_is_added_to_an_input_keeps_its_width():
     inputs = keras.Input((6,))
     x = layers.Add()([inputs, layers.Dense(6, name="residual")(inputs)])
