@@ -137,7 +137,7 @@ def _checked_names(model, layers):
         layer = paths.find_layer(model, name)
         if layer.name != name or paths.path_of(model, layer) != name:
             raise ValueError(
-                f"Layer {name!r} is nested in a model within {model.name!r}; what it gives is known "
+                f"Layer {name!r} is nested in a model in {model.name!r}; what it gives is known "
                 "there only. Name a layer of the model itself, or give exits to the nested one."
             )
     taken = {operation.name for operation in Graph(model).operations.values()}
