@@ -3,6 +3,10 @@
 `Distiller` trains a student from a teacher with `compile` and `fit`; `losses` are its losses,
 `taps` reads inner layers, `weighting` weighs rows, `data` mixes them, `callbacks` and `schedules`
 change a run while it goes on, `diagnose` looks for what would spoil it, `ops` are the losses as
+=======
+`students` makes one of the teacher, `taps` reads inner layers, `weighting` weighs rows, `data`
+mixes them, `callbacks` and `schedules` change a run while it goes on, `ops` are the losses as
+>>>>>>> students
 functions on tensors.
 """
 
@@ -23,7 +27,18 @@ if keras.backend.backend() != "tensorflow":
         "before Keras is imported."
     )
 
-from keras_kd import callbacks, data, diagnosis, losses, ops, schedules, taps, teachers, weighting
+from keras_kd import (
+    callbacks,
+    data,
+    diagnosis,
+    losses,
+    ops,
+    schedules,
+    students,
+    taps,
+    teachers,
+    weighting,
+)
 from keras_kd.cache import CacheError, cache_teacher, load_cache
 from keras_kd.diagnosis import diagnose
 from keras_kd.distiller import Distiller
@@ -49,6 +64,7 @@ __all__ = [
     "ops",
     "pair_layers",
     "schedules",
+    "students",
     "taps",
     "teachers",
     "weighting",

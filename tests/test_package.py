@@ -27,7 +27,9 @@ MODULES = {
     "losses",
     "ops",
     "schedules",
+    "students",
     "taps",
+    "teachers",
     "weighting",
 }
 SYMBOLS = {
@@ -40,6 +42,7 @@ SYMBOLS = {
         kd.losses,
         kd.ops,
         kd.schedules,
+        kd.students,
         kd.taps,
         kd.weighting,
     )
@@ -92,7 +95,7 @@ def test_public_symbols_are_documented_and_their_examples_run(name):
 
 @pytest.mark.parametrize(
     "module",
-    [kd, kd.callbacks, kd.diagnosis, kd.losses, kd.ops, kd.taps],
+    [kd, kd.callbacks, kd.diagnosis, kd.losses, kd.ops, kd.students, kd.taps, kd.teachers],
     ids=lambda module: module.__name__,
 )
 def test_all_names_what_is_public(module):

@@ -1,0 +1,179 @@
+"""Channels: which channels of the teacher an axis of a tensor keeps, and which axes are tied.
+
+An axis is a tuple of segments, or `None` where it is no matter of width (batch, time, height). A
+segment is a `Unit`, the channels that one layer makes, or `Tiled`, channels repeated. Tied axes
+keep the same channels.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Signal:
+    """A tensor: its shape in the teacher, and its axes."""
+
+    shape: tuple
+    axes: tuple
+
+
+class Unit:
+    """Channels that a layer makes: its units, filters, heads.
+
+    Args:
+        size: How many the teacher has.
+        owner: The path of the layer.
+    """
+
+    def __init__(self, size, owner):
+        self.size, self.owner = size, owner
+        self.fixed = False  # all channels stay
+        self.same = None  # the axis that it is tied to
+
+    def tie(self, axis):
+        """Makes this the same channels as another axis of the same size."""
+        if self.fixed:
+            fix(axis)
+        self.same = axis
+
+
+class Tiled(NamedTuple):
+    """An axis of `outer * size(axis) * inner` channels: number `(o * size + channel) * inner + i`.
+
+    Such as after flattening an image: `Tiled(height * width, channels, 1)`.
+    """
+
+    outer: int
+    axis: tuple
+    inner: int
+
+
+class Summed(NamedTuple):
+    """Of a weight: an axis along which channels that become one are summed, not averaged."""
+
+    axis: tuple | None
+
+
+def tiled(outer, axis, inner):
+    """An axis of one `Tiled`, or `None`."""
+    return None if axis is None else (Tiled(outer, axis, inner),)
+
+
+def size(axis):
+    """How many channels the teacher has along an axis."""
+    return sum(
+        segment.size
+        if isinstance(segment, Unit)
+        else segment.outer * size(segment.axis) * segment.inner
+        for segment in axis
+    )
+
+
+def units(axis):
+    """The units of an axis that are tied to nothing else."""
+    found = []
+    for segment in _resolved(axis or ()):
+        found += [segment] if isinstance(segment, Unit) else units(segment.axis)
+    return found
+
+
+def fix(axis):
+    """Keeps all channels of an axis."""
+    for unit in units(axis):
+        unit.fixed = True
+
+
+def tie(first, second):
+    """Ties two axes of one size. Returns whether they can be tied."""
+    if first is None or second is None:
+        fix(first if second is None else second)
+        return True
+    first, second = _resolved(first), _resolved(second)
+    if first == second:
+        return True
+    for one, other in ((first, second), (second, first)):
+        if len(one) == 1 and isinstance(one[0], Unit):
+            one[0].tie(other)
+            return True
+    if len(first) != len(second):
+        return False
+    return all(_tie_segments(*pair) for pair in zip(first, second, strict=True))
+
+
+def _tie_segments(first, second):
+    if size((first,)) != size((second,)):
+        return False
+    if isinstance(first, Tiled) and isinstance(second, Tiled):
+        same = (first.outer, first.inner) == (second.outer, second.inner)
+        return same and tie(first.axis, second.axis)
+    return tie((first,), (second,))
+
+
+def _resolved(axis):
+    segments = []
+    for segment in axis:
+        if isinstance(segment, Tiled):
+            inside = _resolved(segment.axis)
+            trivial = segment.outer == segment.inner == 1
+            segments += inside if trivial else [segment._replace(axis=inside)]
+        else:
+            segments += [segment] if segment.same is None else _resolved(segment.same)
+    return tuple(segments)
+
+
+class Choice(NamedTuple):
+    """How axes are narrowed: the share of channels to keep, and whether they are averaged."""
+
+    width: float
+    average: bool
+
+    def channels(self, axis):
+        """For each of the teacher's channels the number of the student's, or -1 if dropped."""
+        parts, offset = [], 0
+        for segment in _resolved(axis):
+            part = self._of_unit(segment) if isinstance(segment, Unit) else self._of_tiled(segment)
+            parts.append(np.where(part < 0, -1, part + offset))
+            offset += part.max() + 1
+        return np.concatenate(parts)
+
+    def _of_unit(self, unit):
+        kept = unit.size if unit.fixed else narrowed(unit.size, self.width)
+        if self.average:
+            return np.arange(unit.size) * kept // unit.size
+        found = np.full(unit.size, -1)
+        found[spread(unit.size, kept)] = np.arange(kept)
+        return found
+
+    def _of_tiled(self, segment):
+        inside = self.channels(segment.axis)
+        outer, inner = np.arange(segment.outer)[:, None, None], np.arange(segment.inner)
+        number = (outer * (inside.max() + 1) + inside[:, None]) * segment.inner + inner
+        return np.where(inside[:, None] < 0, -1, number).reshape(-1)
+
+    def size(self, axis):
+        """How many channels the student has along an axis."""
+        return int(self.channels(axis).max()) + 1
+
+    def narrows(self, axis):
+        """Whether an axis loses channels."""
+        return axis is not None and self.size(axis) < size(axis)
+
+
+def narrowed(size, width):
+    """A size times the width, rounded up; at least 1."""
+    # Rounded before: 0.7 * 10 is 7.000000000000001 in floating point.
+    return max(1, math.ceil(round(size * width, 6)))
+
+
+def spread(size, count):
+    """`count` indices below `size`, evenly spread, with the first one.
+
+    Of channels rather than the first ones: a small trained CNN (scikit-learn's digits, 6 seeds,
+    teacher 0.98) cut to width 0.75 starts at an accuracy of 0.90 so and 0.83 with the first ones
+    (0.84 averaged); four steps of training later at 0.96 and 0.94 (0.94). At width 0.5: 0.64 and
+    0.62 (0.48), later 0.90 and 0.83 (0.87).
+    """
+    return np.arange(count) * size // count
