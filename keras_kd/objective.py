@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_kd import models, ops
 from keras_kd.losses import SoftTargets, base
+from keras_kd.taps import masks
 
 _TINY = 1e-30
 
@@ -153,7 +154,7 @@ def _product(a, b):
 def _mask_for(loss, student, outputs):
     """Which positions of a loss count, `[batch, time]`; `None`: all."""
     if loss.mask_input is None:
-        return None if keras.tree.is_nested(outputs) else mask_of(outputs)
+        return None if keras.tree.is_nested(outputs) else masks.of(outputs)
     if not isinstance(student.inputs, dict) or loss.mask_input not in student.inputs:
         have = sorted(student.inputs) if isinstance(student.inputs, dict) else "not a dict"
         raise ValueError(
@@ -163,14 +164,9 @@ def _mask_for(loss, student, outputs):
     return tf.cast(student.inputs[loss.mask_input], tf.bool)
 
 
-def mask_of(outputs):
-    """The Keras mask that a tensor carries, or `None`."""
-    return getattr(outputs, "_keras_mask", None)
-
-
 def valid_rows(outputs):
     """How many rows of an output its Keras mask leaves; `None` where there is no mask."""
-    mask = None if keras.tree.is_nested(outputs) else mask_of(outputs)
+    mask = None if keras.tree.is_nested(outputs) else masks.of(outputs)
     return None if mask is None else tf.reduce_sum(tf.cast(mask, tf.float32))
 
 
@@ -186,7 +182,7 @@ def hard_divisor(loss, y, outputs, sample_weight):
     reduction = getattr(loss, "reduction", "sum_over_batch_size")
     if reduction == "sum":
         return tf.ones(())
-    parts = [] if mask_of(outputs) is None else [mask_of(outputs)]
+    parts = [] if masks.of(outputs) is None else [masks.of(outputs)]
     ignored = getattr(loss, "ignore_class", None)
     if ignored is not None:
         labels = y if len(y.shape) < len(outputs.shape) else tf.squeeze(y, -1)
@@ -234,7 +230,7 @@ class FusedLoss:
             return False
         if keras.tree.is_nested(y) or keras.tree.is_nested(sample_weight):
             return False
-        if mask_of(student.outputs) is not None:
+        if masks.of(student.outputs) is not None:
             return False
         return self._labels(y, student.outputs) is not None
 
