@@ -215,6 +215,27 @@ def test_attention_as_divergence_leaves_out_what_nothing_attends_to():
     assert np.isfinite(tape.gradient(value, student)).all()
 
 
+@pytest.mark.parametrize("loss", ["mse", "kl"])
+@pytest.mark.parametrize("heads", [1, 2, 5])
+def test_weights_of_tokens_are_those_of_queries(heads, loss):
+    maps = kd.losses.AttentionMaps("t", "s", loss)
+    t, s = (checks.softmax(checks.normal(3, heads, 5, 5, seed=i)) for i in (1, 2))
+    weights = np.random.default_rng(0).uniform(size=(3, 5)).astype("float32")
+    found, count = maps.weighted(t, s, weights)
+    values = maps(t, s)
+    expected = values * (weights[:, None, :, None] if loss == "mse" else weights[:, None])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert count == values.numpy().size
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 1, 5), (2,)])
+def test_weights_that_would_repeat_the_values_are_refused(shape):
+    loss = kd.losses.FeatureHint("t", "s")
+    values = np.ones((3, 1, 4), "float32")
+    with pytest.raises(ValueError, match=r"shape \(.*does not fit a loss of shape \(3, 1\)"):
+        loss.weighted(values, values, np.ones(shape, "float32"))
+
+
 def test_the_memory_holds_the_last_rows_of_training_and_is_saved(tmp_path):
     loss = kd.losses.ContrastiveRepresentation(width=4, temperature=0.5, memory_size=6)
     batches = [[checks.normal(4, n, seed=seed) for n in (7, 3)] for seed in (1, 2)]

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_kd as kd
 from keras_kd.taps.listening import Taps
@@ -115,3 +114,32 @@ def test_padding_that_an_input_tells_does_not_count(mode):
     loss = kd.losses.HiddenStates("states", "states", mask_input="mask")
     with pytest.raises(ValueError, match=r"input 'mask'.*\['ids', 'padding'\]"):
         kd.Distiller(teacher, student, loss)
+
+
+def attending_to_padding(seed):
+    """Its attention knows nothing of padding, which an input tells."""
+    keras.utils.set_random_seed(seed)
+    ids = keras.Input((networks.LENGTH,), dtype="int32", name="ids")
+    inputs = {"ids": ids, "padding": keras.Input((networks.LENGTH,), name="padding")}
+    initializer = keras.initializers.RandomNormal(stddev=3.0)
+    x = keras.layers.Embedding(networks.TOKENS, 6, initializer)(ids)
+    x = keras.layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    return keras.Model(inputs, keras.layers.Dense(4)(x[:, 0]))
+
+
+@pytest.mark.parametrize("loss", ["mse", "kl"])
+def test_padding_of_attention_that_an_input_tells_does_not_count(loss):
+    teacher, student = attending_to_padding(1), attending_to_padding(2)
+    maps = kd.losses.AttentionMaps(
+        "attention", "attention", loss, "attention_scores", mask_input="padding", name="maps"
+    )
+    made = linear.compiled(teacher, student, maps)
+    tokens, labels = networks.tokens_and_labels()
+    x = {"ids": tokens, "padding": (tokens != 0).astype("float32")}
+    found = made.evaluate(x, labels, with_teacher=True, return_dict=True, verbose=0)["maps"]
+    t, s = (of_layer(m, maps.teacher_layer, x) for m in (teacher, student))
+    real = tokens != 0
+    values = (t - s) ** 2 if loss == "mse" else kl(t, s)
+    pairs = real[:, None, :, None] & real[:, None, None, :]
+    valid = np.broadcast_to(pairs if loss == "mse" else real[:, None, :], values.shape)
+    assert found == pytest.approx(values[valid].mean(), rel=1e-4)
