@@ -131,7 +131,7 @@ class TeacherCorrectness(Weighting):
     """Where the teacher is wrong the labels count more.
 
     The share of a row is `right` if the teacher's most probable class is the label, else `wrong`;
-    1/2 for a row without a label (a negative class).
+    1/2 for a row without a label (a negative class, or zeros for all classes).
 
     Args:
         wrong: The teacher's share of rows that it gets wrong, between 0 and 1.
@@ -210,7 +210,7 @@ class TeacherEntropy(Weighting):
 class ClassShares(Weighting):
     """The teacher's share by the label: more for the classes that it knows well.
 
-    Rows without a label (a negative class) have the share 1/2.
+    Rows without a label (a negative class, or zeros for all classes) have the share 1/2.
 
     Args:
         shares: One number between 0 and 1 for each class, such as the teacher's recall.

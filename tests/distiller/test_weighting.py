@@ -107,10 +107,12 @@ def test_it_is_saved(kind, tmp_path):
     assert histories[0] == histories[1]
 
 
+@pytest.mark.parametrize("form", ["indices", "one-hot"])
 @pytest.mark.parametrize("kind", ["correctness", "classes"])
-def test_rows_without_a_label_keep_their_teacher(kind):
+def test_rows_without_a_label_keep_their_teacher(kind, form):
     probabilities = softmax(np.float64(X)[:, :4]).astype("float32")
     labels = np.where(np.arange(16) % 2, Y, -1)
+    labels = labels if form == "indices" else np.eye(5)[labels][:, :4]  # the last of 5 is none
     found = np.asarray(KINDS[kind]().shares(probabilities, labels))
     np.testing.assert_array_equal(found[::2], np.full(8, 0.5, "float32"))
     expected = shares(kind, np.float64(probabilities), Y)[1::2]

@@ -154,10 +154,11 @@ def test_decoupled_is_soft_targets_with_the_right_factors():
     np.testing.assert_allclose(loss(teacher, student, labels=[2]), expected, rtol=1e-5)
 
 
-def test_rows_without_a_label_are_not_decoupled():
+@pytest.mark.parametrize("labels", [np.array([1, -1, 2]), np.eye(7)[[1, 6, 2], :6]])
+def test_rows_without_a_label_are_not_decoupled(labels):
     teacher, student = checks.normal(3, 6, seed=1), tf.Variable(checks.normal(3, 6, seed=2))
     with tf.GradientTape() as tape:
-        value = kd.losses.DecoupledKD()(teacher, student, labels=np.array([1, -1, 2]))
+        value = kd.losses.DecoupledKD()(teacher, student, labels=labels)
     assert value[1] == 0.0
     assert (value.numpy()[[0, 2]] > 0).all()
     np.testing.assert_array_equal(tape.gradient(value, student)[1], np.zeros(6))
