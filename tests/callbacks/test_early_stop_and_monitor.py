@@ -17,12 +17,12 @@ X, Y = linear.data(24)
 class Script(keras.callbacks.Callback):
     """Puts given values into the logs, as a metric would."""
 
-    def __init__(self, values):
+    def __init__(self, values, name="val_accuracy"):
         super().__init__()
-        self.values = values
+        self.values, self.name = values, name
 
     def on_epoch_end(self, epoch, logs=None):
-        logs["val_accuracy"] = self.values[epoch]
+        logs[self.name] = self.values[epoch]
 
 
 def stop(**options):
@@ -58,6 +58,30 @@ def test_the_labels_then_teach_alone():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
+def test_a_second_fit_begins_to_look_anew():
+    made = compiled(*models())
+    assert fit(made, Script([0.9, 0.1]), stop(patience=1), epochs=2)["beta"] == [0.5, 0.5]
+    assert made.beta == 0.0
+    made.beta = 0.5
+    values = [0.3, 0.4, 0.4, 0.4]
+    history = fit(made, Script(values), stop(patience=2), epochs=4)
+    assert history["beta"] == [0.5] * 4
+    assert made.beta == 0.0  # after the last epoch
+
+
+def test_each_monitor_is_compared_with_itself():
+    made = compiled(*models())
+    other = kd.callbacks.EarlyStopDistillation("a/b", patience=2, mode="min")
+    values = Script([0.1] * 3), Script([0.9, 0.8, 0.7], "a/b")
+    history = fit(made, *values, other, stop(patience=2), epochs=3)
+    assert history["beta"] == [0.5] * 3
+    states = {key: list(state) for key, state in made.callback_states.items()}
+    assert states == {
+        "early_stop_distillation_val_accuracy": [-0.1, 2, True],
+        "early_stop_distillation_a_b": [0.7, 0, False],
+    }
+
+
 def test_a_resumed_fit_goes_on_waiting(tmp_path):
     values = [0.5, 0.4, 0.4, 0.4, 0.4]
     expected = fit(compiled(*models()), Script(values), stop(patience=3))
@@ -83,6 +107,7 @@ def test_a_resumed_fit_goes_on_waiting(tmp_path):
             [kd.callbacks.LossWeightSchedule("beta", 1.0, 0.0), stop()],
             r"LossWeightSchedule\('beta'\) would undo",
         ),
+        ([stop(), stop(patience=9)], "Two EarlyStopDistillation callbacks watch 'val_accuracy'"),
         ([keras.callbacks.ModelCheckpoint("x.keras"), stop()], "ModelCheckpoint is listed before"),
     ],
 )
