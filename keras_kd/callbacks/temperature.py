@@ -21,8 +21,8 @@ class TemperatureSchedule(ScheduledValue):
         by: `"epoch"` or `"step"`.
 
     Raises:
-        ValueError: An argument is wrong; in `fit`: no loss has a temperature, or the schedule
-            begins after the last epoch.
+        ValueError: An argument is wrong; in `fit`: no loss has a temperature, another callback sets
+            it, or the schedule begins after the last epoch.
 
     Example:
 
