@@ -145,6 +145,8 @@ class Distiller(
     def _build_where_shapes_are_known(self):
         for loss in self.distillation_losses:
             loss.validate(self.teacher, self.student)
+        if self.weighting is not None:
+            self.weighting.validate(self.teacher, self.student)
         inputs = models.input_specs(self.student)
         if inputs is not None:
             with self.student.distribute_strategy.scope():

@@ -68,6 +68,13 @@ def input_specs(model):
     return keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), inputs)
 
 
+def output_specs(model):
+    """The symbolic outputs of a model whose shapes are known, else `None`."""
+    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
+        return None
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+
+
 def flat_outputs(outputs, key, names=None):
     """The outputs a loss reads: all of them, or the one of a name or an index.
 

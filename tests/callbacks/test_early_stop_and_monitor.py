@@ -161,6 +161,43 @@ def test_the_pairs_of_the_losses_are_the_default():
     assert set(monitor.measured) == {"probe_agreement", "probe_kl", "probe_cka_features"}
 
 
+def test_hints_of_callbacks_are_measured_and_pairs_told_apart():
+    def made():
+        pair = zip(models(), ("other", "logits"), strict=True)
+        return compiled(
+            *(
+                keras.Sequential([*m.layers[:-1], keras.layers.Dense(linear.CLASSES, name=name)])
+                for m, name in pair
+            )
+        )
+
+    monitor = kd.callbacks.DistillationMonitor(X)
+    fit(made(), monitor, kd.callbacks.FeatureHint("features", "features"), epochs=1)
+    assert "probe_cka_features" in monitor.measured
+    pairs = [("features", "features"), ("other", "features"), ("other", "logits")]
+    monitor = kd.callbacks.DistillationMonitor(X, pairs)
+    fit(made(), monitor, epochs=1)
+    names = [name.removeprefix("probe_cka_") for name in monitor.measured if "cka" in name]
+    assert names == ["features_features", "features_other", "logits"]
+    values = [monitor.measured[f"probe_cka_{name}"][0] for name in names[:2]]
+    assert values[0] != pytest.approx(values[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ((4, "softmax"), r"teacher ends in softmax.*Monitor\(from_logits=False"),
+        ((1,), r"value for each class.*shape \(None, 1\)"),
+    ],
+)
+def test_what_a_monitor_cannot_compare_is_told_before_training(head, message):
+    pair = [keras.Sequential([keras.Input((linear.FEATURES,)), keras.layers.Dense(*head)])] * 2
+    made = compiled(*map(keras.models.clone_model, pair), kd.losses.RegressionKD())
+    with pytest.raises(ValueError, match=message):
+        fit(made, kd.callbacks.DistillationMonitor(X))
+    assert made.optimizer.iterations == 0
+
+
 def test_a_monitor_changes_nothing():
     weights = []
     for callbacks in ([], [kd.callbacks.DistillationMonitor(X)]):

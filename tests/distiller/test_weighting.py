@@ -145,7 +145,7 @@ def test_several_outputs():
         return distiller
 
     with pytest.raises(ValueError, match=r"reads one output of the teacher, which has 2"):
-        made(kd.weighting.TeacherConfidence()).fit(X, {"a": Y, "b": Y}, verbose=0)
+        made(kd.weighting.TeacherConfidence())
     distiller = made(kd.weighting.TeacherCorrectness(0.0, 1.0, output="b"))
     found = distiller.evaluate(X, {"a": Y, "b": Y}, with_teacher=True, return_dict=True, verbose=0)
     t, s = (m.predict(X, verbose=0) for m in (distiller.teacher, distiller.student))
@@ -167,6 +167,26 @@ def test_several_outputs():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ({"activation": "softmax"}, r"teacher ends in softmax.*Confidence\(from_logits=False"),
+        ({"classes": 1}, r"value for each class.*shape \(None, 1\)"),
+    ],
+)
+def test_a_teacher_that_cannot_be_read(teacher, message):
+    pair = linear.linear(1, **teacher), linear.linear(2, **teacher)
+    weighting = kd.weighting.TeacherConfidence()
+    with pytest.raises(ValueError, match=message):
+        kd.Distiller(*pair, kd.losses.RegressionKD(), weighting=weighting)
+    # A callable says nothing of its outputs before it runs.
+    if "classes" in teacher:
+        made = kd.Distiller(pair[0].call, pair[1], kd.losses.RegressionKD(), weighting=weighting)
+        made.compile("sgd", "mse")
+        with pytest.raises(ValueError, match=message):
+            made.fit(X, np.float32(Y), verbose=0)
 
 
 def test_what_does_not_fit_the_data():
