@@ -319,17 +319,6 @@ def test_what_does_not_fit_the_run(callbacks, message):
         fit(compiled(*models()), *callbacks)
 
 
-def test_small_batches_are_refused_for_relations():
-    made = compiled(*models(), [kd.losses.RelationalAngle()])
-    with pytest.raises(ValueError, match="'relational_angle'.*at least 3.*batches of 2"):
-        fit(made, batch_size=2)
-    import tensorflow as tf
-
-    data = tf.data.Dataset.from_tensor_slices(linear.data(8)).batch(2, drop_remainder=True)
-    with pytest.raises(ValueError, match="batches of 2"):
-        made.fit(data, verbose=0)
-
-
 def test_a_subclassed_student():
     from tests.taps import networks
 
