@@ -6,9 +6,9 @@ from keras_kd import configuration, models, replicas
 from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
 from keras_kd.forward import ForwardPasses
+from keras_kd.fused_loss import FusedLoss
 from keras_kd.live import LiveNumbers
 from keras_kd.loss_list import LossList
-from keras_kd.objective import FusedLoss
 from keras_kd.persistence import Persistence
 from keras_kd.rehearsal import Rehearsal
 from keras_kd.reporting import Reporting
@@ -155,7 +155,7 @@ class Distiller(
 
     def _rehearse(self, inputs):
         self._rehearsed = True
-        Rehearsal(self)(inputs)
+        Rehearsal(self).run(inputs)
         self._has_unbuilt_loss = False
 
     def build(self, input_shape=None):

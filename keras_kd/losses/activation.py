@@ -97,8 +97,8 @@ def check_logits(role, model, output, loss):
             raise ValueError(
                 f"The {role}{where} ends in softmax, but {loss} expects logits. Remove the "
                 "softmax from its last layer (activation=None), or use "
-                f"{loss}(from_logits=False), which takes probabilities (where it reads both models, "
-                "of both)."
+                f"{loss}(from_logits=False), which takes probabilities (of both models, where it "
+                "reads both)."
             )
 
 

@@ -51,6 +51,8 @@ class DistillationLoss(keras.layers.Layer):
 
     # Rows of a batch below which the loss says nothing.
     least_rows = 1
+    # Whether the labels that it takes have the shape of the outputs; else they are classes.
+    labels_are_numbers = False
 
     def __init__(
         self,

@@ -276,6 +276,16 @@ def test_models_that_end_in_probabilities_are_refused(activation, kind):
         kd.Distiller(linear.linear(1), linear.linear(2, activation=activation), kind())
 
 
+def test_labels_that_a_bound_cannot_be_compared_with():
+    loss = kd.losses.RegressionKD(bounded=True)
+    numbers = np.ones((3, 4), "float32")
+    with pytest.raises(ValueError, match=r"outputs of shape \(3, 4\).*labels of shape \(3, 1\)"):
+        loss(numbers, numbers, labels=np.ones(3))
+    made = linear.compiled(*linear.pair(), loss, compile_args={"loss": "mse"})
+    x, y = linear.data(6)
+    assert made.fit(x, np.eye(4)[y], verbose=0).history["regression_kd"][0] > 0
+
+
 def test_losses_that_need_labels_say_so():
     x, _ = linear.data(8)
     made = linear.compiled(*linear.pair(), kd.losses.DecoupledKD(), alpha=0.0, beta=1.0)
