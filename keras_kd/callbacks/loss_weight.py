@@ -19,7 +19,7 @@ class LossWeightSchedule(ScheduledValue):
         schedule: `"linear"`, `"cosine"` or `"exponential"`.
         start_epoch: Epoch with which it begins.
         length: Epochs (or steps) that it takes; default: what is left of `fit`.
-        by: `"epoch"` or `"step"`.
+        by: `"epoch"` or `"step"` (with `steps_per_execution`, the first step of each execution).
 
     Raises:
         ValueError: An argument is wrong; in `fit`: there is no such loss, another callback sets

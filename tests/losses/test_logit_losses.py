@@ -105,6 +105,12 @@ def test_values_and_gradients(name, mode):
     checks.values_and_gradients(make, truth, shape, shape, mode, labels)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_values_in_half_precision(name):
+    make, truth, shape, labels = CASES[name]
+    checks.values_in_half_precision(make, truth, shape, shape, labels)
+
+
 def given(name):
     labels = CASES[name][3]
     return {} if labels is None else {"labels": labels}
