@@ -1,12 +1,9 @@
 """Knowledge distillation for Keras 3 on TensorFlow.
 
-`Distiller` trains a student from a teacher with `compile` and `fit`; `losses` are its losses,
-`taps` reads inner layers, `weighting` weighs rows, `data` mixes them, `callbacks` and `schedules`
-change a run while it goes on, `diagnose` looks for what would spoil it, `ops` are the losses as
-=======
-`students` makes one of the teacher, `taps` reads inner layers, `weighting` weighs rows, `data`
+`Distiller` trains a student from a teacher with `compile` and `fit`; `teachers` are what can teach,
+`losses` its losses, `cache_teacher` lets a teacher run once, `students` makes a student of it,
+`diagnose` looks for what would spoil it. `taps` reads inner layers, `weighting` weighs rows, `data`
 mixes them, `callbacks` and `schedules` change a run while it goes on, `ops` are the losses as
->>>>>>> students
 functions on tensors.
 """
 

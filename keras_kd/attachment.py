@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import fit_arguments, models
+from keras_kd import fit_arguments, models, small_batches
 
 
 class Attachment:
@@ -64,9 +64,25 @@ class Attachment:
         own = [each for each in callbacks if hasattr(each, "prepare")]
         for callback in own:
             callback.prepare(self, callbacks)
-        self._check_batches(given.get("x"), given.get("batch_size"))
+        watch = self._watch_batches(given.get("x"), given.get("batch_size"))
+        if isinstance(given.get("callbacks"), keras.callbacks.CallbackList):
+            for callback in watch:
+                given["callbacks"].append(callback)
+        elif watch:
+            given["callbacks"] = [*callbacks, *watch]
         self._build_optimizer()
-        return super().fit(*args, **kwargs)
+        return super().fit(**given)
+
+    def _watch_batches(self, x, batch_size):
+        """Refuses batches that are too small, or returns callbacks that do where they are seen."""
+        rows = small_batches.rows_of(x, batch_size)
+        losses = self.distillation_losses
+        if rows is not None:
+            small_batches.check(losses, rows // self.distribute_strategy.num_replicas_in_sync)
+            return []
+        loss = max(losses, key=lambda loss: loss.least_rows)
+        seen = self._hard_tracker.count
+        return [small_batches.Watch(loss, seen)] if loss.least_rows > 1 else []
 
     def _build_optimizer(self):
         """Before a file or a first step needs the optimizer's variables."""
@@ -74,25 +90,3 @@ class Attachment:
         if ready and not self.optimizer.built and not self._has_unbuilt_loss:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
-
-    def _check_batches(self, x, batch_size):
-        rows = batch_size or _static_rows(x)
-        if rows is None:
-            return
-        rows = rows // self.distribute_strategy.num_replicas_in_sync
-        for loss in self.distillation_losses:
-            if rows < loss.least_rows:
-                raise ValueError(
-                    f"Distillation loss {loss.name!r} compares the rows of a batch and needs at "
-                    f"least {loss.least_rows} of them on each replica. Received: batches of "
-                    f"{rows}. Use a larger batch_size."
-                )
-
-
-def _static_rows(data):
-    """The size of the batches of a dataset that says it, or `None`."""
-    spec = getattr(data, "element_spec", None)
-    if spec is None:
-        return None
-    shape = getattr(keras.tree.flatten(spec)[0], "shape", None)
-    return shape[0] if shape is not None and shape.rank else None

@@ -25,8 +25,8 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
 
     Args:
         dataset: A batched `tf.data.Dataset` of `(inputs, labels)` or of inputs alone. Inputs may
-            be a structure of float tensors; labels are class indices `[batch]` or probabilities
-            `[batch, classes]`.
+            be a structure of float tensors; labels are class indices, integers `[batch]` or
+            `[batch, 1]`, or probabilities `[batch, classes]`.
         num_classes: How many classes there are.
         alpha: A number above 0; at 1 all mixtures are as probable, near 0 rows stay as they are.
         seed: An integer for the same mixtures in each run; they differ from epoch to epoch.
@@ -35,8 +35,8 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
         A `tf.data.Dataset` of the same structure, with labels `[batch, classes]`, float32.
 
     Raises:
-        ValueError: `alpha` is not above 0, or the dataset has sample weights, which cannot be
-            mixed.
+        ValueError: `alpha` is not above 0; inputs are no floats; labels are numbers and no classes;
+            or the dataset has sample weights, which cannot be mixed.
 
     Example:
 
@@ -71,7 +71,8 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
         inputs = keras.tree.map_structure(mixed, inputs)
         return inputs if labels is None else (inputs, mixed(_probabilities(labels, num_classes)))
 
-    _refuse_weights("mixup", dataset)
+    _check("mixup", dataset)
+    _check_floats("mixup", dataset)
     return dataset.map(mix)
 
 
@@ -85,7 +86,7 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
 
     Args:
         dataset: A batched `tf.data.Dataset` of `(images, labels)`, images `[batch, height, width,
-            channels]`, labels class indices `[batch]` or probabilities `[batch, classes]`.
+            channels]`, labels as of `mixup`.
         num_classes: How many classes there are.
         alpha: A number above 0: areas are from `Beta(alpha, alpha)`.
         seed: An integer for the same rectangles in each run.
@@ -94,7 +95,8 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
         A `tf.data.Dataset` of `(images, labels)`, labels `[batch, classes]`, float32.
 
     Raises:
-        ValueError: `alpha` is not above 0, or the dataset has sample weights or no labels.
+        ValueError: `alpha` is not above 0; labels are numbers and no classes; or the dataset has
+            sample weights or no labels.
 
     Example:
 
@@ -113,7 +115,7 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
     """
     if base.non_negative("alpha", alpha) == 0:
         raise ValueError(f"Invalid value for argument `alpha`. Expected above 0. Received: {alpha}")
-    _refuse_weights("cutmix", dataset)
+    _check("cutmix", dataset)
     if not isinstance(dataset.element_spec, tuple):
         raise ValueError("cutmix needs a dataset of (images, labels). Received one of images.")
     seeds = keras.random.SeedGenerator(seed)
@@ -153,7 +155,7 @@ def noise(dataset, stddev, seed=None):
         A `tf.data.Dataset` of the same structure.
 
     Raises:
-        ValueError: `stddev` is not a number, at least 0.
+        ValueError: `stddev` is not a number, at least 0, or inputs are no floats.
 
     Example:
 
@@ -170,6 +172,7 @@ def noise(dataset, stddev, seed=None):
     Teachers", https://arxiv.org/abs/1610.09650 (there the teacher's logits are disturbed).
     """
     stddev = base.non_negative("stddev", stddev)
+    _check_floats("noise", dataset)
     seeds = keras.random.SeedGenerator(seed)
 
     def disturbed(x):
@@ -193,7 +196,8 @@ def with_unlabelled(labelled, unlabelled, ignore_class=-1):
 
     Args:
         labelled: A batched `tf.data.Dataset` of `(inputs, labels)`, labels class indices `[batch]`
-            or probabilities `[batch, classes]`.
+            or `[batch, ..., 1]`, or probabilities `[batch, ..., classes]`, float; or a structure of
+            them.
         unlabelled: A batched `tf.data.Dataset` of inputs of the same structure, repeated as often
             as needed.
         ignore_class: The class of rows without a label.
@@ -202,7 +206,8 @@ def with_unlabelled(labelled, unlabelled, ignore_class=-1):
         A `tf.data.Dataset` of `(inputs, labels)`, as long as `labelled`.
 
     Raises:
-        ValueError: The datasets have other structures.
+        ValueError: The datasets have other structures, or labels are integers of a shape that says
+            neither.
 
     Example:
 
@@ -223,33 +228,66 @@ def with_unlabelled(labelled, unlabelled, ignore_class=-1):
             "`labelled` must be a dataset of (inputs, labels), without sample weights. Received: "
             f"elements {spec}"
         )
+    keras.tree.map_structure(_check_form, spec[1])
 
     def join(element, more):
         inputs, labels = element
         rows = tf.shape(keras.tree.flatten(more)[0])[0]
         inputs = keras.tree.map_structure(lambda a, b: tf.concat([a, b], 0), inputs, more)
-        is_index = len(labels.shape) == 1
-        nothing = ignore_class if is_index else 0
-        empty = tf.fill(
-            tf.concat([[rows], tf.shape(labels)[1:]], 0), tf.cast(nothing, labels.dtype)
-        )
-        return inputs, tf.concat([labels, empty], 0)
+
+        def lengthened(labels):
+            nothing = tf.cast(ignore_class if _is_index(labels) else 0, labels.dtype)
+            empty = tf.fill(tf.concat([[rows], tf.shape(labels)[1:]], 0), nothing)
+            return tf.concat([labels, empty], 0)
+
+        return inputs, keras.tree.map_structure(lengthened, labels)
 
     return tf.data.Dataset.zip((labelled, unlabelled.repeat())).map(join)
 
 
+def _is_index(labels):
+    """Whether labels, or the spec of them, are class indices and no probabilities."""
+    return len(labels.shape) == 1 or labels.shape[-1] == 1
+
+
 def _probabilities(labels, num_classes):
-    if len(labels.shape) == 2 and labels.shape[-1] == 1:
-        labels = tf.squeeze(labels, -1)
-    if len(labels.shape) == 1:
-        return tf.one_hot(tf.cast(labels, tf.int32), num_classes)
-    return tf.cast(labels, tf.float32)
+    if not _is_index(labels):
+        return tf.cast(labels, tf.float32)
+    labels = labels if len(labels.shape) == 1 else tf.squeeze(labels, -1)
+    return tf.one_hot(tf.cast(labels, tf.int32), num_classes)
 
 
-def _refuse_weights(name, dataset):
+def _check_form(labels):
+    if labels.dtype.is_integer and not _is_index(labels):
+        raise ValueError(
+            f"Integer labels of shape {labels.shape} may be a class for each position or zeros and "
+            "ones for each class, and rows without labels look different in them. Give the classes "
+            "of positions a last axis of size 1, or cast zeros and ones to float32."
+        )
+
+
+def _check(name, dataset):
     spec = dataset.element_spec
     if isinstance(spec, tuple) and len(spec) > 2:
         raise ValueError(
             f"{name} cannot mix sample weights. Received a dataset of {len(spec)} parts; leave the "
             "weights out."
+        )
+    if isinstance(spec, tuple) and _is_index(spec[1]) and not spec[1].dtype.is_integer:
+        raise ValueError(
+            f"{name} makes probabilities of class indices, which are integers. Received: labels of "
+            f"type {spec[1].dtype.name} and shape {spec[1].shape}. Cast them with tf.cast(labels, "
+            f"'int32') if they are classes; {name} does not mix other numbers."
+        )
+
+
+def _check_floats(name, dataset):
+    spec = dataset.element_spec
+    inputs = keras.tree.flatten(spec[0] if isinstance(spec, tuple) else spec)
+    wrong = [x.dtype.name for x in inputs if not x.dtype.is_floating]
+    if wrong:
+        raise ValueError(
+            f"{name} computes with the inputs, which must be floats. Received: inputs of type "
+            f"{', '.join(wrong)}. Cast them first: dataset.map(lambda x, y: (tf.cast(x, 'float32'),"
+            " y))."
         )

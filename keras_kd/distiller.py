@@ -6,10 +6,10 @@ from keras_kd import configuration, models, replicas
 from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
 from keras_kd.forward import ForwardPasses
+from keras_kd.fused_loss import FusedLoss
 from keras_kd.hard_loss import HardLoss
 from keras_kd.live import LiveNumbers
 from keras_kd.loss_list import LossList
-from keras_kd.objective import FusedLoss
 from keras_kd.persistence import Persistence
 from keras_kd.rehearsal import Rehearsal
 from keras_kd.reporting import Reporting
@@ -143,6 +143,8 @@ class Distiller(
     def _build_where_shapes_are_known(self):
         for loss in self.distillation_losses:
             loss.validate(self.teacher, self.student)
+        if self.weighting is not None:
+            self.weighting.validate(self.teacher, self.student)
         inputs = models.input_specs(self.student)
         if inputs is not None:
             with self.student.distribute_strategy.scope():
@@ -152,7 +154,7 @@ class Distiller(
     def _rehearse(self, inputs):
         self._rehearsed = self.is_rehearsing = True
         try:
-            Rehearsal(self)(inputs)
+            Rehearsal(self).run(inputs)
         finally:
             self.is_rehearsing = False
         self._has_unbuilt_loss = False

@@ -24,6 +24,12 @@ class LossList(keras.layers.Layer):
         self.losses_in_order.append(loss)
         self.trackers.append(keras.metrics.Mean(name=name))
 
+    @property
+    def by_name(self):
+        """The losses by their names in the history, which are counted where losses share one."""
+        names = (tracker.name for tracker in self.trackers)
+        return dict(zip(names, self.losses_in_order, strict=True))
+
     def remove_last(self):
         """Takes the last loss back."""
         self.losses_in_order.pop()

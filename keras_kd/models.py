@@ -75,6 +75,13 @@ def output_shapes(model):
     return [tuple(x.shape) for x in outputs] if outputs else None
 
 
+def output_specs(model):
+    """The symbolic outputs of a model whose shapes are known, else `None`."""
+    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
+        return None
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+
+
 def flat_outputs(outputs, key, names=None):
     """The outputs a loss reads: all of them, or the one of a name or an index.
 

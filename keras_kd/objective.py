@@ -11,11 +11,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd import models, ops, replicas
-from keras_kd.losses import SoftTargets, base
+from keras_kd import models, replicas
+from keras_kd.losses import base
 from keras_kd.ops.sparse_logits import SparseLogits
-
-_TINY = 1e-30
+from keras_kd.taps import masks
 
 
 @dataclasses.dataclass
@@ -62,8 +61,8 @@ def rows_of(x):
     return tf.cast(tf.shape(first)[0], tf.float32)
 
 
-def mean_of(loss, teacher, student, batch):
-    """One distillation loss averaged over the rows, not yet times its weight.
+def means_of(loss, teacher, student, batch):
+    """One distillation loss averaged over the rows, for each output that it reads.
 
     Args:
         loss: A `DistillationLoss`.
@@ -73,21 +72,23 @@ def mean_of(loss, teacher, student, batch):
             like the outputs.
 
     Returns:
-        A float32 scalar; the sum over the outputs where the loss reads several.
+        `(means, counts)`, float32 `[outputs]`: the averages, not yet times the loss's weight, and
+        over how many valid values each is taken.
     """
     pairs = list(_pairs(loss, teacher, student))
     weights = _row_weights(loss, student, batch.sample_weight)
     labels = _labels(loss, student, batch.labels, len(pairs))
-    total = 0.0
+    means, counts = [], []
     for (teacher_outputs, student_outputs), weight, label in zip(
         pairs, weights, labels, strict=True
     ):
         mask = _mask_for(loss, student, student_outputs)
         _check_takes(loss, teacher_outputs)
         context = {"labels": label, "training": batch.training}
-        weighted, rows = loss.weighted(teacher_outputs, student_outputs, weight, mask, **context)
-        total += tf.math.divide_no_nan(tf.reduce_sum(weighted), rows)
-    return total
+        weighted, count = loss.weighted(teacher_outputs, student_outputs, weight, mask, **context)
+        means.append(tf.math.divide_no_nan(tf.reduce_sum(weighted), count))
+        counts.append(count)
+    return tf.stack(means), tf.stack(counts)
 
 
 def _check_takes(loss, teacher_outputs):
@@ -163,7 +164,7 @@ def _product(a, b):
 def _mask_for(loss, student, outputs):
     """Which positions of a loss count, `[batch, time]`; `None`: all."""
     if loss.mask_input is None:
-        return None if keras.tree.is_nested(outputs) else mask_of(outputs)
+        return None if keras.tree.is_nested(outputs) else masks.of(outputs)
     if not isinstance(student.inputs, dict) or loss.mask_input not in student.inputs:
         have = sorted(student.inputs) if isinstance(student.inputs, dict) else "not a dict"
         raise ValueError(
@@ -171,17 +172,6 @@ def _mask_for(loss, student, outputs):
             f"student's inputs are {have}."
         )
     return tf.cast(student.inputs[loss.mask_input], tf.bool)
-
-
-def mask_of(outputs):
-    """The Keras mask that a tensor carries, or `None`."""
-    return getattr(outputs, "_keras_mask", None)
-
-
-def valid_rows(outputs):
-    """How many rows of an output its Keras mask leaves; `None` where there is no mask."""
-    mask = None if keras.tree.is_nested(outputs) else mask_of(outputs)
-    return None if mask is None else tf.reduce_sum(tf.cast(mask, tf.float32))
 
 
 def hard_divisor(loss, y, outputs, sample_weight):
@@ -196,7 +186,7 @@ def hard_divisor(loss, y, outputs, sample_weight):
     reduction = getattr(loss, "reduction", "sum_over_batch_size")
     if reduction == "sum":
         return tf.ones(())
-    parts = [] if mask_of(outputs) is None else [mask_of(outputs)]
+    parts = [] if masks.of(outputs) is None else [masks.of(outputs)]
     ignored = getattr(loss, "ignore_class", None)
     if ignored is not None:
         labels = y if len(y.shape) < len(outputs.shape) else tf.squeeze(y, -1)
@@ -209,111 +199,58 @@ def hard_divisor(loss, y, outputs, sample_weight):
     return tf.reduce_sum(math.prod(base.align(part, longest) for part in parts))
 
 
-def balances(loss, y, outputs, sample_weight, rows):
-    """Factors for the hard loss and for the distillation losses: see `replicas.balance`."""
-    hard = hard_divisor(loss, y, outputs, sample_weight)
-    return replicas.balance(hard, rows), replicas.balance(valid_rows(outputs), rows)
+def hard_balance(loss, y, outputs, sample_weight, rows):
+    """The hard loss's part of the global one: see `replicas.balance`."""
+    return replicas.balance(hard_divisor(loss, y, outputs, sample_weight), rows)
 
 
-class FusedLoss:
-    """Hard and soft loss from one sweep over the logits, for the usual case.
+def separate_parts(hard, losses, teacher, student, batch, alpha):
+    """Parts of a step, each distillation loss by itself: see `combined`."""
+    means = [means_of(loss, teacher, student, batch) for loss in losses]
+    return alpha * hard, hard, tf.zeros(()), means
 
-    It applies where the hard loss is sparse cross-entropy from logits with its default reduction,
-    and one of the distillation losses is `SoftTargets` on the one output. The others are computed
-    by themselves.
+
+def parts_without_teacher(hard, losses, student, alpha):
+    """As `separate_parts`, where the teacher does not run: nothing is learned from it."""
+    counts = [len(student.read_by(loss, loss.student_layer)) for loss in losses]
+    return alpha * hard, hard, tf.zeros(()), [(tf.zeros(n), tf.zeros(n)) for n in counts]
+
+
+def combined(parts, losses, student, beta, rows):
+    """The sum of a step's parts, and the value of each loss.
 
     Args:
-        hard_loss: The `loss` given to `compile`.
-        loss_weights: The `loss_weights` given to `compile`.
-        distillation_losses: List of losses.
+        parts: The total so far; the hard loss; the soft loss of the fused path; and of each of
+            `losses` what `means_of` gives.
+        losses: The distillation losses that are computed by themselves.
+        student: `Outputs`.
+        beta: Scalar.
+        rows: Float32 scalar, the rows of this replica's batch.
+
+    Returns:
+        `(total, values)`.
     """
-
-    def __init__(self, hard_loss, loss_weights, distillation_losses):
-        self._losses = distillation_losses
-        found = [loss for loss in distillation_losses if type(loss) is SoftTargets]
-        self._soft = found[0] if found else None
-        config = hard_loss.get_config() if _is_sparse_cross_entropy(hard_loss) else {}
-        self._possible = (
-            config.get("from_logits") is True
-            and config.get("ignore_class") is None
-            and config.get("reduction") == "sum_over_batch_size"
-            and hard_loss.dtype == "float32"
-            and loss_weights is None
-            and self._soft is not None
-            and self._soft.from_logits
-            and self._soft.output_key is None
-        )
-
-    def applies(self, y, student, sample_weight):
-        """Whether this batch can take the fused path; decided when the step is traced."""
-        if not self._possible or keras.tree.is_nested(student.outputs):
-            return False
-        if keras.tree.is_nested(y) or keras.tree.is_nested(sample_weight):
-            return False
-        if mask_of(student.outputs) is not None:
-            return False
-        return self._labels(y, student.outputs) is not None
-
-    def _labels(self, y, logits):
-        rank = len(logits.shape) - 1
-        if len(y.shape) == rank + 1 and y.shape[-1] == 1:
-            y = tf.squeeze(y, -1)
-        if len(y.shape) != rank:
-            return None
-        return y if y.dtype in (tf.int32, tf.int64) else tf.cast(y, tf.int64)
-
-    def terms(self, batch, student, teacher, hard_weight, alpha, beta):
-        """The fields of the step's `Terms`.
-
-        Where a factor is zero it is taken for 1e-30, because the kernel computes no loss whose
-        weight is zero, and a loss of zero would be reported; against any gradient that a float
-        can be added to, 1e-30 is nothing.
-
-        Args:
-            batch: A `Batch` with the sample weights of the distillation losses.
-            student: `Outputs`.
-            teacher: `Outputs`.
-            hard_weight: Sample weights of the hard loss, or `None`.
-            alpha: Scalar.
-            beta: Scalar.
-        """
-        logits = student.outputs
-        labels = self._labels(batch.labels, logits)
-        weights = hard_weight, batch.sample_weight
-        hard_weight, soft_weight = (_per_row(weight, labels) for weight in weights)
-        soft_factor = beta * keras.ops.convert_to_tensor(self._soft.weight_variable)
-        alpha, soft_factor = tf.maximum(alpha, _TINY), tf.maximum(soft_factor, _TINY)
-        total, hard, soft = ops.combined_loss(
-            logits,
-            teacher.outputs,
-            labels,
-            alpha * hard_weight,
-            soft_factor * soft_weight,
-            self._soft.temperature_variable,
-            self._soft.divergence,
-            mixing_weight=self._soft.mixing_weight,
-        )
-        means = tf.reduce_sum(hard * hard_weight), tf.reduce_sum(soft * soft_weight)
-        others = [loss for loss in self._losses if loss is not self._soft]
-        rest, _, values = separate_terms(0.0, others, teacher, student, batch, 0.0, beta, 1.0)
-        values.insert(self._losses.index(self._soft), means[1])
-        return tf.reduce_sum(total) + rest, means[0], values
+    total, values = parts[0], []
+    for loss, (means, counts) in zip(losses, parts[3], strict=True):
+        values.append(balanced(loss, means, counts, student, rows))
+        factor = beta * keras.ops.convert_to_tensor(loss.weight_variable)
+        # A loss of weight 0 does not count, also where it is infinite: 0 * inf is NaN.
+        total += tf.math.multiply_no_nan(values[-1], factor)
+    return total, values
 
 
-def _per_row(sample_weight, labels):
-    """Each row's part of the mean over the rows; a scalar where all have the same."""
-    weight = tf.math.reciprocal_no_nan(tf.cast(tf.size(labels), tf.float32))
-    return weight if sample_weight is None else weight * base.align(sample_weight, labels)
+def balanced(loss, means, counts, student, rows):
+    """The value of a loss of which `means_of` gave means and counts; the sum over its outputs.
+
+    A replica's mean counts for its part of what the global one is taken over. That is not the
+    same for all losses: padding counts in no loss over positions, and in one of pooled features it
+    is not seen.
+    """
+    balance = replicas.balance(counts if _is_masked(loss, student) else None, rows)
+    return tf.reduce_sum(balance * means)
 
 
-def _is_sparse_cross_entropy(loss):
-    return type(loss) is keras.losses.SparseCategoricalCrossentropy
-
-
-def separate_terms(hard, losses, teacher, student, batch, alpha, beta, balance):
-    """The fields of the step's `Terms`, each distillation loss by itself, times `balance`."""
-    soft = [balance * mean_of(loss, teacher, student, batch) for loss in losses]
-    total = alpha * hard
-    for loss, value in zip(losses, soft, strict=True):
-        total += beta * keras.ops.convert_to_tensor(loss.weight_variable) * value
-    return total, hard, soft
+def _is_masked(loss, student):
+    read = student.read_by(loss, loss.student_layer)
+    tensors = [] if keras.tree.is_nested(read[0]) else read
+    return loss.mask_input is not None or any(masks.of(x) is not None for x in tensors)

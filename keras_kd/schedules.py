@@ -8,6 +8,7 @@ import bisect
 import math
 
 import keras
+import numpy as np
 
 __all__ = ["Constant", "Cosine", "Exponential", "Linear", "Piecewise", "WarmUp"]
 
@@ -156,7 +157,7 @@ class Piecewise:
     """
 
     def __init__(self, boundaries, values):
-        self.boundaries = list(boundaries)
+        self.boundaries = [_finite("boundaries", boundary) for boundary in boundaries]
         self.values = [_finite("values", value) for value in values]
         if len(self.values) != len(self.boundaries) + 1:
             raise ValueError(
@@ -190,7 +191,7 @@ class WarmUp:
 
     def __init__(self, schedule, length, start=0.0):
         self.schedule = get(schedule)
-        if not isinstance(length, int) or length < 1:
+        if not isinstance(length, (int, np.integer)) or length < 1:
             raise ValueError(f"`length` must be an integer above 0. Received: length={length!r}")
         self.length, self.start = length, _finite("start", start)
 
@@ -212,6 +213,7 @@ class _Function:
         return float(self.function(position))
 
 
+_NUMBER = (int, float, np.number)
 _BY_NAME = {"linear": Linear, "cosine": Cosine, "exponential": Exponential}
 
 
@@ -237,7 +239,7 @@ def get(schedule, start=None, end=None):
         return _BY_NAME[schedule](start, end)
     if isinstance(schedule, (Schedule, Constant, Piecewise, WarmUp, _Function)):
         return schedule
-    if isinstance(schedule, (int, float)) and not isinstance(schedule, bool):
+    if isinstance(schedule, _NUMBER) and not isinstance(schedule, bool):
         return Constant(schedule)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) or callable(schedule):
         return _Function(schedule)
@@ -248,7 +250,7 @@ def get(schedule, start=None, end=None):
 
 
 def _finite(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, _NUMBER) or not math.isfinite(value):
         raise ValueError(
             f"Invalid value for argument `{name}`. Expected a finite number. "
             f"Received: {name}={value!r}"

@@ -45,8 +45,9 @@ class Step:
             batch = objective.Batch(y, sample_weight)
             terms = self._all_terms(self.teach(x, y, student), student, batch, rows)
         else:
-            balance, _ = objective.balances(self.loss, y, student.outputs, sample_weight, rows)
-            hard = balance * self.hard_loss(y, student.outputs, sample_weight)
+            outputs = student.outputs
+            balance = objective.hard_balance(self.loss, y, outputs, sample_weight, rows)
+            hard = balance * self.hard_loss(y, outputs, sample_weight)
             terms = objective.Terms(hard, hard, [])
         self._track(terms, [keras.ops.sum(loss) for loss in self.losses], rows)
         return self._without_teacher(self._logs(x, y, student.outputs, sample_weight))
@@ -61,15 +62,25 @@ class Step:
         alpha, beta = self._mixture()
         batch = dataclasses.replace(batch, sample_weight=soft_weight)
         if fusable:
-            return objective.Terms(
-                *self._fused.terms(batch, student, teacher, hard_weight, alpha, beta)
-            )
-        hard_balance, balance = objective.balances(self.loss, y, student.outputs, hard_weight, rows)
-        hard = hard_balance * self.hard_loss(y, student.outputs, hard_weight)
-        losses = self.distillation_losses
-        return objective.Terms(
-            *objective.separate_terms(hard, losses, teacher, student, batch, alpha, beta, balance)
-        )
+            parts = self._fused_parts(batch, student, teacher, hard_weight, alpha, beta)
+        else:
+            outputs, losses = student.outputs, self.distillation_losses
+            balance = objective.hard_balance(self.loss, y, outputs, hard_weight, rows)
+            hard = balance * self.hard_loss(y, outputs, hard_weight)
+            parts = objective.separate_parts(hard, losses, teacher, student, batch, alpha)
+        return self._summed(parts, fusable, student, beta, rows)
+
+    def _fused_parts(self, batch, student, teacher, hard_weight, alpha, beta):
+        three = self._fused.losses_of(batch, student, teacher, hard_weight, alpha, beta)
+        others = self._fused.others
+        return *three, [objective.means_of(loss, teacher, student, batch) for loss in others]
+
+    def _summed(self, parts, fusable, student, beta, rows):
+        """The step's `Terms`; not inside a condition, where replicas cannot be summed over."""
+        _, hard, soft, _ = parts
+        losses = self._fused.others if fusable else self.distillation_losses
+        total, values = objective.combined(parts, losses, student, beta, rows)
+        return objective.Terms(total, hard, self._fused.insert(values, soft) if fusable else values)
 
     def _is_fusable(self, student, batch):
         labels, weight = batch.labels, batch.sample_weight
@@ -88,32 +99,26 @@ class Step:
         if self.jit_compile or self.weighting is not None:
             return self._all_terms(self.teach(x, y, student), student, batch, rows)
         alpha, beta = self._mixture()
-        losses = self.distillation_losses
         fusable = self._is_fusable(student, batch)
-
+        losses = self._fused.others if fusable else self.distillation_losses
         # Here, because replicas cannot be summed over inside a condition.
         outputs = student.outputs
-        hard_balance, balance = objective.balances(self.loss, y, outputs, sample_weight, rows)
-
-        def teach():
-            return self.teach(x, y, student)
+        hard_balance = objective.hard_balance(self.loss, y, outputs, sample_weight, rows)
 
         def hard():
             return hard_balance * self.hard_loss(y, student.outputs, sample_weight)
 
+        def with_teacher():
+            teacher = self.teach(x, y, student)
+            if fusable:
+                return self._fused_parts(batch, student, teacher, sample_weight, alpha, beta)
+            return objective.separate_parts(hard(), losses, teacher, student, batch, alpha)
+
         def labels_only():
-            value = hard()
-            return alpha * value, value, [tf.zeros(()) for _ in losses]
+            return objective.parts_without_teacher(hard(), losses, student, alpha)
 
-        def separately():
-            return objective.separate_terms(
-                hard(), losses, teach(), student, batch, alpha, beta, balance
-            )
-
-        def fused():
-            return self._fused.terms(batch, student, teach(), sample_weight, alpha, beta)
-
-        return objective.Terms(*cond(beta != 0, fused if fusable else separately, labels_only))
+        parts = cond(beta != 0, with_teacher, labels_only)
+        return self._summed(parts, fusable, student, beta, rows)
 
     def _gradients_of_losses_left_out(self, gradients, variables):
         """Zeros for projectors while `beta` is 0, as the condition of a traced step gives them.

@@ -11,6 +11,7 @@ import keras
 
 from keras_kd import models
 from keras_kd.losses import base, labels
+from keras_kd.losses.activation import check_logits
 
 __all__ = ["ClassShares", "TeacherConfidence", "TeacherCorrectness", "TeacherEntropy", "Weighting"]
 
@@ -25,6 +26,10 @@ class Weighting:
     Args:
         output: Which output of a model with several decides: a name, or an index into a list.
         from_logits: Whether the teacher returns logits; `False`: probabilities.
+
+    Raises:
+        ValueError: When the distiller is built: the teacher ends in softmax though `from_logits`,
+            or gives one value a row.
 
     Example:
 
@@ -53,9 +58,18 @@ class Weighting:
             labels: The labels of that output as the data gives them, or `None`.
 
         Returns:
-            `[batch, ...]`, between 0 and 1.
+            `[batch, ...]`, between 0 and 1 (a traced step cannot check it: beyond 1 the labels
+            would be unlearned).
         """
         raise NotImplementedError
+
+    def validate(self, teacher, student):
+        """Raises if it cannot read the teacher. Called by the distiller."""
+        if self.from_logits:
+            check_logits("teacher", teacher, self.output, type(self).__name__)
+        outputs = models.output_specs(teacher)
+        if outputs is not None:
+            self._read(outputs, getattr(student, "output_names", None))
 
     def factors(self, teacher, labels):
         """Factors of the hard loss and of the distillation losses, each `[batch, ...]`.
@@ -64,18 +78,28 @@ class Weighting:
             teacher: `Outputs` of the teacher.
             labels: The labels of the batch, in the structure of the outputs, or `None`.
         """
-        outputs = models.flat_outputs(teacher.outputs, self.output, teacher.names)
+        outputs = keras.ops.cast(self._read(teacher.outputs, teacher.names), "float32")
+        if keras.tree.is_nested(labels):
+            labels = models.flat_outputs(labels, self.output, teacher.names)[0]
+        share = self.shares(keras.ops.softmax(outputs) if self.from_logits else outputs, labels)
+        share = keras.ops.cast(share, "float32")
+        return 2.0 * (1.0 - share), 2.0 * share
+
+    def _read(self, outputs, names):
+        """The one output that decides."""
+        outputs = models.flat_outputs(outputs, self.output, names)
         if len(outputs) != 1:
             raise ValueError(
                 f"{type(self).__name__} reads one output of the teacher, which has "
                 f"{len(outputs)}. Choose it: {type(self).__name__}(..., output=name)."
             )
-        if keras.tree.is_nested(labels):
-            labels = models.flat_outputs(labels, self.output, teacher.names)[0]
-        outputs = keras.ops.cast(outputs[0], "float32")
-        share = self.shares(keras.ops.softmax(outputs) if self.from_logits else outputs, labels)
-        share = keras.ops.cast(share, "float32")
-        return 2.0 * (1.0 - share), 2.0 * share
+        if outputs[0].shape[-1] == 1:
+            raise ValueError(
+                f"{type(self).__name__} needs a value for each class. The teacher's output has "
+                f"shape {tuple(outputs[0].shape)}: give it one for each of two classes (of one "
+                "logit z: 0 and z), or weight the rows by sample_weight."
+            )
+        return outputs[0]
 
     def get_config(self):
         """The arguments of the constructor."""
@@ -131,7 +155,7 @@ class TeacherCorrectness(Weighting):
     """Where the teacher is wrong the labels count more.
 
     The share of a row is `right` if the teacher's most probable class is the label, else `wrong`;
-    1/2 for a row without a label (a negative class).
+    1/2 for a row without a label (a negative class, or zeros for all classes).
 
     Args:
         wrong: The teacher's share of rows that it gets wrong, between 0 and 1.
@@ -210,7 +234,7 @@ class TeacherEntropy(Weighting):
 class ClassShares(Weighting):
     """The teacher's share by the label: more for the classes that it knows well.
 
-    Rows without a label (a negative class) have the share 1/2.
+    Rows without a label (a negative class, or zeros for all classes) have the share 1/2.
 
     Args:
         shares: One number between 0 and 1 for each class, such as the teacher's recall.

@@ -101,15 +101,15 @@ def test_teacher_and_student_see_the_same_view():
     assert np.abs(student_view - X).max() > 0.01
 
 
-@pytest.mark.parametrize("labels", ["indices", "probabilities"])
+@pytest.mark.parametrize("labels", ["indices", "column", "probabilities"])
 def test_rows_without_labels_learn_from_the_teacher_alone(labels):
     teacher, student = linear.pair()
     extra, _ = linear.data(5, seed=3)
-    y = Y if labels == "indices" else np.eye(4, dtype="float32")[Y]
-    loss = {
-        "indices": keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
-        "probabilities": keras.losses.CategoricalCrossentropy(from_logits=True),
-    }[labels]
+    probabilities = labels == "probabilities"
+    y = {"indices": Y, "column": Y[:, None], "probabilities": np.eye(4, dtype="float32")[Y]}[labels]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    if probabilities:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     made = kd.Distiller(teacher, student)
     made.compile(keras.optimizers.SGD(0.0), loss)
     data = kd.data.with_unlabelled(
@@ -121,13 +121,33 @@ def test_rows_without_labels_learn_from_the_teacher_alone(labels):
     soft = reference.soft_target_loss(s, t, 4.0).mean()
     hard = reference.hard_loss(s[:12], Y)
     assert history["soft_targets"][0] == pytest.approx(soft, rel=1e-5)
-    expected = hard.mean() if labels == "indices" else hard.sum() / 17
+    expected = hard.sum() / 17 if probabilities else hard.mean()
     assert history["hard_loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_rows_without_labels_of_several_outputs():
+    labels = {"a": np.arange(4), "b": np.eye(4, dtype="float32"), "c": np.ones((4, 2, 1), "int64")}
+    labelled = tf.data.Dataset.from_tensor_slices((X[:4], labels)).batch(4)
+    ((_, found),) = kd.data.with_unlabelled(labelled, dataset().map(lambda x, y: x).take(1))
+    np.testing.assert_array_equal(found["a"][4:], np.full(6, -1))
+    np.testing.assert_array_equal(found["b"][4:], np.zeros((6, 4)))
+    np.testing.assert_array_equal(found["c"][4:], np.full((6, 2, 1), -1))
+
+
+IMAGES, ZEROS_AND_ONES = np.zeros((12, 2, 2, 1), "uint8"), np.eye(4, dtype="int32")[Y]
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: kd.data.mixup(dataset(IMAGES), 4), r"must be floats.*type uint8.*tf\.cast"),
+        (lambda: kd.data.noise(dataset(IMAGES), 0.1), r"must be floats.*type uint8"),
+        (lambda: kd.data.mixup(dataset(y=np.float32(Y)), 4), "class indices.*type float32"),
+        (lambda: kd.data.cutmix(dataset(IMAGES, X[:, :1]), 4), "class indices.*type float32"),
+        (
+            lambda: kd.data.with_unlabelled(dataset(y=ZEROS_AND_ONES), dataset()),
+            r"shape \(None, 4\) may be.*last axis of size 1",
+        ),
         (lambda: kd.data.mixup(dataset(), 4, alpha=0), "alpha"),
         (lambda: kd.data.cutmix(dataset(), 4, alpha=-1), "alpha=-1"),
         (lambda: kd.data.noise(dataset(), -1), "stddev=-1"),

@@ -6,7 +6,6 @@ import numpy as np
 from keras_kd.callbacks.loss_weight import LossWeightSchedule
 from keras_kd.losses import base
 
-KEY = "early_stop_distillation"
 SAVING = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
 
 
@@ -15,11 +14,12 @@ class EarlyStopDistillation(keras.callbacks.Callback):
 
     A teacher helps most at first; a student that cannot follow it is later held back by it. When
     `monitor` has not improved by more than `min_delta` for `patience` epochs, `beta` becomes 0 and
-    `alpha` what is given here, for the rest of `fit`. The history gets entries `alpha` and `beta`,
-    which the epoch ran with.
+    `alpha` what is given here. They stay so after `fit`: set them to distil again. The history gets
+    entries `alpha` and `beta`, which the epoch ran with.
 
-    What it has seen is saved with the distiller, so that a resumed `fit` goes on with it; list it
-    before callbacks that save.
+    What it has seen is saved with the distiller, so that a resumed `fit` (with an `initial_epoch`,
+    or by `BackupAndRestore`) goes on with it; one that begins with epoch 0 begins to look anew.
+    List it before callbacks that save.
 
     Args:
         monitor: An entry of the history, such as `"val_loss"` or `"val_accuracy"`.
@@ -33,7 +33,7 @@ class EarlyStopDistillation(keras.callbacks.Callback):
 
     Raises:
         ValueError: An argument is wrong; in `fit`: the history has no such entry, another callback
-            schedules `beta`, or one that saves is listed before.
+            schedules `beta` or watches the same entry, or one that saves is listed before.
 
     Example:
 
@@ -95,16 +95,29 @@ class EarlyStopDistillation(keras.callbacks.Callback):
                     "LossWeightSchedule('beta') would undo what EarlyStopDistillation sets. Use "
                     "one of them, or schedule the weights of the losses."
                 )
-        if KEY not in distiller.callback_states:
+        watching = [each for each in callbacks if isinstance(each, EarlyStopDistillation)]
+        if sum(each.monitor == self.monitor for each in watching) > 1:
+            raise ValueError(
+                f"Two EarlyStopDistillation callbacks watch {self.monitor!r}. Pass one."
+            )
+        if self._key not in distiller.callback_states:
             self._remember(distiller, np.inf, 0, False)
 
-    @staticmethod
-    def _remember(distiller, best, waited, stopped):
-        distiller.callback_states[KEY] = np.array([best, waited, stopped], "float64")
+    @property
+    def _key(self):
+        # A name in a file, where a slash would begin a group.
+        return f"early_stop_distillation_{self.monitor}".replace("/", "_")
+
+    def _remember(self, distiller, best, waited, stopped):
+        distiller.callback_states[self._key] = np.array([best, waited, stopped], "float64")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 0:  # no run that is resumed: what an earlier one showed does not count
+            self._remember(self.model, np.inf, 0, False)
 
     def on_epoch_end(self, epoch, logs=None):
         ran_with = {"alpha": self.model.alpha, "beta": self.model.beta}
-        best, waited, stopped = self.model.callback_states[KEY]
+        best, waited, stopped = self.model.callback_states[self._key]
         if not stopped and epoch >= self.start_epoch:
             self._look(epoch, self._value(logs or {}), best, waited)
         if logs is not None:

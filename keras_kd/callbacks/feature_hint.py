@@ -1,5 +1,7 @@
 """`FeatureHint`: a hint for the epochs of a `fit`."""
 
+import numpy as np
+
 from keras_kd import losses
 from keras_kd.callbacks.scheduled import ScheduledValue
 from keras_kd.losses import base
@@ -13,8 +15,10 @@ class FeatureHint(ScheduledValue):
     equal steps: in epoch `start_epoch + i` it is `weight (i + 1) / (ramp_epochs + 1)`. Nothing is
     traced again while `fit` runs. The history gets the loss, and an entry `<name>_weight`.
 
-    After `fit` the hint has the weight it had before, which is 0 for one that was added. It stays
-    with the distiller, its projector is saved with it, and a later `fit` goes on with it. A hint
+    After `fit`, also one that was interrupted and goes on from a file or in another `fit`, the hint
+    has the weight it had before, which is 0 for one that was added. It stays with the distiller,
+    its projector is saved with it, and a later `fit` goes on with it. (Decoupled weight decay, as
+    of `AdamW`, shrinks the projector also while the weight is 0.) A hint
     that needs a projector must join before the optimizer is built: at the first `fit` after
     `compile`.
 
@@ -87,20 +91,28 @@ class FeatureHint(ScheduledValue):
         self.layers = teacher_layer, student_layer
         self.options = {"loss": loss, "projector": projector}
         self.name = name
-        self.hint, self._weight_before = None, 0.0
+        self.hint, self._reported = None, None
 
     def prepare(self, distiller, callbacks):
         """Finds or attaches the hint; called by `fit` before anything is built or traced."""
         pair = distiller.resolve_pair(*self.layers)
         self.hint = _hint_between(distiller, pair) or self._attached(distiller, pair)
         self._check_agreement()
-        self._weight_before = self.hint.weight
-        claims = [each.hint for each in callbacks if isinstance(each, FeatureHint)]
-        if sum(claim is self.hint for claim in claims) > 1:
-            raise ValueError(
-                f"Two FeatureHint callbacks steer the hint between {pair[0]!r} and {pair[1]!r}. "
-                "Pass one."
-            )
+        names = {id(loss): name for name, loss in distiller.loss_list.by_name.items()}
+        self._reported = names[id(self.hint)]
+        super().prepare(distiller, callbacks)
+        # Of a fit that was interrupted the state is still there, and what it set last.
+        _, was_set = distiller.callback_states.get(self._key, (None, None))
+        if was_set != self.hint.weight:
+            self._remember(distiller, self.hint.weight)
+
+    @property
+    def _key(self):
+        return f"feature_hint_{self._reported}"
+
+    def _remember(self, distiller, weight_before):
+        state = np.array([weight_before, self.hint.weight], "float64")
+        distiller.callback_states[self._key] = state
 
     def _attached(self, distiller, pair):
         name = self.name or "hint_" + tap.plain_name(pair[1])
@@ -134,7 +146,7 @@ class FeatureHint(ScheduledValue):
 
     @property
     def log_name(self):
-        return f"{self.hint.name}_weight"
+        return f"{self._reported}_weight"
 
     def check_model(self):
         if self.hint is None or all(x is not self.hint for x in self.model.distillation_losses):
@@ -144,13 +156,15 @@ class FeatureHint(ScheduledValue):
             )
 
     def set_value(self, value):
+        weight_before, _ = self.model.callback_states[self._key]
         self.hint.weight = value
+        self._remember(self.model, weight_before)
 
     def get_value(self):
         return self.hint.weight
 
     def on_train_end(self, logs=None):
-        self.hint.weight = self._weight_before
+        self.hint.weight, _ = self.model.callback_states.pop(self._key)
 
 
 def _hint_between(distiller, pair):
@@ -162,4 +176,8 @@ def _hint_between(distiller, pair):
 
 
 def _config(value):
-    return value.get_config() if hasattr(value, "get_config") else value
+    if not hasattr(value, "get_config"):
+        return value
+    # The name of a layer counts the layers made before it.
+    own = {key: part for key, part in value.get_config().items() if key != "name"}
+    return type(value).__name__, own

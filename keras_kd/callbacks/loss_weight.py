@@ -11,19 +11,19 @@ class LossWeightSchedule(ScheduledValue):
     again. The history gets an entry `<target>`, or `<target>_weight` for a loss's weight.
 
     Args:
-        target: `"alpha"`, `"beta"`, the name of a distillation loss, or the name and another live
-            number of that loss, such as `"curriculum_temperature.reversal"`.
+        target: `"alpha"`, `"beta"`, the name that a distillation loss has in the history, or that
+            name and another live number of the loss, such as `"curriculum_temperature.reversal"`.
         start: First value, at least 0; or a schedule: an object of `keras_kd.schedules`, a Keras
             learning rate schedule, or a function of the epoch (or step).
         end: Last value.
         schedule: `"linear"`, `"cosine"` or `"exponential"`.
         start_epoch: Epoch with which it begins.
         length: Epochs (or steps) that it takes; default: what is left of `fit`.
-        by: `"epoch"` or `"step"`.
+        by: `"epoch"` or `"step"` (with `steps_per_execution`, the first step of each execution).
 
     Raises:
-        ValueError: An argument is wrong; in `fit`: there is no such loss, or the schedule begins
-            after the last epoch.
+        ValueError: An argument is wrong; in `fit`: there is no such loss, another callback sets
+            this number, or the schedule begins after the last epoch.
 
     Example:
 
@@ -65,7 +65,7 @@ class LossWeightSchedule(ScheduledValue):
             return self.model, self.target
         name, _, number = self.target.partition(".")
         number = number or "weight"
-        losses = {loss.name: loss for loss in self.model.distillation_losses}
+        losses = self.model.loss_list.by_name
         if name not in losses:
             raise ValueError(
                 f"LossWeightSchedule: there is no distillation loss {name!r}. Expected "

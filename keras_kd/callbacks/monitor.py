@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import models, ops, similarity
+from keras_kd.losses.activation import check_logits
 from keras_kd.taps import tap
 
 
@@ -17,7 +18,8 @@ class DistillationMonitor(keras.callbacks.Callback):
     The history (and so TensorBoard) gets `probe_agreement`, the share of rows for which both give
     the same class the largest logit; `probe_kl`, the mean `KL(teacher || student)` at temperature
     1; and for each pair of layers `probe_cka_<student layer>`, how alike their features are, from 0
-    to 1. Both models run as in inference: nothing of them changes.
+    to 1 (where pairs share the student's layer, `probe_cka_<student layer>_<teacher layer>`). Both
+    models run as in inference: nothing of them changes.
 
     Args:
         inputs: A batch of inputs, some hundred rows.
@@ -28,7 +30,8 @@ class DistillationMonitor(keras.callbacks.Callback):
         plot: A file; when `fit` ends, what was measured is drawn into it (needs matplotlib).
 
     Raises:
-        ValueError: In `fit`: there is no such layer, or an output must be chosen.
+        ValueError: In `fit`: there is no such layer, an output must be chosen, it has one value a
+            row, or a model ends in softmax though `from_logits`.
         ImportError: A plot is asked for, and matplotlib is missing.
 
     Example:
@@ -54,17 +57,20 @@ class DistillationMonitor(keras.callbacks.Callback):
         self.inputs, self.pairs, self.output = inputs, pairs, output
         self.from_logits, self.plot = from_logits, plot
         self.measured = {}
-        self._compare = None
+        self._prepared = False
 
     def prepare(self, distiller, callbacks):
-        """Finds the layers; called by `fit` before any work."""
+        """Checks what is compared; called by `fit` before any work."""
         del callbacks
         if self.plot is not None:
             _figure()
-        pairs = self._pairs_of(distiller) if self.pairs is None else list(self.pairs)
-        resolved = [distiller.resolve_pair(*pair) for pair in pairs]
-        self._names = [tap.plain_name(student) for _, student in resolved]
-        self._compare = tf.function(self._comparison(distiller, resolved), autograph=False)
+        for role, model in (("teacher", distiller.teacher), ("student", distiller.student)):
+            if self.from_logits:
+                check_logits(role, model, self.output, type(self).__name__)
+            outputs = models.output_specs(model)
+            if outputs is not None:
+                self._chosen(outputs, distiller)
+        self._prepared = True
 
     @staticmethod
     def _pairs_of(distiller):
@@ -82,7 +88,7 @@ class DistillationMonitor(keras.callbacks.Callback):
 
         return compare
 
-    def _logits(self, outputs, distiller):
+    def _chosen(self, outputs, distiller):
         names = getattr(distiller.student, "output_names", None)
         chosen = models.flat_outputs(outputs, self.output, names)
         if len(chosen) != 1:
@@ -90,16 +96,29 @@ class DistillationMonitor(keras.callbacks.Callback):
                 f"DistillationMonitor compares one output; the models have {len(chosen)}. Choose "
                 "it: DistillationMonitor(..., output=name)."
             )
-        logits = tf.cast(chosen[0], tf.float32)
+        if chosen[0].shape[-1] == 1:
+            raise ValueError(
+                "DistillationMonitor compares a value for each class; an output of shape "
+                f"{tuple(chosen[0].shape)} has one, of which softmax says nothing."
+            )
+        return chosen[0]
+
+    def _logits(self, outputs, distiller):
+        logits = tf.cast(self._chosen(outputs, distiller), tf.float32)
         return logits if self.from_logits else tf.math.log(logits)
 
     def on_train_begin(self, logs=None):
-        if self._compare is None:
+        if not self._prepared:
             raise ValueError(
                 "DistillationMonitor was not prepared: pass it in the `callbacks` of the fit of a "
                 "keras_kd.Distiller, as a list."
             )
         self.measured = {}
+        # Here, because hints may have joined after `prepare`.
+        pairs = self._pairs_of(self.model) if self.pairs is None else list(self.pairs)
+        resolved = [self.model.resolve_pair(*pair) for pair in pairs]
+        self._names = _names(resolved)
+        self._compare = tf.function(self._comparison(self.model, resolved), autograph=False)
 
     def on_epoch_end(self, epoch, logs=None):
         inputs = keras.tree.map_structure(tf.convert_to_tensor, self.inputs)
@@ -136,6 +155,15 @@ class DistillationMonitor(keras.callbacks.Callback):
         partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
         figure.savefig(partial, dpi=150)
         partial.replace(path)
+
+
+def _names(pairs):
+    """What tells pairs apart: the student's layer, or both where pairs share it."""
+    of_students = [tap.plain_name(student) for _, student in pairs]
+    return [
+        name if of_students.count(name) == 1 else f"{name}_{tap.plain_name(teacher)}"
+        for name, (teacher, _) in zip(of_students, pairs, strict=True)
+    ]
 
 
 def _figure():

@@ -1,6 +1,7 @@
 """`ScheduledValue`: sets a live number of a distiller before each epoch or step."""
 
 import keras
+import numpy as np
 
 from keras_kd import schedules
 from keras_kd.live import LiveNumbers
@@ -21,7 +22,8 @@ class ScheduledValue(keras.callbacks.Callback):
         start_epoch: Epoch with which it begins; before it, its first value holds.
         length: Epochs (steps, if `by="step"`) that it takes; then its last value holds. Default:
             what is left of `fit`.
-        by: `"epoch"` or `"step"`: when it is set.
+        by: `"epoch"` or `"step"`: when it is set. With `steps_per_execution` above 1 `"step"` sets
+            it once an execution, to the value of its first step.
     """
 
     def __init__(self, start, end=None, schedule="linear", start_epoch=0, length=None, by="epoch"):
@@ -30,7 +32,7 @@ class ScheduledValue(keras.callbacks.Callback):
             raise ValueError(
                 f"Invalid value for argument `by`. Expected 'epoch' or 'step'. Received: by={by!r}"
             )
-        is_number = isinstance(start, (int, float)) and not isinstance(start, bool)
+        is_number = isinstance(start, (int, float, np.number)) and not isinstance(start, bool)
         if is_number == (end is None):
             raise ValueError(
                 "Give `start` and `end` as two numbers, or a whole schedule as `start` alone. "
@@ -64,6 +66,15 @@ class ScheduledValue(keras.callbacks.Callback):
     def check_model(self):
         """Raises if `self.model` has no such number."""
 
+    def prepare(self, distiller, callbacks):
+        """Checks the callbacks beside it; called by `fit`."""
+        del distiller
+        scheduled = [each for each in callbacks if isinstance(each, ScheduledValue)]
+        same = [each for each in scheduled if each.log_name == self.log_name]
+        if len(same) > 1:
+            kinds = " and ".join(type(each).__name__ for each in same)
+            raise ValueError(f"Several callbacks set {self.log_name!r}: {kinds}. Pass one of them.")
+
     def on_train_begin(self, logs=None):
         if not isinstance(self.model, LiveNumbers):
             raise ValueError(
@@ -78,6 +89,11 @@ class ScheduledValue(keras.callbacks.Callback):
                 f"epoch {epochs - 1}. Lower start_epoch or raise epochs."
             )
         self.value_at(0)  # an unknown span is told before any work
+        if self.by == "step" and self.params.get("steps") is None and epochs != 1:
+            raise ValueError(
+                f"{type(self).__name__}(by='step') cannot count steps over epochs of unknown "
+                "length. Pass steps_per_epoch to fit, or use by='epoch'."
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
@@ -86,7 +102,7 @@ class ScheduledValue(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.by == "step":
-            steps = self._steps_per_epoch()
+            steps = self.params.get("steps") or 0  # unknown of a single epoch
             position = (self._epoch - self.start_epoch) * steps + batch
             self.set_value(self.value_at(position))
 
@@ -111,12 +127,3 @@ class ScheduledValue(keras.callbacks.Callback):
             return epochs
         steps = self.params.get("steps")
         return None if steps is None else epochs * steps
-
-    def _steps_per_epoch(self):
-        steps = self.params.get("steps")
-        if steps is None and self._epoch > 0:
-            raise ValueError(
-                f"{type(self).__name__}(by='step') cannot count steps over epochs of unknown "
-                "length. Pass steps_per_epoch to fit, or use by='epoch'."
-            )
-        return steps or 0

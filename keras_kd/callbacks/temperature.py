@@ -18,11 +18,11 @@ class TemperatureSchedule(ScheduledValue):
         schedule: `"linear"`, `"cosine"` or `"exponential"`.
         start_epoch: Epoch with which it begins.
         length: Epochs (or steps) that it takes; default: what is left of `fit`.
-        by: `"epoch"` or `"step"`.
+        by: `"epoch"` or `"step"` (with `steps_per_execution`, the first step of each execution).
 
     Raises:
-        ValueError: An argument is wrong; in `fit`: no loss has a temperature, or the schedule
-            begins after the last epoch.
+        ValueError: An argument is wrong; in `fit`: no loss has a temperature, another callback sets
+            it, or the schedule begins after the last epoch.
 
     Example:
 

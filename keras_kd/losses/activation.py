@@ -96,9 +96,9 @@ def check_logits(role, model, output, loss):
             where = "" if key is None else f" (output {key!r})"
             raise ValueError(
                 f"The {role}{where} ends in softmax, but {loss} expects logits. Remove the "
-                f"softmax from its last layer (activation=None), or build the loss with "
-                f"{loss}(from_logits=False), which works on the probabilities' logarithms for "
-                "teacher and student alike."
+                "softmax from its last layer (activation=None), or use "
+                f"{loss}(from_logits=False), which takes probabilities (of both models, where it "
+                "reads both)."
             )
 
 

@@ -18,9 +18,10 @@ class AttentionMaps(base.DistillationLoss):
     scores after softmax (MobileBERT), by the fused kernel.
 
     Pairs of positions (for `"kl"` queries) that the student's attention mask leaves out do not
-    count. Where the numbers of heads differ, and the larger is a multiple of the smaller, the
-    larger's neighbouring heads are averaged in groups, so that as many are left; if it is no
-    multiple, all heads of each are averaged to one.
+    count, nor those with a position that `mask_input` tells to be padding. Weights of tokens are
+    those of the queries. Where the numbers of heads differ, and the larger is a multiple of the
+    smaller, the larger's neighbouring heads are averaged in groups, so that as many are left; if it
+    is no multiple, all heads of each are averaged to one.
 
     Args:
         teacher_layer: The attention layer, by name, path, object or function, or a `Tap` of its
@@ -31,6 +32,8 @@ class AttentionMaps(base.DistillationLoss):
             `loss` says above.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
+        **kwargs: `mask_input`, as of `DistillationLoss`; both models' queries and keys must be the
+            tokens of it.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, heads, queries, keys]` or,
     of one head, `[batch, queries, keys]`. Returns `[batch, heads, queries, keys]` or `[batch,
@@ -106,9 +109,11 @@ class AttentionMaps(base.DistillationLoss):
 
     def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
         if mask is not None:
-            mask = _heads(mask)
+            mask = _heads(mask if len(mask.shape) > 2 else _of_both(mask))
             # A query counts if it may attend to anything.
             mask = keras.ops.any(mask, axis=-1) if self.loss == "kl" else mask
+        if row_weight is not None and len(row_weight.shape) > 1:
+            row_weight = keras.ops.expand_dims(row_weight, 1)  # of tokens: the same in each head
         return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
 
     def get_config(self):
@@ -129,6 +134,11 @@ def _attention_of(role, layer, kind):
 
 def _heads(attention):
     return attention if len(attention.shape) == 4 else keras.ops.expand_dims(attention, 1)
+
+
+def _of_both(tokens):
+    """`[batch, queries, keys]`: where both are tokens that count, `[batch, time]`."""
+    return keras.ops.logical_and(tokens[:, :, None], tokens[:, None, :])
 
 
 def _same_heads(teacher, student):

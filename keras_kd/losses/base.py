@@ -53,6 +53,8 @@ class DistillationLoss(keras.layers.Layer):
     least_rows = 1
     # Whether it can compare with a teacher of which only the largest logits are known.
     takes_sparse = False
+    # Whether the labels that it takes have the shape of the outputs; else they are classes.
+    labels_are_numbers = False
 
     def __init__(
         self,
@@ -223,11 +225,29 @@ def valid_rows(loss, row_weight, mask):
     A loss that has no time axis, such as one of pooled features, has nothing to mask.
     """
     count = keras.ops.cast(keras.ops.size(loss), "float32")
-    weight = None if row_weight is None else align(row_weight, loss)
+    weight = None if row_weight is None else fitted(row_weight, loss, "sample_weight")
     if mask is None or len(mask.shape) > len(loss.shape):
         return weight, count
-    mask = keras.ops.broadcast_to(align(mask, loss), keras.ops.shape(loss))
+    mask = keras.ops.broadcast_to(fitted(mask, loss, "The mask"), keras.ops.shape(loss))
     return mask if weight is None else mask * weight, keras.ops.sum(mask)
+
+
+def fitted(row_weight, loss, what):
+    """`align`, of what must leave the shape of `loss` as it is.
+
+    Multiplied with a weight of a longer axis the loss would be repeated along it, and its sum
+    grow. Sizes that are known only when the step runs are compared then.
+    """
+    weight = align(row_weight, loss)
+    sizes = list(zip(weight.shape, loss.shape, strict=True))
+    if any(None not in pair and pair[0] not in (1, pair[1]) for pair in sizes):
+        raise ValueError(
+            f"{what} of shape {tuple(row_weight.shape)} does not fit a loss of shape "
+            f"{tuple(loss.shape)}. Expected [batch], or the loss's leading dimensions."
+        )
+    if any(pair[0] != 1 and None in pair for pair in sizes[1:]):
+        weight = keras.ops.broadcast_to(weight, keras.ops.shape(loss))
+    return weight
 
 
 def unreduced(loss, first, second):

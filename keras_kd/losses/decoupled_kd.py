@@ -26,7 +26,7 @@ class DecoupledKD(HasTemperature):
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, ..., classes]`, and
     `labels`: class indices `[batch, ...]`, or one number for each class. Returns `[batch, ...]`,
-    float32; 0 for rows whose label is no class, such as -1 of rows without a label.
+    float32; 0 for rows whose label is no class: -1 or all zeros, as of rows without a label.
 
     Raises:
         ValueError: An argument is out of its range; when the distiller is built: a model ends in

@@ -8,7 +8,7 @@ def classes(labels, logits):
 
     Args:
         labels: Class indices `[batch, ...]` or `[batch, ..., 1]`, or a probability for each class,
-            `[batch, ..., classes]`, of which the largest counts.
+            `[batch, ..., classes]`, of which the largest counts; a row of zeros has no class: -1.
         logits: `[batch, ..., classes]`.
 
     Raises:
@@ -21,7 +21,8 @@ def classes(labels, logits):
     if len(labels.shape) == rank and labels.shape[-1] == 1 and count != 1:
         return keras.ops.cast(keras.ops.squeeze(labels, -1), "int32")
     if len(labels.shape) == rank and labels.shape[-1] == count:
-        return keras.ops.cast(keras.ops.argmax(labels, axis=-1), "int32")
+        largest = keras.ops.cast(keras.ops.argmax(labels, axis=-1), "int32")
+        return keras.ops.where(keras.ops.any(labels != 0, axis=-1), largest, -1)
     raise ValueError(
         f"Expected labels as class indices of shape {tuple(logits.shape[:-1])} or one number for "
         f"each class, of shape {tuple(logits.shape)}. Received: shape {tuple(labels.shape)}."

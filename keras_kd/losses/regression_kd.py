@@ -4,6 +4,7 @@ import keras
 
 from keras_kd.losses import base, feature_hint
 from keras_kd.losses import logits as shapes
+from keras_kd.losses import projector as projectors
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -28,7 +29,8 @@ class RegressionKD(base.DistillationLoss):
     float32.
 
     Raises:
-        ValueError: An argument is wrong; the shapes differ; there are no labels though bounded.
+        ValueError: An argument is wrong; the shapes differ; there are no labels though bounded, or
+            labels of another shape.
 
     Example:
 
@@ -46,6 +48,8 @@ class RegressionKD(base.DistillationLoss):
     Reference: Chen et al., "Learning Efficient Object Detection Models with Knowledge
     Distillation", NeurIPS 2017 (equation 4).
     """
+
+    labels_are_numbers = True
 
     def __init__(self, loss="mse", bounded=False, margin=0.0, **kwargs):
         super().__init__(**kwargs)
@@ -77,6 +81,11 @@ class RegressionKD(base.DistillationLoss):
         labels = keras.ops.cast(labels, "float32")
         if len(labels.shape) == len(student_outputs.shape) - 1:
             labels = keras.ops.expand_dims(labels, -1)
+        if not projectors.agree(labels.shape, student_outputs.shape):
+            raise ValueError(
+                f"Distillation loss {self.name!r} compares labels with outputs of shape "
+                f"{tuple(student_outputs.shape)}. Received: labels of shape {tuple(labels.shape)}."
+            )
         of_teacher, of_student = (
             keras.ops.sum(keras.ops.square(x - labels), axis=-1)
             for x in (teacher_outputs, student_outputs)

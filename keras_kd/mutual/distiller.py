@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import fit_arguments, models, objective, rehearsal, replicas
+from keras_kd.callbacks import LossWeightSchedule, TemperatureSchedule
 from keras_kd.live import LiveNumbers
 from keras_kd.losses.base import non_negative
 from keras_kd.mutual import arguments
@@ -12,6 +13,8 @@ from keras_kd.mutual.compiling import Compiling
 from keras_kd.mutual.peer import Peer
 from keras_kd.mutual.persistence import MutualPersistence
 
+# Of the project's callbacks those that change a number; the others need a teacher.
+_SCHEDULES = (TemperatureSchedule, LossWeightSchedule)
 _OF_ONE_OPTIMIZER = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
 
@@ -112,7 +115,7 @@ class MutualDistiller(
     def _rehearse(self):
         inputs = models.input_specs(self.peers[0])
         if inputs is not None:
-            _PeerRehearsal(self)(inputs)
+            _PeerRehearsal(self).run(inputs)
         if self.distillation_loss.trainable_variables:
             raise ValueError(
                 f"Distillation loss {self.distillation_loss.name!r} has weights of its own, which "
@@ -214,8 +217,11 @@ class MutualDistiller(
             ValueError: A callback needs one optimizer, or a `keras_kd.Distiller`; the data has no
                 labels although `alpha` is not 0.
         """
-        for callback in fit_arguments.callbacks(fit_arguments.bound(args, kwargs)):
+        callbacks = fit_arguments.callbacks(fit_arguments.bound(args, kwargs))
+        for callback in callbacks:
             self._check_callback(callback)
+            if isinstance(callback, _SCHEDULES):
+                callback.prepare(self, callbacks)
         history = super().fit(*args, **kwargs)
         for learner in self.learners:  # as Keras does with its one optimizer: averaged weights
             learner.optimizer.finalize_variable_values(learner.model.trainable_variables)
@@ -229,7 +235,7 @@ class MutualDistiller(
                 f"{name} changes the learning rate of one optimizer, and each peer has its own. "
                 "Give the optimizers a keras.optimizers.schedules.LearningRateSchedule."
             )
-        if hasattr(callback, "prepare"):
+        if hasattr(callback, "prepare") and not isinstance(callback, _SCHEDULES):
             raise ValueError(
                 f"{name} works on a keras_kd.Distiller. With peers use TemperatureSchedule and "
                 "LossWeightSchedule, and callbacks of Keras."
@@ -245,15 +251,15 @@ class MutualDistiller(
 
 
 class _PeerRehearsal(rehearsal.Rehearsal):
-    def call(self, inputs):
+    def _values(self, inputs):
         distiller = self._distiller.model
         outputs = [learner.study(inputs, training=False) for learner in distiller.learners]
         labels = rehearsal.any_labels(outputs[0].outputs)
         loss, batch = distiller.distillation_loss, objective.Batch(labels)
         values = [
-            objective.mean_of(loss, teacher, student, batch)
+            objective.means_of(loss, teacher, student, batch)[0]
             for teacher in outputs
             for student in outputs
             if teacher is not student
         ]
-        return keras.ops.stack(values)
+        return keras.ops.concatenate(values)

@@ -39,12 +39,12 @@ class Peer(Learner):
         alpha, beta = mixture
         rows = objective.rows_of(own.inputs)
         labels, weight = batch.labels, batch.sample_weight
-        balances = objective.balances(self.loss, labels, own.outputs, weight, rows)
-        hard = balances[0] * self.hard_loss(labels, own.outputs, weight)
+        balance = objective.hard_balance(self.loss, labels, own.outputs, weight, rows)
+        hard = balance * self.hard_loss(labels, own.outputs, weight)
         soft = tf.zeros(())
         for factor, teacher in teachers:
-            soft += factor * objective.mean_of(loss, _fixed(teacher), own, batch)
-        soft *= balances[1]
+            means, counts = objective.means_of(loss, _fixed(teacher), own, batch)
+            soft += factor * objective.balanced(loss, means, counts, own, rows)
         factor = beta * keras.ops.convert_to_tensor(loss.weight_variable)
         return objective.Terms(alpha * hard + factor * soft, hard, [soft])
 

@@ -10,7 +10,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from keras_kd.taps import attention, tap
+from keras_kd.taps import attention, masks, tap
 
 
 class Taps:
@@ -69,14 +69,22 @@ class Taps:
 
     @staticmethod
     def _check_reachable(where, value):
-        graph = tf.compat.v1.get_default_graph()
+        graphs = _graphs_in_reach()
         for tensor in keras.tree.flatten(value):
-            if tf.is_symbolic_tensor(tensor) and tensor.graph is not graph:
+            if tf.is_symbolic_tensor(tensor) and all(tensor.graph is not x for x in graphs):
                 raise ValueError(
                     f"{where} runs inside of a loop or condition of another layer (such as a "
                     "recurrent layer's cell), which its outputs cannot leave. Tap the layer around "
                     "it."
                 )
+
+
+def _graphs_in_reach():
+    """The graph that is built now and those around it, whose tensors it can use."""
+    graphs = [tf.compat.v1.get_default_graph()]
+    while getattr(graphs[-1], "outer_graph", None) is not None:
+        graphs.append(graphs[-1].outer_graph)
+    return graphs
 
 
 def _tap_of(layer):
@@ -96,7 +104,7 @@ def listeners(layer, kind, values):
         values: List to append to.
     """
     if kind == "output":
-        return [_wrapped(layer, lambda call: _outputs(call, values))]
+        return [_wrapped(layer, lambda call: _outputs(layer, call, values))]
     if kind == "input":
         return [_wrapped(layer, lambda call: _inputs(call, values))]
     inner, wrapped = attention.softmax_of(layer), []
@@ -110,12 +118,14 @@ def listeners(layer, kind, values):
     return wrapped
 
 
-def _outputs(call, values):
+def _outputs(layer, call, values):
     def listen(*args, **kwargs):
+        given, mask = masks.of_call(args, kwargs)
         result = call(*args, **kwargs)
         # Asked for its scores, by a layer around it, an attention layer gives two things.
         both = isinstance(result, tuple) and kwargs.get("return_attention_scores")
-        values.append(result[0] if both else result)
+        output = result[0] if both else result
+        values.append(masks.kept(output, masks.of_output(layer, output, given, mask)))
         return result
 
     return listen
@@ -123,7 +133,7 @@ def _outputs(call, values):
 
 def _inputs(call, values):
     def listen(*args, **kwargs):
-        values.append(args[0] if args else next(iter(kwargs.values())))
+        values.append(masks.kept(*masks.of_call(args, kwargs)))
         return call(*args, **kwargs)
 
     return listen
@@ -132,7 +142,7 @@ def _inputs(call, values):
 def _returned_scores(call, values):
     def listen(*args, return_attention_scores=False, **kwargs):
         result, scores = call(*args, return_attention_scores=True, **kwargs)
-        values.append(_masked(scores, _pairs(kwargs.get("mask"))))
+        values.append(masks.kept(scores, masks.pairs(kwargs.get("mask"))))
         return (result, scores) if return_attention_scores else result
 
     return listen
@@ -143,31 +153,10 @@ def _softmax(call, values, is_input):
 
     def listen(inputs, mask=None):
         result = call(inputs, mask=mask)
-        values.append(_masked(inputs if is_input else result, mask))
+        values.append(masks.kept(inputs if is_input else result, mask))
         return result
 
     return listen
-
-
-def _pairs(masks):
-    """`[batch, queries, keys]` of Keras' single-head attention, from its masks of both."""
-    of_queries, of_keys = (
-        (*masks, None, None)[:2] if isinstance(masks, (list, tuple)) else (None, None)
-    )
-    queries = None if of_queries is None else tf.cast(of_queries, "bool")[:, :, None]
-    keys = None if of_keys is None else tf.cast(of_keys, "bool")[:, None, :]
-    if queries is None or keys is None:
-        return keys if queries is None else queries
-    return queries & keys
-
-
-def _masked(attention, mask):
-    """A copy that carries a mask as Keras' tensors do; the model's own tensor keeps its own."""
-    if mask is None:
-        return attention
-    attention = tf.identity(attention)
-    attention._keras_mask = mask if mask.dtype == tf.bool else mask > 0.5
-    return attention
 
 
 @contextlib.contextmanager

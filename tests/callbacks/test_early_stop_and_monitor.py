@@ -17,12 +17,12 @@ X, Y = linear.data(24)
 class Script(keras.callbacks.Callback):
     """Puts given values into the logs, as a metric would."""
 
-    def __init__(self, values):
+    def __init__(self, values, name="val_accuracy"):
         super().__init__()
-        self.values = values
+        self.values, self.name = values, name
 
     def on_epoch_end(self, epoch, logs=None):
-        logs["val_accuracy"] = self.values[epoch]
+        logs[self.name] = self.values[epoch]
 
 
 def stop(**options):
@@ -58,6 +58,30 @@ def test_the_labels_then_teach_alone():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
+def test_a_second_fit_begins_to_look_anew():
+    made = compiled(*models())
+    assert fit(made, Script([0.9, 0.1]), stop(patience=1), epochs=2)["beta"] == [0.5, 0.5]
+    assert made.beta == 0.0
+    made.beta = 0.5
+    values = [0.3, 0.4, 0.4, 0.4]
+    history = fit(made, Script(values), stop(patience=2), epochs=4)
+    assert history["beta"] == [0.5] * 4
+    assert made.beta == 0.0  # after the last epoch
+
+
+def test_each_monitor_is_compared_with_itself():
+    made = compiled(*models())
+    other = kd.callbacks.EarlyStopDistillation("a/b", patience=2, mode="min")
+    values = Script([0.1] * 3), Script([0.9, 0.8, 0.7], "a/b")
+    history = fit(made, *values, other, stop(patience=2), epochs=3)
+    assert history["beta"] == [0.5] * 3
+    states = {key: list(state) for key, state in made.callback_states.items()}
+    assert states == {
+        "early_stop_distillation_val_accuracy": [-0.1, 2, True],
+        "early_stop_distillation_a_b": [0.7, 0, False],
+    }
+
+
 def test_a_resumed_fit_goes_on_waiting(tmp_path):
     values = [0.5, 0.4, 0.4, 0.4, 0.4]
     expected = fit(compiled(*models()), Script(values), stop(patience=3))
@@ -83,6 +107,7 @@ def test_a_resumed_fit_goes_on_waiting(tmp_path):
             [kd.callbacks.LossWeightSchedule("beta", 1.0, 0.0), stop()],
             r"LossWeightSchedule\('beta'\) would undo",
         ),
+        ([stop(), stop(patience=9)], "Two EarlyStopDistillation callbacks watch 'val_accuracy'"),
         ([keras.callbacks.ModelCheckpoint("x.keras"), stop()], "ModelCheckpoint is listed before"),
     ],
 )
@@ -134,6 +159,43 @@ def test_the_pairs_of_the_losses_are_the_default():
     monitor = kd.callbacks.DistillationMonitor(X)
     fit(compiled(teacher, student, losses), monitor, epochs=1)
     assert set(monitor.measured) == {"probe_agreement", "probe_kl", "probe_cka_features"}
+
+
+def test_hints_of_callbacks_are_measured_and_pairs_told_apart():
+    def made():
+        pair = zip(models(), ("other", "logits"), strict=True)
+        return compiled(
+            *(
+                keras.Sequential([*m.layers[:-1], keras.layers.Dense(linear.CLASSES, name=name)])
+                for m, name in pair
+            )
+        )
+
+    monitor = kd.callbacks.DistillationMonitor(X)
+    fit(made(), monitor, kd.callbacks.FeatureHint("features", "features"), epochs=1)
+    assert "probe_cka_features" in monitor.measured
+    pairs = [("features", "features"), ("other", "features"), ("other", "logits")]
+    monitor = kd.callbacks.DistillationMonitor(X, pairs)
+    fit(made(), monitor, epochs=1)
+    names = [name.removeprefix("probe_cka_") for name in monitor.measured if "cka" in name]
+    assert names == ["features_features", "features_other", "logits"]
+    values = [monitor.measured[f"probe_cka_{name}"][0] for name in names[:2]]
+    assert values[0] != pytest.approx(values[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ((4, "softmax"), r"teacher ends in softmax.*Monitor\(from_logits=False"),
+        ((1,), r"value for each class.*shape \(None, 1\)"),
+    ],
+)
+def test_what_a_monitor_cannot_compare_is_told_before_training(head, message):
+    pair = [keras.Sequential([keras.Input((linear.FEATURES,)), keras.layers.Dense(*head)])] * 2
+    made = compiled(*map(keras.models.clone_model, pair), kd.losses.RegressionKD())
+    with pytest.raises(ValueError, match=message):
+        fit(made, kd.callbacks.DistillationMonitor(X))
+    assert made.optimizer.iterations == 0
 
 
 def test_a_monitor_changes_nothing():

@@ -187,6 +187,60 @@ def test_a_resumed_fit_gives_the_same_numbers(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("how", ["file", "again", "by hand"])
+def test_a_resumed_fit_leaves_the_weight_it_had_before(how, tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    loss = kd.losses.FeatureHint("features", "features", weight=0.2)
+    made = compiled(*models(), [kd.losses.SoftTargets(), loss])
+    save = keras.callbacks.ModelCheckpoint(tmp_path / "distiller.keras")
+    with pytest.raises(KeyboardInterrupt):
+        fit(made, hint(weight=0.7), save, Interrupt())
+    assert loss.weight == pytest.approx(0.7)
+    if how == "file":
+        made = keras.saving.load_model(tmp_path / "distiller.keras")
+    if how == "by hand":
+        loss.weight = 0.4
+    fit(made, hint(weight=0.7), initial_epoch=2)
+    expected = 0.4 if how == "by hand" else 0.2
+    assert made.distillation_losses[1].weight == pytest.approx(expected)
+    assert made.callback_states == {}
+
+
+def test_hints_that_share_a_name_are_told_apart():
+    layers = [(8, "a"), (8, "b")]
+
+    def network():
+        hidden = [keras.layers.Dense(width, "tanh", name=name) for width, name in layers]
+        return keras.Sequential(
+            [keras.Input((linear.FEATURES,)), *hidden, keras.layers.Dense(linear.CLASSES)]
+        )
+
+    hints = [kd.losses.FeatureHint(name, name) for _, name in layers]
+    made = compiled(network(), network(), hints)
+    history = fit(
+        made,
+        kd.callbacks.LossWeightSchedule("feature_hint", 0.0, 1.0),
+        kd.callbacks.FeatureHint("b", "b", weight=0.5, start_epoch=1),
+        epochs=2,
+    )
+    assert history["feature_hint_weight"] == [0.0, 1.0]
+    assert history["feature_hint_1_weight"] == [0.0, 0.5]
+    fit(made, kd.callbacks.LossWeightSchedule("feature_hint_1", 0.0, 3.0), epochs=2)
+    assert [loss.weight for loss in made.distillation_losses] == [1.0, 3.0]
+
+
+def test_an_equal_projector_is_no_contradiction():
+    made = compiled(*models())
+    fit(made, hint(projector=keras.layers.Dense(8)), epochs=1)
+    fit(made, hint(projector=keras.layers.Dense(8)), epochs=1)
+    with pytest.raises(ValueError, match="contradicts"):
+        fit(made, hint(projector=keras.layers.Dense(8, use_bias=False)), epochs=1)
+
+
 def test_a_saved_distiller_goes_on_with_its_hint(tmp_path):
     made = compiled(*models(), mode="graph")
     fit(made, hint(), epochs=2)
@@ -253,23 +307,16 @@ def test_bad_arguments(arguments, message):
         ([kd.callbacks.FeatureHint("features", "feature")], "no layer 'feature'.*'features'"),
         ([hint(start_epoch=EPOCHS)], f"begins with epoch {EPOCHS}"),
         ([hint(loss="l2")], "loss='l2'"),
-        ([hint(), hint()], "Two FeatureHint callbacks"),
+        ([hint(), hint()], "'hint_features_weight': FeatureHint and FeatureHint. Pass one"),
+        (
+            [hint(), kd.callbacks.LossWeightSchedule("hint_features", 0.0, 1.0)],
+            "'hint_features_weight': FeatureHint and LossWeightSchedule",
+        ),
     ],
 )
 def test_what_does_not_fit_the_run(callbacks, message):
     with pytest.raises(ValueError, match=message):
         fit(compiled(*models()), *callbacks)
-
-
-def test_small_batches_are_refused_for_relations():
-    made = compiled(*models(), [kd.losses.RelationalAngle()])
-    with pytest.raises(ValueError, match="'relational_angle'.*at least 3.*batches of 2"):
-        fit(made, batch_size=2)
-    import tensorflow as tf
-
-    data = tf.data.Dataset.from_tensor_slices(linear.data(8)).batch(2, drop_remainder=True)
-    with pytest.raises(ValueError, match="batches of 2"):
-        made.fit(data, verbose=0)
 
 
 def test_a_subclassed_student():

@@ -66,6 +66,13 @@ def test_the_history_has_what_was_set():
     np.testing.assert_allclose(history["alpha"], [n["alpha"] for n in last], atol=1e-7)
 
 
+def test_numbers_of_numpy():
+    for start, end in ((np.float32(5), np.float32(1)), (np.int64(5), 1)):
+        schedule = kd.callbacks.TemperatureSchedule(start, end)
+        history = fit(compiled(*linear.pair()), [schedule], epochs=2)
+        assert history["temperature"] == [5.0, 1.0]
+
+
 def test_nothing_is_traced_again():
     calls = []
     teacher, student = linear.pair()
@@ -104,6 +111,13 @@ def test_a_dataset_of_unknown_length_by_step():
     by_step = kd.callbacks.TemperatureSchedule(5.0, 1.0, by="step")
     with pytest.raises(ValueError, match="over how many epochs or steps"):
         distiller.fit(dataset(), epochs=2, callbacks=[by_step], shuffle=False, verbose=0)
+    by_step = kd.callbacks.TemperatureSchedule(5.0, 1.0, by="step", length=4, start_epoch=1)
+    with pytest.raises(ValueError, match="cannot count steps.*steps_per_epoch"):
+        distiller.fit(dataset(), epochs=2, callbacks=[by_step], shuffle=False, verbose=0)
+    assert distiller.optimizer.iterations == 0
+    by_step = kd.callbacks.TemperatureSchedule(5.0, 1.0, by="step", length=3)
+    distiller.fit(dataset(), epochs=1, callbacks=[by_step], shuffle=False, verbose=0)
+    assert distiller.temperature == 1.0
     by_epoch = kd.callbacks.TemperatureSchedule(5.0, 1.0)
     distiller.fit(dataset(), epochs=2, callbacks=[by_epoch], shuffle=False, verbose=0)
     assert distiller.temperature == 1.0
@@ -132,13 +146,14 @@ def test_bad_arguments(make, message):
     [
         (kd.callbacks.TemperatureSchedule(5.0, 1.0, start_epoch=4), "begins with epoch 4.*epoch 3"),
         (kd.callbacks.LossWeightSchedule("hint", 0.0, 1.0), "'hint'.*'soft_targets'"),
+        ([kd.callbacks.LossWeightSchedule("beta", 0.0, 1.0)] * 2, "Several callbacks set 'beta'"),
     ],
 )
 def test_what_does_not_fit_the_run_is_told_before_it(callback, message):
     teacher, student = linear.pair()
     before = student.get_weights()
     with pytest.raises(ValueError, match=message):
-        fit(compiled(teacher, student), [callback])
+        fit(compiled(teacher, student), callback if isinstance(callback, list) else [callback])
     for a, b in zip(before, student.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 

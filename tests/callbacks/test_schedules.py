@@ -61,6 +61,7 @@ def test_what_a_user_may_write():
         (lambda: schedules.Exponential(1.0, 0.0), "positive ends"),
         (lambda: schedules.Piecewise([1, 1], [1.0, 2.0, 3.0]), "must rise"),
         (lambda: schedules.Piecewise([1], [1.0]), "one value more"),
+        (lambda: schedules.Piecewise([3, "a"], [1.0, 2.0, 3.0]), "boundaries='a'"),
         (lambda: schedules.WarmUp(1.0, 0), "`length`"),
         (lambda: schedules.Linear(1.0, 2.0)(0, None), "over how many epochs"),
     ],

@@ -107,10 +107,12 @@ def test_it_is_saved(kind, tmp_path):
     assert histories[0] == histories[1]
 
 
+@pytest.mark.parametrize("form", ["indices", "one-hot"])
 @pytest.mark.parametrize("kind", ["correctness", "classes"])
-def test_rows_without_a_label_keep_their_teacher(kind):
+def test_rows_without_a_label_keep_their_teacher(kind, form):
     probabilities = softmax(np.float64(X)[:, :4]).astype("float32")
     labels = np.where(np.arange(16) % 2, Y, -1)
+    labels = labels if form == "indices" else np.eye(5)[labels][:, :4]  # the last of 5 is none
     found = np.asarray(KINDS[kind]().shares(probabilities, labels))
     np.testing.assert_array_equal(found[::2], np.full(8, 0.5, "float32"))
     expected = shares(kind, np.float64(probabilities), Y)[1::2]
@@ -143,7 +145,7 @@ def test_several_outputs():
         return distiller
 
     with pytest.raises(ValueError, match=r"reads one output of the teacher, which has 2"):
-        made(kd.weighting.TeacherConfidence()).fit(X, {"a": Y, "b": Y}, verbose=0)
+        made(kd.weighting.TeacherConfidence())
     distiller = made(kd.weighting.TeacherCorrectness(0.0, 1.0, output="b"))
     found = distiller.evaluate(X, {"a": Y, "b": Y}, with_teacher=True, return_dict=True, verbose=0)
     t, s = (m.predict(X, verbose=0) for m in (distiller.teacher, distiller.student))
@@ -165,6 +167,26 @@ def test_several_outputs():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ({"activation": "softmax"}, r"teacher ends in softmax.*Confidence\(from_logits=False"),
+        ({"classes": 1}, r"value for each class.*shape \(None, 1\)"),
+    ],
+)
+def test_a_teacher_that_cannot_be_read(teacher, message):
+    pair = linear.linear(1, **teacher), linear.linear(2, **teacher)
+    weighting = kd.weighting.TeacherConfidence()
+    with pytest.raises(ValueError, match=message):
+        kd.Distiller(*pair, kd.losses.RegressionKD(), weighting=weighting)
+    # A callable says nothing of its outputs before it runs.
+    if "classes" in teacher:
+        made = kd.Distiller(pair[0].call, pair[1], kd.losses.RegressionKD(), weighting=weighting)
+        made.compile("sgd", "mse")
+        with pytest.raises(ValueError, match=message):
+            made.fit(X, np.float32(Y), verbose=0)
 
 
 def test_what_does_not_fit_the_data():

@@ -263,6 +263,36 @@ def masked_sequences(strategy):
 
 
 @scenario
+def masked_hints(strategy):
+    """Losses of inner layers, over as many valid positions and pairs as the replica has."""
+
+    def model(width):
+        inputs = keras.Input((STEPS,), dtype="int32")
+        x = layers.Embedding(7, width, mask_zero=True, name="embedding")(inputs)
+        x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+        x = layers.GlobalAveragePooling1D(name="pooled")(
+            layers.Dense(width, "tanh", name="states")(x)
+        )
+        return keras.Model(inputs, layers.Dense(CLASSES)(x))
+
+    def losses():
+        return [
+            kd.losses.SoftTargets(),
+            kd.losses.HiddenStates("embedding", "embedding", name="embeddings"),
+            kd.losses.HiddenStates("states", "states"),
+            kd.losses.AttentionMaps("attention", "attention"),
+            kd.losses.AttentionMaps("attention", "attention", "kl", name="divergence"),
+            kd.losses.FeatureHint("pooled", "pooled"),
+        ]
+
+    distiller = distiller_for(strategy, models=lambda: (model(8), model(6)), losses=losses)
+    rng = np.random.default_rng(3)
+    x = rng.integers(1, 7, size=(71, STEPS))
+    x[np.arange(STEPS) >= rng.integers(1, STEPS + 1, size=(71, 1))] = 0
+    return train(distiller, x, rng.integers(CLASSES, size=71), evaluate=True)
+
+
+@scenario
 def mean_with_sample_weight(strategy):
     """A reduction that divides by the sum of the sample weights."""
     loss = cross_entropy(reduction="mean_with_sample_weight")

@@ -1,5 +1,6 @@
 """What holds for every loss, given what it shall be in float64."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -69,6 +70,29 @@ def values_and_gradients(make, truth, teacher_shape, student_shape, mode, labels
         both = [expected(np.float64(student) + sign * step).sum() for sign in (1, -1)]
         slope = (both[0] - both[1]) / (2 * STEP)
         assert gradient.numpy()[index] == pytest.approx(slope, abs=5e-6, rel=2e-5)
+
+
+# Losses compute in float32 of float16 features; projectors round to 11 bits, some times on the way.
+HALF_TOLERANCE = {"own": 2e-5, "projected": 8 * 2.0**-11}
+
+
+def values_in_half_precision(make, truth, teacher_shape, student_shape, labels=None):
+    """Compares what the distiller gets for float16 features under `mixed_float16` with `truth`."""
+    teacher = normal(*teacher_shape, seed=1).astype("float16")
+    student = normal(*student_shape, seed=2).astype("float16")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        loss = make()
+        found, _ = loss.weighted(tf.constant(teacher), tf.constant(student), None, labels=labels)
+    finally:
+        keras.config.set_dtype_policy(before)
+    arguments = [np.float64(teacher), np.float64(student)]
+    arguments += [] if labels is None else [labels]
+    expected = truth(loss, *arguments) if hasattr(truth, "of_loss") else truth(*arguments)
+    tolerance = HALF_TOLERANCE["projected" if loss.trainable_weights else "own"]
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
 def of_loss(truth):

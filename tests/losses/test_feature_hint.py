@@ -215,6 +215,31 @@ def test_config(options):
     assert copy.teacher_layer == "a/b"
 
 
+@pytest.mark.parametrize("mode", linear.MODES)
+def test_a_hint_of_weight_0_does_not_count_where_it_is_infinite(mode):
+    def network(scale):
+        features = keras.layers.Dense(3, kernel_initializer="ones", name="features")
+        layers = [features, keras.layers.Rescaling(scale, name="scaled"), keras.layers.Dense(4)]
+        return keras.Sequential([keras.Input((linear.FEATURES,)), *layers])
+
+    hint = kd.losses.FeatureHint("scaled", "scaled", weight=0.0)
+    made = linear.compiled(network(1e25), network(1.0), [hint], mode=mode)
+    x, y = linear.data(6)
+    history = made.fit(x, y, verbose=0).history
+    assert history["feature_hint"] == [np.inf]
+    assert history["loss"][0] == pytest.approx(0.5 * history["hard_loss"][0])
+    assert all(np.isfinite(w).all() for w in made.student.get_weights())
+
+
+def test_what_does_not_fit_is_told_in_its_own_words():
+    hint = kd.losses.FeatureHint("dense", "dense", projector=None)
+    with pytest.raises(
+        ValueError, match=r"^Distillation loss 'feature_hint': the features"
+    ) as told:
+        kd.Distiller(linear.linear(1), linear.linear(2, classes=3), hint)
+    assert "Exception encountered" not in str(told.value)
+
+
 def test_masked_positions_do_not_count():
     def model(width, seed):
         keras.utils.set_random_seed(seed)

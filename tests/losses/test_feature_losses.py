@@ -135,6 +135,11 @@ def test_values_and_gradients(name, mode):
     checks.values_and_gradients(*CASES[name], mode)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_values_in_half_precision(name):
+    checks.values_in_half_precision(*CASES[name])
+
+
 @pytest.mark.parametrize("name", EQUAL)
 def test_zero_and_a_zero_gradient_where_both_are_equal(name):
     checks.zero_at_equality(CASES[name][0], CASES[name][2])
@@ -215,76 +220,25 @@ def test_attention_as_divergence_leaves_out_what_nothing_attends_to():
     assert np.isfinite(tape.gradient(value, student)).all()
 
 
-@pytest.mark.parametrize(
-    ("loss", "kind"), [("mse", None), ("mse", "attention_scores"), ("kl", None)]
-)
-def test_padding_does_not_count_in_attention(loss, kind):
-    teacher, student = networks.transformer(4), networks.transformer(2)
-    path = "transformer_layer_0/self_attention_layer"
-    maps = kd.losses.AttentionMaps(path, path, loss, kind, name="maps")
-    made = kd.Distiller(teacher, student, maps, alpha=0.0, beta=1.0)
-    made.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(True))
-    tokens, labels = networks.tokens_and_labels()
-    found = made.evaluate(tokens, labels, with_teacher=True, return_dict=True, verbose=0)["maps"]
-    from tests.taps.test_taps import attention_truth
-
-    which = 0 if maps.kind == "attention_logits" else 1
-    t, s = (attention_truth(model, tokens, 0)[which] for model in (teacher, student))
-    real = tokens != 0
-    if loss == "mse":
-        values, valid = attention(2)(t, s), real[:, None, :, None] & real[:, None, None, :]
-    else:
-        values, valid = kl(groups(t, 2), s), real[:, None, :]
-    valid = np.broadcast_to(valid, values.shape)
-    assert found == pytest.approx(values[valid].mean(), rel=1e-4)
+@pytest.mark.parametrize("loss", ["mse", "kl"])
+@pytest.mark.parametrize("heads", [1, 2, 5])
+def test_weights_of_tokens_are_those_of_queries(heads, loss):
+    maps = kd.losses.AttentionMaps("t", "s", loss)
+    t, s = (checks.softmax(checks.normal(3, heads, 5, 5, seed=i)) for i in (1, 2))
+    weights = np.random.default_rng(0).uniform(size=(3, 5)).astype("float32")
+    found, count = maps.weighted(t, s, weights)
+    values = maps(t, s)
+    expected = values * (weights[:, None, :, None] if loss == "mse" else weights[:, None])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert count == values.numpy().size
 
 
-def test_padding_does_not_count_in_hidden_states():
-    teacher, student = networks.transformer(), networks.transformer()
-    layer = "transformer_layer_1"
-    made = kd.Distiller(teacher, student, kd.losses.HiddenStates(layer, layer), alpha=0.0, beta=1.0)
-    made.compile(keras.optimizers.SGD(0.0), keras.losses.SparseCategoricalCrossentropy(True))
-    tokens, labels = networks.tokens_and_labels()
-    found = made.evaluate(tokens, labels, with_teacher=True, return_dict=True, verbose=0)[
-        "hidden_states"
-    ]
-    backbones = [next(x for x in m.layers if x.name == "backbone") for m in (teacher, student)]
-    t, s = (np.float64(m.predict(tokens, verbose=0)) for m in backbones)
-    assert found == pytest.approx(((t - s) ** 2).mean(-1)[tokens != 0].mean(), rel=1e-5)
-
-
-def with_padding_mask(seed):
-    """As keras_hub's models: an input says what is padding, and no tensor carries a mask."""
-    keras.utils.set_random_seed(seed)
-    ids = keras.Input((None,), dtype="int32", name="ids")
-    inputs = {"ids": ids, "padding": keras.Input((None,), name="padding")}
-    x = keras.layers.Embedding(networks.TOKENS, 6)(inputs["ids"])
-    x = keras.layers.Dense(6, name="states")(x)
-    weights = keras.ops.expand_dims(inputs["padding"], -1)
-    pooled = keras.ops.sum(x * weights, axis=1)
-    return keras.Model(inputs, keras.layers.Dense(4)(pooled))
-
-
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
-def test_padding_that_an_input_tells_does_not_count(mode):
-    from tests.distiller import linear
-
-    teacher, student = with_padding_mask(1), with_padding_mask(2)
-    loss = kd.losses.HiddenStates("states", "states", mask_input="padding")
-    optimizer = {"optimizer": keras.optimizers.SGD(0.0)}
-    made = linear.compiled(teacher, student, loss, mode=mode, compile_args=optimizer)
-    tokens, labels = networks.tokens_and_labels()
-    x = {"ids": tokens, "padding": (tokens != 0).astype("float32")}
-    found = made.fit(x, labels, verbose=0).history["hidden_states"][0]
-    t, s = (
-        np.float64(keras.Model(m.input, m.get_layer("states").output).predict(x, verbose=0))
-        for m in (teacher, student)
-    )
-    assert found == pytest.approx(((t - s) ** 2).mean(-1)[tokens != 0].mean(), rel=1e-5)
-    assert type(loss).from_config(loss.get_config()).mask_input == "padding"
-    loss = kd.losses.HiddenStates("states", "states", mask_input="mask")
-    with pytest.raises(ValueError, match=r"input 'mask'.*\['ids', 'padding'\]"):
-        kd.Distiller(teacher, student, loss)
+@pytest.mark.parametrize("shape", [(3, 4), (3, 1, 5), (2,)])
+def test_weights_that_would_repeat_the_values_are_refused(shape):
+    loss = kd.losses.FeatureHint("t", "s")
+    values = np.ones((3, 1, 4), "float32")
+    with pytest.raises(ValueError, match=r"shape \(.*does not fit a loss of shape \(3, 1\)"):
+        loss.weighted(values, values, np.ones(shape, "float32"))
 
 
 def test_the_memory_holds_the_last_rows_of_training_and_is_saved(tmp_path):

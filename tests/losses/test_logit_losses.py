@@ -105,6 +105,12 @@ def test_values_and_gradients(name, mode):
     checks.values_and_gradients(make, truth, shape, shape, mode, labels)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_values_in_half_precision(name):
+    make, truth, shape, labels = CASES[name]
+    checks.values_in_half_precision(make, truth, shape, shape, labels)
+
+
 def given(name):
     labels = CASES[name][3]
     return {} if labels is None else {"labels": labels}
@@ -154,10 +160,11 @@ def test_decoupled_is_soft_targets_with_the_right_factors():
     np.testing.assert_allclose(loss(teacher, student, labels=[2]), expected, rtol=1e-5)
 
 
-def test_rows_without_a_label_are_not_decoupled():
+@pytest.mark.parametrize("labels", [np.array([1, -1, 2]), np.eye(7)[[1, 6, 2], :6]])
+def test_rows_without_a_label_are_not_decoupled(labels):
     teacher, student = checks.normal(3, 6, seed=1), tf.Variable(checks.normal(3, 6, seed=2))
     with tf.GradientTape() as tape:
-        value = kd.losses.DecoupledKD()(teacher, student, labels=np.array([1, -1, 2]))
+        value = kd.losses.DecoupledKD()(teacher, student, labels=labels)
     assert value[1] == 0.0
     assert (value.numpy()[[0, 2]] > 0).all()
     np.testing.assert_array_equal(tape.gradient(value, student)[1], np.zeros(6))
@@ -273,6 +280,16 @@ def test_labels_of_a_wrong_shape(labels):
 def test_models_that_end_in_probabilities_are_refused(activation, kind):
     with pytest.raises(ValueError, match=f"student ends in {activation}"):
         kd.Distiller(linear.linear(1), linear.linear(2, activation=activation), kind())
+
+
+def test_labels_that_a_bound_cannot_be_compared_with():
+    loss = kd.losses.RegressionKD(bounded=True)
+    numbers = np.ones((3, 4), "float32")
+    with pytest.raises(ValueError, match=r"outputs of shape \(3, 4\).*labels of shape \(3, 1\)"):
+        loss(numbers, numbers, labels=np.ones(3))
+    made = linear.compiled(*linear.pair(), loss, compile_args={"loss": "mse"})
+    x, y = linear.data(6)
+    assert made.fit(x, np.eye(4)[y], verbose=0).history["regression_kd"][0] > 0
 
 
 def test_losses_that_need_labels_say_so():

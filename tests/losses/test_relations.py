@@ -159,6 +159,11 @@ def test_values_and_gradients(name, mode):
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_values_in_half_precision(name):
+    checks.values_in_half_precision(*CASES[name])
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_zero_and_a_zero_gradient_where_both_are_equal(name):
     make, _, shape, _ = CASES[name]
     checks.zero_at_equality(make, shape)

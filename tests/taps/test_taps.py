@@ -175,6 +175,19 @@ def test_layers_inside_of_loops_are_refused():
         distiller(keras.models.clone_model(model), model, loss)
 
 
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_what_reaches_the_models_from_outside_in_a_traced_step(kind):
+    """The teacher runs in a condition, whose graph did not make its inputs."""
+
+    def passing():
+        layers = [keras.Input((linear.FEATURES,)), keras.layers.Dropout(0.1, name="first")]
+        return keras.Sequential([*layers, networks.head()])
+
+    tap = kd.taps.Tap("first", kind)
+    made = compiled(passing(), passing(), Gap(teacher_layer=tap, student_layer=tap), mode="graph")
+    assert made.fit(*linear.data(6), verbose=0).history["gap"] == [pytest.approx(0.0, abs=0.3)]
+
+
 KINDS = {
     "functional": (networks.functional, "first"),
     "operation": (networks.functional, lambda m: m.operations[3]),
