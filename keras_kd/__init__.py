@@ -1,8 +1,9 @@
 """Knowledge distillation for Keras 3 on TensorFlow.
 
 `Distiller` trains a student from a teacher with `compile` and `fit`; `MutualDistiller`, `BornAgain`
-and `distill_chain` train more than one. `losses` are their losses, `taps` reads inner layers, `weighting` weighs rows, `data` mixes them, `callbacks` and `schedules`
-change a run while it goes on, `ops` are the losses as functions on tensors.
+and `distill_chain` train more than one. `losses` are their losses, `taps` reads inner layers,
+`weighting` weighs rows, `data` mixes them, `callbacks` and `schedules` change a run while it goes
+on, `ops` are the losses as functions on tensors.
 """
 
 try:
