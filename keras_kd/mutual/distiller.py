@@ -149,6 +149,17 @@ class MutualDistiller(
     def call(self, inputs, training=None):
         return [peer(inputs, training=training) for peer in self.peers]
 
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        """Builds the peers' metrics before replicas trace a step: there TensorFlow cannot.
+
+        Keras calls it under a strategy, on a batch, and does it for this model alone. (This
+        overrides a private method of Keras, and does nothing if Keras renames it.)
+        """
+        super()._symbolic_build(iterator, data_batch)
+        if keras.utils.unpack_x_y_sample_weight(data_batch)[1] is not None:
+            for learner in self.learners:
+                learner._symbolic_build(data_batch=data_batch)
+
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         self._check_labels(y)

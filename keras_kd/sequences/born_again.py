@@ -108,7 +108,7 @@ class BornAgain:
         recipe = self._recipe(arguments, {})
         # What does not fit is told now, not when a generation has been trained.
         first, second = (copies.model(self.student, number) for number in (0, 1))
-        recipe.trainer(second, self.teacher or first)
+        recipe.trainer(second, first if self.teacher is None else self.teacher)
         self._compile = arguments
 
     def _recipe(self, compiled, fit):

@@ -6,6 +6,7 @@ import pathlib
 import random
 
 _SEEDS = 2**32
+_PARTIAL = "partial_"
 
 
 class Folder:
@@ -32,7 +33,7 @@ class Folder:
             self._compare(found["settings"], settings)
             self.seed = found["seed"]
             settings = {**found["settings"], **settings}
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and not all(_is_partial(each) for each in self.path.iterdir()):
             raise ValueError(
                 f"The directory {os.fspath(self.path)!r} holds other files and no settings.json. "
                 "Use an empty one."
@@ -64,12 +65,17 @@ class Folder:
         """Keeps a finished model."""
         if not self.keeps:
             return
-        partial = self.path / f"partial_{os.getpid()}_model_{number}.keras"
+        partial = self.path / f"{_PARTIAL}{os.getpid()}_model_{number}.keras"
         model.save(partial)
         os.replace(partial, self.path / f"model_{number}.keras")
         self._write(f"model_{number}.json", record)
 
     def _write(self, name, content):
-        partial = self.path / f"partial_{os.getpid()}_{name}"
+        partial = self.path / f"{_PARTIAL}{os.getpid()}_{name}"
         partial.write_text(json.dumps(content, default=float, indent=1), encoding="utf-8")
         os.replace(partial, self.path / name)
+
+
+def _is_partial(path):
+    """Whether a run that was ended has left this file half written."""
+    return path.name.startswith(_PARTIAL)

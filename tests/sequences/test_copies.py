@@ -1,0 +1,69 @@
+"""Copies have the architecture of their template, and nothing of its state."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_kd import copies
+from tests.distribution.scenarios import Subclassed
+
+
+def seeded(seed):
+    return keras.initializers.RandomNormal(seed=seed)
+
+
+def functional():
+    """A nested model, and a layer that is called twice."""
+    inner = keras.Sequential([keras.Input((5,)), layers.Dense(5, kernel_initializer=seeded(1))])
+    inputs = keras.Input((5,))
+    shared = layers.Dense(5, kernel_initializer=seeded(2))
+    return keras.Model(inputs, shared(inner(shared(inputs))))
+
+
+def subclassed():
+    model = Subclassed()
+    model(np.zeros((2, 5), "float32"))
+    return model
+
+
+def frozen():
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(3), layers.BatchNormalization()])
+    model.layers[0].trainable = False
+    return model
+
+
+@pytest.mark.parametrize("make", [functional, subclassed, frozen])
+def test_the_architecture_is_the_same_and_the_weights_are_not(make):
+    template = make()
+    template.set_weights([weight + 7.0 for weight in template.get_weights()])
+    copy = copies.model(template, 1)
+    assert type(copy) is type(template)
+    assert len(copy.trainable_weights) == len(template.trainable_weights)
+    assert [tuple(w.shape) for w in copy.weights] == [tuple(w.shape) for w in template.weights]
+    for one, other in zip(copy.get_weights(), template.get_weights(), strict=True):
+        assert (one != other).all()
+
+
+def test_seeds_of_initializers_differ_by_number():
+    template = functional()
+    first = [copies.model(template, number).get_weights() for number in (0, 0, 1, 2)]
+    np.testing.assert_equal(first[0], template.get_weights())
+    np.testing.assert_equal(first[1], first[0])
+    kernels = [weights[i] for weights in first[1:] for i in (0, 2)]
+    for i, one in enumerate(kernels):
+        assert all((one != other).any() for other in kernels[:i])
+
+
+def test_optimizers_and_metrics_begin_anew():
+    optimizer = keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9), 0.3)
+    optimizer.build([keras.Variable(1.0)])
+    optimizer.iterations.assign(5)
+    copy = copies.optimizer(optimizer)
+    assert (copy.iterations, copy.momentum, copy.built) == (0, 0.3, False)
+    assert copy.get_config()["learning_rate"] == optimizer.get_config()["learning_rate"]
+    metric = keras.metrics.Mean("m")
+    metric.update_state(3.0)
+    made = copies.of_each({"a": [metric, "accuracy", None]})
+    assert made["a"][1:] == ["accuracy", None]
+    assert (made["a"][0].name, float(made["a"][0].result())) == ("m", 0.0)
