@@ -44,6 +44,7 @@ SYMBOLS = {
         kd.schedules,
         kd.students,
         kd.taps,
+        kd.teachers,
         kd.weighting,
     )
     for name in module.__all__
