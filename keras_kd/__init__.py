@@ -2,9 +2,9 @@
 
 `Distiller` trains a student from a teacher with `compile` and `fit`; `MutualDistiller`, `BornAgain`
 and `distill_chain` train more than one model. `teachers` are what can teach, `losses` what is
-compared, `cache_teacher` lets a teacher run once, `students` makes a student of it, `diagnose` looks
-for what would spoil it. `taps` reads inner layers, `weighting` weighs rows, `data` mixes them,
-`callbacks` and `schedules` change a run while it goes on, `ops` are the losses as functions.
+compared, `cache_teacher` lets a teacher run once, `students` makes a student of it, `diagnose`
+looks for what would spoil it. `taps` reads inner layers, `weighting` weighs rows, `data` mixes
+them, `callbacks` and `schedules` change a run while it goes on, `ops` are the losses as functions.
 """
 
 try:

@@ -5,6 +5,7 @@ import keras
 from keras_kd import configuration, models, replicas
 from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
+from keras_kd.first_batch import FirstBatch
 from keras_kd.forward import ForwardPasses
 from keras_kd.fused_loss import FusedLoss
 from keras_kd.hard_loss import HardLoss
@@ -24,6 +25,7 @@ class Distiller(
     Attachment,
     Reporting,
     AskingAhead,
+    FirstBatch,
     Step,
     HardLoss,
     ForwardPasses,

@@ -43,7 +43,22 @@ def load_cache(
         ValueError: An argument is wrong.
         tf.errors.InvalidArgumentError: While it is read: the dataset is not the one of then.
 
-    Example: see `keras_kd.cache_teacher`.
+    Example:
+
+    ```python
+    import pathlib
+    import tempfile
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    import keras_kd as kd
+
+    data = tf.data.Dataset.from_tensor_slices(np.eye(8, dtype="float32")).batch(4)
+    teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    path = kd.cache_teacher(teacher, data, pathlib.Path(tempfile.mkdtemp()) / "cache", verbose=0)
+    joined = kd.load_cache(path, data, teacher=teacher)
+    shuffled = kd.load_cache(path, data.unbatch().shuffle(8).batch(2), key="inputs")
+    ```
     """
     folder = pathlib.Path(path)
     manifest = verification.checked(folder, thorough=verify)

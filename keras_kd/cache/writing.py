@@ -90,7 +90,8 @@ def cache_teacher(
 
     distiller = kd.Distiller(kd.teachers.Cached(path), student)
     distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    distiller.fit(kd.load_cache(path, data).shuffle(4), epochs=2, verbose=0)
+    joined = kd.load_cache(path, data).shuffle(4)
+    distiller.fit(joined, epochs=2, shuffle=False, verbose=0)
     ```
     """
     settings = _checked(dtype, top_k, epochs, batches_per_shard, process)

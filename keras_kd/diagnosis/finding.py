@@ -50,3 +50,7 @@ class Finding:
 def percent(share):
     """Such as `"97.0 %"`."""
     return f"{100 * share:.1f} %"
+
+
+class DiagnosisWarning(UserWarning):
+    """What `Distiller.fit` found wrong in its first batch."""

@@ -11,6 +11,8 @@ from keras_kd.diagnosis import batches, rows
 from keras_kd.diagnosis.confusion import Confusion
 from keras_kd.diagnosis.outputs import OutputsTally
 from keras_kd.diagnosis.sweep import TemperatureSweep
+from keras_kd.teachers import keras_model
+from keras_kd.teachers.base import Lesson
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Models:
     """Who is diagnosed, and how.
 
     Attributes:
-        teacher: A Keras model or a callable.
+        teacher: Whatever `Distiller` takes.
         student: A Keras model or `None`.
         preprocess: A function of the teacher's inputs or `None`.
         from_logits: Whether they return logits.
@@ -33,17 +35,14 @@ class Models:
 
     def of_teacher(self, inputs):
         """The teacher's outputs, NumPy."""
-        return _run(self.teacher, inputs if self.preprocess is None else self.preprocess(inputs))
+        inputs = inputs if self.preprocess is None else self.preprocess(inputs)
+        outputs, _ = keras_model.adapt(self.teacher).with_taps([])(Lesson(inputs))
+        return keras.tree.map_structure(_numpy, outputs)
 
     def of_student(self, inputs):
         """The student's outputs, NumPy."""
-        return _run(self.student, inputs)
-
-
-def _run(model, inputs):
-    arguments = {"training": False} if isinstance(model, keras.Model) else {}
-    # Not `predict`: it would leave a compiled function in the caller's model.
-    return keras.tree.map_structure(_numpy, model(inputs, **arguments))
+        # Not `predict`: it would leave a compiled function in the caller's model.
+        return keras.tree.map_structure(_numpy, self.student(inputs, training=False))
 
 
 def _numpy(x):

@@ -73,8 +73,14 @@ def largest(logits, k):
     centred = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
     kept = tf.reduce_any(tf.one_hot(indices, logits.shape[-1], True, False), axis=-2)
     rest = tf.where(kept, -np.inf, centred)
-    sides = [_level_and_slope(rest, inverse) for inverse in _INVERSE]
-    levels, slopes = (tf.stack(list(each), axis=-1) for each in zip(*sides, strict=True))
+    # A loop, one temperature after another: all at once would need 12 times the logits' memory.
+    sides = tf.map_fn(
+        lambda inverse: _level_and_slope(rest, inverse),
+        tf.constant(_INVERSE),
+        parallel_iterations=1,
+        fn_output_signature=(tf.float32, tf.float32),
+    )
+    levels, slopes = (tf.stack(tf.unstack(side, len(_INVERSE)), axis=-1) for side in sides)
     return SparseLogits(values, indices, levels, slopes)
 
 

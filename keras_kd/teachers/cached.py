@@ -27,7 +27,14 @@ class Cached(base.Teacher):
         CacheError: The cache is unfinished, damaged, or of another teacher.
         ValueError: In `fit`: the batches do not carry this cache's outputs.
 
-    Example: see `keras_kd.cache_teacher`.
+    Example:
+
+    ```python
+    def distiller(path, student):  # path: what keras_kd.cache_teacher returned
+        import keras_kd as kd
+
+        return kd.Distiller(kd.teachers.Cached(path), student, kd.losses.SoftTargets(4.0))
+    ```
     """
 
     needs_carried = True
