@@ -23,7 +23,7 @@ help: ## list the targets
 
 venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its library built
 
-test: venv ## run the tests
+test: venv .venv/group-foreign ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: venv ## distil a student on real data and print the table
