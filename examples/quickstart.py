@@ -101,13 +101,17 @@ def make_student(kind, shape, width):
     return keras.Sequential(stack, name="student")
 
 
-def train(model, samples, seed, epochs, learning_rate):
+def train(model, samples, seed, epochs, learning_rate, **options):
+    dataset = tf.data.Dataset.from_tensor_slices(samples).shuffle(len(samples[0]), seed=seed)
+    return fit(model, dataset.batch(50).prefetch(2), epochs, learning_rate, **options)
+
+
+def fit(model, batches, epochs, learning_rate, **options):
     model.compile(
         keras.optimizers.Adam(learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    dataset = tf.data.Dataset.from_tensor_slices(samples).shuffle(len(samples[0]), seed=seed)
-    model.fit(dataset.batch(50).prefetch(2), epochs=epochs, shuffle=False, verbose=0)
+    return model.fit(batches, epochs=epochs, shuffle=False, verbose=0, **options)
 
 
 def train_student(args, samples, seed, teacher=None):

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -29,9 +30,65 @@ def test_quickstart(tmp_path):
     assert (tmp_path / "out" / "student.keras").exists()
 
 
+def table(text):
+    """`{row: the words after its name}` of the table in what an example has printed."""
+    lines = text.split("gain over labels only\n")[1].split("±: standard deviation")[0].splitlines()
+    return {line[:28].strip(): line[28:].split() for line in lines}
+
+
+def gains(text):
+    """The rows that have a mean and a spread of the accuracy (3 words), and of a gain (3 more)."""
+    rows = table(text)
+    assert len(rows["labels only"]) == 3
+    return {row for row, words in rows.items() if len(words) == 6 and words[3][0] in "+-"}
+
+
 def test_feature_hints(tmp_path):
-    text = run(
-        "feature_hints.py", tmp_path / "out", "--methods", "labels only", "soft targets + hints"
-    )
-    rows = [line for line in text.splitlines() if line.startswith(("labels only", "soft targets"))]
-    assert [line.count("±") for line in rows] == [1, 2]
+    methods = "labels only", "soft targets + hints"
+    text = run("feature_hints.py", tmp_path / "out", "--methods", *methods)
+    assert gains(text) == {"soft targets + hints"}
+    assert len(table(text)["teacher"]) == 1
+
+
+def test_cached_teacher(tmp_path):
+    methods = "living teacher", "float32 cache", "cache of 4 views"
+    text = run("cached_teacher.py", tmp_path / "out", "--methods", *methods)
+    assert set(table(text)) == {"teacher", *methods}
+    assert "in the batches that the teacher saw  0 (an epoch)" in text
+    sizes = dict(re.findall(r"^(float32|views) +([0-9.]+)", text, re.MULTILINE))
+    assert 40 < float(sizes["float32"]) < 60  # ten logits, and a fingerprint
+    assert 80 < float(sizes["views"]) < 160  # four times half of that
+
+
+def test_mutual(tmp_path):
+    text = run("mutual.py", tmp_path / "out", "--methods", "labels only", "3 peers")
+    assert gains(text) == {"3 peers, the first", "3 peers, mean of all"}
+    assert "teacher" not in table(text)  # nobody learns from one
+
+
+GENERATIONS = {"born again, generation 1", "born again, generation 2"}
+AVERAGES = {"running average", "running average itself"}
+EXITS = {"exits on labels, final", "deepest exit, final", "deepest exit, early"}
+
+
+@pytest.mark.parametrize(
+    ("methods", "rows"),
+    [
+        (["born again", "snapshot"], {"snapshot"} | GENERATIONS),
+        (["running average", "virtual teacher"], {"virtual teacher"} | AVERAGES),
+        (["exits on labels", "deepest exit"], EXITS),
+    ],
+)
+def test_self_distillation(methods, rows, tmp_path):
+    text = run("self_distillation.py", tmp_path / "out", "--methods", "labels only", *methods)
+    assert gains(text) == rows
+    of_exit = "deepest exit, early: gain over exits on labels, early"
+    assert (of_exit in text) == ("deepest exit" in methods)
+
+
+def test_multi_teacher(tmp_path):
+    methods = "labels only", "best teacher", "per_sample_best"
+    text = run("multi_teacher.py", tmp_path / "out", "--methods", *methods)
+    assert gains(text) == {"best teacher", "per_sample_best"}
+    teachers = {row for row, words in table(text).items() if len(words) == 1}
+    assert teachers == {"teacher 0", "teacher 1", "teacher 2", "(per_sample_best)"}
