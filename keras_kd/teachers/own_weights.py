@@ -199,21 +199,22 @@ class Snapshot(_OfStudent):
 def _update(changes):
     """Applies `(function, own variable, new value)`, also inside of a replica of a strategy."""
     pairs = [(function, own.value, _value(new)) for function, own, new in changes]
-    if not tf.distribute.in_cross_replica_context() and tf.distribute.has_strategy():
-        context = tf.distribute.get_replica_context()
-        context.merge_call(_update_mirrored, args=(pairs,))
+    if tf.distribute.in_cross_replica_context() or not tf.distribute.has_strategy():
+        for function, own, new in pairs:
+            function(own, new)
         return
-    for function, own, new in pairs:
-        function(own, new)
+
+    def update(strategy):
+        for function, own, new in pairs:
+            strategy.extended.update(own, function, args=(new,), group=False)
+
+    # Mirrored variables are changed by all replicas together; they are not passed as arguments,
+    # which `merge_call` would gather from the replicas.
+    tf.distribute.get_replica_context().merge_call(update)
 
 
 def _value(value):
     return value.value if isinstance(value, keras.Variable) else value
-
-
-def _update_mirrored(strategy, pairs):
-    for function, own, new in pairs:
-        strategy.extended.update(own, function, args=(new,), group=False)
 
 
 def checked_decay(decay):

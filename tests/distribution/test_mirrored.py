@@ -7,7 +7,7 @@ own; the single process is this one.
 import pytest
 
 from tests import fresh_process
-from tests.distribution import scenarios
+from tests.distribution import scenarios, teacher_scenarios  # noqa: F401
 from tests.distribution.comparison import assert_same_training
 
 pytestmark = pytest.mark.slow
