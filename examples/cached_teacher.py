@@ -3,8 +3,9 @@
 The teacher of `quickstart.py` is asked once, and its answers are kept in float32, in float16, as
 the three largest logits, and for several views: 4 randomly shifted copies of each image, one an
 epoch, in turn. Then for every seed the same student learns from the teacher and from each cache.
-Prints a table with mean and spread over the seeds, the caches' sizes, and whether the float32 cache
-trains exactly as the teacher itself; saves a plot in `--output`.
+Prints a table with mean and spread over the seeds, the caches' sizes, and how far the student of
+the float32 cache is from that of the teacher itself: in the batches that the teacher saw, and in
+others, where it rounds otherwise; saves a plot in `--output`.
 
     python examples/cached_teacher.py
     python examples/cached_teacher.py --methods "living teacher" "float32 cache" --epochs 5

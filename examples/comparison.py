@@ -199,12 +199,13 @@ def plot(path, of_teachers, scores, title):
     figure = Figure(figsize=(7, 1.5 + 0.45 * len(scores)), layout="constrained")
     axes = figure.subplots()
     for number, (name, found) in enumerate(of_teachers.items()):
-        axes.axvline(found, color="black", linestyle=["--", ":", "-."][number % 3], label=name)
+        color = "black" if len(of_teachers) == 1 else f"C{number + 1}"
+        axes.axvline(found, color=color, linestyle="--", label=name)
     for row, (name, found) in enumerate(scores.items()):
         axes.scatter(found, [row] * len(found), color="tab:blue", alpha=0.6)
         axes.scatter([np.mean(found)], [row], color="tab:red", marker="|", s=300, label=None)
         axes.text(min(found), row + 0.2, name, fontsize="small")
-    axes.set(xlabel="accuracy (%)", yticks=[], title=title)
+    axes.set(xlabel="accuracy (%)", yticks=[], title=title, ylim=(-0.5, len(scores) - 0.3))
     if of_teachers:
         axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)

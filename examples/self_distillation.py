@@ -7,8 +7,8 @@ For every seed the student of `quickstart.py` learns from the labels only, and f
 - itself as it was an epoch ago (`Snapshot`);
 - the running average of its weights (`EMA`), which is a model too and is judged as well;
 - a teacher made of the labels (`VirtualTeacher`);
-- its own output, which teaches an exit on the last convolution (`DeepestExit`). The exit is
-  compared with the same exit that learns from the labels only.
+- its own output, which teaches an exit on the last convolution (`DeepestExit`; there alpha is 1).
+  The exit is compared with the same exit that learns from the labels only.
 
 Prints a table with mean and spread over the seeds; saves a plot in `--output`.
 
