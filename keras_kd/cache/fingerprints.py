@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd.cache.format import CacheError
+from keras_kd.taps import paths
 from keras_kd.teachers import keras_model
 
 
@@ -57,22 +58,45 @@ def of_teacher(teacher):
     Weights and configurations count, names do not: Keras counts them up from process to process.
 
     Args:
-        teacher: Whatever `Distiller` takes.
+        teacher: A `keras_kd.teachers.Teacher`.
     """
     own = getattr(teacher, "fingerprint", None)
     if callable(own):
         return own()
-    if not isinstance(teacher, keras.layers.Layer):
+    if isinstance(teacher, keras_model.FunctionTeacher):
         return None
-    digest = hashlib.sha256()
-    for layer in _layers(teacher):
-        digest.update(type(layer).__name__.encode())
-        digest.update(_configuration(layer).encode())
+    try:
+        parts = [_text(teacher), *(_text(layer) for _, _, layer in paths.walk(teacher))]
+    except ValueError:  # a function of the user's own, which has no name that would stay
+        return None
+    digest = hashlib.sha256("".join(parts).encode())
     for weight in teacher.weights:
         value = np.ascontiguousarray(weight.numpy())
         digest.update(f"{value.dtype} {value.shape}".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+def _text(layer):
+    """A layer's type and its own configuration, without that of layers inside of it."""
+    kind = type(layer).__name__
+    if isinstance(layer, keras.Model) or not isinstance(layer, keras.layers.Layer):
+        return kind
+    try:
+        config = layer.get_config()
+    except NotImplementedError:  # a layer of the user's own without a configuration
+        return kind
+    return kind + json.dumps(_plain(config), sort_keys=True, default=lambda x: type(x).__name__)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        left_out = {"seed"} | ({"name"} if "trainable" in value else set())
+        is_model = value.get("class_name") in ("Functional", "Sequential")
+        return None if is_model else {k: _plain(v) for k, v in value.items() if k not in left_out}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value
 
 
 def check_teacher(manifest, teacher):
@@ -91,27 +115,3 @@ def check_teacher(manifest, teacher):
             f"teacher's {expected!r} (None: a function has none; pass a text to cache_teacher as "
             "`fingerprint`). Write a cache of this teacher."
         )
-
-
-def _layers(layer):
-    for inner in getattr(layer, "layers", []):
-        yield inner
-        yield from _layers(inner)
-
-
-def _configuration(layer):
-    if getattr(layer, "layers", None):
-        return ""  # its own layers are asked
-    try:
-        config = layer.get_config()
-    except NotImplementedError:  # a layer of the user's own without a configuration
-        return ""
-    return json.dumps(_without_names(config), sort_keys=True, default=lambda x: type(x).__name__)
-
-
-def _without_names(value):
-    if isinstance(value, dict):
-        return {k: _without_names(v) for k, v in value.items() if k not in ("name", "seed")}
-    if isinstance(value, (list, tuple)):
-        return [_without_names(each) for each in value]
-    return value

@@ -70,9 +70,14 @@ def write_json_once(path, value):
     path = pathlib.Path(path)
     mine = path.with_name(f"partial-{os.getpid()}-{path.name}")
     write_json(mine, value)
-    with contextlib.suppress(FileExistsError):
+    try:
         os.link(mine, path)  # unlike a rename it fails where the file exists
-    mine.unlink()
+    except FileExistsError:
+        mine.unlink()
+    except OSError:  # a file system without links
+        mine.replace(path)
+    else:
+        mine.unlink()
 
 
 @contextlib.contextmanager

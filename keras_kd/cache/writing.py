@@ -48,7 +48,7 @@ def cache_teacher(
         taps: Layers of the teacher to keep too, as of `DistillationLoss`'s `teacher_layer`.
         dtype: In which outputs and taps are kept: `"float16"`, `"bfloat16"`, `"float32"`, or
             `None` for the teacher's own. Only float32 (or the teacher's own) trains exactly as the
-            living teacher would.
+            living teacher would, in the same batches: a teacher rounds otherwise in others.
         top_k: Keep only that many of the largest logits of each row, and the mass of the others at
             any temperature from 0.5 on: for many classes. `SoftTargets` then compares the kept
             classes one by one and the others as a whole.

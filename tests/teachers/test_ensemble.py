@@ -181,3 +181,34 @@ def test_a_member_that_ends_in_softmax_is_refused():
     probabilities = keras.Sequential([caches.model(1), keras.layers.Softmax()])
     with pytest.raises(ValueError, match="The teacher ends in softmax"):
         kd.Distiller(kd.teachers.Ensemble([caches.model(2), probabilities]), caches.model(3))
+
+
+def test_members_run_one_after_another():
+    import tensorflow as tf
+
+    log = []
+
+    def member(seed):
+        model = caches.model(seed)
+
+        def mark(x, what):
+            log.append((seed, what.decode()))
+            return x
+
+        def run(inputs):
+            begun = tf.numpy_function(mark, [inputs, "begin"], tf.float32)
+            begun.set_shape(inputs.shape)
+            outputs = model(begun)
+            ended = tf.numpy_function(mark, [outputs, "end"], tf.float32)
+            ended.set_shape(outputs.shape)
+            return ended
+
+        return run
+
+    ensemble = kd.teachers.Ensemble([member(seed) for seed in range(4)])
+    x, _ = caches.arrays()
+    ask = tf.function(lambda x: ensemble(x), autograph=False)
+    for _ in range(5):
+        log.clear()
+        ask(x)
+        assert log == [(seed, what) for seed in range(4) for what in ("begin", "end")]
