@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from keras_kd import ops
 from keras_kd.losses import base, logits
-from keras_kd.losses.activation import check_logits
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -152,8 +151,7 @@ class CurriculumTemperature(base.DistillationLoss):
         return self.lowest + (self.highest - self.lowest) * tf.sigmoid(raw)
 
     def validate(self, teacher, student):
-        for role, model in (("teacher", teacher), ("student", student)):
-            check_logits(role, model, self.output_key, type(self).__name__)
+        logits.refuse(self, teacher, student, "softmax")
 
     def get_config(self):
         return {

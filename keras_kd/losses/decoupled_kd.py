@@ -4,7 +4,6 @@ import keras
 
 from keras_kd import ops
 from keras_kd.losses import base, labels, logits
-from keras_kd.losses.activation import check_logits
 from keras_kd.losses.temperature import HasTemperature
 
 
@@ -69,8 +68,7 @@ class DecoupledKD(HasTemperature):
         return keras.ops.where(keras.ops.any(of_label, axis=-1), loss, 0.0)
 
     def validate(self, teacher, student):
-        for role, model in (("teacher", teacher), ("student", student)):
-            check_logits(role, model, self.output_key, type(self).__name__)
+        logits.refuse(self, teacher, student, "softmax")
 
     def get_config(self):
         config = super().get_config()

@@ -2,8 +2,7 @@
 
 import keras
 
-from keras_kd.losses import base, relations
-from keras_kd.losses.activation import check_logits
+from keras_kd.losses import base, logits, relations
 from keras_kd.losses.temperature import HasTemperature
 
 
@@ -71,10 +70,7 @@ class DIST(HasTemperature):
         return t * t * (self.inter_class * inter + self.intra_class * intra)
 
     def validate(self, teacher, student):
-        if self.teacher_layer is None:
-            check_logits("teacher", teacher, self.output_key, type(self).__name__)
-        if self.student_layer is None:
-            check_logits("student", student, self.output_key, type(self).__name__)
+        logits.refuse(self, teacher, student, "softmax")
 
     def get_config(self):
         config = super().get_config()

@@ -4,7 +4,6 @@ import keras
 
 from keras_kd import ops
 from keras_kd.losses import logits
-from keras_kd.losses.activation import check_logits
 from keras_kd.losses.temperature import HasTemperature
 
 # As in the authors' code: of a row whose logits are all equal nothing is divided by 0.
@@ -62,8 +61,7 @@ class LogitStandardization(HasTemperature):
         )
 
     def validate(self, teacher, student):
-        for role, model in (("teacher", teacher), ("student", student)):
-            check_logits(role, model, self.output_key, type(self).__name__)
+        logits.refuse(self, teacher, student, "softmax")
 
 
 def _standardized(x):

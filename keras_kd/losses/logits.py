@@ -18,7 +18,10 @@ def check_shapes(loss, teacher_shape, student_shape, least=1):
 
 def refuse(loss, teacher, student, activation):
     """Raises if a model is known to end in an activation that the loss itself applies."""
-    for role, model in (("teacher", teacher), ("student", student)):
+    models = (("teacher", teacher, loss.teacher_layer), ("student", student, loss.student_layer))
+    for role, model, layer in models:
+        if layer is not None:  # it reads an inner layer, not the output
+            continue
         keys = output_keys(model) if loss.output_key is None else [loss.output_key]
         if any(last_activation(model, key) == activation for key in keys):
             raise ValueError(

@@ -347,3 +347,25 @@ def test_labels_of_the_output_that_is_read():
     t, s = (np.float64(m.predict(x, verbose=0)["b"]) for m in (teacher, student))
     expected = decoupled(4.0, 1.0, 8.0)(t, s, y).mean()
     assert history["decoupled_kd"][0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        kd.losses.DecoupledKD,
+        kd.losses.DIST,
+        kd.losses.LogitStandardization,
+        kd.losses.CurriculumTemperature,
+        kd.losses.LearningWithoutForgetting,
+    ],
+)
+def test_softmax_is_refused_with_a_remedy_that_there_is(make):
+    ends = [{"activation": "softmax"}, {}]
+    for teacher, student in (ends, ends[::-1]):
+        models = [
+            keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, **options)])
+            for options in (teacher, student)
+        ]
+        with pytest.raises(ValueError, match=r"ends in softmax, but .*activation=None") as error:
+            kd.Distiller(*models, make())
+        assert "from_logits" not in str(error.value)  # none of them takes it
