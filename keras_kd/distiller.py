@@ -138,6 +138,11 @@ class Distiller(
         return list(self.loss_list.losses_in_order)
 
     @property
+    def losses_by_name(self):
+        """The distillation losses by their names in the history."""
+        return self.loss_list.by_name
+
+    @property
     def output_names(self):
         """The student's, so that `compile` takes losses and metrics by output name."""
         return self.student.output_names

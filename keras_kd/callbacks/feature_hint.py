@@ -98,7 +98,7 @@ class FeatureHint(ScheduledValue):
         pair = distiller.resolve_pair(*self.layers)
         self.hint = _hint_between(distiller, pair) or self._attached(distiller, pair)
         self._check_agreement()
-        names = {id(loss): name for name, loss in distiller.loss_list.by_name.items()}
+        names = {id(loss): name for name, loss in distiller.losses_by_name.items()}
         self._reported = names[id(self.hint)]
         super().prepare(distiller, callbacks)
         # Of a fit that was interrupted the state is still there, and what it set last.

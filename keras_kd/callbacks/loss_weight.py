@@ -65,7 +65,7 @@ class LossWeightSchedule(ScheduledValue):
             return self.model, self.target
         name, _, number = self.target.partition(".")
         number = number or "weight"
-        losses = self.model.loss_list.by_name
+        losses = self.model.losses_by_name
         if name not in losses:
             raise ValueError(
                 f"LossWeightSchedule: there is no distillation loss {name!r}. Expected "

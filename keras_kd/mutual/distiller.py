@@ -143,6 +143,11 @@ class MutualDistiller(
         """The distillation loss, in a list: what the schedules of `keras_kd.callbacks` look for."""
         return [self.distillation_loss]
 
+    @property
+    def losses_by_name(self):
+        """The distillation loss by its name, as of `Distiller`."""
+        return {self.distillation_loss.name: self.distillation_loss}
+
     def build(self, input_shape=None):
         del input_shape  # the peers are built
 

@@ -3,11 +3,13 @@
 import hashlib
 import importlib
 import pathlib
+import threading
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import models
 from keras_kd.teachers import base
 
 # Sizes that stand for unknown dimensions of the inputs when the outputs' shapes are found out.
@@ -44,6 +46,12 @@ class HostTeacher(base.Teacher):
 
     runs_on_host = True
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # The pipeline of one epoch may still ask when that of the next begins, on another thread;
+        # hooks and interpreters of a runtime serve one question at a time.
+        self._turn = models.Untracked(threading.Lock())
+
     def predict(self, inputs, layers=()):
         """What the teacher says of a batch.
 
@@ -78,7 +86,8 @@ class HostTeacher(base.Teacher):
 
         def predict(*flat):
             given = keras.tree.pack_sequence_as(inputs, list(flat))
-            result = self.predict(given, layers)
+            with self._turn.model:
+                result = self.predict(given, layers)
             return [np.asarray(x, np.float32) for x in keras.tree.flatten(result)]
 
         flat_spec = keras.tree.flatten(spec)
@@ -92,10 +101,11 @@ class HostTeacher(base.Teacher):
 
     def _spec(self, inputs, layers):
         """The outputs' shapes, from what the teacher says of zeros."""
-        found = [
-            keras.tree.map_structure(_Shape, self.predict(_zeros(inputs, size), layers))
-            for size in _PROBE_SIZES
-        ]
+        with self._turn.model:
+            found = [
+                keras.tree.map_structure(_Shape, self.predict(_zeros(inputs, size), layers))
+                for size in _PROBE_SIZES
+            ]
         return keras.tree.map_structure(_common, *found)
 
 

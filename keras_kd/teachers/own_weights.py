@@ -5,13 +5,10 @@ import tensorflow as tf
 
 from keras_kd import copies
 from keras_kd.losses import base as loss_base
-from keras_kd.losses.activation import last_activation
-from keras_kd.serializing import serialized
-from keras_kd.taps import tap
-from keras_kd.teachers import base
+from keras_kd.teachers import keras_model
 
 
-class _OfStudent(base.Teacher):
+class _OfStudent(keras_model.KerasTeacher):
     """A model of the student's architecture, whose weights come from the student.
 
     Args:
@@ -21,29 +18,14 @@ class _OfStudent(base.Teacher):
     """
 
     def __init__(self, student, copy=True, name=None, **kwargs):
-        super().__init__(None, name, **kwargs)
         if not isinstance(student, keras.Model):
             raise ValueError(
                 "`student` must be the keras.Model that is trained. "
                 f"Received: student={student!r} of type {type(student).__name__}"
             )
         with student.distribute_strategy.scope():
-            self.model = copies.with_weights(student) if copy else student
-
-    def call(self, inputs):
-        return self.model(inputs, training=False)
-
-    def answer(self, lesson):
-        return self.call(lesson.inputs)
-
-    def resolve(self, layer):
-        return tap.resolve(self.model, layer)[0]
-
-    def with_taps(self, layers):
-        return base.tapped(self.model, layers, self.answer)
-
-    def last_activation(self, output=None):
-        return last_activation(self.model, output)
+            model = copies.with_weights(student) if copy else student
+        super().__init__(model, name=name, **kwargs)
 
     def meet(self, student):
         shapes = [[tuple(v.shape) for v in model.weights] for model in (self.model, student)]
@@ -68,7 +50,7 @@ class _OfStudent(base.Teacher):
     def get_config(self):
         config = super().get_config()
         del config["preprocess"]
-        config.update({"student": serialized("teacher", self.model), "copy": False})
+        config.update({"student": config.pop("model"), "copy": False})
         return config
 
 

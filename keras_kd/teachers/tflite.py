@@ -1,7 +1,6 @@
 """`TFLiteTeacher`: a model in TensorFlow Lite's file format."""
 
 import os
-import threading
 
 import keras
 import numpy as np
@@ -44,18 +43,16 @@ class TFLiteTeacher(host.HostTeacher):
         super().__init__(preprocess, name or "tflite_teacher", **kwargs)
         self.file, self.threads = os.fspath(path), int(threads)
         interpreter = litert.Interpreter(model_path=self.file, num_threads=self.threads)
-        # One interpreter serves one thread at a time.
-        self._interpreter = models.Untracked((interpreter, threading.Lock()))
+        self._interpreter = models.Untracked(interpreter)
 
     def predict(self, inputs, layers=()):
-        interpreter, lock = self._interpreter.model
-        with lock:
-            _set_inputs(interpreter, keras.tree.flatten(inputs))
-            interpreter.invoke()
-            outputs = [
-                _dequantized(interpreter.get_tensor(x["index"]), x)
-                for x in interpreter.get_output_details()
-            ]
+        interpreter = self._interpreter.model
+        _set_inputs(interpreter, keras.tree.flatten(inputs))
+        interpreter.invoke()
+        outputs = [
+            _dequantized(interpreter.get_tensor(x["index"]), x)
+            for x in interpreter.get_output_details()
+        ]
         return (outputs[0] if len(outputs) == 1 else outputs), {}
 
     def fingerprint(self):

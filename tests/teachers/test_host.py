@@ -1,6 +1,7 @@
 """Teachers outside of TensorFlow are asked ahead of the step, with any kind of data."""
 
 import threading
+import time
 
 import keras
 import numpy as np
@@ -178,3 +179,25 @@ def test_its_preprocessing_and_the_distillers_come_before_it():
         logs.append(distiller.fit(x, y, shuffle=False, verbose=0).history)
     for name, values in logs[1].items():
         np.testing.assert_allclose(logs[0][name], values, rtol=1e-5)
+
+
+def test_it_is_asked_one_question_at_a_time():
+    inside, overlaps = [], []
+
+    class Slow(Host):
+        def predict(self, inputs, layers=()):
+            overlaps.append(len(inside))
+            inside.append(1)
+            time.sleep(0.02)
+            inside.pop()
+            return super().predict(inputs, layers)
+
+    teacher = Slow()
+    x = np.ones((4, caches.FEATURES), "float32")
+    threads = [threading.Thread(target=teacher, args=(x,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(overlaps) >= 4
+    assert max(overlaps) == 0
