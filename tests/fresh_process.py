@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
-_TIMEOUT = 300
+_TIMEOUT = 900
 # Warnings are errors, but for what TensorFlow 2.21's variables do to Keras' saving with NumPy 2.4.
 _WARNINGS = [
     "-Werror",
