@@ -115,7 +115,7 @@ def _joined(folder, manifest, view, dataset, key, check_inputs):
     if key is not None:
         index = by_key.Index(folder, manifest, view, by_inputs=key == "inputs")
         return dataset.map(
-            lambda *parts: _by_key(manifest, index, key, check_inputs, _element(parts)),
+            lambda *parts: _by_key(manifest, index, key, check_inputs, carried.element_of(parts)),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
     return _in_order(folder, manifest, view, dataset)
@@ -162,7 +162,7 @@ def _ended(dataset):
     """The dataset's elements as `tf.experimental.Optional`s, and an empty one at the end."""
     spec = dataset.element_spec
     some = dataset.map(
-        lambda *parts: tf.experimental.Optional.from_value(_element(parts)),
+        lambda *parts: tf.experimental.Optional.from_value(carried.element_of(parts)),
     )
     none = tf.data.Dataset.range(1).map(lambda _: tf.experimental.Optional.empty(spec))
     return some.concatenate(none)
@@ -198,10 +198,8 @@ def _same_rows(number, found, seen):
 
 def _by_key(manifest, index, key, check_inputs, element):
     prints = fingerprints.of_rows(carried.inputs_of(element))
-    if key == "inputs":
-        keys = prints
-    else:
-        keys = fingerprints.of_rows(key(*element) if isinstance(element, tuple) else key(element))
+    by_inputs = key == "inputs"
+    keys = prints if by_inputs else fingerprints.of_rows(key(*carried.parts_of(element)))
     components = index.lookup(keys, prints if check_inputs else None)
     return _with_answers(manifest, element, components)
 
@@ -239,7 +237,3 @@ def _rows_of_first(dataset):
     for element in dataset.take(1):
         return int(tf.shape(fingerprints.of_rows(carried.inputs_of(element)))[0])
     return None
-
-
-def _element(parts):
-    return parts if len(parts) > 1 else parts[0]

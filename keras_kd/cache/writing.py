@@ -207,7 +207,7 @@ class _Run:
     def _marks(self, element):
         marks = {records.FINGERPRINTS: fingerprints.of_rows(carried.inputs_of(element))}
         if self._key is not None:
-            marks[records.KEYS] = fingerprints.of_rows(self._key(*_parts(element)))
+            marks[records.KEYS] = fingerprints.of_rows(self._key(*carried.parts_of(element)))
         return marks
 
     def first_components(self, dataset):
@@ -289,7 +289,3 @@ class _Run:
                     f"{batches}. It has changed since the cache was begun: remove the folder and "
                     "write the cache again."
                 )
-
-
-def _parts(element):
-    return element if isinstance(element, tuple) else (element,)

@@ -24,7 +24,7 @@ def with_teacher(distiller, data):
     if isinstance(data, tf.data.Dataset):
         if carried.carries(carried.inputs_of(data.element_spec)):
             return data
-        asked = data.map(lambda *parts: _carrying(distiller, _element(parts)))
+        asked = data.map(lambda *parts: _carrying(distiller, carried.element_of(parts)))
         return asked.prefetch(_WAITING)
     if isinstance(data, keras.utils.PyDataset):
         return _AskedBatches(distiller, data)
@@ -56,10 +56,6 @@ def is_arrays(x):
     """Whether `fit` would take `x` for arrays in memory."""
     leaves = keras.tree.flatten(x)
     return bool(leaves) and all(isinstance(leaf, (np.ndarray, tf.Tensor)) for leaf in leaves)
-
-
-def _element(parts):
-    return parts if len(parts) > 1 else parts[0]
 
 
 def _carrying(distiller, element):

@@ -54,6 +54,16 @@ def carries(x):
     return isinstance(x, dict) and TEACHER in x
 
 
+def element_of(parts):
+    """The element of a dataset of which `map` gave the parts."""
+    return parts if len(parts) > 1 else parts[0]
+
+
+def parts_of(element):
+    """What `map` gives a function of an element: `element_of` the other way round."""
+    return element if isinstance(element, tuple) else (element,)
+
+
 def inputs_of(element):
     """The inputs of an element of a dataset: `x`, or that of `(x, y)` or `(x, y, weight)`."""
     return element[0] if isinstance(element, tuple) else element
