@@ -1,0 +1,1 @@
+"""What a model or a file of one is worth: quality, size, speed."""
