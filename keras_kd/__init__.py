@@ -28,8 +28,10 @@ from keras_kd import (
     callbacks,
     data,
     diagnosis,
+    export,
     losses,
     ops,
+    quantization,
     schedules,
     students,
     taps,
@@ -41,6 +43,7 @@ from keras_kd.diagnosis import diagnose
 from keras_kd.distiller import Distiller
 from keras_kd.mutual import MutualDistiller
 from keras_kd.pairing import pair_layers
+from keras_kd.quantization import quantization_aware
 from keras_kd.sequences import BornAgain, distill_chain
 from keras_kd.version import __version__
 
@@ -56,10 +59,13 @@ __all__ = [
     "diagnose",
     "diagnosis",
     "distill_chain",
+    "export",
     "load_cache",
     "losses",
     "ops",
     "pair_layers",
+    "quantization",
+    "quantization_aware",
     "schedules",
     "students",
     "taps",

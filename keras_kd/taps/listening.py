@@ -104,18 +104,18 @@ def listeners(layer, kind, values):
         values: List to append to.
     """
     if kind == "output":
-        return [_wrapped(layer, lambda call: _outputs(layer, call, values))]
+        return [wrapped(layer, lambda call: _outputs(layer, call, values))]
     if kind == "input":
-        return [_wrapped(layer, lambda call: _inputs(call, values))]
-    inner, wrapped = attention.softmax_of(layer), []
+        return [wrapped(layer, lambda call: _inputs(call, values))]
+    inner, listening = attention.softmax_of(layer), []
     if attention.returns_scores(layer):
         # Unless asked for the scores Keras may compute attention without them.
         scores = values if inner is None else []
-        wrapped.append(_wrapped(layer, lambda call: _returned_scores(call, scores)))
+        listening.append(wrapped(layer, lambda call: _returned_scores(call, scores)))
     if inner is not None:
         is_input = kind == "attention_logits"
-        wrapped.append(_wrapped(inner, lambda call: _softmax(call, values, is_input)))
-    return wrapped
+        listening.append(wrapped(inner, lambda call: _softmax(call, values, is_input)))
+    return listening
 
 
 def _outputs(layer, call, values):
@@ -160,16 +160,16 @@ def _softmax(call, values, is_input):
 
 
 @contextlib.contextmanager
-def _wrapped(layer, wrap):
+def wrapped(layer, wrap):
     """Puts `wrap(layer.call)` in place of `layer.call`, for this thread."""
     thread = threading.get_ident()
     before, call = layer.__dict__.get("call"), layer.call
-    wrapped = wrap(call)
+    inside = wrap(call)
 
     def listen(*args, **kwargs):
         # Replicas of a tf.distribute strategy run the same layers in threads of their own.
         mine = threading.get_ident() == thread
-        return (wrapped if mine else call)(*args, **kwargs)
+        return (inside if mine else call)(*args, **kwargs)
 
     listen.before, listen.ended = before, False
     # Past Keras' attribute tracking: nothing of the layer changes that outlives the pass.

@@ -1,0 +1,114 @@
+"""Full integer conversion by TensorFlow, which calibrates in a process of its own.
+
+TensorFlow's calibrator can take the whole process down (issues 75140 and 87468 of TensorFlow: a
+segmentation fault in the body of any loop), which no `try` catches.
+"""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+
+from keras_kd.export import conversion
+from keras_kd.export.errors import ExportError
+
+# Enough for a thousand rows of a large network; one that hangs is told from one that works.
+_TIMEOUT_S = 3600
+
+
+def convert(path, quantization, arrays, names, input_dtype, output_dtype):
+    """Converts the SavedModel at `path` with calibration.
+
+    Args:
+        path: A folder of `conversion.saved`.
+        quantization: `"int8"` or `"int16x8"`.
+        arrays: The representative data, an array `[rows, ...]` for each input.
+        names: The names of the inputs in the signature.
+        input_dtype: `"float32"`, `"int8"`, `"uint8"` or `"int16"`: of inputs that are floats.
+        output_dtype: The same for the outputs.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        ExportError: It fails, or the process that calibrates dies.
+    """
+    folder = pathlib.Path(path).parent
+    np.savez(folder / "rows.npz", **{f"input_{i}": array for i, array in enumerate(arrays)})
+    request = {
+        "quantization": quantization,
+        "names": names,
+        "input_dtype": input_dtype,
+        "output_dtype": output_dtype,
+    }
+    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_kd.export.calibrated", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    result = folder / "model.tflite"
+    if done.returncode == 0 and result.exists():
+        return result.read_bytes()
+    raise ExportError(_failure(done))
+
+
+def _failure(done):
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        return (
+            f"TensorFlow's calibrator crashed ({name}). It does so for loops: recurrent layers "
+            "need unroll=True, or quantization='dynamic' or 'float16'."
+        )
+    last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+    return (last or ["TensorFlow's converter failed without a word."])[0][:800]
+
+
+def _set(converter, request, rows):
+    import tensorflow as tf
+
+    sets = {
+        "int8": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8],
+        # With the float operators as a fallback: HARD_SWISH has no kernel of 16 bits.
+        "int16x8": [
+            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+            tf.lite.OpsSet.TFLITE_BUILTINS,
+        ],
+    }
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = sets[request["quantization"]]
+    converter.representative_dataset = lambda: _samples(request["names"], rows)
+    if all(array.dtype.kind == "f" for array in rows):
+        converter.inference_input_type = tf.as_dtype(request["input_dtype"])
+    converter.inference_output_type = tf.as_dtype(request["output_dtype"])
+
+
+def _samples(names, rows):
+    for i in range(len(rows[0])):
+        yield (
+            conversion.SIGNATURE,
+            {name: array[i : i + 1] for name, array in zip(names, rows, strict=True)},
+        )
+
+
+def _main(path):
+    """What the process of its own does."""
+    folder = pathlib.Path(path).parent
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    with np.load(folder / "rows.npz") as stored:
+        rows = [stored[f"input_{i}"] for i in range(len(stored.files))]
+    content = conversion.convert(path, lambda converter: _set(converter, request, rows))
+    (folder / "model.tflite").write_bytes(content)
+
+
+if __name__ == "__main__":
+    try:
+        _main(sys.argv[1])
+    except ExportError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)

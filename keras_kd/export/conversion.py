@@ -1,0 +1,119 @@
+"""From a Keras model to a SavedModel of one signature, and to a float `.tflite` file."""
+
+import contextlib
+import io
+import logging
+import pathlib
+import tempfile
+
+import keras
+import tensorflow as tf
+
+from keras_kd import models
+from keras_kd.export import rewrites, students
+from keras_kd.export.errors import ExportError
+
+SIGNATURE = "serve"
+
+
+@contextlib.contextmanager
+def saved(student, batch_size=1, for_integers=False):
+    """A temporary folder with a SavedModel of the student's inference.
+
+    `from_keras_model` would let the batch open: reshapes then read it at run time by operators
+    that are left in float, and recurrent layers do not convert at all.
+
+    Args:
+        student: A Keras model with known input shapes.
+        batch_size: Rows of a batch, or `None` for any number.
+        for_integers: Whether layers are written in steps that have integer kernels.
+    """
+    with tempfile.TemporaryDirectory(prefix="keras_kd_export_") as folder:
+        path = pathlib.Path(folder) / "saved_model"
+        _write(student, path, batch_size, for_integers)
+        yield path
+
+
+def _write(student, path, batch_size, for_integers):
+    specs = _specs(student, batch_size)
+    structure, names = models.input_specs(student), students.output_names(student)
+
+    def serve(*arrays):
+        with rewrites.applied(student) if for_integers else contextlib.nullcontext():
+            inputs = keras.tree.pack_sequence_as(structure, list(arrays))
+            outputs = student(inputs, training=False)
+        return dict(zip(names, keras.tree.flatten(outputs), strict=True))
+
+    archive = keras.export.ExportArchive()
+    archive.track(student)
+    archive.add_endpoint(SIGNATURE, serve, input_signature=specs)
+    archive.write_out(str(path), verbose=False)
+
+
+def _specs(student, batch_size):
+    specs = []
+    tensors, names = students.flat_inputs(student), students.input_names(student)
+    for tensor, name in zip(tensors, names, strict=True):
+        shape = (batch_size, *tensor.shape[1:])
+        if None in shape[1:]:
+            raise ValueError(
+                f"Input {name!r} of model {student.name!r} has the shape {tuple(tensor.shape)}: "
+                "only the batch may be unknown in a file for devices. Make the model with a fixed "
+                "shape (keras.Input) and load the weights."
+            )
+        specs.append(tf.TensorSpec(shape, tensor.dtype, name=name))
+    return specs
+
+
+def float_tflite(student, batch_size=1, for_integers=False):
+    """The bytes of the float `.tflite` file of a student.
+
+    Raises:
+        ExportError: TensorFlow cannot convert it.
+    """
+    with saved(student, batch_size, for_integers) as path:
+        return convert(path)
+
+
+def convert(path, prepare=None):
+    """Runs TensorFlow's converter on the SavedModel at `path`.
+
+    Args:
+        path: A folder of `saved`.
+        prepare: A function that sets the converter's options.
+
+    Raises:
+        ExportError: It fails; the message has its last words.
+    """
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[SIGNATURE])
+    if prepare is not None:
+        prepare(converter)
+    try:
+        with quiet():
+            return converter.convert()
+    except Exception as error:  # the converter raises several types, some of them private
+        raise ExportError(
+            "TensorFlow's converter cannot convert this model: " + _reason(error)
+        ) from error
+
+
+def _reason(error):
+    """The lines of a converter's message that name what it cannot convert."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if "error:" in line or "op" in line.lower()]
+    return " ".join((told or lines)[:4])[:800]
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keeps what the converters print and log from the user's terminal; errors are raised."""
+    loggers = [tf.get_logger(), logging.getLogger("absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,98 @@
+"""Quantization of a float `.tflite` file by `ai-edge-quantizer`."""
+
+import importlib
+
+import numpy as np
+
+from keras_kd.export import conversion
+from keras_kd.export.errors import ExportError
+
+# What can hold 4-bit weights; other operators with weights get 8 bits.
+_FOUR_BITS = ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "EMBEDDING_LOOKUP")
+
+
+def needs():
+    """The modules `quantizer` and `qtyping`; raises with the extra where they are missing."""
+    try:
+        return (
+            importlib.import_module("ai_edge_quantizer.quantizer"),
+            importlib.import_module("ai_edge_quantizer.qtyping"),
+        )
+    except ImportError as error:
+        raise ImportError(
+            "This quantization needs ai-edge-quantizer: pip install 'keras-kd[export]'"
+        ) from error
+
+
+class EdgeQuantizer:
+    """One float file and how it is to be quantized.
+
+    Args:
+        content: The bytes of a float `.tflite` file.
+        quantization: `"dynamic"`, `"int8"`, `"int16x8"` or `"int4"`, or a recipe of
+            `ai_edge_quantizer`.
+        float_inputs: Whether inputs stay float32.
+        float_outputs: Whether outputs stay float32.
+    """
+
+    def __init__(self, content, quantization, float_inputs=False, float_outputs=False):
+        quantizer, qtyping = needs()
+        self._names = qtyping.TFLOperationName
+        self._quantizer = quantizer.Quantizer(content)
+        if isinstance(quantization, str):
+            getattr(self, f"_{quantization}")()
+        else:
+            self._quantizer.load_quantization_recipe(quantization)
+        for stays, name in ((float_inputs, "INPUT"), (float_outputs, "OUTPUT")):
+            if stays and self.needs_calibration:
+                self._leave(self._names[name])
+
+    def _dynamic(self):
+        self._quantizer.add_dynamic_config(".*", self._names.ALL_SUPPORTED, 8)
+
+    def _int8(self):
+        self._quantizer.add_static_config(".*", self._names.ALL_SUPPORTED, 8, 8)
+
+    def _int16x8(self):
+        self._quantizer.add_static_config(".*", self._names.ALL_SUPPORTED, 16, 8)
+
+    def _int4(self):
+        self._quantizer.add_weight_only_config(".*", self._names.ALL_SUPPORTED, 8)
+        for name in _FOUR_BITS:
+            self._quantizer.add_weight_only_config(".*", self._names[name], 4)
+
+    def _leave(self, operation):
+        self._quantizer.update_quantization_recipe(".*", operation, algorithm_key="no_quantize")
+
+    @property
+    def needs_calibration(self):
+        return self._quantizer.need_calibration
+
+    def calibrate(self, arrays, names):
+        """The ranges of the activations over data, `{tensor: {"min": ..., "max": ...}}`."""
+        samples = [
+            {name: array[i : i + 1] for name, array in zip(names, arrays, strict=True)}
+            for i in range(len(arrays[0]))
+        ]
+        try:
+            with conversion.quiet():
+                return self._quantizer.calibrate({conversion.SIGNATURE: samples})
+        except (ValueError, RuntimeError) as error:
+            raise ExportError(f"ai-edge-quantizer cannot calibrate this model: {error}") from error
+
+    def quantize(self, ranges=None):
+        """The bytes of the quantized file.
+
+        Raises:
+            ExportError: ai-edge-quantizer cannot.
+        """
+        try:
+            with conversion.quiet():
+                return bytes(self._quantizer.quantize(ranges).quantized_model)
+        except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+            raise ExportError(f"ai-edge-quantizer cannot quantize this model: {error}") from error
+
+
+def as_range(low, high):
+    """A range in the form of `EdgeQuantizer.calibrate`."""
+    return {"min": np.asarray([low], np.float32), "max": np.asarray([high], np.float32)}

@@ -1,0 +1,93 @@
+"""Reads a `.tflite` file back, and holds it against the model that it was made of."""
+
+import dataclasses
+import pathlib
+import tempfile
+
+from keras_kd.export import comparison, promises, routes, students, trained_weights
+from keras_kd.export.errors import ExportError
+from keras_kd.export.result import TFLiteExport
+from keras_kd.measurement.runtimes import TFLiteFile
+
+
+@dataclasses.dataclass
+class Examiner:
+    """What files are held against.
+
+    Attributes:
+        path: Where the file will be.
+        job: The `routes.Job`.
+        rows: The `comparison.Rows`.
+        bounds: The `comparison.Bounds`.
+    """
+
+    path: pathlib.Path
+    job: routes.Job
+    rows: comparison.Rows
+    bounds: comparison.Bounds
+
+    def __post_init__(self):
+        model = self.job.aware or self.job.student
+        self._expected = students.outputs_of(model, self.rows.arrays)
+
+    def examined(self, route, content):
+        """The `TFLiteExport` of a file.
+
+        Args:
+            route: What made it.
+            content: Its bytes.
+
+        Raises:
+            ExportError: It does not hold what was asked for.
+        """
+        with tempfile.TemporaryDirectory(prefix="keras_kd_export_") as folder:
+            written = pathlib.Path(folder) / self.path.name
+            written.write_bytes(content)
+            return self._of_file(route, written)
+
+    def _of_file(self, route, written):
+        try:
+            file = TFLiteFile(written)
+        except ValueError as error:
+            raise ExportError(str(error)) from error
+        job = self.job
+        promises.check(file, job.name, job.input_type, job.output_type)
+        compared = self._compared(file)
+        comparison.check(compared, job.name, self.bounds)
+        return TFLiteExport(
+            path=self.path,
+            bytes=written.stat().st_size,
+            quantization=job.name,
+            route=route,
+            operators=promises.counts(file),
+            float_operators=promises.float_operators(file),
+            inputs=file.inputs,
+            outputs=file.outputs,
+            rows=compared.rows,
+            agreement=compared.agreement,
+            worst_difference=compared.worst_difference,
+            accuracy=compared.accuracy,
+            model_accuracy=compared.model_accuracy,
+            notes=list(self._notes(written)),
+        )
+
+    def _compared(self, file):
+        names = students.input_names(self.job.student)
+        found = file.run(dict(zip(names, self.rows.arrays, strict=True)))
+        by_name = {info.name: value for info, value in zip(file.outputs, found, strict=True)}
+        outputs = students.output_names(self.job.student)
+        return comparison.compare(
+            [by_name[name] for name in outputs], self._expected, outputs, self.rows
+        )
+
+    def _notes(self, written):
+        if not self.rows.are_real:
+            yield "compared on rows that were made up: pass `data` for rows of your own"
+        if self.job.aware is None:
+            return
+        missing = trained_weights.missing(written, self.job.aware.integers_by_channel())
+        if missing:
+            yield (
+                "these weights are not in the file with the integers they were trained with, "
+                f"because it rounds them in another way: {missing}"
+            )

@@ -1,0 +1,40 @@
+"""What a `.tflite` file says of itself: a JSON text among its metadata."""
+
+import json
+
+from keras_kd.export.errors import ExportError
+from keras_kd.measurement.runtimes import tflite_format
+
+NAME = "keras_kd"
+
+
+def added(content, values):
+    """The bytes of a file with `values` (a dict that JSON can hold) among its metadata."""
+    import flatbuffers
+
+    schema = tflite_format.schema()
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    buffer.data = list(json.dumps(values, sort_keys=True).encode("utf-8"))
+    entry.name, entry.buffer = NAME, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def read(path):
+    """What `to_tflite` noted in a file: a dict.
+
+    Args:
+        path: A `.tflite` file.
+
+    Raises:
+        ExportError: The file has no such note.
+    """
+    model = tflite_format.parsed(path)
+    for entry in model.metadata or []:
+        if tflite_format.text(entry.name) == NAME:
+            return json.loads(bytes(model.buffers[entry.buffer].data).decode("utf-8"))
+    raise ExportError(f"{path} has no metadata of keras_kd: it was not written by to_tflite.")

@@ -1,0 +1,64 @@
+"""`TFLiteExport`: what `to_tflite` wrote, and how it compares with the model."""
+
+import dataclasses
+import pathlib
+
+from keras_kd.measurement.runtimes import TensorInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLiteExport:
+    """A `.tflite` file that was written, read back and compared with its model.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        quantization: As asked for.
+        route: What made it: `"converter"` (TensorFlow's) or `"edge_quantizer"`.
+        operators: `{name: count}`.
+        float_operators: Names of operators that compute in floats.
+        inputs: A `TensorInfo` for each input: name, shape, dtype, scale, zero point.
+        outputs: Likewise.
+        rows: Rows on which it was compared.
+        agreement: Fraction of these with the same class (argmax) as the model; `None` where there
+            are no classes, or the rows were made up.
+        worst_difference: Largest absolute difference of an output from the model's.
+        accuracy: Of the file on `data`, where that has labels, else `None`.
+        model_accuracy: Of the model on the same.
+        notes: What else is to be known, in words.
+    """
+
+    path: pathlib.Path
+    bytes: int
+    quantization: str | None
+    route: str
+    operators: dict
+    float_operators: list
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    rows: int
+    agreement: float | None
+    worst_difference: float
+    accuracy: float | None = None
+    model_accuracy: float | None = None
+    notes: list = dataclasses.field(default_factory=list)
+
+    def __str__(self):
+        lines = [
+            f"{self.path.name}: {self.bytes:,} bytes, {self.quantization or 'float32'}, by the "
+            f"{self.route.replace('_', ' ')}",
+            f"  operators: {', '.join(f'{n} x {name}' for name, n in self.operators.items())}",
+            *(f"  input {_words(info)}" for info in self.inputs),
+            *(f"  output {_words(info)}" for info in self.outputs),
+            f"  worst difference from the model over {self.rows} rows: {self.worst_difference:.3g}",
+        ]
+        if self.agreement is not None:
+            lines.append(f"  same class as the model: {self.agreement:.2%}")
+        if self.accuracy is not None:
+            lines.append(f"  accuracy {self.accuracy:.2%}, the model's {self.model_accuracy:.2%}")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+
+def _words(info):
+    scaled = f", (value - {info.zero_point}) * {info.scale:.6g}" if info.scale else ""
+    return f"{info.name}: {info.dtype} {list(info.shape)}{scaled}"

@@ -1,0 +1,149 @@
+"""Ways to a `.tflite` file: TensorFlow's converter and ai-edge-quantizer."""
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from keras_kd.export import calibrated, conversion, edge_quantizer, students
+from keras_kd.export.errors import ExportError
+
+QUANTIZATIONS = (None, "dynamic", "float16", "int8", "int16x8", "int4")
+NEEDS_DATA = ("int8", "int16x8")
+# In the order in which they are tried. Dynamic files of ai-edge-quantizer keep embeddings in float
+# (1,144,512 bytes against 376,768 of a small transformer); its int8 is faster to make, needs no
+# process of its own and leaves the layout of the ranges to us.
+_ROUTES = {
+    None: ("converter",),
+    "float16": ("converter",),
+    "dynamic": ("converter", "edge_quantizer"),
+    "int8": ("edge_quantizer", "converter"),
+    "int16x8": ("converter", "edge_quantizer"),
+    "int4": ("edge_quantizer",),
+}
+_OWN_DTYPE = {"int8": "int8", "int16x8": "int16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is to be converted, and how.
+
+    Attributes:
+        student: The model.
+        quantization: One of `QUANTIZATIONS`, or a recipe of ai-edge-quantizer.
+        arrays: Representative data, an array for each input, or `None`.
+        batch_size: Rows of a batch, or `None` for any number.
+        input_dtype: The type of inputs that are real numbers, or `None` for the default.
+        output_dtype: Likewise of outputs.
+        aware: The `QuantizationAware` student that `student` was made of, or `None`.
+        metadata: What the file is to say of itself.
+    """
+
+    student: Any
+    quantization: Any
+    arrays: list | None
+    batch_size: int | None
+    input_dtype: str | None
+    output_dtype: str | None
+    aware: Any = None
+    metadata: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self):
+        """The quantization in a word."""
+        return "recipe" if self.is_recipe else self.quantization
+
+    @property
+    def input_type(self):
+        """The type that inputs which are real numbers have in the file; `None`: of the recipe."""
+        return self._type(self.input_dtype)
+
+    @property
+    def output_type(self):
+        return self._type(self.output_dtype)
+
+    def _type(self, asked):
+        own = None if self.is_recipe else _OWN_DTYPE.get(self.quantization, "float32")
+        return asked or own
+
+    @property
+    def is_integer(self):
+        """Whether activations are integers too."""
+        return not self.is_recipe and self.quantization in NEEDS_DATA
+
+    @property
+    def is_recipe(self):
+        return not (self.quantization is None or isinstance(self.quantization, str))
+
+
+def of(job, route):
+    """The routes to try, in order.
+
+    Raises:
+        ValueError: `route` is none, or none for this quantization.
+    """
+    only_edge = job.is_recipe or job.aware is not None
+    possible = ("edge_quantizer",) if only_edge else _ROUTES[job.quantization]
+    if route == "auto":
+        return possible
+    if route not in possible:
+        raise ValueError(
+            f"Invalid value for argument `route`. Expected 'auto' or one of {possible} for "
+            f"quantization={job.quantization!r}. Received: route={route!r}"
+        )
+    return (route,)
+
+
+def convert(job, route):
+    """The bytes of the file, by one route.
+
+    Raises:
+        ExportError: It cannot make it.
+    """
+    return _by_converter(job) if route == "converter" else _by_edge_quantizer(job)
+
+
+def _by_converter(job):
+    with conversion.saved(job.student, job.batch_size, job.is_integer) as path:
+        if job.quantization not in NEEDS_DATA:
+            return conversion.convert(path, lambda converter: _optimize(converter, job))
+        names = students.input_names(job.student)
+        return calibrated.convert(
+            path, job.quantization, job.arrays, names, job.input_type, job.output_type
+        )
+
+
+def _optimize(converter, job):
+    if job.quantization is None:
+        return
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if job.quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+
+
+def _by_edge_quantizer(job):
+    edge_quantizer.needs()
+    if "uint8" in (job.input_dtype, job.output_dtype):
+        raise ExportError("Inputs and outputs of type uint8 are made by route='converter' only.")
+    content = conversion.float_tflite(job.student, job.batch_size, job.is_integer)
+    quantizer = edge_quantizer.EdgeQuantizer(
+        content, job.quantization, job.input_dtype == "float32", job.output_dtype == "float32"
+    )
+    if not quantizer.needs_calibration:
+        return quantizer.quantize()
+    ranges = quantizer.calibrate(job.arrays, students.input_names(job.student))
+    if job.aware is not None:
+        ranges.update(_trained_ranges(job.aware, ranges))
+    return quantizer.quantize(ranges)
+
+
+def _trained_ranges(aware, calibrated):
+    """The ranges that a student was trained with, in the form that calibration gives."""
+    trained = aware.bounds()
+    absent = sorted(set(trained) - set(calibrated))
+    if absent:
+        raise ExportError(
+            f"The file has no tensors {absent[:3]}, whose ranges were trained: the model has "
+            "changed since keras_kd.quantization_aware made the student."
+        )
+    return {name: edge_quantizer.as_range(*bounds) for name, bounds in trained.items()}

@@ -1,0 +1,140 @@
+"""What can be exported: a built, plain, float32 student whose input shapes are known."""
+
+import keras
+import numpy as np
+
+from keras_kd import models
+from keras_kd.taps import paths
+
+
+def checked(student, purpose):
+    """The student itself, or its copy in float32 where it computes in mixed precision.
+
+    Args:
+        student: A Keras model.
+        purpose: What it is for, in words of the error messages, such as `"to_tflite"`.
+
+    Raises:
+        ValueError: It is no Keras model, wraps a student, was quantized by Keras, or has no known
+            inputs.
+    """
+    if not isinstance(student, keras.Model):
+        raise ValueError(
+            f"{purpose}: `student` must be a keras.Model. Received: {student!r} of type "
+            f"{type(student).__name__}"
+        )
+    inner = getattr(student, "student", None)
+    if isinstance(inner, keras.Model):
+        raise ValueError(
+            f"{purpose}: {type(student).__name__} {student.name!r} still wraps its student. Pass "
+            "the student itself: distiller.student."
+        )
+    _check_not_quantized(student, purpose)
+    if models.input_specs(student) is None:
+        raise ValueError(
+            f"{purpose}: model {student.name!r} ({type(student).__name__}) has no input signature, "
+            "so its input shapes are not known. Make a functional model of it: inputs = "
+            "keras.Input(shape); keras.Model(inputs, model(inputs))."
+        )
+    return _in_float32(student)
+
+
+def _check_not_quantized(student, purpose):
+    quantized = [
+        path
+        for path, _, layer in paths.walk(student)
+        if getattr(layer, "quantization_mode", None) is not None
+    ]
+    if quantized:
+        raise ValueError(
+            f"{purpose}: layers {quantized[:5]} were quantized by Keras (model.quantize), which "
+            "the converters cannot read. Export the model as it was before; keras_kd.export "
+            "quantizes it: quantization='int8'."
+        )
+
+
+def _in_float32(student):
+    half = [
+        layer
+        for layer in models.layers(student)
+        if getattr(layer, "compute_dtype", "float32") in ("float16", "bfloat16")
+    ]
+    if not half:
+        return student
+
+    def in_float32(layer):
+        config = layer.get_config()
+        config["dtype"] = "float32"
+        return type(layer).from_config(config)
+
+    if not hasattr(student, "operations"):
+        raise ValueError(
+            f"Model {student.name!r} computes in {half[0].compute_dtype} and is no functional "
+            "model, so it cannot be copied in float32. Make it with keras.config."
+            "set_dtype_policy('float32') and load the weights."
+        )
+    copy = keras.models.clone_model(student, clone_function=in_float32, recursive=True)
+    copy.set_weights(student.get_weights())
+    return copy
+
+
+def flat_inputs(student):
+    """The symbolic inputs of a student in the order of its structure."""
+    return keras.tree.flatten(models.input_specs(student))
+
+
+def input_names(student):
+    """A name for each input: letters, digits and underscores only, each once."""
+    names = []
+    for i, tensor in enumerate(keras.tree.flatten(student.inputs)):
+        cleaned = "".join(c if c.isalnum() and c.isascii() else "_" for c in tensor.name or "")
+        cleaned = cleaned or f"input_{i}"
+        if not cleaned[0].isalpha():
+            cleaned = f"input_{cleaned}"
+        names.append(cleaned if cleaned not in names else f"{cleaned}_{i}")
+    return names
+
+
+def output_names(student):
+    """The names of the outputs in the order of their structure."""
+    specs = models.output_specs(student)
+    if isinstance(specs, dict):
+        return [str(name) for name in sorted(specs)]
+    flat = keras.tree.flatten(specs)
+    names = list(getattr(student, "output_names", None) or [])
+    if len(names) == len(flat) and len(set(names)) == len(names):
+        return names
+    return [f"output_{i}" for i in range(len(flat))]
+
+
+def outputs_of(student, arrays, batch_size=64):
+    """The student's outputs for arrays of inputs, each `[rows, ...]`, as a list of arrays."""
+    inputs = keras.tree.pack_sequence_as(models.input_specs(student), list(arrays))
+    found = student.predict(inputs, batch_size=batch_size, verbose=0)
+    return [np.asarray(value) for value in keras.tree.flatten(found)]
+
+
+def run(student, arrays):
+    """The student's outputs in one pass, outside of `predict`, so that its layers can be tapped."""
+    inputs = keras.tree.pack_sequence_as(models.input_specs(student), list(arrays))
+    return student(inputs, training=False)
+
+
+def check_loops(student, quantization):
+    """Raises for recurrent layers that run in a loop, whose ranges cannot be calibrated.
+
+    Raises:
+        ValueError: There is one.
+    """
+    loops = [
+        path
+        for path, _, layer in paths.walk(student)
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll
+    ]
+    if loops:
+        raise ValueError(
+            f"quantization={quantization!r} is not possible for the recurrent layers {loops}: they "
+            "run in a loop that TensorFlow and ai-edge-quantizer cannot calibrate (TensorFlow "
+            "crashes). Use quantization='dynamic', 'float16' or 'int4', or make the same model "
+            "with unroll=True and load the weights."
+        )

@@ -1,0 +1,213 @@
+"""`to_tflite`: a student as a `.tflite` file that is known to hold what was asked for."""
+
+import pathlib
+
+from keras_kd.cache.format import renamed
+from keras_kd.export import (
+    comparison,
+    examining,
+    metadata,
+    representative,
+    routes,
+    students,
+)
+from keras_kd.export.errors import ExportError
+from keras_kd.quantization.student import QuantizationAware
+from keras_kd.version import __version__
+
+# Above that, the other route is not tried: it would cost seconds and gain nothing that can be seen.
+_AGREES_WELL = 0.98
+_DTYPES = (None, "float32", "int8", "uint8", "int16")
+
+
+def to_tflite(
+    student,
+    path,
+    quantization=None,
+    *,
+    representative_data=None,
+    input_dtype=None,
+    output_dtype=None,
+    batch_size=1,
+    data=None,
+    min_agreement=None,
+    max_accuracy_drop=None,
+    route="auto",
+    user_metadata=None,
+    overwrite=False,
+):
+    """Writes a student as a `.tflite` file, reads it back, and compares it with the student.
+
+    Args:
+        student: A Keras model with known input shapes, or a `QuantizationAware` student.
+        path: The file to write.
+        quantization: `None` (float32), `"float16"` (weights), `"dynamic"` (int8 weights,
+            activations rounded as they come), `"int8"` (integers only, for NPUs and
+            microcontrollers), `"int16x8"` (16-bit activations, 8-bit weights), `"int4"` (4-bit
+            weights where LiteRT has kernels for them, 8-bit elsewhere, float activations), or a
+            recipe of `ai_edge_quantizer`. A `QuantizationAware` student has its own.
+        representative_data: For `"int8"` and `"int16x8"`: some hundred rows of training data. A
+            batched `tf.data.Dataset` (labels are left out), arrays, or a function that returns an
+            iterator of batches. At most 1000 rows are read.
+        input_dtype: The type of inputs that are real numbers: `"float32"`, `"int8"`, `"uint8"` or
+            `"int16"`. Default: that of the activations.
+        output_dtype: The same of the outputs.
+        batch_size: Rows of a batch, or `None` for any number. Recurrent layers need a number.
+        data: Rows on which the file is compared with the student, with labels for the accuracy.
+            Default: `representative_data`, else rows that are made up.
+        min_agreement: The least fraction of rows in which the file must give the student's class.
+            Default: 0.5, which a file that is not ruined has.
+        max_accuracy_drop: The accuracy that may be lost, a fraction such as 0.005.
+        route: `"converter"` (TensorFlow's), `"edge_quantizer"`, or `"auto"`: whichever holds what
+            was asked for, in the order that measured better.
+        user_metadata: A dict that is kept in the file (`keras_kd.export.read_metadata`), such as
+            the names of the classes.
+        overwrite: Whether an existing file is replaced.
+
+    Returns:
+        A `TFLiteExport`: bytes, operators, scales of inputs and outputs, agreement, worst
+        difference.
+
+    Raises:
+        ValueError: An argument, the student or the data is wrong; nothing was converted.
+        ExportError: No route made a file that holds what was asked for: an operator is left in
+            float, LiteRT lacks one, the outputs are NaN, or too far from the student's. Nothing was
+            written.
+        FileExistsError: The file exists.
+        ImportError: An extra is missing.
+
+    Example:
+
+    ```python
+    import pathlib
+    import tempfile
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(2)])
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    path = pathlib.Path(tempfile.mkdtemp()) / "student.tflite"
+    done = kd.export.to_tflite(student, path, "int8", representative_data=x)
+    scale, zero = done.inputs[0].scale, done.inputs[0].zero_point
+    ```
+    """
+    path = _free(path, overwrite)
+    aware = student if isinstance(student, QuantizationAware) else None
+    quantization = _quantization(quantization, aware)
+    _check_arguments(quantization, input_dtype, output_dtype, batch_size, route)
+    plain = students.checked(aware.rounded_student() if aware else student, "to_tflite")
+    if isinstance(quantization, str) and quantization in routes.NEEDS_DATA:
+        students.check_loops(plain, quantization)
+    arrays, rows = _rows(plain, quantization, representative_data, data)
+    job = routes.Job(
+        student=plain,
+        quantization=quantization,
+        arrays=arrays,
+        batch_size=batch_size,
+        input_dtype=input_dtype,
+        output_dtype=output_dtype,
+        aware=aware,
+        metadata={"student": student.name, "keras_kd": __version__, "user": user_metadata or {}},
+    )
+    bounds = comparison.Bounds(min_agreement, max_accuracy_drop)
+    examiner = examining.Examiner(path, job, rows, bounds)
+    return _best(job, routes.of(job, route), path, examiner)
+
+
+def _free(path, overwrite):
+    path = pathlib.Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists. Pass overwrite=True to replace it.")
+    return path
+
+
+def _quantization(asked, aware):
+    if aware is None:
+        return asked
+    if asked not in (None, aware.scheme):
+        raise ValueError(
+            f"The student was trained for {aware.scheme!r}, so its file is. Received: "
+            f"quantization={asked!r}. For another one pass the student itself: aware.student."
+        )
+    return aware.scheme
+
+
+def _check_arguments(quantization, input_dtype, output_dtype, batch_size, route):
+    if isinstance(quantization, str) and quantization not in routes.QUANTIZATIONS:
+        raise ValueError(
+            f"Invalid value for argument `quantization`. Expected one of {routes.QUANTIZATIONS} or "
+            f"a recipe of ai_edge_quantizer. Received: quantization={quantization!r}"
+        )
+    for name, dtype in (("input_dtype", input_dtype), ("output_dtype", output_dtype)):
+        if dtype not in _DTYPES:
+            raise ValueError(
+                f"Invalid value for argument `{name}`. Expected one of {_DTYPES}. "
+                f"Received: {name}={dtype!r}"
+            )
+        if dtype not in (None, "float32") and quantization not in routes.NEEDS_DATA:
+            raise ValueError(
+                f"`{name}` is {dtype!r}, but a file of quantization={quantization!r} computes with "
+                "floats. Use quantization='int8'."
+            )
+    if not (batch_size is None or (isinstance(batch_size, int) and batch_size > 0)):
+        raise ValueError(
+            "Invalid value for argument `batch_size`. Expected a positive integer or None. "
+            f"Received: batch_size={batch_size!r}"
+        )
+    if route not in ("auto", "converter", "edge_quantizer"):
+        raise ValueError(
+            "Invalid value for argument `route`. Expected 'auto', 'converter' or 'edge_quantizer'. "
+            f"Received: route={route!r}"
+        )
+
+
+def _rows(student, quantization, representative_data, data):
+    """The arrays to calibrate with, and the `Rows` to compare on."""
+    compared = None
+    if data is not None:
+        compared = comparison.Rows(*representative.read(data, student, "data", max_rows=None))
+    needs_data = quantization in routes.NEEDS_DATA or not isinstance(
+        quantization, (str, type(None))
+    )
+    if representative_data is None and not needs_data:
+        return None, compared or comparison.made_up(student)
+    arrays, labels = representative.read(representative_data, student)
+    if needs_data:
+        reference = compared.arrays if compared else None
+        representative.check_for_calibration(arrays, student, reference)
+    return arrays, compared or comparison.Rows(arrays, labels)
+
+
+def _best(job, ways, path, examiner):
+    """Writes the file of the first route that agrees well with the model, else of the best.
+
+    Returns:
+        Its `TFLiteExport`.
+
+    Raises:
+        ExportError: None holds what was asked for.
+    """
+    found, failures = [], []
+    for way in ways:
+        try:
+            content = metadata.added(routes.convert(job, way), job.metadata)
+            found.append((examiner.examined(way, content), content))
+        except ExportError as error:
+            failures.append((way, error))
+            continue
+        if found[-1][0].agreement is None or found[-1][0].agreement >= _AGREES_WELL:
+            break
+    if not found:
+        raise _of_all(failures)
+    best, content = max(found, key=lambda each: each[0].agreement or 0.0)
+    with renamed(path) as partial:
+        partial.write_bytes(content)
+    return best
+
+
+def _of_all(failures):
+    if len(failures) == 1:
+        return failures[0][1]
+    listed = " ".join(f"By {way.replace('_', ' ')}: {error}" for way, error in failures)
+    return ExportError(f"No route makes this file. {listed}")

@@ -1,0 +1,201 @@
+"""`QuantizationAware`: a student that computes, while it trains, with the numbers of its file."""
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from keras_kd import copies, models
+from keras_kd.quantization import ranges, sites, weights
+from keras_kd.quantization.schemes import named
+
+# How far a range moves to that of a batch: about the last 50 batches count.
+_RATE = 0.02
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class QuantizationAware(keras.Model):
+    """A student whose weights and activations are rounded in its forward pass.
+
+    `keras_kd.quantization_aware` makes it. The student's own variables stay float and are trained
+    (straight through the rounding); `student` is not copied, nor are its layers changed.
+
+    Args:
+        student: A built Keras model.
+        scheme: `"int8"` or `"int4"`.
+        roundings: As of `get_config`: activations that are rounded.
+        leave: Paths of layers whose weights stay float while training.
+        observe_steps: In how many steps of training the ranges of activations follow the batches;
+            then they are frozen.
+        name: The model's name.
+    """
+
+    def __init__(
+        self, student, scheme="int8", roundings=(), leave=(), observe_steps=200, name=None, **kwargs
+    ):
+        super().__init__(name=name or f"{student.name}_{scheme}", **kwargs)
+        self.student = student
+        self.scheme, self.leave = scheme, tuple(leave)
+        self.observe_steps = int(observe_steps)
+        self._roundings = [dict(each) for each in roundings]
+        self._weights_plan = models.Untracked(weights.plan(student, named(scheme), leave))
+        owners = {each["owner"] for each in self._roundings}
+        self.ranges = {
+            str(i): ranges.ActivationRange(
+                each["low"], each["high"], each["is_fixed"], name=f"range_{i}"
+            )
+            for i, each in enumerate(self._roundings)
+            if each["tensor"] in owners
+        }
+        self._sites = models.Untracked(self._by_site())
+        self.observed = self.add_weight(
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            name="observed",
+            aggregation="only_first_replica",
+        )
+        self.built = True
+
+    def _by_site(self):
+        own = {
+            each["tensor"]: self.ranges[str(i)]
+            for i, each in enumerate(self._roundings)
+            if str(i) in self.ranges
+        }
+        return {
+            sites.Site(**each["site"]): (own[each["owner"]], each["tensor"] == each["owner"])
+            for each in self._roundings
+        }
+
+    @property
+    def rounded_weights(self):
+        """The weights that are rounded, a list of `RoundedWeight`."""
+        return list(self._weights_plan.model)
+
+    @property
+    def inputs(self):
+        return self.student.inputs
+
+    @property
+    def outputs(self):
+        return self.student.outputs
+
+    @property
+    def input(self):
+        return self.student.input
+
+    @property
+    def output(self):
+        return self.student.output
+
+    @property
+    def output_names(self):
+        return self.student.output_names
+
+    def call(self, inputs, training=None, mask=None):
+        mapping = [
+            (each.variable, weights.rounded(weights.values_of(each.variable), each.axes, each.bits))
+            for each in self.rounded_weights
+        ]
+        rate = self._rate() if training else None
+        by_site = self._sites.model
+        only = {site.layer for site in by_site}
+
+        def visit(site, value):
+            if site not in by_site:
+                return value
+            activation, is_owner = by_site[site]
+            return activation(value, rate=rate if is_owner else None)
+
+        scope = keras.StatelessScope(mapping, collect_losses=True)
+        inputs = self._rounded_inputs(inputs, visit)
+        with scope, sites.visited(self.student, visit, only):
+            outputs = self.student(inputs, training=training, mask=mask)
+        self._keep(scope, {id(variable) for variable, _ in mapping})
+        for loss in scope.losses:
+            self.add_loss(loss)
+        return outputs
+
+    @staticmethod
+    def _rounded_inputs(inputs, visit):
+        flat = [
+            visit(sites.Site(str(i), sites.INPUT), value) if value.dtype.is_floating else value
+            for i, value in enumerate(map(tf.convert_to_tensor, tree.flatten(inputs)))
+        ]
+        return tree.pack_sequence_as(inputs, flat)
+
+    def _rate(self):
+        """How far the ranges move in this step; counts the steps."""
+        seen = keras.ops.convert_to_tensor(self.observed)
+        self.observed.assign(seen + 1)
+        return tf.where(seen < self.observe_steps, _RATE, 0.0)
+
+    def _keep(self, scope, given):
+        """Assigns what the student's layers changed: BatchNormalization, seeds of dropout."""
+        for variable in [*self.variables]:
+            value = scope.get_current_value(variable)
+            if value is not None and id(variable) not in given:
+                variable.assign(value)
+
+    def rounded_student(self):
+        """The student with its weights on the grid of its file: a plain Keras model, a copy."""
+        copy = copies.with_weights(self.student)
+        ours = {id(variable): i for i, variable in enumerate(self.student.weights)}
+        for each in self.rounded_weights:
+            value = weights.rounded(weights.values_of(each.variable), each.axes, each.bits)
+            copy.weights[ours[id(each.variable)]].assign(value)
+        return copy
+
+    def integers(self):
+        """The integers of the weights, `{path of the variable: int8 array}`, in its shape."""
+        return {self._name(each): _integers_of(each) for each in self.rounded_weights}
+
+    def integers_by_channel(self):
+        """The integers of weights with a scale for each channel, as `[size, channels]`."""
+        return {
+            self._name(each): weights.by_channel(_integers_of(each), each.axes)
+            for each in self.rounded_weights
+            if len(each.axes) < len(each.variable.shape)
+        }
+
+    @staticmethod
+    def _name(each):
+        return f"{each.layer}/{each.variable.name}"
+
+    def freeze(self):
+        """Freezes the ranges of the activations now."""
+        self.observed.assign(self.observe_steps)
+
+    def bounds(self):
+        """`{tensor of the file: (low, high)}` of the activations whose range is known."""
+        own = {
+            each["tensor"]: self.ranges[str(i)]
+            for i, each in enumerate(self._roundings)
+            if str(i) in self.ranges
+        }
+        return {
+            each["tensor"]: own[each["owner"]].bounds()
+            for each in self._roundings
+            if not own[each["owner"]].is_fixed
+        }
+
+    def get_config(self):
+        return {
+            "student": keras.saving.serialize_keras_object(self.student),
+            "scheme": self.scheme,
+            "roundings": self._roundings,
+            "leave": list(self.leave),
+            "observe_steps": self.observe_steps,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["student"] = keras.saving.deserialize_keras_object(config["student"])
+        return cls(**config)
+
+
+def _integers_of(each):
+    return weights.integers(weights.values_of(each.variable), each.axes, each.bits)

@@ -1,0 +1,169 @@
+"""Which weights are rounded, along which axes, and the rounding itself.
+
+Weights are symmetric around 0 and have one scale for each output channel:
+
+    scale = max |w| / (2^(bits-1) - 1)        over the axes of the kernel but its output channels
+    w_q   = scale * round(w / scale)
+
+BatchNormalization that follows is folded into the kernel when a file is made: each output channel
+is multiplied by a number, its scale with it, and the integers stay the same (but for the sign).
+To round the kernel before the folding is thus to round it after, and no folded copy is trained.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from keras_kd.taps import paths
+
+# ai-edge-quantizer's smallest bound, so that a channel of zeros has a scale.
+_SMALLEST = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundedWeight:
+    """A variable that is rounded.
+
+    Attributes:
+        layer: The path of its layer.
+        variable: The `keras.Variable`.
+        axes: The axes over which a scale is shared.
+        bits: How many bits an integer has.
+    """
+
+    layer: str
+    variable: Any
+    axes: tuple
+    bits: int
+
+
+def plan(student, scheme, leave=()):
+    """The weights of a student that are rounded.
+
+    Args:
+        student: A built Keras model.
+        scheme: A `Scheme`.
+        leave: Paths of layers to leave in float while the student trains.
+
+    Returns:
+        A list of `RoundedWeight`.
+
+    Raises:
+        ValueError: A layer has weights that this does not know how to round.
+    """
+    found, seen = [], set()
+    for path, _, layer in paths.walk(student):
+        if not isinstance(layer, layers.Layer) or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        if _is_left(path, leave):
+            continue
+        rounded = _of_layer(layer, scheme)
+        if rounded is None:
+            raise ValueError(
+                f"Layer {path!r} of type {type(layer).__name__} has kernels, and it is not known "
+                "how a file would round them, so it cannot be trained for that. Leave it in float "
+                f"while training (the file rounds it afterwards): leave=[{path!r}]."
+            )
+        found += [RoundedWeight(path, *each) for each in rounded]
+    return found
+
+
+def _is_left(path, leave):
+    return any(path == each or path.startswith(each + "/") for each in leave)
+
+
+_KERNELS = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D)
+_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
+_CELLS = (layers.SimpleRNNCell, layers.GRUCell, layers.LSTMCell)
+
+
+def _of_layer(layer, scheme):
+    """`(variable, axes, bits)` of each weight to round; `None` where a layer is not known."""
+    bits, depthwise = scheme.weight_bits, scheme.depthwise_bits
+    if isinstance(layer, layers.EinsumDense):
+        return [(layer.kernel, _einsum_axes(layer.equation), bits)]
+    if isinstance(layer, _DEPTHWISE):
+        return [(layer.kernel, _all_but(layer.kernel, 2), depthwise)]
+    if isinstance(layer, _SEPARABLE):
+        first, second = layer.depthwise_kernel, layer.pointwise_kernel
+        return [(first, _all_but(first, 2), depthwise), (second, _all_but(second, 1), bits)]
+    if isinstance(layer, _TRANSPOSED):
+        rank = len(layer.kernel.shape)
+        axes = tuple(axis for axis in range(rank) if axis != rank - 2)
+        return [(layer.kernel, axes, depthwise)]
+    if isinstance(layer, _KERNELS):
+        return [(layer.kernel, _all_but(layer.kernel, 1), bits)]
+    if isinstance(layer, _CELLS):
+        kernels = (layer.kernel, layer.recurrent_kernel)
+        return [(kernel, _all_but(kernel, 1), bits) for kernel in kernels]
+    if isinstance(layer, layers.Embedding):
+        table = layer.embeddings
+        return [(table, (0, 1), scheme.table_bits)] if scheme.table_bits else []
+    return None if _has_unknown_kernels(layer) else []
+
+
+def _has_unknown_kernels(layer):
+    """Whether a layer has matrices of its own, not of layers in it."""
+    below = {
+        id(weight)
+        for _, _, child in paths.walk(layer)
+        if isinstance(child, layers.Layer)
+        for weight in child.weights
+    }
+    own = [w for w in layer.trainable_weights if id(w) not in below]
+    return any("kernel" in weight.name for weight in own)
+
+
+def _all_but(variable, kept):
+    """The axes of a kernel but its last `kept`."""
+    return tuple(range(len(variable.shape) - kept))
+
+
+def _einsum_axes(equation):
+    """The axes of an einsum's kernel that are summed over: not of its outputs."""
+    inputs, outputs = equation.replace(" ", "").split("->")
+    kernel = inputs.split(",")[1]
+    return tuple(i for i, letter in enumerate(kernel) if letter not in outputs)
+
+
+def scales(values, axes, bits):
+    """The scale of each channel, in the shape of `values` with 1 along `axes`."""
+    largest = tf.reduce_max(tf.abs(values), axis=axes, keepdims=True)
+    return tf.maximum(largest, _SMALLEST) / (2 ** (bits - 1) - 1)
+
+
+def rounded(values, axes, bits):
+    """`values` on their grid; the gradient passes as if they were not rounded (straight through).
+
+    Args:
+        values: A float tensor.
+        axes: The axes over which a scale is shared.
+        bits: How many bits an integer has.
+    """
+    scale = scales(values, axes, bits)
+    return values + tf.stop_gradient(tf.round(values / scale) * scale - values)
+
+
+def integers(values, axes, bits):
+    """The integers of `values`, int8 whatever the number of bits, as NumPy."""
+    values = tf.convert_to_tensor(values)
+    return np.asarray(tf.round(values / scales(values, axes, bits))).astype(np.int8)
+
+
+def values_of(variable):
+    """A variable's values as a tensor through which gradients pass."""
+    return keras.ops.convert_to_tensor(variable)
+
+
+def by_channel(integers, axes):
+    """Integers as `[size, channels]`, where a channel is what has one scale."""
+    kept = [axis for axis in range(integers.ndim) if axis not in axes]
+    moved = np.transpose(integers, [*axes, *kept])
+    return moved.reshape(int(np.prod(moved.shape[: len(axes)])), -1)
