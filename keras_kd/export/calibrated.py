@@ -83,7 +83,7 @@ def _set(converter, request, rows):
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_ops = sets[request["quantization"]]
     converter.representative_dataset = lambda: _samples(request["names"], rows)
-    if all(array.dtype.kind == "f" for array in rows):
+    if any(array.dtype.kind == "f" for array in rows):
         converter.inference_input_type = tf.as_dtype(request["input_dtype"])
     converter.inference_output_type = tf.as_dtype(request["output_dtype"])
 

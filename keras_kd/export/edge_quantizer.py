@@ -1,10 +1,12 @@
 """Quantization of a float `.tflite` file by `ai-edge-quantizer`."""
 
+import contextlib
 import importlib
+import warnings
 
 import numpy as np
 
-from keras_kd.export import conversion
+from keras_kd.export import conversion, kept_tensors
 from keras_kd.export.errors import ExportError
 
 # What can hold 4-bit weights; other operators with weights get 8 bits.
@@ -38,7 +40,9 @@ class EdgeQuantizer:
     def __init__(self, content, quantization, float_inputs=False, float_outputs=False):
         quantizer, qtyping = needs()
         self._names = qtyping.TFLOperationName
-        self._quantizer = quantizer.Quantizer(content)
+        self._content = content
+        with _quiet():
+            self._quantizer = quantizer.Quantizer(content)
         if isinstance(quantization, str):
             getattr(self, f"_{quantization}")()
         else:
@@ -69,30 +73,39 @@ class EdgeQuantizer:
         return self._quantizer.need_calibration
 
     def calibrate(self, arrays, names):
-        """The ranges of the activations over data, `{tensor: {"min": ..., "max": ...}}`."""
-        samples = [
-            {name: array[i : i + 1] for name, array in zip(names, arrays, strict=True)}
-            for i in range(len(arrays[0]))
-        ]
-        try:
-            with conversion.quiet():
-                return self._quantizer.calibrate({conversion.SIGNATURE: samples})
-        except (ValueError, RuntimeError) as error:
-            raise ExportError(f"ai-edge-quantizer cannot calibrate this model: {error}") from error
+        """The range of each tensor of the float file over data, `{tensor: (low, high)}`."""
+        return kept_tensors.ranges(self._content, names, arrays)
 
     def quantize(self, ranges=None):
         """The bytes of the quantized file.
+
+        Args:
+            ranges: As of `calibrate`, where activations are integers.
 
         Raises:
             ExportError: ai-edge-quantizer cannot.
         """
         try:
-            with conversion.quiet():
-                return bytes(self._quantizer.quantize(ranges).quantized_model)
+            with _quiet():
+                return bytes(self._quantizer.quantize(_in_its_form(ranges)).quantized_model)
         except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
             raise ExportError(f"ai-edge-quantizer cannot quantize this model: {error}") from error
 
 
-def as_range(low, high):
-    """A range in the form of `EdgeQuantizer.calibrate`."""
-    return {"min": np.asarray([low], np.float32), "max": np.asarray([high], np.float32)}
+@contextlib.contextmanager
+def _quiet():
+    with conversion.quiet(), warnings.catch_warnings():
+        # It keeps all tensors of a file to look at them, and LiteRT warns of the memory.
+        warnings.filterwarnings("ignore", "[^`]*`experimental_preserve_all_tensors`", UserWarning)
+        # An operator without a kernel is told by what reads the file back.
+        warnings.filterwarnings("ignore", "invalid value encountered in cast", RuntimeWarning)
+        yield
+
+
+def _in_its_form(ranges):
+    if ranges is None:
+        return None
+    return {
+        name: {"min": np.asarray([low], np.float32), "max": np.asarray([high], np.float32)}
+        for name, (low, high) in ranges.items()
+    }

@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+
 from keras_kd.export.errors import ExportError
 from keras_kd.measurement.runtimes import tflite_format
 
@@ -14,14 +16,23 @@ def added(content, values):
 
     schema = tflite_format.schema()
     model = schema.ModelT.InitFromPackedBuf(content, 0)
+    _hold_data(model, content)
     entry, buffer = schema.MetadataT(), schema.BufferT()
-    buffer.data = list(json.dumps(values, sort_keys=True).encode("utf-8"))
+    buffer.data = np.frombuffer(json.dumps(values, sort_keys=True).encode("utf-8"), np.uint8)
     entry.name, entry.buffer = NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+def _hold_data(model, content):
+    """Takes into the tables what a file holds behind them, by offsets that will not be right."""
+    for buffer in model.buffers:
+        if buffer.offset > 1:
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
 
 
 def read(path):

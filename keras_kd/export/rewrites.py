@@ -71,9 +71,11 @@ def _normalization(layer, inputs, visit):
     squares = visit(2, ops.multiply(centered, centered))
     variance = visit(3, ops.mean(squares, axis=-1, keepdims=True))
     inverse = visit(5, ops.rsqrt(visit(4, ops.add(variance, layer.epsilon))))
-    outputs = ops.multiply(centered, inverse)
     if layer.scale:
-        outputs = ops.multiply(visit(6, outputs), layer.gamma)
+        # A factor of the outputs would be folded into the kernel that follows, channel by channel
+        # of its inputs, and the integers would be others than those that were trained.
+        inverse = visit(6, ops.multiply(inverse, layer.gamma))
+    outputs = ops.multiply(centered, inverse)
     if layer.center:
         outputs = ops.add(visit(7, outputs), layer.beta)
     return outputs

@@ -138,7 +138,7 @@ def _by_edge_quantizer(job):
 
 
 def _trained_ranges(aware, calibrated):
-    """The ranges that a student was trained with, in the form that calibration gives."""
+    """The ranges that a student was trained with."""
     trained = aware.bounds()
     absent = sorted(set(trained) - set(calibrated))
     if absent:
@@ -146,4 +146,4 @@ def _trained_ranges(aware, calibrated):
             f"The file has no tensors {absent[:3]}, whose ranges were trained: the model has "
             "changed since keras_kd.quantization_aware made the student."
         )
-    return {name: edge_quantizer.as_range(*bounds) for name, bounds in trained.items()}
+    return trained

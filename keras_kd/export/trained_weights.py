@@ -31,6 +31,8 @@ def of_file(path):
             if quantization is None or quantization.scale is None:
                 continue
             values = _values(model.buffers[tensor.buffer].data, kind, tflite_format.shape(tensor))
+            if not values.ndim:
+                continue
             axis = int(quantization.quantizedDimension)
             if len(quantization.scale) == values.shape[axis]:
                 constants.append(np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis]))

@@ -43,7 +43,7 @@ def found(student, arrays):
     matched = sites.matched(student, content, [array[:_ROWS] for array in arrays])
     calibrated, real = of_file(content, arrays, students.input_names(student))
     known = _last_of_each_site(matched, {name for name in real if name in calibrated})
-    own = {name: ranges.parameters(*_bounds(calibrated[name])) for name in known}
+    own = {name: ranges.parameters(*calibrated[name]) for name in known}
     return [_rounding(name, matched[name], calibrated, real, own) for name in known]
 
 
@@ -72,16 +72,12 @@ def parameters_of(content):
     }
 
 
-def _bounds(seen):
-    return float(np.min(seen["min"])), float(np.max(seen["max"]))
-
-
 def _rounding(name, site, calibrated, real, own):
     if _same(own[name], real[name]):
-        return Rounding(site, name, *_bounds(calibrated[name]), False, name)
+        return Rounding(site, name, *calibrated[name], False, name)
     for other, parameters in own.items():
         if _same(parameters, real[name]) and _same(parameters, real[other]):
-            return Rounding(site, name, *_bounds(calibrated[other]), False, other)
+            return Rounding(site, name, *calibrated[other], False, other)
     return Rounding(site, name, *ranges.bounds_of(*real[name]), True, name)
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from keras_kd.export import rewrites, students
+from keras_kd.export import kept_tensors, rewrites, students
 from keras_kd.taps import listening, paths
 
 INPUT = "input"
@@ -125,38 +125,17 @@ def _values_of_model(student, arrays):
 
 def _values_of_file(content, arrays, names):
     """`{tensor name: [rows, size]}` of the tensors that are computed."""
-    from ai_edge_litert import interpreter as litert
-
-    resolver = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # XNNPACK keeps no tensors
-    interpreter = litert.Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=resolver,
-        experimental_preserve_all_tensors=True,
-    )
-    runner = interpreter.get_signature_runner()
-    details = [x for x in interpreter.get_tensor_details() if x["dtype"] == np.float32]
-    runs = []
-    for i in range(len(arrays[0])):
-        runner(**{n: array[i : i + 1] for n, array in zip(names, arrays, strict=True)})
-        runs.append({x["name"]: _read(interpreter, x["index"]) for x in details})
-    columns = {name: [run[name] for run in runs] for name in runs[0] if runs[0][name] is not None}
+    runs = list(kept_tensors.KeptTensors(content, names).rows(arrays))
     return {
-        name: values
-        for name, values in columns.items()
-        if any(not np.array_equal(values[0], other) for other in values[1:])
+        name: [run[name].ravel().astype(np.float32) for run in runs]
+        for name, value in runs[0].items()
+        if value.dtype == np.float32
     }
-
-
-def _read(interpreter, index):
-    try:
-        return interpreter.get_tensor(index).ravel().astype(np.float32)
-    except ValueError:  # a tensor that the plan of the interpreter leaves out
-        return None
 
 
 def _are_equal(found, expected):
     for a, b in zip(found, expected, strict=True):
-        if a is None or a.shape != b.shape or a.size == 0:
+        if a.shape != b.shape or a.size == 0:
             return False
         if np.abs(a - b).max() > _TOLERANCE * max(1.0, float(np.abs(b).max())):
             return False

@@ -16,8 +16,8 @@ _RATE = 0.02
 class QuantizationAware(keras.Model):
     """A student whose weights and activations are rounded in its forward pass.
 
-    `keras_kd.quantization_aware` makes it. The student's own variables stay float and are trained
-    (straight through the rounding); `student` is not copied, nor are its layers changed.
+    `keras_kd.quantization_aware` makes it and tells how it is used. The student's own variables
+    stay float and are trained; it is not copied, nor are its layers changed.
 
     Args:
         student: A built Keras model.
@@ -39,6 +39,7 @@ class QuantizationAware(keras.Model):
         self._roundings = [dict(each) for each in roundings]
         self._weights_plan = models.Untracked(weights.plan(student, named(scheme), leave))
         owners = {each["owner"] for each in self._roundings}
+        # Under the tensor's number: names of variables may not hold what names of tensors do.
         self.ranges = {
             str(i): ranges.ActivationRange(
                 each["low"], each["high"], each["is_fixed"], name=f"range_{i}"
@@ -57,12 +58,17 @@ class QuantizationAware(keras.Model):
         )
         self.built = True
 
-    def _by_site(self):
-        own = {
+    def _by_tensor(self):
+        """`{tensor: its own ActivationRange}`."""
+        return {
             each["tensor"]: self.ranges[str(i)]
             for i, each in enumerate(self._roundings)
             if str(i) in self.ranges
         }
+
+    def _by_site(self):
+        """`{site: (its range, whether it moves it)}`."""
+        own = self._by_tensor()
         return {
             sites.Site(**each["site"]): (own[each["owner"]], each["tensor"] == each["owner"])
             for each in self._roundings
@@ -133,7 +139,7 @@ class QuantizationAware(keras.Model):
 
     def _keep(self, scope, given):
         """Assigns what the student's layers changed: BatchNormalization, seeds of dropout."""
-        for variable in [*self.variables]:
+        for variable in self.variables:
             value = scope.get_current_value(variable)
             if value is not None and id(variable) not in given:
                 variable.assign(value)
@@ -168,12 +174,8 @@ class QuantizationAware(keras.Model):
         self.observed.assign(self.observe_steps)
 
     def bounds(self):
-        """`{tensor of the file: (low, high)}` of the activations whose range is known."""
-        own = {
-            each["tensor"]: self.ranges[str(i)]
-            for i, each in enumerate(self._roundings)
-            if str(i) in self.ranges
-        }
+        """`{tensor of the file: (low, high)}` of the activations whose range is not fixed."""
+        own = self._by_tensor()
         return {
             each["tensor"]: own[each["owner"]].bounds()
             for each in self._roundings
