@@ -134,8 +134,9 @@ class QuantizationAware(keras.Model):
     def _rate(self):
         """How far the ranges move in this step; counts the steps."""
         seen = keras.ops.convert_to_tensor(self.observed)
-        self.observed.assign(seen + 1)
-        return tf.where(seen < self.observe_steps, _RATE, 0.0)
+        rate = tf.where(seen < self.observe_steps, _RATE, 0.0)
+        self.observed.assign(seen + 1)  # after the rate: what was read may be the variable itself
+        return rate
 
     def _keep(self, scope, given):
         """Assigns what the student's layers changed: BatchNormalization, seeds of dropout."""

@@ -1,0 +1,297 @@
+"""`to_tflite` as a user meets it: results, bounds, metadata, and clear errors before any work."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keras_kd as kd
+from keras_kd.export import comparison, representative
+from keras_kd.export.errors import ExportError
+from keras_kd.measurement.runtimes import TFLiteFile
+
+
+def dense(classes=3, activation=None):
+    keras.utils.set_random_seed(1)
+    stack = [keras.Input((8,), name="x"), layers.Dense(16, activation="relu")]
+    return keras.Sequential([*stack, layers.Dense(classes, activation=activation, name="y")])
+
+
+def rows(count=64, scale=1.0):
+    return (scale * np.random.default_rng(2).normal(size=(count, 8))).astype("float32")
+
+
+def export(tmp_path, *args, student=None, **kwargs):
+    return kd.export.to_tflite(student or dense(), tmp_path / "s.tflite", *args, **kwargs)
+
+
+def test_the_result_tells_what_the_file_holds(tmp_path):
+    x, student = rows(), dense()
+    labels = np.argmax(student.predict(x, verbose=0), axis=-1)
+    labels[:8] = (labels[:8] + 1) % 3
+    done = export(tmp_path, "int8", student=student, representative_data=(x, labels))
+    file = TFLiteFile(done.path)
+    assert done.operators == {"FULLY_CONNECTED": 2}
+    assert done.model_accuracy == 56 / 64
+    assert done.rows == 64
+    found = file.run(x)[0]
+    expected = student.predict(x, verbose=0)
+    assert done.agreement == np.mean(found.argmax(-1) == expected.argmax(-1))
+    assert done.accuracy == np.mean(found.argmax(-1) == labels)
+    assert done.worst_difference == pytest.approx(np.abs(found - expected).max(), rel=1e-6)
+    # 8 bits from the least to the largest number
+    assert done.inputs[0].scale == pytest.approx((x.max() - x.min()) / 255, rel=1e-5)
+    assert "FULLY_CONNECTED" in str(done)
+    assert f"{done.bytes:,} bytes" in str(done)
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "route"),
+    [(("float32", None), "edge_quantizer"), (("float32", "float32"), "edge_quantizer")],
+)
+def test_inputs_and_outputs_have_the_types_asked_for(tmp_path, dtypes, route):
+    done = export(
+        tmp_path,
+        "int8",
+        representative_data=rows(),
+        input_dtype=dtypes[0],
+        output_dtype=dtypes[1],
+        route=route,
+    )
+    assert done.inputs[0].dtype == dtypes[0]
+    assert done.outputs[0].dtype == (dtypes[1] or "int8")
+
+
+@pytest.mark.slow
+def test_unsigned_inputs_come_from_the_converter(tmp_path):
+    options = {"representative_data": rows(), "input_dtype": "uint8", "output_dtype": "uint8"}
+    done = export(tmp_path, "int8", **options)
+    assert (done.route, done.inputs[0].dtype, done.outputs[0].dtype) == (
+        "converter",
+        "uint8",
+        "uint8",
+    )
+
+
+def test_any_number_of_rows_where_asked_for(tmp_path):
+    done = export(tmp_path, batch_size=None)
+    assert done.inputs[0].shape == (None, 8)
+    assert export(tmp_path, batch_size=4, overwrite=True).inputs[0].shape == (4, 8)
+
+
+def test_metadata_is_read_back(tmp_path):
+    done = export(tmp_path, user_metadata={"classes": ["ä", "b", "c"]})
+    noted = kd.export.read_metadata(done.path)
+    assert noted["user"] == {"classes": ["ä", "b", "c"]}
+    assert noted["keras_kd"] == kd.__version__
+
+
+def test_a_recipe_of_ai_edge_quantizer(tmp_path):
+    from ai_edge_quantizer import recipe
+
+    done = export(tmp_path, recipe.dynamic_wi8_afp32(), representative_data=rows())
+    assert done.quantization == "recipe"
+    kinds = {t for each in TFLiteFile(done.path).operators for t in each.inputs}
+    assert "int8" in kinds
+
+
+def test_a_student_in_mixed_precision_is_written_in_float32(tmp_path):
+    policy = keras.DTypePolicy("mixed_float16")
+    inputs = keras.Input((8,))
+    x = layers.Dense(16, activation="relu", dtype=policy)(inputs)
+    student = keras.Model(inputs, layers.Dense(3, dtype=policy)(x))
+    done = export(tmp_path, student=student, data=rows())
+    kernel = student.layers[1].kernel
+    # Float16 has 11 bits: the file, which has 24, differs from the student by its rounding only.
+    assert kernel.dtype == "float32"
+    assert 0 < done.worst_difference < 0.02
+    assert student.layers[1].compute_dtype == "float16"
+
+
+def test_a_ruined_file_is_not_written(tmp_path):
+    x = rows()
+    student = dense()
+    with pytest.raises(ExportError, match="min_agreement is 100"):
+        export(
+            tmp_path, "int4", student=student, representative_data=x, min_agreement=1.0,
+            data=rows(1000),
+        )  # fmt: skip
+    labels = np.argmax(student.predict(rows(1000), verbose=0), axis=-1)
+    with pytest.raises(ExportError, match="accuracy falls from 100.00%"):
+        export(
+            tmp_path, "int4", student=student, data=(rows(1000), labels), max_accuracy_drop=0.001
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_stays(tmp_path):
+    path = tmp_path / "s.tflite"
+    path.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        export(tmp_path)
+    with pytest.raises(ExportError):
+        export(tmp_path, "int4", data=rows(1000), min_agreement=1.0, overwrite=True)
+    assert path.read_bytes() == b"mine"
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    write = pathlib.Path.write_bytes
+
+    def full(self, content):
+        if self.parent == tmp_path:
+            write(self, content[:10])
+            raise OSError(28, "No space left on device")
+        return write(self, content)
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def subclassed():
+    model = Subclassed()
+    model(rows(2))
+    return model
+
+
+def quantized_by_keras():
+    student = dense()
+    student.layers[0].quantize("int8")
+    return student
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (subclassed, "no input signature"),
+        (lambda: kd.Distiller(dense(), dense()), "distiller.student"),
+        (quantized_by_keras, "quantized by Keras"),
+        (lambda: "student.keras", "must be a keras.Model"),
+    ],
+)
+def test_students_that_cannot_be_exported(tmp_path, make, message):
+    with pytest.raises(ValueError, match=message):
+        export(tmp_path, student=make())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantization": "int5"}, "Received: quantization='int5'"),
+        ({"batch_size": 0}, "Received: batch_size=0"),
+        ({"input_dtype": "float16"}, "Received: input_dtype='float16'"),
+        ({"input_dtype": "int8"}, "computes with floats"),
+        ({"quantization": "int4", "route": "converter"}, "Received: route='converter'"),
+        ({"route": "best"}, "Received: route='best'"),
+        ({"max_accuracy_drop": 0.01}, "needs labels"),
+    ],
+)
+def test_wrong_arguments(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        export(tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def constant():
+    return np.ones((64, 8), "float32")
+
+
+def with_nan():
+    x = rows()
+    x[3, 2] = np.nan
+    return x
+
+
+def endless():
+    return tf.data.Dataset.from_tensor_slices(rows()).batch(8).repeat()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "is missing"),
+        (np.zeros((0, 8), "float32"), "has 0 rows"),
+        (with_nan(), "NaN"),
+        (constant(), "is 1.0 everywhere"),
+        (rows(5), "fewer than 10"),
+        (np.zeros((64, 7), "float32"), r"must have the shape \(None, 8\)"),
+        (np.zeros((64, 8), "int32"), "is float32. Received int32"),
+        (endless(), "endless"),
+        (lambda: iter(()), "is empty"),
+        ([rows(), rows()], "gives 2 inputs"),
+        (rows(scale=255.0), "standard deviation"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, str) else "",
+)
+def test_representative_data_is_checked_before_any_work(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        export(tmp_path, "int8", representative_data=data, data=rows(100))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_unlike_that_of_training_is_found_by_batch_normalization():
+    stack = [keras.Input((8,)), layers.BatchNormalization(momentum=0.5), layers.Dense(2)]
+    student = keras.Sequential(stack)
+    for _ in range(20):
+        student(rows(), training=True)
+    representative.check_for_calibration([rows()], student)
+    with pytest.raises(ValueError, match="'batch_normalization'? has .* times the spread"):
+        representative.check_for_calibration([rows(scale=255.0)], student)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        rows(),
+        (rows(), np.zeros(64)),
+        [rows()],
+        {"x": rows()},
+        tf.data.Dataset.from_tensor_slices((rows(), np.zeros(64))).batch(16),
+        lambda: ([row[None]] for row in rows()),
+    ],
+    ids=["array", "with labels", "list", "dict", "dataset", "function"],
+)
+def test_representative_data_comes_in_any_form(data):
+    arrays, _ = representative.read(data, dense())
+    np.testing.assert_array_equal(arrays[0], rows())
+
+
+def test_outputs_that_are_all_the_same_are_found():
+    expected = rows(16)[:, :3]
+    found = np.repeat(expected[:1], 16, axis=0)
+    lines = comparison.Rows([rows(16)])
+    with pytest.raises(ExportError, match="same for all 16 rows"):
+        comparison.compare([found], [expected], ["y"], lines)
+    found = expected.copy()
+    found[2, 1] = np.nan
+    with pytest.raises(ExportError, match="holds NaN"):
+        comparison.compare([found], [expected], ["y"], lines)
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    import importlib
+
+    real = importlib.import_module
+
+    def without(name, *args):
+        if name.startswith("ai_edge_quantizer"):
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(ImportError, match=r"pip install 'keras-kd\[export\]'"):
+        export(tmp_path, "int4")
