@@ -72,9 +72,3 @@ def batches(arrays, size, is_fixed):
             filled = np.minimum(np.arange(size), kept - 1)
             parts = [part[filled] for part in parts]
         yield parts, kept
-
-
-def fixed_rows(infos):
-    """The only number of rows that a file takes at once, or `None` for any."""
-    sizes = {info.shape[0] for info in infos if info.shape}
-    return None if sizes == {None} or not sizes else max(size or 1 for size in sizes)

@@ -1,20 +1,16 @@
 """`TFLiteFile`: a `.tflite` file that is run over arrays."""
 
 import functools
-import os
 import re
 
 import numpy as np
 
-from keras_kd.measurement.runtimes import feeding, tflite_format
+from keras_kd.measurement.runtimes import base, feeding, tflite_format
 from keras_kd.measurement.runtimes.tensors import TensorInfo
 from keras_kd.teachers import host
 
-# Rows at once where the file takes any number: activations stay small.
-BATCH_SIZE = 256
 
-
-class TFLiteFile:
+class TFLiteFile(base.ModelFile):
     """A `.tflite` file, run by LiteRT with XNNPACK (`pip install 'keras-kd[litert]'`).
 
     Args:
@@ -27,6 +23,7 @@ class TFLiteFile:
             (numbers in names count as numbers). A file without a signature has its own order.
         outputs: Likewise.
         model: The file as `ModelT` of `ai_edge_litert.schema_py_generated`.
+        indices: The places of the inputs among the tensors of the main graph.
         operators: An `Operator` for each, in the order in which they run, graph by graph.
         signatures: `{name: {"inputs": names, "outputs": names}}`.
 
@@ -48,28 +45,27 @@ class TFLiteFile:
 
     def __init__(self, path, threads=1, signature=None):
         litert = host.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
-        self.path = feeding.existing(path, ".tflite")
-        self.threads = feeding.positive("threads", threads)
+        super().__init__(path, ".tflite", threads)
         tflite_format.check(self.path)
         self._interpreter = self._allocated(litert)
         self._inputs, self._outputs = self._details(signature)
         self.inputs = [_info(name, detail) for name, detail in self._inputs.items()]
         self.outputs = [_info(name, detail) for name, detail in self._outputs.items()]
-        self._fixed = feeding.fixed_rows(self.inputs)
+        self.indices = [detail["index"] for detail in self._inputs.values()]
+        self._breaks_promise = False
         self._has_state = tflite_format.has_state(self.model)
 
     def _allocated(self, litert):
-        name = os.path.basename(self.path)
         try:
             interpreter = litert.Interpreter(model_path=self.path, num_threads=self.threads)
         except ValueError as error:
-            raise ValueError(f"LiteRT cannot read {name}: {error}. Is it damaged?") from error
+            raise ValueError(f"LiteRT cannot read {self.name}: {error}. Is it damaged?") from error
         try:
             interpreter.allocate_tensors()
         except RuntimeError as error:
             custom = sorted({x.name for x in self.operators if x.name.startswith("CUSTOM")})
             listed = f" It has operators that are not built in: {custom}." if custom else ""
-            raise ValueError(f"LiteRT cannot run {name}: {error}{listed}") from error
+            raise ValueError(f"LiteRT cannot run {self.name}: {error}{listed}") from error
         return interpreter
 
     @functools.cached_property
@@ -105,7 +101,7 @@ class TFLiteFile:
             for side, details in zip(("inputs", "outputs"), by_index, strict=True)
         )
 
-    def run(self, inputs, batch_size=BATCH_SIZE, quantized=False):
+    def run(self, inputs, batch_size=base.BATCH_SIZE, quantized=False):
         """What the file says of arrays.
 
         Args:
@@ -121,37 +117,21 @@ class TFLiteFile:
         Raises:
             ValueError: The inputs are not the file's, or LiteRT fails.
         """
-        arrays = [
-            info.encoded(array)
-            for info, array in zip(self.inputs, feeding.in_order(inputs, self.inputs), strict=True)
-        ]
-        found = self._in_batches(arrays, feeding.positive("batch_size", batch_size))
-        if quantized:
-            return found
-        return [info.decoded(x) for info, x in zip(self.outputs, found, strict=True)]
+        found = self._outputs_of(self.encoded(inputs), feeding.positive("batch_size", batch_size))
+        return found if quantized else self.decoded(found)
 
-    def _in_batches(self, arrays, size):
+    def _outputs_of(self, arrays, size):
+        fixed = 1 if self._breaks_promise else self.fixed_rows
         try:
-            return self._joined(arrays, self._fixed or size)
-        except (RuntimeError, _RowsError) as error:
-            # Files exist that promise any number of rows, and reshape to one inside.
-            if self._fixed is not None:
-                raise ValueError(
-                    f"LiteRT failed to run {os.path.basename(self.path)}: {error}"
-                ) from error
-            self._fixed = 1
-            return self._in_batches(arrays, 1)
-
-    def _joined(self, arrays, size):
-        parts = []
-        for batch, kept in feeding.batches(arrays, size, self._fixed is not None):
-            self.set_inputs(batch)
-            self.invoke()
-            parts.append([x[:kept] for x in self._results(len(batch[0]))])
-        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+            return self.in_batches(arrays, fixed or size, fixed is not None)
+        except (RuntimeError, base.RowsError) as error:
+            if fixed is not None:
+                raise ValueError(f"LiteRT failed to run {self.name}: {error}") from error
+        # Files exist that promise to take any number of rows, and reshape to one inside.
+        self._breaks_promise = True
+        return self._outputs_of(arrays, 1)
 
     def set_inputs(self, arrays):
-        """Hands over one batch, arrays of the file's own types in the order of `inputs`."""
         interpreter, changed = self._interpreter, False
         for detail, array in zip(self._inputs.values(), arrays, strict=True):
             if tuple(detail["shape"]) != array.shape:
@@ -163,24 +143,12 @@ class TFLiteFile:
             interpreter.set_tensor(detail["index"], array)
 
     def invoke(self):
-        """Runs the file on the batch that `set_inputs` was given."""
         if self._has_state:  # the state of a recurrent layer must not pass to the next rows
             self._interpreter.reset_all_variables()
         self._interpreter.invoke()
 
-    def _results(self, rows):
-        found = [self._interpreter.get_tensor(x["index"]) for x in self._outputs.values()]
-        for info, array in zip(self.outputs, found, strict=True):
-            if array.ndim == 0 or len(array) != rows:
-                raise _RowsError(
-                    f"output {info.name!r} has shape {array.shape} for {rows} rows of input; "
-                    "expected as many rows."
-                )
-        return found
-
-
-class _RowsError(ValueError):
-    pass
+    def results(self):
+        return [self._interpreter.get_tensor(x["index"]) for x in self._outputs.values()]
 
 
 def _chosen(signature, found):
