@@ -83,7 +83,7 @@ def read(subject, data, output, batch_size, teacher):
         raise ValueError("`data` is empty.")
     found = Answers(*(_together(values) for values in parts.values()), first)
     for each in (subject, teacher):
-        check_rows(each, len(found.outputs))
+        check_rows(each, len(found.labels))
     return found
 
 

@@ -35,6 +35,7 @@ class _Living:
         ):
             if getattr(self._teacher, flag):
                 raise ValueError(f"The teacher {self.name!r} cannot be compared with: {why}.")
+        self._answer = self._teacher.with_taps([])
         self._model = teacher if isinstance(teacher, keras.Model) else None
         self._subject = None if self._model is None else KerasSubject(self._model)
 
@@ -50,7 +51,7 @@ class _Living:
             outputs = self._subject.predict(inputs)
         else:
             lesson = base.Lesson(tensors(inputs), carried=said)
-            outputs = named(self._model, self._teacher.answer(lesson))
+            outputs = named(self._model, self._answer(lesson)[0])
         if len(outputs) == 1:
             return next(iter(outputs.values()))
         wanted = key[1] if key[1] in outputs else key[0]

@@ -26,6 +26,10 @@ def checked(name, answers):
                 f"The task is 'text', but {who} gives {wrong!r} of type {type(wrong).__name__} "
                 "where a string is expected. `decode` makes strings of a model's outputs."
             )
+    if len(texts) != len(references):
+        raise ValueError(
+            f"{name} gives {len(texts)} texts where the data has {len(references)} rows."
+        )
     weights = np.ones(len(texts)) if answers.weights is None else np.ravel(answers.weights)
     if len(set(weights.tolist()) - {0}) != 1 or len(weights) != len(texts):
         raise ValueError(
