@@ -47,7 +47,8 @@ class TFLiteFile(base.ModelFile):
         litert = host.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
         super().__init__(path, ".tflite", threads)
         tflite_format.check(self.path)
-        self._interpreter = self._allocated(litert)
+        self._is_allocated = False
+        self._interpreter = self._prepared(litert)
         self._inputs, self._outputs = self._details(signature)
         self.inputs = [_info(name, detail) for name, detail in self._inputs.items()]
         self.outputs = [_info(name, detail) for name, detail in self._outputs.items()]
@@ -55,18 +56,24 @@ class TFLiteFile(base.ModelFile):
         self._breaks_promise = False
         self._has_state = tflite_format.has_state(self.model)
 
-    def _allocated(self, litert):
+    def _prepared(self, litert):
         try:
             interpreter = litert.Interpreter(model_path=self.path, num_threads=self.threads)
         except ValueError as error:
             raise ValueError(f"LiteRT cannot read {self.name}: {error}. Is it damaged?") from error
+        if any(_is_open(detail) for detail in interpreter.get_input_details()):
+            return interpreter  # it may not fit its inputs before their size is known
         try:
             interpreter.allocate_tensors()
         except RuntimeError as error:
-            custom = sorted({x.name for x in self.operators if x.name.startswith("CUSTOM")})
-            listed = f" It has operators that are not built in: {custom}." if custom else ""
-            raise ValueError(f"LiteRT cannot run {self.name}: {error}{listed}") from error
+            raise self._failure(error) from error
+        self._is_allocated = True
         return interpreter
+
+    def _failure(self, error):
+        custom = sorted({x.name for x in self.operators if x.name.startswith("CUSTOM")})
+        listed = f" It has operators that are not built in: {custom}." if custom else ""
+        return ValueError(f"LiteRT cannot run {self.name}: {error}{listed}")
 
     @functools.cached_property
     def model(self):
@@ -126,19 +133,20 @@ class TFLiteFile(base.ModelFile):
             return self.in_batches(arrays, fixed or size, fixed is not None)
         except (RuntimeError, base.RowsError) as error:
             if fixed is not None:
-                raise ValueError(f"LiteRT failed to run {self.name}: {error}") from error
+                raise self._failure(error) from error
         # Files exist that promise to take any number of rows, and reshape to one inside.
         self._breaks_promise = True
         return self._outputs_of(arrays, 1)
 
     def set_inputs(self, arrays):
-        interpreter, changed = self._interpreter, False
+        interpreter = self._interpreter
         for detail, array in zip(self._inputs.values(), arrays, strict=True):
             if tuple(detail["shape"]) != array.shape:
                 interpreter.resize_tensor_input(detail["index"], array.shape)
-                detail["shape"], changed = array.shape, True
-        if changed:
+                detail["shape"], self._is_allocated = array.shape, False
+        if not self._is_allocated:
             interpreter.allocate_tensors()
+            self._is_allocated = True
         for detail, array in zip(self._inputs.values(), arrays, strict=True):
             interpreter.set_tensor(detail["index"], array)
 
@@ -149,6 +157,11 @@ class TFLiteFile(base.ModelFile):
 
     def results(self):
         return [self._interpreter.get_tensor(x["index"]) for x in self._outputs.values()]
+
+
+def _is_open(detail):
+    """Whether more of an input's dimensions than the rows may have any size."""
+    return any(size < 0 for size in detail["shape_signature"][1:])
 
 
 def _chosen(signature, found):

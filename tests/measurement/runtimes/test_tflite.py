@@ -111,6 +111,19 @@ def test_a_fixed_number_of_rows_is_filled_up(folder):
     assert "FULLY_CONNECTED" in [x.name for x in file.operators if x.graph > 0]
 
 
+def test_sizes_that_only_the_data_tells(folder):
+    stack = [keras.layers.Conv2D(4, 3, strides=2), keras.layers.Conv2D(3, 3)]
+    pooled = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+    model = files.filled(keras.Sequential([keras.Input((None, None, 2)), *stack, *pooled]))
+    file = runtimes.TFLiteFile(files.tflite(model, folder / "any.tflite"))
+    assert file.inputs[0].shape == (None, None, None, 2)
+    for size in (9, 12):
+        x = np.random.default_rng(0).normal(size=(3, size, size, 2)).astype("float32")
+        np.testing.assert_allclose(file.run(x)[0], model(x), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="LiteRT cannot run any.tflite"):
+        file.run(x[:, :1, :1])
+
+
 def test_operators_are_told_with_their_types(plain, int8):
     names = ["FULLY_CONNECTED", "TANH", "FULLY_CONNECTED"]
     for path, kind in ((plain, "float32"), (int8, "int8")):
