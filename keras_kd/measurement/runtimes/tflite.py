@@ -44,31 +44,35 @@ class TFLiteFile(base.ModelFile):
     runtime = "litert-xnnpack"
 
     def __init__(self, path, threads=1, signature=None):
-        litert = host.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
+        self._litert = host.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
         super().__init__(path, ".tflite", threads)
         tflite_format.check(self.path)
         self._is_allocated = False
-        self._interpreter = self._prepared(litert)
+        self._interpreter = self._opened()
+        self._allocate()
         self._inputs, self._outputs = self._details(signature)
         self.inputs = [_info(name, detail) for name, detail in self._inputs.items()]
         self.outputs = [_info(name, detail) for name, detail in self._outputs.items()]
         self.indices = [detail["index"] for detail in self._inputs.values()]
         self._breaks_promise = False
         self._has_state = tflite_format.has_state(self.model)
+        self._has_resources = tflite_format.has_resources(self.model)
 
-    def _prepared(self, litert):
+    def _opened(self):
         try:
-            interpreter = litert.Interpreter(model_path=self.path, num_threads=self.threads)
+            return self._litert.Interpreter(model_path=self.path, num_threads=self.threads)
         except ValueError as error:
             raise ValueError(f"LiteRT cannot read {self.name}: {error}. Is it damaged?") from error
-        if any(_is_open(detail) for detail in interpreter.get_input_details()):
-            return interpreter  # it may not fit its inputs before their size is known
+
+    def _allocate(self):
+        """Tells now what cannot run, unless that depends on sizes that only the data tells."""
+        if any(_is_open(detail) for detail in self._interpreter.get_input_details()):
+            return
         try:
-            interpreter.allocate_tensors()
+            self._interpreter.allocate_tensors()
         except RuntimeError as error:
             raise self._failure(error) from error
         self._is_allocated = True
-        return interpreter
 
     def _failure(self, error):
         custom = sorted({x.name for x in self.operators if x.name.startswith("CUSTOM")})
@@ -129,16 +133,33 @@ class TFLiteFile(base.ModelFile):
 
     def _outputs_of(self, arrays, size):
         fixed = 1 if self._breaks_promise else self.fixed_rows
+        if fixed is not None:
+            return self._in_fixed_batches(arrays, fixed)
         try:
-            return self.in_batches(arrays, fixed or size, fixed is not None)
-        except (RuntimeError, base.RowsError) as error:
-            if fixed is not None:
-                raise self._failure(error) from error
+            return self.in_batches(arrays, size, is_fixed=False)
+        except (RuntimeError, base.RowsError):
+            self._renew()
         # Files exist that promise to take any number of rows, and reshape to one inside.
+        found = self._in_fixed_batches(arrays, 1)
         self._breaks_promise = True
-        return self._outputs_of(arrays, 1)
+        return found
+
+    def _in_fixed_batches(self, arrays, size):
+        try:
+            return self.in_batches(arrays, size, is_fixed=True)
+        except (RuntimeError, base.RowsError) as error:
+            self._renew()
+            raise self._failure(error) from error
+
+    def _renew(self):
+        # An interpreter that failed half-way through its tensors is not asked again.
+        self._interpreter, self._is_allocated = self._opened(), False
+        for detail in self._inputs.values():
+            detail["shape"] = ()
 
     def set_inputs(self, arrays):
+        if self._has_resources:  # which no call puts back
+            self._renew()
         interpreter = self._interpreter
         for detail, array in zip(self._inputs.values(), arrays, strict=True):
             if tuple(detail["shape"]) != array.shape:
