@@ -6,12 +6,10 @@ import numpy as np
 
 
 def existing(path, ending):
-    """The path as text; raises unless it is a file with that ending."""
+    """The path as text; raises unless it is a file."""
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"There is no file {path!r}. Expected the path of a {ending} file.")
-    if not path.endswith(ending):
-        raise ValueError(f"Expected the path of a {ending} file. Received: {path!r}")
     return path
 
 
@@ -43,7 +41,9 @@ def in_order(inputs, infos):
     else:
         found = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     if len(found) != len(names):
-        raise ValueError(f"The file takes {len(names)} inputs: {names}. Received: {len(found)}")
+        raise ValueError(
+            f"The file takes {len(names)} inputs; the batch has {len(found)}. They are {names}."
+        )
     arrays = [np.asarray(each) for each in found]
     for info, array in zip(infos, arrays, strict=True):
         if not info.fits(array.shape):
@@ -72,9 +72,3 @@ def batches(arrays, size, is_fixed):
             filled = np.minimum(np.arange(size), kept - 1)
             parts = [part[filled] for part in parts]
         yield parts, kept
-
-
-def fixed_rows(infos):
-    """The only number of rows that a file takes at once, or `None` for any."""
-    sizes = {info.shape[0] for info in infos if info.shape}
-    return None if sizes == {None} or not sizes else max(size or 1 for size in sizes)

@@ -1,19 +1,15 @@
 """`OnnxFile`: an `.onnx` file that is run over arrays."""
 
 import functools
-import os
 
-import numpy as np
-
-from keras_kd.measurement.runtimes import feeding
+from keras_kd.measurement.runtimes import base, feeding
 from keras_kd.measurement.runtimes.tensors import Operator, TensorInfo
 from keras_kd.teachers import host
 
-BATCH_SIZE = 256
 _TYPES = {"float": "float32", "double": "float64"}
 
 
-class OnnxFile:
+class OnnxFile(base.ModelFile):
     """An `.onnx` file, run by ONNX Runtime on the CPU (`pip install 'keras-kd[onnx]'`).
 
     Args:
@@ -43,13 +39,12 @@ class OnnxFile:
 
     def __init__(self, path, threads=1):
         runtime = host.needs("onnxruntime", "An .onnx file", "onnx")
-        self.path = feeding.existing(path, ".onnx")
-        self.threads = feeding.positive("threads", threads)
+        super().__init__(path, ".onnx", threads)
         self._session = self._loaded(runtime)
         self.inputs = [_info(x) for x in self._session.get_inputs()]
         self.outputs = [_info(x) for x in self._session.get_outputs()]
-        self._fixed = feeding.fixed_rows(self.inputs)
         self._feed: dict = {}
+        self._found: list = []
 
     def _loaded(self, runtime):
         options = runtime.SessionOptions()
@@ -58,9 +53,7 @@ class OnnxFile:
         try:
             return runtime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no public base class
-            raise ValueError(
-                f"ONNX Runtime cannot load {os.path.basename(self.path)}: {error}"
-            ) from error
+            raise ValueError(f"ONNX Runtime cannot load {self.name}: {error}") from error
 
     @functools.cached_property
     def model(self):
@@ -81,7 +74,7 @@ class OnnxFile:
             for node in self.model.graph.node
         ]
 
-    def run(self, inputs, batch_size=BATCH_SIZE):
+    def run(self, inputs, batch_size=base.BATCH_SIZE):
         """What the file says of arrays.
 
         Args:
@@ -95,32 +88,18 @@ class OnnxFile:
         Raises:
             ValueError: The inputs are not the file's, or an output has not a row for each of input.
         """
-        given = feeding.in_order(inputs, self.inputs)
-        arrays = [info.encoded(x) for info, x in zip(self.inputs, given, strict=True)]
-        size, parts = self._fixed or feeding.positive("batch_size", batch_size), []
-        for batch, kept in feeding.batches(arrays, size, self._fixed is not None):
-            self.set_inputs(batch)
-            found = self.invoke()
-            self._check_rows(found, len(batch[0]))
-            parts.append([x[:kept] for x in found])
-        joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
-        return [info.decoded(x) for info, x in zip(self.outputs, joined, strict=True)]
+        size = self.fixed_rows or feeding.positive("batch_size", batch_size)
+        is_fixed = self.fixed_rows is not None
+        return self.decoded(self.in_batches(self.encoded(inputs), size, is_fixed))
 
     def set_inputs(self, arrays):
-        """Hands over one batch, arrays of the file's own types in the order of `inputs`."""
         self._feed = {info.name: x for info, x in zip(self.inputs, arrays, strict=True)}
 
     def invoke(self):
-        """Runs the file on the batch that `set_inputs` was given."""
-        return self._session.run(None, self._feed)
+        self._found = self._session.run(None, self._feed)
 
-    def _check_rows(self, found, rows):
-        for info, array in zip(self.outputs, found, strict=True):
-            if array.ndim == 0 or len(array) != rows:
-                raise ValueError(
-                    f"Output {info.name!r} of {os.path.basename(self.path)} has shape "
-                    f"{array.shape} for {rows} rows of input. Expected as many rows."
-                )
+    def results(self):
+        return self._found
 
 
 def _info(value):

@@ -1,20 +1,16 @@
 """`TFLiteFile`: a `.tflite` file that is run over arrays."""
 
 import functools
-import os
 import re
 
 import numpy as np
 
-from keras_kd.measurement.runtimes import feeding, tflite_format
+from keras_kd.measurement.runtimes import base, feeding, tflite_format
 from keras_kd.measurement.runtimes.tensors import TensorInfo
 from keras_kd.teachers import host
 
-# Rows at once where the file takes any number: activations stay small.
-BATCH_SIZE = 256
 
-
-class TFLiteFile:
+class TFLiteFile(base.ModelFile):
     """A `.tflite` file, run by LiteRT with XNNPACK (`pip install 'keras-kd[litert]'`).
 
     Args:
@@ -27,6 +23,7 @@ class TFLiteFile:
             (numbers in names count as numbers). A file without a signature has its own order.
         outputs: Likewise.
         model: The file as `ModelT` of `ai_edge_litert.schema_py_generated`.
+        indices: The places of the inputs among the tensors of the main graph.
         operators: An `Operator` for each, in the order in which they run, graph by graph.
         signatures: `{name: {"inputs": names, "outputs": names}}`.
 
@@ -47,30 +44,40 @@ class TFLiteFile:
     runtime = "litert-xnnpack"
 
     def __init__(self, path, threads=1, signature=None):
-        litert = host.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
-        self.path = feeding.existing(path, ".tflite")
-        self.threads = feeding.positive("threads", threads)
+        self._litert = host.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
+        super().__init__(path, ".tflite", threads)
         tflite_format.check(self.path)
-        self._interpreter = self._allocated(litert)
+        self._is_allocated = False
+        self._interpreter = self._opened()
+        self._allocate()
         self._inputs, self._outputs = self._details(signature)
         self.inputs = [_info(name, detail) for name, detail in self._inputs.items()]
         self.outputs = [_info(name, detail) for name, detail in self._outputs.items()]
-        self._fixed = feeding.fixed_rows(self.inputs)
+        self.indices = [detail["index"] for detail in self._inputs.values()]
+        self._breaks_promise = False
         self._has_state = tflite_format.has_state(self.model)
+        self._has_resources = tflite_format.has_resources(self.model)
 
-    def _allocated(self, litert):
-        name = os.path.basename(self.path)
+    def _opened(self):
         try:
-            interpreter = litert.Interpreter(model_path=self.path, num_threads=self.threads)
+            return self._litert.Interpreter(model_path=self.path, num_threads=self.threads)
         except ValueError as error:
-            raise ValueError(f"LiteRT cannot read {name}: {error}. Is it damaged?") from error
+            raise ValueError(f"LiteRT cannot read {self.name}: {error}. Is it damaged?") from error
+
+    def _allocate(self):
+        """Tells now what cannot run, unless that depends on sizes that only the data tells."""
+        if any(_is_open(detail) for detail in self._interpreter.get_input_details()):
+            return
         try:
-            interpreter.allocate_tensors()
+            self._interpreter.allocate_tensors()
         except RuntimeError as error:
-            custom = sorted({x.name for x in self.operators if x.name.startswith("CUSTOM")})
-            listed = f" It has operators that are not built in: {custom}." if custom else ""
-            raise ValueError(f"LiteRT cannot run {name}: {error}{listed}") from error
-        return interpreter
+            raise self._failure(error) from error
+        self._is_allocated = True
+
+    def _failure(self, error):
+        custom = sorted({x.name for x in self.operators if x.name.startswith("CUSTOM")})
+        listed = f" It has operators that are not built in: {custom}." if custom else ""
+        return ValueError(f"LiteRT cannot run {self.name}: {error}{listed}")
 
     @functools.cached_property
     def model(self):
@@ -105,7 +112,7 @@ class TFLiteFile:
             for side, details in zip(("inputs", "outputs"), by_index, strict=True)
         )
 
-    def run(self, inputs, batch_size=BATCH_SIZE, quantized=False):
+    def run(self, inputs, batch_size=base.BATCH_SIZE, quantized=False):
         """What the file says of arrays.
 
         Args:
@@ -121,66 +128,61 @@ class TFLiteFile:
         Raises:
             ValueError: The inputs are not the file's, or LiteRT fails.
         """
-        arrays = [
-            info.encoded(array)
-            for info, array in zip(self.inputs, feeding.in_order(inputs, self.inputs), strict=True)
-        ]
-        found = self._in_batches(arrays, feeding.positive("batch_size", batch_size))
-        if quantized:
-            return found
-        return [info.decoded(x) for info, x in zip(self.outputs, found, strict=True)]
+        found = self._outputs_of(self.encoded(inputs), feeding.positive("batch_size", batch_size))
+        return found if quantized else self.decoded(found)
 
-    def _in_batches(self, arrays, size):
+    def _outputs_of(self, arrays, size):
+        fixed = 1 if self._breaks_promise else self.fixed_rows
+        if fixed is not None:
+            return self._in_fixed_batches(arrays, fixed)
         try:
-            return self._joined(arrays, self._fixed or size)
-        except (RuntimeError, _RowsError) as error:
-            # Files exist that promise any number of rows, and reshape to one inside.
-            if self._fixed is not None:
-                raise ValueError(
-                    f"LiteRT failed to run {os.path.basename(self.path)}: {error}"
-                ) from error
-            self._fixed = 1
-            return self._in_batches(arrays, 1)
+            return self.in_batches(arrays, size, is_fixed=False)
+        except (RuntimeError, base.RowsError):
+            self._renew()
+        # Files exist that promise to take any number of rows, and reshape to one inside.
+        found = self._in_fixed_batches(arrays, 1)
+        self._breaks_promise = True
+        return found
 
-    def _joined(self, arrays, size):
-        parts = []
-        for batch, kept in feeding.batches(arrays, size, self._fixed is not None):
-            self.set_inputs(batch)
-            self.invoke()
-            parts.append([x[:kept] for x in self._results(len(batch[0]))])
-        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+    def _in_fixed_batches(self, arrays, size):
+        try:
+            return self.in_batches(arrays, size, is_fixed=True)
+        except (RuntimeError, base.RowsError) as error:
+            self._renew()
+            raise self._failure(error) from error
+
+    def _renew(self):
+        # An interpreter that failed half-way through its tensors is not asked again.
+        self._interpreter, self._is_allocated = self._opened(), False
+        for detail in self._inputs.values():
+            detail["shape"] = ()
 
     def set_inputs(self, arrays):
-        """Hands over one batch, arrays of the file's own types in the order of `inputs`."""
-        interpreter, changed = self._interpreter, False
+        if self._has_resources:  # which no call puts back
+            self._renew()
+        interpreter = self._interpreter
         for detail, array in zip(self._inputs.values(), arrays, strict=True):
             if tuple(detail["shape"]) != array.shape:
                 interpreter.resize_tensor_input(detail["index"], array.shape)
-                detail["shape"], changed = array.shape, True
-        if changed:
+                detail["shape"], self._is_allocated = array.shape, False
+        if not self._is_allocated:
             interpreter.allocate_tensors()
+            self._is_allocated = True
         for detail, array in zip(self._inputs.values(), arrays, strict=True):
             interpreter.set_tensor(detail["index"], array)
 
     def invoke(self):
-        """Runs the file on the batch that `set_inputs` was given."""
         if self._has_state:  # the state of a recurrent layer must not pass to the next rows
             self._interpreter.reset_all_variables()
         self._interpreter.invoke()
 
-    def _results(self, rows):
-        found = [self._interpreter.get_tensor(x["index"]) for x in self._outputs.values()]
-        for info, array in zip(self.outputs, found, strict=True):
-            if array.ndim == 0 or len(array) != rows:
-                raise _RowsError(
-                    f"output {info.name!r} has shape {array.shape} for {rows} rows of input; "
-                    "expected as many rows."
-                )
-        return found
+    def results(self):
+        return [self._interpreter.get_tensor(x["index"]) for x in self._outputs.values()]
 
 
-class _RowsError(ValueError):
-    pass
+def _is_open(detail):
+    """Whether more of an input's dimensions than the rows may have any size."""
+    return any(size < 0 for size in detail["shape_signature"][1:])
 
 
 def _chosen(signature, found):
