@@ -4,7 +4,8 @@
 and `distill_chain` train more than one model. `teachers` are what can teach, `losses` what is
 compared, `cache_teacher` lets a teacher run once, `students` makes a student of it, `diagnose`
 looks for what would spoil it. `taps` reads inner layers, `weighting` weighs rows, `data` mixes
-them, `callbacks` and `schedules` change a run while it goes on, `ops` are the losses as functions.
+them, `callbacks` and `schedules` change a run while it goes on, `ops` are the losses as functions,
+`export` writes the student for other runtimes.
 """
 
 try:
@@ -28,6 +29,7 @@ from keras_kd import (
     callbacks,
     data,
     diagnosis,
+    export,
     losses,
     ops,
     schedules,
@@ -56,6 +58,7 @@ __all__ = [
     "diagnose",
     "diagnosis",
     "distill_chain",
+    "export",
     "load_cache",
     "losses",
     "ops",
