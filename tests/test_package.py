@@ -24,6 +24,7 @@ MODULES = {
     "callbacks",
     "data",
     "diagnosis",
+    "export",
     "losses",
     "ops",
     "schedules",
@@ -39,6 +40,7 @@ SYMBOLS = {
         kd.callbacks,
         kd.data,
         kd.diagnosis,
+        kd.export,
         kd.losses,
         kd.ops,
         kd.schedules,
@@ -96,7 +98,17 @@ def test_public_symbols_are_documented_and_their_examples_run(name):
 
 @pytest.mark.parametrize(
     "module",
-    [kd, kd.callbacks, kd.diagnosis, kd.losses, kd.ops, kd.students, kd.taps, kd.teachers],
+    [
+        kd,
+        kd.callbacks,
+        kd.diagnosis,
+        kd.export,
+        kd.losses,
+        kd.ops,
+        kd.students,
+        kd.taps,
+        kd.teachers,
+    ],
     ids=lambda module: module.__name__,
 )
 def test_all_names_what_is_public(module):

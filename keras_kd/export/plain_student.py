@@ -55,8 +55,8 @@ def in_float32(student):
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"Student {student.name!r} computes in half precision, and Keras cannot make it again "
-            f"in float32: {error} Make it in float32 and give it the weights: "
-            "copy.set_weights(student.get_weights())."
+            "in float32: its class, or a layer's, has no fitting get_config. Make it in float32 "
+            "yourself, and give it the weights: copy.set_weights(student.get_weights())."
         ) from error
     return copy
 
