@@ -22,6 +22,7 @@ PRIVATE = {
 MODULES = {
     "__version__",
     "callbacks",
+    "compression",
     "data",
     "diagnosis",
     "export",
@@ -38,6 +39,7 @@ SYMBOLS = {
     for module in (
         kd,
         kd.callbacks,
+        kd.compression,
         kd.data,
         kd.diagnosis,
         kd.export,
@@ -101,6 +103,7 @@ def test_public_symbols_are_documented_and_their_examples_run(name):
     [
         kd,
         kd.callbacks,
+        kd.compression,
         kd.diagnosis,
         kd.export,
         kd.losses,
