@@ -5,7 +5,8 @@ and `distill_chain` train more than one model. `teachers` are what can teach, `l
 compared, `cache_teacher` lets a teacher run once, `students` makes a student of it, `diagnose`
 looks for what would spoil it, `measure` says what came of it. `taps` reads inner layers,
 `weighting` weighs rows, `data` mixes them, `callbacks` and `schedules` change a run while it goes
-on, `ops` are the losses as functions.
+on, `ops` are the losses as functions. `quantization_aware` trains for integers, `compression`
+prunes and clusters weights, `export` writes the student for devices and other runtimes.
 """
 
 try:
@@ -27,6 +28,7 @@ if keras.backend.backend() != "tensorflow":
 
 from keras_kd import (
     callbacks,
+    compression,
     data,
     diagnosis,
     export,
@@ -41,6 +43,7 @@ from keras_kd import (
     weighting,
 )
 from keras_kd.cache import CacheError, cache_teacher, load_cache
+from keras_kd.compression import cluster, sparsify
 from keras_kd.diagnosis import diagnose
 from keras_kd.distiller import Distiller
 from keras_kd.measurement import measure
@@ -58,6 +61,8 @@ __all__ = [
     "__version__",
     "cache_teacher",
     "callbacks",
+    "cluster",
+    "compression",
     "data",
     "diagnose",
     "diagnosis",
@@ -72,6 +77,7 @@ __all__ = [
     "quantization",
     "quantization_aware",
     "schedules",
+    "sparsify",
     "students",
     "taps",
     "teachers",

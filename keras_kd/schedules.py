@@ -10,7 +10,7 @@ import math
 import keras
 import numpy as np
 
-__all__ = ["Constant", "Cosine", "Exponential", "Linear", "Piecewise", "WarmUp"]
+__all__ = ["Constant", "Cosine", "Exponential", "Linear", "Piecewise", "Polynomial", "WarmUp"]
 
 
 class Schedule:
@@ -117,6 +117,34 @@ class Exponential(Schedule):
         return self.start * (self.end / self.start) ** fraction
 
 
+class Polynomial(Schedule):
+    """`end + (start - end) (1 - fraction)^power`: quick at first, then slower and slower.
+
+    Args:
+        start: First value.
+        end: Last value.
+        power: The exponent, positive.
+
+    Example:
+
+    ```python
+    import keras_kd as kd
+
+    schedule = kd.schedules.Polynomial(0.0, 1.0)
+    assert [schedule(i, 3) for i in range(3)] == [0.0, 0.875, 1.0]
+    ```
+    """
+
+    def __init__(self, start, end, power=3):
+        super().__init__(start, end)
+        self.power = _finite("power", power)
+        if self.power <= 0:
+            raise ValueError(f"`power` must be positive. Received: power={power}")
+
+    def at(self, fraction):
+        return self.end + (self.start - self.end) * (1.0 - fraction) ** self.power
+
+
 class Constant:
     """One value.
 
@@ -214,16 +242,21 @@ class _Function:
 
 
 _NUMBER = (int, float, np.number)
-_BY_NAME = {"linear": Linear, "cosine": Cosine, "exponential": Exponential}
+_BY_NAME = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "exponential": Exponential,
+    "polynomial": Polynomial,
+}
 
 
 def get(schedule, start=None, end=None):
     """Makes a schedule of what a user writes.
 
     Args:
-        schedule: `"linear"`, `"cosine"` or `"exponential"` (from `start` to `end`); a number; an
-            object of this module; a `keras.optimizers.schedules.LearningRateSchedule` or any
-            function of the position.
+        schedule: `"linear"`, `"cosine"`, `"exponential"` or `"polynomial"` (from `start` to
+            `end`); a number; an object of this module; a
+            `keras.optimizers.schedules.LearningRateSchedule` or any function of the position.
         start: First value, for a name.
         end: Last value, for a name.
 

@@ -12,11 +12,12 @@ file or none. Nothing in them depends on time, process or path: a cache that was
 that would have been written in one go.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import pathlib
+
+from keras_kd.files import renamed
 
 VERSION = 1
 PLAN, MANIFEST = "plan.json", "manifest.json"
@@ -78,22 +79,6 @@ def write_json_once(path, value):
         mine.replace(path)
     else:
         mine.unlink()
-
-
-@contextlib.contextmanager
-def renamed(path, owner="0"):
-    """Gives a path to write to, which becomes `path` when that went well, and else is removed."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"partial-{owner}-{os.getpid()}-{path.name}")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def sha256(path):

@@ -7,13 +7,16 @@ from keras_kd.callbacks.loss_weight import LossWeightSchedule
 from keras_kd.callbacks.monitor import DistillationMonitor
 from keras_kd.callbacks.snapshot import SnapshotTeacher
 from keras_kd.callbacks.temperature import TemperatureSchedule
+from keras_kd.compression import Cluster, Sparsify
 
 __all__ = [
+    "Cluster",
     "DecaySchedule",
     "DistillationMonitor",
     "EarlyStopDistillation",
     "FeatureHint",
     "LossWeightSchedule",
     "SnapshotTeacher",
+    "Sparsify",
     "TemperatureSchedule",
 ]

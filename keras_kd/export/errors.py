@@ -1,5 +1,5 @@
-"""`ExportError`: a file that does not hold what was promised is not written."""
+"""`ExportError`: a file that does not hold what was promised."""
 
 
 class ExportError(RuntimeError):
-    """No file was written, because it could not be made or is not what was asked for."""
+    """An export would not be, or do, what was asked for; nothing was written."""

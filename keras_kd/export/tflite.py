@@ -2,7 +2,6 @@
 
 import pathlib
 
-from keras_kd.cache.format import renamed
 from keras_kd.export import (
     comparison,
     examining,
@@ -12,6 +11,7 @@ from keras_kd.export import (
     students,
 )
 from keras_kd.export.errors import ExportError
+from keras_kd.files import renamed
 from keras_kd.quantization.student import QuantizationAware
 from keras_kd.version import __version__
 

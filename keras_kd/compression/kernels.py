@@ -1,0 +1,105 @@
+"""Which weights of a model are pruned and clustered: those that are most of it."""
+
+import dataclasses
+
+import keras
+
+from keras_kd.taps import paths
+
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+_CELLS = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A weight that is pruned or clustered.
+
+    Args:
+        path: The layer's path in the model, and the weight's name.
+        variable: The Keras variable.
+        input_axis: The axis over which its products are summed up, the last of them where there
+            are several; `None` for a table that is looked up.
+    """
+
+    path: str
+    variable: object
+    input_axis: int | None
+
+
+def kernels_of(model, layers=None):
+    """The kernels of a model that are trained.
+
+    Kernels of dense, convolutional and recurrent layers and of attention, pointwise kernels of
+    separable convolutions, and embeddings, as tensorflow-model-optimization has it. Not biases,
+    normalization and depthwise kernels, which are few.
+
+    Args:
+        model: A built `keras.Model`.
+        layers: Names (or paths) of layers; only what is in these. Default: all.
+
+    Raises:
+        ValueError: The model is not built, has no such layer, or nothing to prune in it.
+    """
+    if not model.built:
+        raise ValueError(
+            f"Model {model.name!r} has no weights yet. Call it on a batch, or give it an Input."
+        )
+    trained = {id(variable) for variable in model.trainable_variables}
+    chosen = [model] if layers is None else [_layer(model, name) for name in _names(layers)]
+    found = {}
+    for root in chosen:
+        for path, layer in [(root.name, root), *((p, x) for p, _, x in paths.walk(root))]:
+            for name, axis in _weights(layer):
+                variable = getattr(layer, name)
+                if id(variable) in trained:
+                    kernel = Kernel(f"{path}/{name}", variable, axis)
+                    found.setdefault(id(variable), kernel)
+    if not found:
+        raise ValueError(
+            f"Model {model.name!r} has no kernel that is trained"
+            f"{'' if layers is None else f' in the layers {layers}'}: nothing can be pruned or "
+            "clustered."
+        )
+    return list(found.values())
+
+
+def _names(layers):
+    if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
+        raise ValueError(f"`layers` must be a list of names. Received: layers={layers!r}")
+    return layers
+
+
+def _layer(model, name):
+    return paths.find_layer(model, name)
+
+
+def _weights(layer):
+    """`(name, input axis)` of the kernels of a layer itself."""
+    if isinstance(layer, keras.layers.Dense):
+        return [("kernel", 0)]
+    if isinstance(layer, keras.layers.EinsumDense):
+        return [("kernel", _summed_axis(layer.equation))]
+    if isinstance(layer, _TRANSPOSED):
+        return [("kernel", -1)]
+    if isinstance(layer, _CONVOLUTIONS):
+        return [("kernel", -2)]
+    if isinstance(layer, _SEPARABLE):
+        return [("pointwise_kernel", -2)]
+    if isinstance(layer, keras.layers.Embedding):
+        return [("embeddings", None)]
+    if isinstance(layer, _CELLS):
+        return [("kernel", 0), ("recurrent_kernel", 0)]
+    return []
+
+
+def _summed_axis(equation):
+    """The last axis of the kernel of `EinsumDense` that is not in the output."""
+    inputs, output = equation.replace(" ", "").split("->")
+    kernel = inputs.split(",")[1]
+    return max(i for i, letter in enumerate(kernel) if letter not in output)

@@ -1,0 +1,172 @@
+"""`to_onnx`: a student as an ONNX file, read back and compared."""
+
+from keras_kd.export import (
+    onnx_arguments,
+    onnx_checks,
+    onnx_data,
+    onnx_graph,
+    onnx_int8,
+    onnx_signature,
+    onnx_tensorrt,
+    plain_student,
+)
+from keras_kd.export.onnx_result import OnnxExport
+from keras_kd.files import renamed
+
+
+def to_onnx(
+    student,
+    path,
+    *,
+    opset=18,
+    batch_size=None,
+    quantization=None,
+    representative_data=None,
+    for_tensorrt=False,
+    data=None,
+    tolerance=None,
+    overwrite=False,
+    metadata=None,
+):
+    """Writes a student as an ONNX file (`pip install 'keras-kd[onnx]'`).
+
+    The file's inputs and outputs have the names that they have in Keras: keys of dicts, names of
+    `keras.Input`s (`input`, where there are none), names of the layers that make the outputs. The
+    file is validated, run by ONNX Runtime and compared with the student; only then is it there.
+
+    - `quantization="dynamic"`: integer weights, about a quarter of the bytes in large layers; needs
+      no data.
+    - `quantization="int8"`: weights and activations. Weights use 7 bits, because ONNX Runtime's
+      sums of 8-bit products overflow on processors without VNNI. Small models become no faster, and
+      the description of the quantization takes some hundred bytes an operator: measure.
+    - `for_tensorrt=True`: for int8 the settings that TensorRT's parser takes; the notes of the
+      result have the command that builds an engine. Weights stay in float in the file, and the
+      engine makes integers of them. ONNX Runtime's own int8 may overflow with such a file.
+
+    Students of `mixed_float16` are written in float32. A GRU becomes a loop, which cannot be
+    quantized.
+
+    Args:
+        student: A built `keras.Model`.
+        path: The file, `....onnx`.
+        opset: Version of ONNX's operators, 13 to 20.
+        batch_size: Rows of each call; default: any number.
+        quantization: `None`, `"dynamic"` or `"int8"`.
+        representative_data: For int8: some hundred inputs as in training; a batched
+            `tf.data.Dataset` of inputs or `(inputs, labels)`, or arrays in the structure of the
+            model's inputs. At most 512 rows are used.
+        for_tensorrt: Whether TensorRT is to read the file.
+        data: Inputs to compare with, as `representative_data`. Default: that, or random numbers;
+            whole numbers are made only where an `Embedding` tells how many there are.
+        tolerance: How far the outputs may be off. Float: the largest difference, as a part of the
+            largest output, default 0.001. Quantized: the root of the mean squared difference, as a
+            part of the outputs' standard deviation, default 0.25.
+        overwrite: Whether an existing file is replaced.
+        metadata: A dict of what else the file should tell, such as the classes' names: strings, or
+            values that JSON has.
+
+    Returns:
+        An `OnnxExport`.
+
+    Raises:
+        ExportError: The file would not be valid, not the student's, or not what was asked for.
+            Nothing is written.
+        FileExistsError: There is such a file, and no `overwrite`.
+        ImportError: `onnx`, `onnxruntime` or `tf2onnx` is missing.
+        ValueError: An argument is wrong.
+
+    Example:
+
+    ```python
+    import keras
+    import tempfile
+    import keras_kd as kd
+
+    student = keras.Sequential(
+        [keras.Input((8,), name="features"), keras.layers.Dense(10, name="logits")]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        export = kd.export.to_onnx(student, f"{folder}/student.onnx")
+    print(export)
+    assert export.outputs == {"logits": "float32[batch, 10]"} and export.agreement == 1.0
+    ```
+    """
+    plain_student.check(student)
+    path = onnx_arguments.path_of(path, overwrite)
+    options = onnx_arguments.options(
+        opset, batch_size, quantization, for_tensorrt, tolerance, metadata
+    )
+    calibration, inputs = _inputs(student, options, representative_data, data)
+    model = plain_student.in_float32(student)
+    signature = onnx_signature.signature(model, inputs, options.batch_size)
+    if inputs is None:
+        inputs = onnx_data.whole_batches(onnx_data.made_for(model), options.batch_size)
+    expected = onnx_checks.outputs_of(model, inputs, options.batch_size)
+    graph = _graph(model, signature, options, calibration)
+    content = graph.SerializeToString()
+    found = onnx_checks.outputs_of_file(content, signature, graph, inputs, options)
+    parity = onnx_checks.compared(found, expected, options)
+    notes = _notes(student, model, path, content, signature, options)
+    _write(path, content)
+    return OnnxExport(
+        path=str(path),
+        bytes=len(content),
+        opset=opset,
+        quantization=quantization,
+        operators=onnx_graph.operators(graph),
+        inputs=onnx_graph.described(graph.graph.input),
+        outputs=onnx_graph.described(graph.graph.output),
+        agreement=parity.agreement,
+        worst_difference=parity.worst_difference,
+        notes=notes,
+    )
+
+
+def _inputs(student, options, representative_data, data):
+    """What to calibrate with, and what to compare with; `None` where nothing was given."""
+    calibration = None
+    if options.quantization == "int8" and representative_data is None:
+        raise ValueError(
+            "quantization='int8' needs `representative_data`: some hundred inputs as in training, "
+            "by which the ranges of the activations are found."
+        )
+    if representative_data is not None:
+        calibration = onnx_data.arrays_of(representative_data, student)
+        calibration = onnx_data.whole_batches(calibration, options.batch_size)
+    if data is None:
+        return calibration, calibration
+    inputs = onnx_data.arrays_of(data, student, "data", fewest=1)
+    if calibration is not None:
+        onnx_data.check_range(calibration, inputs)
+    return calibration, onnx_data.whole_batches(inputs, options.batch_size)
+
+
+def _graph(model, signature, options, calibration):
+    """The valid ONNX model, quantized as asked for."""
+    graph = onnx_graph.graph_of(model, signature, options.opset)
+    onnx_checks.check_valid(graph, signature)
+    if options.quantization == "dynamic":
+        graph = onnx_int8.dynamic(graph)
+    elif options.quantization == "int8":
+        graph = onnx_int8.static(graph, signature.names, calibration, options)
+    if options.is_quantized:
+        onnx_checks.check_valid(graph, signature)
+    onnx_graph.set_properties(graph, options.metadata)
+    return graph
+
+
+def _notes(student, model, path, content, signature, options):
+    notes = []
+    if model is not student:
+        notes.append("The student computes in half precision, the file in float32.")
+    if options.for_tensorrt:
+        notes += onnx_tensorrt.notes(path, content, signature)
+    return tuple(notes)
+
+
+def _write(path, content):
+    try:
+        with renamed(path) as partial:
+            partial.write_bytes(content)
+    except OSError as error:
+        raise OSError(f"{path} could not be written, nothing of it is there: {error}") from error

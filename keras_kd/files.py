@@ -1,0 +1,21 @@
+"""Files that are whole or not there."""
+
+import contextlib
+import os
+import pathlib
+
+
+@contextlib.contextmanager
+def renamed(path, owner="0"):
+    """Gives a path to write to, which becomes `path` when that went well, and else is removed."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial-{owner}-{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # a rename may reach the disk before the bytes do
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
