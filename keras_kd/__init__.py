@@ -3,8 +3,9 @@
 `Distiller` trains a student from a teacher with `compile` and `fit`; `MutualDistiller`, `BornAgain`
 and `distill_chain` train more than one model. `teachers` are what can teach, `losses` what is
 compared, `cache_teacher` lets a teacher run once, `students` makes a student of it, `diagnose`
-looks for what would spoil it. `taps` reads inner layers, `weighting` weighs rows, `data` mixes
-them, `callbacks` and `schedules` change a run while it goes on, `ops` are the losses as functions.
+looks for what would spoil it, `report` tells what it brought. `taps` reads inner layers,
+`weighting` weighs rows, `data` mixes them, `callbacks` and `schedules` change a run while it goes
+on, `ops` are the losses as functions.
 """
 
 try:
@@ -41,6 +42,7 @@ from keras_kd.diagnosis import diagnose
 from keras_kd.distiller import Distiller
 from keras_kd.mutual import MutualDistiller
 from keras_kd.pairing import pair_layers
+from keras_kd.report import report
 from keras_kd.sequences import BornAgain, distill_chain
 from keras_kd.version import __version__
 
@@ -60,6 +62,7 @@ __all__ = [
     "losses",
     "ops",
     "pair_layers",
+    "report",
     "schedules",
     "students",
     "taps",

@@ -1,7 +1,9 @@
-"""Commands: `python -m keras_kd doctor`."""
+"""Commands: `python -m keras_kd doctor`, `report`."""
 
 import argparse
 import sys
+
+from keras_kd.report import cli
 
 
 def main(arguments=None):
@@ -17,7 +19,10 @@ def main(arguments=None):
         "asked for (KERAS_KD_KERNEL=native) and cannot be used, else 0.",
     )
     doctor.add_argument("--json", action="store_true", help="print JSON")
+    cli.add(commands)
     options = parser.parse_args(arguments)
+    if options.command == "report":
+        return cli.run(options)
     # Imported here: it imports TensorFlow, which --help needs not wait for.
     from keras_kd import doctor as command
 

@@ -148,5 +148,5 @@ def _worst_class(export, student):
             if row["label"] in before and row["support"] > 0:
                 changes.setdefault(row["label"], []).append(row["recall"] - before[row["label"]])
     means = {label: float(np.mean(found)) for label, found in changes.items()}
-    worst = min(means, key=means.get, default=None)
-    return None if worst is None or means[worst] >= 0 else (worst, means[worst])
+    worst = min(means.items(), key=lambda pair: pair[1], default=(None, 0.0))
+    return worst if worst[1] < 0 else None

@@ -13,7 +13,7 @@ class ClassChange:
 
     Attributes:
         label: The class.
-        support: How many rows of the test data have it.
+        support: How many rows of the test data have it (the sum of their weights).
         baseline: Recall of the student with labels only, mean over seeds.
         student: Recall of the distilled one.
         gain: The difference of both.
@@ -74,7 +74,7 @@ def _change(label, support, before, after, teacher):
     gain, deviation = mean_and_deviation(np.subtract(after, before))
     return ClassChange(
         label,
-        int(support),
+        round(support),
         float(np.mean(before)),
         float(np.mean(after)),
         gain,

@@ -105,7 +105,8 @@ def _of_rows(measurement):
 def _groups(name, values, samples):
     if len(values) != samples:
         raise ValueError(
-            f"The slice {name!r} has {len(values)} values, but the test data {samples} rows."
+            f"The slice {name!r} has {len(values)} values, but {samples} rows of the test data "
+            "have a label and a weight above 0."
         )
     groups = collections.defaultdict(list)
     for row, value in enumerate(values):
