@@ -78,7 +78,7 @@ class Metric:
         if self.is_fraction:
             places = 1 if deviation is None else numbers.decimals(0.0, deviation)
         else:
-            seen = (mean, 3) if not deviation else (deviation, 2)
+            seen = (mean, 3) if not deviation else (deviation, 1)
             places = min(4, numbers.significant(*seen))
         return numbers.spread(self.shown(mean), deviation, places, sign)
 
