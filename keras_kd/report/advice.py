@@ -9,6 +9,8 @@ from keras_kd.report import numbers, paired
 SMALL_GAP = 0.01
 # Far enough for a student to be too small to follow.
 LARGE_GAP = 0.10
+# A file that keeps less of the gain is worth a word on why.
+KEPT_WELL = 0.9
 # A student that follows its teacher agrees with it by so much more than one that never met it.
 FOLLOWS = 0.01
 
@@ -115,28 +117,36 @@ def _rows(comparison):
     ]
 
 
-def on_export(comparison, kept):
-    """Why an exported file loses much of the gain, as far as the figures show it.
+def on_exports(comparison):
+    """Why exported files lose much of the gain, as far as the figures show it.
 
     Args:
         comparison: A `Comparison`.
-        kept: A `Kept`.
 
     Returns:
-        A list of sentences.
+        A list of sentences, `[]` where all files keep most of it.
     """
-    drop = comparison.metric.difference(kept.difference.mean, kept.difference.deviation)
-    why = [f"It loses {drop} against the float student".replace("loses " + numbers.MINUS, "loses ")]
+    lossy = [kept for kept in comparison.kept if kept.share is not None and kept.share < KEPT_WELL]
+    if not lossy:
+        return []
+    told = [_loss(comparison, kept) for kept in lossy]
+    return [
+        *told,
+        "To lose less: more representative data, 16-bit activations or float16, or training with "
+        "quantization (kd.quantization_aware).",
+    ]
+
+
+def _loss(comparison, kept):
+    drop, metric = kept.difference, comparison.metric
+    text = f"{kept.entrant.name} is {metric.difference(drop.mean, drop.deviation)} from its student"
     if kept.agreement is not None:
-        why.append(f"answers otherwise in {numbers.percent(1 - kept.agreement, 1)} of the rows")
+        text += f", answers otherwise in {numbers.percent(1 - kept.agreement, 1)} of the rows"
     worst = _worst_class(kept.entrant, comparison.student)
     if worst is not None:
         label, loss = worst
-        why.append(f"and most in class {label} ({numbers.fixed(100 * loss, 1, '+')} points)")
-    return [
-        f"{', '.join(why)}: try more representative data, 16-bit activations or float16, or train "
-        "with quantization (kd.quantization_aware)."
-    ]
+        text += f", and loses most in class {label} ({numbers.fixed(100 * loss, 1, '+')} points)"
+    return f"{text}."
 
 
 def _worst_class(export, student):

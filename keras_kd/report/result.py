@@ -74,7 +74,7 @@ class Report:
         self.slices = slices.table(comparison, slice_keys or {})
         self.finding = comparison.finding
         self.verdict = verdicts.words(comparison, budgets)
-        self.advice = advice.on_training(comparison)
+        self.advice = advice.on_training(comparison) + advice.on_exports(comparison)
         self.remarks = verdicts.remarks(self.classes, self.mistakes, self.slices)
         self.notes = [*notes, *_notes(comparison.entrants)]
 

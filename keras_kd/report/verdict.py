@@ -1,10 +1,7 @@
 """The verdict: what the numbers show, in a few sentences, and no more than that."""
 
-from keras_kd.report import advice, numbers, paired
 from keras_kd.report import comparison as findings
-
-# A file that keeps less of the gain is worth a word on why.
-KEPT_WELL = 0.9
+from keras_kd.report import numbers, paired
 
 
 def words(comparison, budgets=()):
@@ -18,7 +15,7 @@ def words(comparison, budgets=()):
         Text of several sentences, the finding first.
     """
     parts = [_headline(comparison), *_context(comparison), *budgets]
-    parts += [sentence for kept in comparison.kept for sentence in _kept(comparison, kept)]
+    parts += _kept(comparison)
     return " ".join(parts)
 
 
@@ -87,16 +84,20 @@ def _context(comparison):
     return parts
 
 
-def _kept(comparison, kept):
-    name, metric = kept.entrant.name, comparison.metric
-    if kept.share is None:
-        drop = kept.difference
-        amount = metric.difference(drop.mean, drop.deviation)
-        return [f"{name} differs from the float student by {_of(amount, metric)}."]
-    sentences = [f"{name} keeps {numbers.percent(kept.share)} of it."]
-    if kept.share < KEPT_WELL:
-        sentences += advice.on_export(comparison, kept)
-    return sentences
+def _kept(comparison):
+    """A sentence on what the exported files keep of the gain, in a list."""
+    if not comparison.kept:
+        return []
+    names = [kept.entrant.name for kept in comparison.kept]
+    if comparison.finding == findings.GAIN:
+        shares = [numbers.percent(kept.share) for kept in comparison.kept]
+        told = [f"{names[0]} keeps {shares[0]} of it"]
+    else:
+        metric, drops = comparison.metric, [kept.difference for kept in comparison.kept]
+        shares = [f"by {metric.difference(drop.mean, drop.deviation)}" for drop in drops]
+        told = [f"{names[0]} differs from the float student {shares[0]}"]
+    told += [f"{name} {share}" for name, share in zip(names[1:], shares[1:], strict=True)]
+    return [f"{', '.join(told)}."]
 
 
 def remarks(changes, inherited, slices):

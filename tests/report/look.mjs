@@ -1,7 +1,7 @@
 // Opens pages from disk, without network, in a headless browser; prints what it sees as JSON.
 //
 //   node look.mjs '{"browser": ..., "modules": ..., "page": ..., "shots": folder or null,
-//                   "views": [[width, "light" or "dark"], ...]}'
+//                   "views": [[width, "light" or "dark", whether axe-core looks too], ...]}'
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -56,7 +56,7 @@ const browser = await puppeteer.launch({
 });
 try {
   const seen = [];
-  for (const [width, scheme] of options.views) {
+  for (const [width, scheme, audit] of options.views) {
     const page = await browser.newPage();
     const requests = [];
     const errors = [];
@@ -71,9 +71,12 @@ try {
     if (options.shots) {
       await page.screenshot({ path: `${options.shots}/${width}-${scheme}.png`, fullPage: true });
     }
-    await page.evaluate(axe);
-    const { violations } = await page.evaluate(() => window.axe.run());
-    const faults = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
+    let faults = null;
+    if (audit) {
+      await page.evaluate(axe);
+      const { violations } = await page.evaluate(() => window.axe.run());
+      faults = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
+    }
     seen.push({ width, scheme, requests, errors, faults, ...found });
     await page.close();
   }

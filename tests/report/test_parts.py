@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from keras_kd.report import calibration, classes, mistakes, slices
+from keras_kd.report.numbers import MINUS
 from tests.report import made_up
 
 # 3 classes, 4 rows each.
@@ -56,7 +57,9 @@ def test_remarks_name_the_classes_that_gained_and_lost():
     )
     # Rows 0 to 199 were wrong, 50 of each class; now 100 and some of class 1.
     assert found.remarks[0].startswith("Classes that gained most, in points of recall: 0 +5.1 ±")
-    assert found.remarks[1].startswith("Classes that lost most, in points of recall: 1 −5.1 ±")
+    assert found.remarks[1].startswith(
+        f"Classes that lost most, in points of recall: 1 {MINUS}5.1 ±"
+    )
 
 
 def test_confusion_distilled_minus_labels_only():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from keras_kd.report import numbers
+from keras_kd.report.numbers import MINUS
 from tests.report import made_up
 
 TRUTH = made_up.labels(2000)
@@ -15,7 +16,7 @@ def accuracies(*percents, **options):
 
 
 def report(**sides):
-    return made_up.report(**{key: value for key, value in sides.items()})
+    return made_up.report(**sides)
 
 
 def test_gain():
@@ -41,15 +42,14 @@ def test_a_file_that_loses_the_gain_is_told_why():
         made_up.classifier(TRUTH, made_up.predictions(one.predictions, slice(None, 240, 4)))
         for one in student
     ]
-    found = report(
-        baseline=accuracies(91.0, 91.2, 91.1), student=student, exports={"int8": worse}
-    )
+    found = report(baseline=accuracies(91.0, 91.2, 91.1), student=student, exports={"int8": worse})
     (kept,) = found.comparison.kept
     assert kept.share < 0.9
     # All rows that were changed are of class 0, and many of them were wrong before.
-    assert "answers otherwise in 3.0 % of the rows" in found.verdict
-    assert "class 0" in found.verdict
-    assert "kd.quantization_aware" in found.verdict
+    assert f"int8 keeps {100 * kept.share:.0f} % of it." in found.verdict
+    assert "answers otherwise in 3.0 % of the rows" in found.advice[0]
+    assert "loses most in class 0" in found.advice[0]
+    assert "kd.quantization_aware" in found.advice[1]
 
 
 def test_no_gain_with_a_teacher_that_is_no_better():
@@ -60,7 +60,9 @@ def test_no_gain_with_a_teacher_that_is_no_better():
         exports={"int8": accuracies(91.2, 91.0, 91.2)},
     )
     assert found.finding == "no gain"
-    assert found.verdict.startswith("No gain: −0.2 ± 0.4 points of accuracy (91.4 to 91.2 %;")
+    assert found.verdict.startswith(
+        f"No gain: {MINUS}0.2 ± 0.4 points of accuracy (91.4 to 91.2 %;"
+    )
     assert "int8 differs from the float student by" in found.verdict
     assert "keeps" not in found.verdict
     assert "The teacher (90.1 %) is no better" in found.advice[0]
@@ -69,7 +71,9 @@ def test_no_gain_with_a_teacher_that_is_no_better():
 
 def test_loss():
     found = report(
-        teacher=accuracies(95), baseline=accuracies(92, 92.2, 92.1), student=accuracies(89, 89.3, 89)
+        teacher=accuracies(95),
+        baseline=accuracies(92, 92.2, 92.1),
+        student=accuracies(89, 89.3, 89),
     )
     assert found.finding == "loss"
     assert found.verdict.startswith("Loss: distillation cost 3.0 ± 0.1 points of accuracy")
@@ -77,9 +81,7 @@ def test_loss():
 
 
 def test_not_enough_evidence_for_want_of_seeds():
-    found = report(
-        teacher=accuracies(95), baseline=accuracies(90, 92), student=accuracies(91, 95)
-    )
+    found = report(teacher=accuracies(95), baseline=accuracies(90, 92), student=accuracies(91, 95))
     assert found.finding == "unclear"
     assert found.verdict.startswith("Not enough evidence of a gain: +2.0 ± 1.4 points of accuracy")
     (advice,) = [each for each in found.advice if "seeds spread" in each]
@@ -183,7 +185,7 @@ def test_errors_are_lowered():
         (numbers.microseconds(43.21), "43.2 µs"),
         (numbers.microseconds(1234), "1.2 ms"),
         (numbers.fixed(-0.04, 1, "+"), "+0.0"),
-        (numbers.spread(-1.26, 0.31, 1, "+"), "−1.3 ± 0.3"),
+        (numbers.spread(-1.26, 0.31, 1, "+"), f"{MINUS}1.3 ± 0.3"),
         (numbers.percent(0.956), "96 %"),
         (numbers.plural(1, "seed"), "1 seed"),
     ],

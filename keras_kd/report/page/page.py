@@ -6,6 +6,9 @@ from keras_kd import version
 from keras_kd.report.markup import document, element
 from keras_kd.report.page import figures, overview, tables
 
+# Characters that a tab or a search engine shows of a title.
+_TITLE = 70
+
 
 def text(report):
     """The page as text: HTML with its style sheet and pictures inside."""
@@ -13,8 +16,7 @@ def text(report):
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", report.title),
-        # No network, whatever a user's text may try.
+        element("title", _shortened(report.title)),
         element("style", style_sheet()),
     )
     body = element(
@@ -34,6 +36,10 @@ def text(report):
         element("footer", element("p", f"Made by keras_kd {version.__version__}.")),
     )
     return document(element("html", head, body, lang="en"))
+
+
+def _shortened(title):
+    return title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
 
 
 def style_sheet():

@@ -4,7 +4,7 @@ from keras_kd.report import numbers, table, terminal
 from keras_kd.report.markup import element
 
 
-def _table(lines, caption):
+def _table(lines, caption, class_=None):
     """A table of cells; the first column names the row."""
     heads, *rows = lines
     head = element("tr", [element("th", text or "model", scope="col") for text in heads])
@@ -24,6 +24,7 @@ def _table(lines, caption):
         element("caption", caption),
         element("thead", head),
         element("tbody", body),
+        class_=class_,
     )
 
 
@@ -35,7 +36,7 @@ def main(report):
     return element(
         "section",
         element("h2", "Side by side"),
-        _table(lines, legend),
+        _table(lines, legend, "main"),
         element("ul", remarks, class_="remarks") if remarks else None,
         class_="panel",
     )
