@@ -3,9 +3,9 @@
 `Distiller` trains a student from a teacher with `compile` and `fit`; `MutualDistiller`, `BornAgain`
 and `distill_chain` train more than one model. `teachers` are what can teach, `losses` what is
 compared, `cache_teacher` lets a teacher run once, `students` makes a student of it, `diagnose`
-looks for what would spoil it, `report` tells what it brought. `taps` reads inner layers,
-`weighting` weighs rows, `data` mixes them, `callbacks` and `schedules` change a run while it goes
-on, `ops` are the losses as functions.
+looks for what would spoil it, `measure` says what came of it and `report` what distillation
+brought. `taps` reads inner layers, `weighting` weighs rows, `data` mixes them, `callbacks` and
+`schedules` change a run while it goes on, `ops` are the losses as functions.
 """
 
 try:
@@ -30,6 +30,7 @@ from keras_kd import (
     data,
     diagnosis,
     losses,
+    measurement,
     ops,
     schedules,
     students,
@@ -40,6 +41,7 @@ from keras_kd import (
 from keras_kd.cache import CacheError, cache_teacher, load_cache
 from keras_kd.diagnosis import diagnose
 from keras_kd.distiller import Distiller
+from keras_kd.measurement import measure
 from keras_kd.mutual import MutualDistiller
 from keras_kd.pairing import pair_layers
 from keras_kd.report import report
@@ -60,6 +62,8 @@ __all__ = [
     "distill_chain",
     "load_cache",
     "losses",
+    "measure",
+    "measurement",
     "ops",
     "pair_layers",
     "report",

@@ -25,7 +25,9 @@ MODULES = {
     "data",
     "diagnosis",
     "losses",
+    "measurement",
     "ops",
+    "runtimes",
     "schedules",
     "students",
     "taps",
@@ -40,6 +42,8 @@ SYMBOLS = {
         kd.data,
         kd.diagnosis,
         kd.losses,
+        kd.measurement,
+        kd.measurement.runtimes,
         kd.ops,
         kd.schedules,
         kd.students,
@@ -96,7 +100,18 @@ def test_public_symbols_are_documented_and_their_examples_run(name):
 
 @pytest.mark.parametrize(
     "module",
-    [kd, kd.callbacks, kd.diagnosis, kd.losses, kd.ops, kd.students, kd.taps, kd.teachers],
+    [
+        kd,
+        kd.callbacks,
+        kd.diagnosis,
+        kd.losses,
+        kd.measurement,
+        kd.measurement.runtimes,
+        kd.ops,
+        kd.students,
+        kd.taps,
+        kd.teachers,
+    ],
     ids=lambda module: module.__name__,
 )
 def test_all_names_what_is_public(module):

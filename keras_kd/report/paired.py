@@ -89,7 +89,7 @@ def compare(metric, new, old):
 
 
 def _stats():
-    return needs("scipy.stats", "keras_kd.report", "report")
+    return needs("scipy.stats", "keras_kd.report", "measure")
 
 
 def _t_test(differences):

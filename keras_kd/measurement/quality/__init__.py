@@ -1,0 +1,1 @@
+"""How good predictions are: figures of scikit-learn, sacrebleu and rouge-score."""

@@ -1,0 +1,92 @@
+"""`Measurement`: what `keras_kd.measure` found."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+WIDTH = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What `keras_kd.measure` found. `str` makes a short table of it.
+
+    Args:
+        name: The model's name, or the file's without its folder.
+        kind: `"keras"`, `"tflite"`, `"onnx"`; `"function"` or `"texts"` for generated text.
+        task: `"multiclass"`, `"binary"`, `"multilabel"`, `"regression"` or `"text"`.
+        samples: How many rows count: those with a label and a weight above 0. Of labels for each
+            position of a row each is one.
+        quality: Figures by name. Shares and probabilities lie in 0 to 1, `log_loss` is in nats,
+            `bleu` in 0 to 100, `mae` and `rmse` in the unit of the labels.
+        per_class: A dict for each class: `label`, `support` (the sum of its rows' weights),
+            `recall`, `precision`, `f1`; 0 where they are 0 / 0.
+        reliability: A dict for each bin of the confidence: `low`, `high`, `count` (rows),
+            `confidence`, `accuracy`; the last two are `None` where there is no row.
+        confusion: Rows are the truth, columns the prediction, in rows or sums of their weights;
+            `None` above 100 classes and where rows have several labels.
+        teacher: `agreement`, `kl` and `mean_abs_difference`, or `None`.
+        size: `parameters`, `trainable_parameters`, `bytes`, `gzip_bytes`, `macs` (of one row),
+            `peak_activation_bytes`; those that are known.
+        latency: `runtime`, `threads`, `batch_size`, `warmup`, `runs`, `median_us`, `p95_us`
+            (microseconds), or `None`.
+        notes: What could not be measured and why, in words.
+        predictions: The class index of each row that counts, a 0 or 1 for each of its labels, its
+            numbers, or its text; not in `to_dict()`.
+        labels: Likewise what is true.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)).astype("float32"), np.arange(64) % 3
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    found = kd.measure(student, (x, y), latency=False)
+    assert isinstance(found, kd.measurement.Measurement)
+    print(found)
+    print(found.quality["accuracy"], found.size["macs"])
+    ```
+    """
+
+    name: str
+    kind: str
+    task: str
+    samples: int
+    quality: dict
+    per_class: list = dataclasses.field(default_factory=list)
+    reliability: list = dataclasses.field(default_factory=list)
+    confusion: list | None = None
+    teacher: dict | None = None
+    size: dict = dataclasses.field(default_factory=dict)
+    latency: dict | None = None
+    notes: list = dataclasses.field(default_factory=list)
+    predictions: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    labels: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def to_dict(self):
+        """Everything but the predictions and labels, as JSON takes it; infinities become `None`."""
+        fields = [each.name for each in dataclasses.fields(self)]
+        return {
+            name: _plain(getattr(self, name))
+            for name in fields
+            if name not in ("predictions", "labels")
+        }
+
+    def __str__(self):
+        from keras_kd.measurement import table  # it needs this module's class only in name
+
+        return table.of(self)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

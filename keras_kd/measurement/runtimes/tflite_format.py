@@ -1,0 +1,114 @@
+"""Reads the graphs of a `.tflite` file: its operators, tensors and signatures."""
+
+import functools
+import pathlib
+
+from keras_kd.measurement.runtimes.tensors import Operator
+from keras_kd.teachers import host
+
+
+def schema():
+    """The module of LiteRT that reads the format."""
+    return host.needs("ai_edge_litert.schema_py_generated", "A .tflite file", "litert")
+
+
+def check(path):
+    """Raises `ValueError` unless the file says that it is a TensorFlow Lite model."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if start[4:] != b"TFL3":
+        raise ValueError(
+            f"{pathlib.Path(path).name} is no TensorFlow Lite model: its bytes 4 to 8 are "
+            f"{start[4:]!r} where b'TFL3' is expected."
+        )
+
+
+def parsed(path):
+    """The file as LiteRT's `ModelT`."""
+    return schema().ModelT.InitFromPackedBuf(pathlib.Path(path).read_bytes(), 0)
+
+
+@functools.cache
+def _names(enumeration):
+    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+
+
+def operator_name(model, operator):
+    """The kind of an operator, such as `"CONV_2D"` or `"CUSTOM:FlexErf"`."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    # Old files have only the deprecated code, new ones hold 127 there for all that came later.
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    name = _names(schema().BuiltinOperator).get(number, f"UNKNOWN_{number}")
+    return f"CUSTOM:{text(code.customCode)}" if name == "CUSTOM" else name
+
+
+def type_name(tensor):
+    """NumPy's name of a tensor's type; `"int4"` and the like for types that NumPy lacks."""
+    return _names(schema().TensorType)[tensor.type].lower()
+
+
+def text(value):
+    """A name as text, which the file holds as bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+
+
+def shape(tensor):
+    """The dimensions of a tensor as the file tells them."""
+    return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+
+
+def free_shape(tensor):
+    """The dimensions of a tensor; `None` where the file allows any size."""
+    if tensor.shapeSignature is None or len(tensor.shapeSignature) != len(shape(tensor)):
+        return shape(tensor)
+    return tuple(None if size < 0 else int(size) for size in tensor.shapeSignature)
+
+
+def is_constant(model, tensor):
+    """Whether the file holds the tensor's values."""
+    buffer = model.buffers[tensor.buffer]
+    # A file of more than 2 GB holds its values outside of the buffers.
+    return (buffer.data is not None and len(buffer.data) > 0) or buffer.size > 0
+
+
+def operators(model):
+    """An `Operator` for each of the file, in the order in which they run, graph by graph."""
+    return [
+        Operator(
+            operator_name(model, operator),
+            tuple(None if i < 0 else type_name(graph.tensors[i]) for i in indices(operator.inputs)),
+            tuple(type_name(graph.tensors[i]) for i in indices(operator.outputs)),
+            _label(graph, operator),
+            number,
+        )
+        for number, graph in enumerate(model.subgraphs)
+        for operator in (graph.operators or [])
+    ]
+
+
+def indices(values):
+    """Indices of tensors as whole numbers."""
+    return [] if values is None else [int(value) for value in values]
+
+
+def _label(graph, operator):
+    outputs = indices(operator.outputs)
+    return text(graph.tensors[outputs[0]].name) if outputs else ""
+
+
+def signatures(model):
+    """`{name: {"inputs": {name: tensor index}, "outputs": ..., "graph": index}}`."""
+    return {
+        text(each.signatureKey): {
+            "inputs": {text(x.name): int(x.tensorIndex) for x in each.inputs or []},
+            "outputs": {text(x.name): int(x.tensorIndex) for x in each.outputs or []},
+            "graph": int(each.subgraphIndex),
+        }
+        for each in model.signatureDefs or []
+    }
+
+
+def has_state(model):
+    """Whether tensors keep their values from one run to the next."""
+    named = any("VAR_HANDLE" in operator.name for operator in operators(model))
+    return named or any(x.isVariable for graph in model.subgraphs for x in graph.tensors)

@@ -1,0 +1,1 @@
+"""How large a model is: parameters, bytes, multiplications, memory."""
