@@ -5,8 +5,7 @@ import keras
 from keras_kd.diagnosis import batches
 from keras_kd.distiller import Distiller
 from keras_kd.ops.arguments import invalid
-from keras_kd.report import exporting
-from keras_kd.report.pairs import Recipe
+from keras_kd.report.pairs import Pair, Recipe
 
 
 def check_data(data):
@@ -16,32 +15,36 @@ def check_data(data):
     batches.check("data", data)
 
 
-def recipe(teacher, student, baseline, make_student, train, distiller):
+def recipe(request):
     """A `Recipe` where the call is to train, else `None`.
 
     Raises:
         ValueError: What is given does not go together.
     """
-    if make_student is None and train is None:
-        if distiller is not None:
+    if request.make_student is None and request.train is None:
+        if request.distiller is not None:
             raise ValueError("`distiller` needs `make_student` and `train` beside it.")
         return None
-    for name, function in (("make_student", make_student), ("train", train)):
-        if not callable(function) or isinstance(function, keras.Model):
-            raise invalid(name, "a function; `make_student` and `train` go together", function)
-    for name, given in (("student", student), ("baseline", baseline)):
-        if given is not None:
+    for name in ("make_student", "train"):
+        if not _is_function(getattr(request, name)):
+            received = repr(getattr(request, name))
+            raise invalid(name, "a function; `make_student` and `train` go together", received)
+    for name in ("student", "baseline"):
+        if getattr(request, name) is not None:
             raise ValueError(
                 f"`{name}` is a trained model, and `make_student` is there to train one. Pass "
                 "either student= and baseline=, or make_student= and train=."
             )
-    if teacher is None:
+    if request.teacher is None:
         raise ValueError("`teacher` is missing: the students cannot be distilled without one.")
-    if distiller is None:
-        distiller = Distiller
-    elif not callable(distiller) or isinstance(distiller, keras.Model):
+    distiller = Distiller if request.distiller is None else request.distiller
+    if not _is_function(distiller):
         raise invalid("distiller", "a function of (teacher, student)", repr(distiller))
-    return Recipe(teacher, make_student, train, distiller)
+    return Recipe(request.teacher, request.make_student, request.train, distiller)
+
+
+def _is_function(value):
+    return callable(value) and not isinstance(value, keras.Model)
 
 
 def seeds(given):
@@ -53,11 +56,11 @@ def seeds(given):
     return listed
 
 
-def given(student, baseline, files):
-    """The trained models of the call as lists by seed: students, and baselines or `None`.
+def given(student, baseline):
+    """The trained models of the call, a list of `Pair`.
 
     Raises:
-        ValueError: They cannot be compared pair by pair; there is not a file for each.
+        ValueError: They cannot be compared pair by pair.
     """
     if student is None:
         raise ValueError(
@@ -65,9 +68,8 @@ def given(student, baseline, files):
             "or make_student= and train= to have them trained."
         )
     students = _models("student", student)
-    exporting.check_counts(files, len(students))
     if baseline is None:
-        return students, None
+        return [Pair(number, None, each) for number, each in enumerate(students)]
     baselines = _models("baseline", baseline)
     if len(baselines) != len(students):
         raise ValueError(
@@ -76,7 +78,7 @@ def given(student, baseline, files):
         )
     if {id(each) for each in baselines} & {id(each) for each in students}:
         raise ValueError("A model of `baseline` is one of `student` too.")
-    return students, baselines
+    return [Pair(i, *pair) for i, pair in enumerate(zip(baselines, students, strict=True))]
 
 
 def _models(name, given):

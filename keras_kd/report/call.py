@@ -1,11 +1,5 @@
 """`report`: the one call that compares teacher, students and exported files."""
 
-from keras_kd.report import arguments, environment, exporting, measuring, pairs
-from keras_kd.report import metric as metrics
-from keras_kd.report import slices as slicing
-from keras_kd.report.comparison import compare
-from keras_kd.report.result import Report
-
 
 def report(
     teacher=None,
@@ -20,17 +14,15 @@ def report(
     seeds=(0, 1, 2),
     slices=None,
     metric=None,
-    task="auto",
-    from_logits=True,
-    class_names=None,
-    batch_size=None,
     latency=True,
-    threads=1,
     directory=None,
     title="Distillation report",
     verbose=True,
+    **options,
 ):
     """Did distillation help, and does the file on the device keep the gain?
+
+    Needs `pip install 'keras-kd[measure]'`.
 
     Sets side by side the teacher, the student trained with labels only (`baseline`), the distilled
     student, and each exported file, over several seeds. There are two ways to call it:
@@ -70,24 +62,24 @@ def report(
             such, by name.
         metric: What is compared, a key of `Measurement.quality`, such as `"f1_macro"`. Default: by
             task, accuracy for classes, the root mean square error for numbers.
-        task: As of `keras_kd.measure`.
-        from_logits: As of `keras_kd.measure`.
-        class_names: As of `keras_kd.measure`.
-        batch_size: As of `keras_kd.measure`.
         latency: Whether latencies are measured, of the first seed's models.
-        threads: For the latency, as of `keras_kd.measure`.
-        directory: A folder in which exported files stay. Default: they are removed after they were
-            measured.
+        directory: A folder in which the students that were trained here (`distilled-0.keras`,
+            `labels-only-0.keras`) and exported files stay. Default: files are removed after they
+            were measured.
         title: Heading of the page.
         verbose: Whether progress is printed.
+        **options: Further arguments of `keras_kd.measure`, for every model: `task`, `from_logits`,
+            `class_names`, `batch_size`, `threads`, `runs`, `output`, ...
 
     Returns:
-        A `keras_kd.report.Report`: `verdict` and `advice` in words, `finding` (`"gain"`, `"loss"`,
-        `"no gain"`, `"unclear"`, `"nothing to compare"`), `rows`, `difference`, `students` and
-        `baselines` (where they were trained here); `str` makes a table, `to_markdown()`,
-        `to_dict()`, `save_json(path)`, `save_markdown(path)`, `save_html(path)`.
+        A `keras_kd.report.result.Report`: `verdict` and `advice` in words, `finding` (`"gain"`,
+        `"loss"`, `"no gain"`, `"unclear"`, `"nothing to compare"`), `rows`, `difference`,
+        `students`, `baselines`; `str` makes a table, `to_markdown()`, `to_dict()`,
+        `save_json(path)`, `save_markdown(path)`, `save_html(path)`.
 
     Raises:
+        ImportError: A package is missing; it names the extra.
+        TypeError: `keras_kd.measure` has no argument of a name in `options`.
         ValueError: An argument is wrong; a function of the user's did not do what it should; the
             data give other rows when they are read again.
 
@@ -127,43 +119,25 @@ def report(
     Reference: Dietterich, "Approximate Statistical Tests for Comparing Supervised Classification
     Learning Algorithms", Neural Computation 10(7), 1998 (McNemar's test and the paired t-test)
     """
-    recipe = arguments.recipe(teacher, student, baseline, make_student, train, distiller)
-    files, log = exporting.check(exports), print if verbose else _silent
-    arguments.check_data(data)
-    keys = slicing.keys_of(slices, data)
-    options = {
-        "task": task,
-        "from_logits": from_logits,
-        "class_names": class_names,
-        "batch_size": batch_size,
-        "threads": threads,
-    }
-    examiner = measuring.Examiner(data, options, log, latency)
-    if recipe is None:
-        students, baselines = arguments.given(student, baseline, files)
-        trained = []
-    else:
-        trained = _trained(recipe, seeds, files, log)
-        students = [pair.student for pair in trained]
-        baselines = [pair.baseline for pair in trained]
-    entrants = measuring.all_of(examiner, teacher, baselines, students, files, directory)
-    measurements = [each for entrant in entrants for each in entrant.measurements]
-    return Report(
-        compare(metrics.choose(measurements, metric), entrants),
+    # Imported here: it takes time, and those who only train need it not.
+    from keras_kd.report import running
+
+    request = running.Request(
+        teacher=teacher,
+        student=student,
+        baseline=baseline,
+        exports=exports,
+        data=data,
+        make_student=make_student,
+        train=train,
+        distiller=distiller,
+        seeds=seeds,
+        slices=slices,
+        metric=metric,
+        latency=latency,
+        directory=directory,
         title=title,
-        slice_keys=keys,
-        budgets=pairs.unequal(trained),
-        environment=environment.facts(),
-        students=[pair.student for pair in trained],
-        baselines=[pair.baseline for pair in trained],
+        verbose=verbose,
+        options=options,
     )
-
-
-def _trained(recipe, seeds, files, log):
-    seeds = arguments.seeds(seeds)
-    exporting.check_counts(files, len(seeds))
-    return [pairs.train(recipe, seed, log) for seed in seeds]
-
-
-def _silent(line):
-    del line
+    return running.run(request)

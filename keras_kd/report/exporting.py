@@ -1,6 +1,8 @@
 """The files that are compared with the students they were made of."""
 
+import contextlib
 import pathlib
+import tempfile
 
 from keras_kd.ops.arguments import invalid
 
@@ -54,25 +56,42 @@ def check_counts(exports, seeds):
             )
 
 
-def files(name, value, students, folder):
-    """The files of one export, by seed; functions write them to a folder.
+@contextlib.contextmanager
+def folder(directory):
+    """The folder for models and files: the user's, or one that is removed afterwards."""
+    if directory is None:
+        with tempfile.TemporaryDirectory(prefix="keras_kd-") as path:
+            yield pathlib.Path(path)
+        return
+    path = pathlib.Path(directory)
+    path.mkdir(parents=True, exist_ok=True)
+    yield path
+
+
+def export(exports, student, number, folder):
+    """The files of one student, `{name: path}`; functions write theirs to the folder.
+
+    Args:
+        exports: Of `check`.
+        student: The student.
+        number: Its number among the students.
+        folder: Where to write.
 
     Raises:
         ValueError: A function has written nothing.
     """
-    if not callable(value):
-        return value
+    return {
+        name: _written(name, value, student, number, folder) if callable(value) else value[number]
+        for name, value in exports.items()
+    }
+
+
+def _written(name, function, student, number, folder):
+    """The file that a function says it wrote, or else the one that it was asked for."""
     ending = ".onnx" if "onnx" in name.lower() else ".tflite"
     stem = "".join(char if char.isalnum() or char in "-_" else "-" for char in name)
-    made = []
-    for number, student in enumerate(students):
-        path = folder / f"{stem}-{number}{ending}"
-        made.append(_written(name, value(student, path), path))
-    return made
-
-
-def _written(name, returned, path):
-    """The file that a function says it wrote, or else the one that it was asked for."""
+    path = folder / f"{stem}-{number}{ending}"
+    returned = function(student, path)
     returned = getattr(returned, "path", returned)
     if isinstance(returned, (str, pathlib.Path)) and pathlib.Path(returned).is_file():
         return pathlib.Path(returned)

@@ -1,14 +1,31 @@
 """Measures every model and file that the report compares."""
 
-import contextlib
 import dataclasses
-import pathlib
-import tempfile
+import inspect
 from collections.abc import Callable
 from typing import Any
 
-from keras_kd.report import exporting
+from keras_kd.measurement import measure
+from keras_kd.report import teaching
 from keras_kd.report.entrants import BASELINE, EXPORT, STUDENT, TEACHER, Entrant
+
+# Arguments of `measure` that the report sets itself.
+_OWN = {"model_or_file", "data", "teacher", "latency", "name"}
+_OPTIONS = [name for name in inspect.signature(measure).parameters if name not in _OWN]
+
+
+def check_options(options):
+    """Raises unless `measure` has arguments of these names.
+
+    Raises:
+        TypeError: It has not, as Python itself would say.
+    """
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        raise TypeError(
+            f"report() got unexpected arguments {unknown}. Beside its own it takes those of "
+            f"keras_kd.measure: {_OPTIONS}."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,61 +35,64 @@ class Examiner:
     Attributes:
         data: The test data.
         options: Of `keras_kd.measure`, by name.
+        latency: Whether latencies are measured: of the first seed's models, because those of the
+            other seeds compute the same.
         log: A function that prints a line.
-        latency: Whether latencies are measured, of the first seed's models: those of the others
-            compute the same.
     """
 
     data: Any
     options: dict
+    latency: bool
     log: Callable
-    latency: bool = True
 
     def entrant(self, name, role, models, teacher=None):
-        """Measures a model's or a file's seeds."""
+        """Measures the models or files of all seeds."""
         self.log(f"measuring {name}")
         found = [
-            self._measured(model, teacher, self.latency and number == 0)
-            for number, model in enumerate(models)
+            measure(
+                model, self.data, teacher=teacher, latency=self.latency and not seed, **self.options
+            )
+            for seed, model in enumerate(models)
         ]
         return Entrant(name, role, found)
 
-    def _measured(self, model, teacher, latency):
-        from keras_kd.measurement import measure
 
-        return measure(model, self.data, teacher=teacher, latency=latency, **self.options)
-
-
-def all_of(examiner, teacher, baselines, students, exports, directory=None):
-    """Measures everything, and exports what functions are to export.
+def of_teacher(examiner, teacher):
+    """Measures the teacher: before any training, so that what is wrong with the data is told first.
 
     Args:
         examiner: An `Examiner`.
         teacher: The teacher, or `None`.
-        baselines: Models by seed, or `None`.
-        students: Models by seed.
-        exports: Of `exporting.check`.
-        directory: A folder for the exported files; `None`: they are removed.
+
+    Returns:
+        A list of its `Entrant`, empty where it cannot be measured by itself; what the others are to
+        be compared with; a list of notes.
+    """
+    if teacher is None:
+        return [], None, []
+    model, notes = teaching.as_model(teacher)
+    if model is None:
+        return [], teacher, notes
+    entrant = examiner.entrant("teacher", TEACHER, [model])
+    return [entrant], teaching.answers(model, examiner.data, examiner.options), notes
+
+
+def of_students(examiner, said, pairs, files):
+    """Measures the students and the files.
+
+    Args:
+        examiner: An `Examiner`.
+        said: Of `of_teacher`.
+        pairs: A list of `pairs.Pair`.
+        files: `{name: files by seed}`.
 
     Returns:
         A list of `Entrant`.
     """
     made = []
-    if teacher is not None:
-        made.append(examiner.entrant("teacher", TEACHER, [teacher]))
-    if baselines is not None:
-        made.append(examiner.entrant("labels only", BASELINE, baselines, teacher))
-    made.append(examiner.entrant("distilled", STUDENT, students, teacher))
-    with _folder(directory) as folder:
-        for name, value in exports.items():
-            files = exporting.files(name, value, students, pathlib.Path(folder))
-            made.append(examiner.entrant(name, EXPORT, files, teacher))
-    return made
-
-
-def _folder(directory):
-    if directory is None:
-        return tempfile.TemporaryDirectory(prefix="keras_kd-")
-    path = pathlib.Path(directory)
-    path.mkdir(parents=True, exist_ok=True)
-    return contextlib.nullcontext(path)
+    baselines = [pair.baseline for pair in pairs if pair.baseline is not None]
+    if baselines:
+        made.append(examiner.entrant("labels only", BASELINE, baselines, said))
+    students = [pair.student for pair in pairs]
+    made.append(examiner.entrant("distilled", STUDENT, students, said))
+    return made + [examiner.entrant(name, EXPORT, found, said) for name, found in files.items()]

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_kd import models
+from keras_kd.cache.format import renamed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +43,21 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """What one seed gave."""
+    """The two students of one seed.
+
+    Attributes:
+        seed: The seed, or the number of the pair.
+        baseline: The student that learned from labels only, or `None`.
+        student: The distilled one.
+        baseline_budget: How long it was trained, `None` where it was not trained here.
+        student_budget: Likewise.
+    """
 
     seed: int
-    baseline: keras.Model
+    baseline: keras.Model | None
     student: keras.Model
-    baseline_budget: Budget
-    student_budget: Budget
+    baseline_budget: Budget | None = None
+    student_budget: Budget | None = None
 
 
 def train(recipe, seed, log):
@@ -130,6 +139,13 @@ def _budget(trainer):
     optimizer, history = trainer.optimizer, getattr(trainer, "history", None)
     steps = 0 if optimizer is None else int(optimizer.iterations)
     return Budget(steps, None if history is None else len(history.epoch))
+
+
+def save(pair, folder):
+    """Writes both students of a seed, so that what comes later cannot lose them."""
+    for name, model in (("labels-only", pair.baseline), ("distilled", pair.student)):
+        with renamed(folder / f"{name}-{pair.seed}.keras") as partial:
+            model.save(partial)
 
 
 def unequal(pairs):

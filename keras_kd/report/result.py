@@ -36,8 +36,8 @@ class Report:
         confusion: What is mistaken for what, more often or less; or `None`.
         mistakes: How many of the teacher's mistakes are inherited; or `None`.
         slices: The models on parts of the test data.
-        students: The distilled models by seed, where the call has trained them.
-        baselines: The models with labels only by seed, likewise.
+        students: The distilled models by seed.
+        baselines: The models with labels only by seed.
         notes: What could not be measured and why, and unequal budgets.
 
     Args:

@@ -1,37 +1,13 @@
 """Measurements and entrants made by hand, so that every number is known."""
 
-import dataclasses
-
 import numpy as np
 
+from keras_kd.measurement import Measurement
 from keras_kd.report import comparison, metric
 from keras_kd.report.entrants import BASELINE, EXPORT, STUDENT, TEACHER, Entrant
 from keras_kd.report.result import Report
 
 CLASSES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    name: str
-    kind: str
-    task: str
-    samples: int
-    quality: dict
-    per_class: list
-    reliability: list
-    confusion: list | None
-    teacher: dict | None
-    size: dict
-    latency: dict | None
-    notes: list
-    predictions: object = None
-    labels: object = None
-
-    def to_dict(self):
-        made = dataclasses.asdict(self)
-        del made["predictions"], made["labels"]
-        return made
 
 
 def labels(rows=400, classes=CLASSES):
