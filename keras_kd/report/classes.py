@@ -18,6 +18,7 @@ class ClassChange:
         student: Recall of the distilled one.
         gain: The difference of both.
         deviation: Its standard deviation over seeds, or `None` of one seed.
+        seeds: Their number.
         teacher: The teacher's recall, or `None`.
     """
 
@@ -27,6 +28,7 @@ class ClassChange:
     student: float
     gain: float
     deviation: float | None
+    seeds: int
     teacher: float | None
 
     @property
@@ -38,9 +40,7 @@ class ClassChange:
         """
         if self.deviation is None or abs(self.gain) * self.support <= 1:
             return False
-        return self.seeds > 1 and abs(self.gain) > 2 * self.deviation / np.sqrt(self.seeds)
-
-    seeds: int = 1
+        return abs(self.gain) > 2 * self.deviation / np.sqrt(self.seeds)
 
 
 def changes(comparison):
@@ -79,8 +79,8 @@ def _change(label, support, before, after, teacher):
         float(np.mean(after)),
         gain,
         deviation,
-        None if teacher is None else float(np.mean(teacher)),
         len(after),
+        None if teacher is None else float(np.mean(teacher)),
     )
 
 

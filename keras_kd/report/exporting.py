@@ -60,8 +60,8 @@ def check_counts(exports, seeds):
 def folder(directory):
     """The folder for models and files: the user's, or one that is removed afterwards."""
     if directory is None:
-        with tempfile.TemporaryDirectory(prefix="keras_kd-") as path:
-            yield pathlib.Path(path)
+        with tempfile.TemporaryDirectory(prefix="keras_kd-") as name:
+            yield pathlib.Path(name)
         return
     path = pathlib.Path(directory)
     path.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,8 @@ def p_value(p):
     """Such as `"p = 0.01"`."""
     if p < 0.001:
         return "p < 0.001"
-    return f"p = {p:.2f}" if p >= 0.0095 else f"p = {p:.3f}"
+    # Near 0.05 two places would hide on which side it is.
+    return f"p = {p:.3f}" if p < 0.0095 or 0.045 <= p < 0.055 else f"p = {p:.2f}"
 
 
 def size(count):
@@ -76,4 +77,5 @@ def percent(share, places=0):
 
 def plural(number, noun):
     """Such as `"3 seeds"`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"

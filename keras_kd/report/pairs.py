@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_kd import models
 from keras_kd.cache.format import renamed
+from keras_kd.report import numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +38,10 @@ class Budget:
     epochs: int | None
 
     def __str__(self):
-        steps = f"{self.steps:,} steps"
-        return steps if self.epochs is None else f"{self.epochs} epochs ({steps})"
+        steps = numbers.plural(self.steps, "step")
+        if self.epochs is None:
+            return steps
+        return f"{numbers.plural(self.epochs, 'epoch')} ({steps})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,14 +142,12 @@ class Report:
 
 
 def _notes(entrants):
-    """Each model's notes once, whichever seed they come from."""
-    found = [
-        f"{entrant.name}: {note}"
-        for entrant in entrants
-        for one in entrant.measurements
-        for note in one.notes
-    ]
-    return list(dict.fromkeys(found))
+    """Each note once, with the models that it is about."""
+    found: dict = {}
+    for entrant in entrants:
+        for note in [note for one in entrant.measurements for note in one.notes]:
+            found.setdefault(note, {})[entrant.name] = None
+    return [f"{', '.join(names)}: {note}" for note, names in found.items()]
 
 
 def _write(path, text):

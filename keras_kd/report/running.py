@@ -40,12 +40,13 @@ def run(request):
     keys = slices.keys_of(request.slices, request.data)
     examiner = measuring.Examiner(request.data, request.options, request.latency, log)
     entrants, said, notes = measuring.of_teacher(examiner, request.teacher)
+    if entrants:
+        _metric(entrants, request)  # what is wrong with it is told before any training
     with exporting.folder(request.directory) as folder:
         found, files = _collected(source, exports, folder, request.directory is not None)
         entrants += measuring.of_students(examiner, said, found, files)
-    measurements = [each for entrant in entrants for each in entrant.measurements]
     return Report(
-        compare(metric.choose(measurements, request.metric), entrants),
+        compare(_metric(entrants, request), entrants),
         title=request.title,
         slice_keys=keys,
         notes=notes,
@@ -54,6 +55,11 @@ def run(request):
         students=[pair.student for pair in found],
         baselines=[pair.baseline for pair in found if pair.baseline is not None],
     )
+
+
+def _metric(entrants, request):
+    measurements = [each for entrant in entrants for each in entrant.measurements]
+    return metric.choose(measurements, request.metric)
 
 
 def _pairs(request, exports, log):

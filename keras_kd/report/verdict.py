@@ -45,11 +45,15 @@ def _evidence(comparison):
         metric.number(comparison.score(each)) for each in (comparison.baseline, comparison.student)
     ]
     unit = " %" if metric.is_fraction else ""
-    parts = [f"{sides[0]} to {sides[1]}{unit}", numbers.plural(difference.seeds, "seed")]
-    text = "; ".join(parts)
+    parts = [f"{sides[0]} to {sides[1]}{unit}; {numbers.plural(difference.seeds, 'seed')}"]
+    if difference.interval is not None:
+        low, high = (metric.number(end, sign="+") for end in difference.interval)
+        parts.append(f"95 % interval {low} to {high}")
     if difference.p is None:
-        return f"{text}, not tested"
-    return f"{text}, {difference.test} {numbers.p_value(difference.p)}"
+        parts.append("not tested")
+    else:
+        parts.append(f"{difference.test} {numbers.p_value(difference.p)}")
+    return ", ".join(parts)
 
 
 def _nothing(comparison):

@@ -23,7 +23,7 @@ function measure() {
     if (!node.textContent.trim() || parent.closest(".hidden, title, thead")) continue;
     range.selectNodeContents(node);
     const box = range.getBoundingClientRect();
-    if (!box.width) continue; // folded away
+    if (!box.width) continue; // nothing to be seen
     const svg = parent.closest("svg");
     const scale = svg ? svg.getScreenCTM().a : 1;
     texts.push({
@@ -67,6 +67,8 @@ try {
     await page.setViewport({ width, height: 900 });
     await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
     await page.goto(pathToFileURL(options.page).href);
+    // What is folded away must be legible too.
+    await page.$$eval("details", (all) => all.forEach((each) => (each.open = true)));
     const found = await page.evaluate(measure);
     if (options.shots) {
       await page.screenshot({ path: `${options.shots}/${width}-${scheme}.png`, fullPage: true });

@@ -28,8 +28,8 @@ def test_gain():
     )
     assert found.finding == "gain"
     assert found.verdict.startswith(
-        "Distillation gained 1.8 ± 0.3 points of accuracy (91.1 to 92.9 %; 3 seeds, paired t-test "
-        "p = 0.009)."
+        "Distillation gained 1.8 ± 0.3 points of accuracy (91.1 to 92.9 %; 3 seeds, 95 % interval "
+        "+1.1 to +2.5, paired t-test p = 0.009)."
     )
     assert "It closes 46 % of the gap to the teacher (95.0 %)." in found.verdict
     assert found.verdict.endswith("int8 keeps 96 % of it.")
@@ -107,7 +107,8 @@ def test_not_enough_evidence_for_want_of_rows():
 def test_one_seed():
     found = report(teacher=accuracies(95), baseline=accuracies(91), student=accuracies(93))
     assert found.finding == "gain"
-    assert "1 seed, McNemar's exact test p < 0.001" in found.verdict
+    # 40 rows of 2,000 are mended, none is spoilt: 2.0 ± 1.96 * 0.31 points.
+    assert "1 seed, 95 % interval +1.4 to +2.6, McNemar's exact test p < 0.001" in found.verdict
     assert "how much was luck only more seeds can tell" in found.verdict
     assert "train three or more" in found.advice[0]
 
@@ -180,6 +181,7 @@ def test_errors_are_lowered():
         (numbers.p_value(0.0123), "p = 0.01"),
         (numbers.p_value(0.0062), "p = 0.006"),
         (numbers.p_value(1e-5), "p < 0.001"),
+        (numbers.p_value(0.0512), "p = 0.051"),
         (numbers.size(36_400), "36.4 KB"),
         (numbers.size(512), "512 B"),
         (numbers.microseconds(43.21), "43.2 µs"),
@@ -188,6 +190,7 @@ def test_errors_are_lowered():
         (numbers.spread(-1.26, 0.31, 1, "+"), f"{MINUS}1.3 ± 0.3"),
         (numbers.percent(0.956), "96 %"),
         (numbers.plural(1, "seed"), "1 seed"),
+        (numbers.plural(1200, "class"), "1,200 classes"),
     ],
 )
 def test_numbers(text, expected):

@@ -59,7 +59,10 @@ def _latency(report):
 
 
 def _calibration(report):
-    caption = "Below the diagonal a model is surer than it is right."
+    caption = (
+        "Below the diagonal a model is surer than it is right. Confidences that fewer than "
+        f"{reliability.FEWEST} rows have are left out."
+    )
     return _figure("Reliability", reliability.draw(report.comparison), caption)
 
 

@@ -24,7 +24,7 @@ def header(report):
         numbers.plural(seeds, "seed"),
     ]
     if first.per_class:
-        facts.insert(1, numbers.plural(len(first.per_class), "class").replace("classs", "classes"))
+        facts.insert(1, numbers.plural(len(first.per_class), "class"))
     return element(
         "header",
         element("p", "Knowledge distillation", class_="eyebrow"),

@@ -4,13 +4,18 @@ from keras_kd.report import calibration
 from keras_kd.report.plots import markers, scales
 from keras_kd.report.plots.canvas import WIDTH, Canvas
 
+# The accuracy of fewer rows than that is off by 15 points and more, by chance.
+FEWEST = 10
 _HEIGHT, _TOP, _BOTTOM, _LEFT, _RIGHT = 250, 24, 208, 42, WIDTH - 10
 
 
 def draw(comparison):
     """The picture, an SVG element, or `None` where no model has a curve."""
-    curves = {each.name: calibration.curve(each) for each in comparison.entrants}
-    curves = {name: curve for name, curve in curves.items() if curve}
+    curves = {}
+    for each in comparison.entrants:
+        curve = [row for row in calibration.curve(each) if row["count"] >= FEWEST]
+        if curve:
+            curves[each.name] = curve
     if not curves:
         return None
     canvas = Canvas(_HEIGHT, "Reliability curve", _described(comparison))
