@@ -62,7 +62,11 @@ def test_seeds_are_set_before_each_training(small):
         drawn.append(float(np.random.uniform()))
         tiny.fit_briefly(model)
 
-    report(small, train=train, seeds=(5, 6))
+    def make_student():
+        np.random.uniform(size=3)
+        return tiny.student()
+
+    report(small, train=train, make_student=make_student, seeds=(5, 6))
     assert drawn[0] == drawn[1] != drawn[2] == drawn[3]
 
 
@@ -177,5 +181,7 @@ def test_a_fault_of_the_data_is_told_before_any_training(small):
 
     with pytest.raises(ValueError, match="1 names; the model has 10 classes"):
         report(small, train=train, class_names=["a"])
+    with pytest.raises(ValueError, match="`metric`"):
+        report(small, train=train, metric="colour")
     with pytest.raises(ValueError, match="softmax|probabilities"):
         report(small, train=train, from_logits=False)
