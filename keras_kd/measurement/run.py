@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_kd.measurement import arguments, comparison, latency, reading, rows, tasks, teaching
 from keras_kd.measurement.quality import classes, regression, several_labels, text
+from keras_kd.measurement.quality.figures import sklearn
 from keras_kd.measurement.result import Measurement
 from keras_kd.measurement.subjects import subject_of
 
@@ -107,6 +108,7 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
     https://arxiv.org/abs/1706.04599
     """
     asked = arguments.Arguments(task, from_logits, class_names, top_k, runs, warmup)
+    _check_library(task)
     size = arguments.positive("batch_size", BATCH_SIZE if batch_size is None else batch_size)
     subject = subject_of(model_or_file, threads, name, decode)
     data, source = reading.prepared(data), teaching.teacher_of(teacher)
@@ -120,6 +122,11 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
         said = from_logits if teacher_from_logits is None else teacher_from_logits
         figures, of_teacher = _of_rows(asked, task, subject, answers, said)
     return _measurement(subject, task, figures, of_teacher, answers, asked if latency else None)
+
+
+def _check_library(task):
+    if task != "text":
+        sklearn()  # missing, it is told before the model runs
 
 
 def _of_rows(asked, task, subject, answers, teacher_from_logits):

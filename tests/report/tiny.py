@@ -21,6 +21,11 @@ def digits():
     return (x[:900], y[:900]), (x[900:], y[900:])
 
 
+def test_set():
+    """The rows to test on."""
+    return digits()[1]
+
+
 def network(width):
     layers = [keras.layers.Dense(width, "relu"), keras.layers.Dense(10)]
     return keras.Sequential([keras.Input((64,)), *layers], name=f"width_{width}")

@@ -6,12 +6,10 @@ import numpy as np
 
 
 def existing(path, ending):
-    """The path as text; raises unless it is a file with that ending."""
+    """The path as text; raises unless it is a file."""
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"There is no file {path!r}. Expected the path of a {ending} file.")
-    if not path.endswith(ending):
-        raise ValueError(f"Expected the path of a {ending} file. Received: {path!r}")
     return path
 
 
@@ -43,7 +41,9 @@ def in_order(inputs, infos):
     else:
         found = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     if len(found) != len(names):
-        raise ValueError(f"The file takes {len(names)} inputs: {names}. Received: {len(found)}")
+        raise ValueError(
+            f"The file takes {len(names)} inputs; the batch has {len(found)}. They are {names}."
+        )
     arrays = [np.asarray(each) for each in found]
     for info, array in zip(infos, arrays, strict=True):
         if not info.fits(array.shape):

@@ -9,13 +9,23 @@ import numpy as np
 class TensorInfo:
     """An input or output of a file.
 
-    Attributes:
+    Args:
         name: By which a dict of inputs calls it.
         shape: Its dimensions; `None` for one that may have any size.
         dtype: NumPy's name of its type, such as `"float32"` or `"int8"`.
         scale: For integers that stand for real numbers, `real = scale * (integer - zero_point)`;
             else `None`.
         zero_point: The integer that stands for 0.
+
+    Example:
+
+    ```python
+    from keras_kd.measurement import runtimes
+
+    info = runtimes.TensorInfo("image", (None, 2), "int8", scale=0.5, zero_point=-1)
+    assert info.encoded([[0.0, 2.0]]).tolist() == [[-1, 3]]
+    assert info.decoded([[-1, 3]]).tolist() == [[0.0, 2.0]]
+    ```
     """
 
     name: str
@@ -67,12 +77,21 @@ class TensorInfo:
 class Operator:
     """An operator of a file.
 
-    Attributes:
+    Args:
         name: Its kind, such as `"CONV_2D"`; of one that is not built in `"CUSTOM:FlexErf"`.
         inputs: The types of its inputs, such as `"int8"`; `None` for one that is left out.
         outputs: The types of its outputs.
         label: The name of its first output, by which its layer can be found.
         graph: Which graph of the file it is in; 0 is the main one, others are bodies of loops.
+
+    Example:
+
+    ```python
+    def in_float(path):  # path: a .tflite file
+        from keras_kd.measurement import runtimes
+
+        return [x.label for x in runtimes.TFLiteFile(path).operators if "float32" in x.outputs]
+    ```
     """
 
     name: str

@@ -44,29 +44,40 @@ class TFLiteFile(base.ModelFile):
     runtime = "litert-xnnpack"
 
     def __init__(self, path, threads=1, signature=None):
-        litert = host.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
+        self._litert = host.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
         super().__init__(path, ".tflite", threads)
         tflite_format.check(self.path)
-        self._interpreter = self._allocated(litert)
+        self._is_allocated = False
+        self._interpreter = self._opened()
+        self._allocate()
         self._inputs, self._outputs = self._details(signature)
         self.inputs = [_info(name, detail) for name, detail in self._inputs.items()]
         self.outputs = [_info(name, detail) for name, detail in self._outputs.items()]
         self.indices = [detail["index"] for detail in self._inputs.values()]
         self._breaks_promise = False
         self._has_state = tflite_format.has_state(self.model)
+        self._has_resources = tflite_format.has_resources(self.model)
 
-    def _allocated(self, litert):
+    def _opened(self):
         try:
-            interpreter = litert.Interpreter(model_path=self.path, num_threads=self.threads)
+            return self._litert.Interpreter(model_path=self.path, num_threads=self.threads)
         except ValueError as error:
             raise ValueError(f"LiteRT cannot read {self.name}: {error}. Is it damaged?") from error
+
+    def _allocate(self):
+        """Tells now what cannot run, unless that depends on sizes that only the data tells."""
+        if any(_is_open(detail) for detail in self._interpreter.get_input_details()):
+            return
         try:
-            interpreter.allocate_tensors()
+            self._interpreter.allocate_tensors()
         except RuntimeError as error:
-            custom = sorted({x.name for x in self.operators if x.name.startswith("CUSTOM")})
-            listed = f" It has operators that are not built in: {custom}." if custom else ""
-            raise ValueError(f"LiteRT cannot run {self.name}: {error}{listed}") from error
-        return interpreter
+            raise self._failure(error) from error
+        self._is_allocated = True
+
+    def _failure(self, error):
+        custom = sorted({x.name for x in self.operators if x.name.startswith("CUSTOM")})
+        listed = f" It has operators that are not built in: {custom}." if custom else ""
+        return ValueError(f"LiteRT cannot run {self.name}: {error}{listed}")
 
     @functools.cached_property
     def model(self):
@@ -122,23 +133,41 @@ class TFLiteFile(base.ModelFile):
 
     def _outputs_of(self, arrays, size):
         fixed = 1 if self._breaks_promise else self.fixed_rows
+        if fixed is not None:
+            return self._in_fixed_batches(arrays, fixed)
         try:
-            return self.in_batches(arrays, fixed or size, fixed is not None)
-        except (RuntimeError, base.RowsError) as error:
-            if fixed is not None:
-                raise ValueError(f"LiteRT failed to run {self.name}: {error}") from error
+            return self.in_batches(arrays, size, is_fixed=False)
+        except (RuntimeError, base.RowsError):
+            self._renew()
         # Files exist that promise to take any number of rows, and reshape to one inside.
+        found = self._in_fixed_batches(arrays, 1)
         self._breaks_promise = True
-        return self._outputs_of(arrays, 1)
+        return found
+
+    def _in_fixed_batches(self, arrays, size):
+        try:
+            return self.in_batches(arrays, size, is_fixed=True)
+        except (RuntimeError, base.RowsError) as error:
+            self._renew()
+            raise self._failure(error) from error
+
+    def _renew(self):
+        # An interpreter that failed half-way through its tensors is not asked again.
+        self._interpreter, self._is_allocated = self._opened(), False
+        for detail in self._inputs.values():
+            detail["shape"] = ()
 
     def set_inputs(self, arrays):
-        interpreter, changed = self._interpreter, False
+        if self._has_resources:  # which no call puts back
+            self._renew()
+        interpreter = self._interpreter
         for detail, array in zip(self._inputs.values(), arrays, strict=True):
             if tuple(detail["shape"]) != array.shape:
                 interpreter.resize_tensor_input(detail["index"], array.shape)
-                detail["shape"], changed = array.shape, True
-        if changed:
+                detail["shape"], self._is_allocated = array.shape, False
+        if not self._is_allocated:
             interpreter.allocate_tensors()
+            self._is_allocated = True
         for detail, array in zip(self._inputs.values(), arrays, strict=True):
             interpreter.set_tensor(detail["index"], array)
 
@@ -149,6 +178,11 @@ class TFLiteFile(base.ModelFile):
 
     def results(self):
         return [self._interpreter.get_tensor(x["index"]) for x in self._outputs.values()]
+
+
+def _is_open(detail):
+    """Whether more of an input's dimensions than the rows may have any size."""
+    return any(size < 0 for size in detail["shape_signature"][1:])
 
 
 def _chosen(signature, found):

@@ -110,5 +110,9 @@ def signatures(model):
 
 def has_state(model):
     """Whether tensors keep their values from one run to the next."""
-    named = any("VAR_HANDLE" in operator.name for operator in operators(model))
-    return named or any(x.isVariable for graph in model.subgraphs for x in graph.tensors)
+    return any(x.isVariable for graph in model.subgraphs for x in graph.tensors)
+
+
+def has_resources(model):
+    """Whether variables do."""
+    return any(operator.name == "VAR_HANDLE" for operator in operators(model))

@@ -4,9 +4,14 @@ import importlib
 import os
 import sys
 
+import keras
 
-def add(commands):
-    """Adds the command to the subparsers of an `ArgumentParser`."""
+from keras_kd.measurement.command import data_of
+from keras_kd.report.call import report
+
+
+def add_to(commands):
+    """Adds the command to those of a parser."""
     parser = commands.add_parser(
         "report",
         help="compare a distilled student with its teacher, a baseline and exported files",
@@ -47,30 +52,15 @@ def add(commands):
     option("--out", metavar="FILE", help="write the page here (.html)")
     option("--json", metavar="FILE", help="write all numbers here")
     option("--markdown", metavar="FILE", help="write Markdown here")
-    return parser
 
 
 def run(options):
-    """Measures, prints the report and writes the files; returns the exit status."""
-    # Imported here: they import TensorFlow, which --help needs not wait for.
-    import keras_kd as kd
-
-    made = kd.report(
-        None if options.teacher is None else _model(options.teacher),
-        [_model(path) for path in options.student],
-        None if options.baseline is None else [_model(path) for path in options.baseline],
-        _exports(options.export),
-        _named(options.data)(),
-        slices=None if options.slices is None else _named(options.slices),
-        metric=options.metric,
-        task=options.task,
-        from_logits=not options.probabilities,
-        class_names=None if options.class_names is None else options.class_names.split(","),
-        latency=not options.no_latency,
-        threads=options.threads,
-        title=options.title,
-        verbose=False,
-    )
+    """Runs the command; returns its exit status."""
+    try:
+        made = _report(options)
+    except (ImportError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(made)
     for path, save in (
         (options.out, made.save_html),
@@ -82,10 +72,27 @@ def run(options):
     return 0
 
 
-def _model(path):
-    import keras
+def _report(options):
+    return report(
+        None if options.teacher is None else _model(options.teacher),
+        [_model(path) for path in options.student],
+        None if options.baseline is None else [_model(path) for path in options.baseline],
+        _exports(options.export),
+        data_of(options.data),
+        slices=None if options.slices is None else _named(options.slices),
+        metric=options.metric,
+        task=options.task,
+        from_logits=not options.probabilities,
+        class_names=None if options.class_names is None else options.class_names.split(","),
+        latency=not options.no_latency,
+        threads=options.threads,
+        title=options.title,
+        verbose=False,
+    )
 
-    return keras.saving.load_model(path, compile=False)
+
+def _model(path):
+    return keras.models.load_model(path, compile=False)
 
 
 def _exports(given):
@@ -102,15 +109,13 @@ def _exports(given):
 
 
 def _named(words):
-    """What a module holds under a name, `"module:name"`."""
+    """What a module holds under a name, `"module:name"`; modules of the current folder count."""
     module, colon, name = words.partition(":")
-    if not colon or not name:
-        raise ValueError(
-            f"Expected MODULE:NAME, such as my_data:test_set for my_data.py. Received: {words!r}"
-        )
-    if os.getcwd() not in sys.path:  # where a script of that name would be
+    if not (module and colon and name):
+        raise ValueError(f"--slices must be MODULE:NAME. Received: {words!r}")
+    if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    found = importlib.import_module(module)
-    if not hasattr(found, name):
-        raise ValueError(f"Module {module!r} has no {name!r}.")
-    return getattr(found, name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(f"There is no {words!r} for --slices: {error}") from error

@@ -1,0 +1,80 @@
+"""`python -m keras_kd measure FILE --data module:function`."""
+
+import importlib
+import json
+import os
+import sys
+
+from keras_kd.measurement.run import measure
+
+
+def add_to(commands):
+    """Adds the command to those of a parser."""
+    parser = commands.add_parser(
+        "measure",
+        help="measure quality, size and speed of a .tflite, .onnx or .keras file",
+        description="Measures a file on data that a function of yours gives.",
+    )
+    add = parser.add_argument
+    add("file", help="a .tflite, .onnx or .keras file")
+    add(
+        "--data",
+        required=True,
+        metavar="MODULE:FUNCTION",
+        help="a function without arguments that returns what keras_kd.measure takes as data",
+    )
+    add("--teacher", metavar="FILE", help="a .keras file to compare with")
+    add("--task", default="auto", help="multiclass, binary, multilabel, regression")
+    add("--output", help="the output to measure, where there are several")
+    add("--probabilities", action="store_true", help="the outputs are no logits")
+    add("--threads", type=int, default=1, help="threads of the file's runtime")
+    add("--runs", type=int, default=100, help="how many runs are timed; 0: none")
+    add("--json", action="store_true", help="print JSON")
+
+
+def run(options):
+    """Runs the command; returns its exit status."""
+    try:
+        found = _measured(options)
+    except (ImportError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(found.to_dict(), indent=2) if options.json else found)
+    return 0
+
+
+def _measured(options):
+    teacher = None
+    if options.teacher is not None:
+        import keras
+
+        teacher = keras.models.load_model(options.teacher, compile=False)
+    return measure(
+        options.file,
+        data_of(options.data),
+        task=options.task,
+        from_logits=not options.probabilities,
+        teacher=teacher,
+        output=options.output,
+        threads=options.threads,
+        latency=options.runs != 0,
+        runs=options.runs or 1,
+    )
+
+
+def data_of(name):
+    """What a function gives, named as `module:function`; modules of the current folder count.
+
+    Raises:
+        ValueError: There is no such function.
+    """
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise ValueError(f"--data must be MODULE:FUNCTION. Received: {name!r}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(f"There is no function {name!r} for --data: {error}") from error
+    return found()

@@ -1,0 +1,142 @@
+"""What a measurement shows, and the command that makes one."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_kd as kd
+from keras_kd import __main__ as program
+from tests import fresh_process
+from tests.measurement import files
+
+X, Y = files.arrays()
+
+
+@pytest.fixture(scope="module")
+def found():
+    names = ["ant", "bee", "cat", "dog"]
+    teacher = files.classifier(2)
+    return kd.measure(
+        files.classifier(), (X, Y), teacher=teacher, class_names=names, runs=3, warmup=1
+    )
+
+
+def test_as_json(found):
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    again = json.loads(text)
+    assert "predictions" not in again
+    assert "labels" not in again
+    for field in ("name", "kind", "task", "samples", "quality", "teacher", "size", "latency"):
+        assert again[field] == getattr(found, field)
+    assert again["confusion"] == found.confusion
+    assert again["per_class"][1]["label"] == "bee"
+    assert all(type(x) in (int, float) for x in found.quality.values())
+
+
+def test_what_is_infinite_becomes_null():
+    made = kd.measurement.Measurement("m", "keras", "regression", 1, {"mae": np.float64("inf")})
+    assert made.to_dict()["quality"] == {"mae": None}
+
+
+def test_as_a_table(found):
+    text = str(found)
+    assert "classifier (keras, multiclass): 37 rows" in text
+    for word in (*found.quality, *found.teacher, *found.size, "median", "95th percentile"):
+        assert word in text
+    assert f"{found.quality['accuracy']:.4f}" in text
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_a_measurement_is_compared_without_its_rows(found):
+    import dataclasses
+
+    assert dataclasses.replace(found, predictions=None, labels=None) == found
+    assert dataclasses.replace(found, samples=1) != found
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.samples = 2
+
+
+def test_the_model_is_as_it_was():
+    model = files.classifier()
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    kd.measure(model, (X, Y), runs=2, warmup=0, name="other")
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert model.optimizer.iterations == 0
+
+
+def test_a_subclassed_model():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = files.classifier()
+
+        def call(self, x, training=None):
+            return self.inner(x["x"])
+
+    found = kd.measure(Own(), ({"x": X}, Y), latency=False)
+    expected = kd.measure(files.classifier(), (X, Y), latency=False)
+    assert found.quality == pytest.approx(expected.quality, rel=1e-5)
+    assert found.size["macs"] == expected.size["macs"]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with a module that gives data."""
+    files.tflite(files.classifier(), tmp_path / "student.tflite")
+    files.classifier(2).save(tmp_path / "teacher.keras")
+    np.savez(tmp_path / "data.npz", x=X, y=Y)
+    (tmp_path / "own_data.py").write_text(
+        "import numpy\n"
+        "def test():\n"
+        "    held = numpy.load('data.npz')\n"
+        "    return held['x'], held['y']\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_the_command(project, capsys):
+    common = ["measure", "student.tflite", "--data", "own_data:test"]
+    assert program.main([*common, "--runs", "2", "--teacher", "teacher.keras", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    expected = kd.measure("student.tflite", (X, Y), teacher=files.classifier(2), latency=False)
+    assert again["quality"] == expected.quality
+    assert again["teacher"] == pytest.approx(expected.teacher)
+    assert again["latency"]["runs"] == 2
+    assert program.main([*common, "--runs", "0"]) == 0
+    assert "student.tflite (tflite, multiclass): 37 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["student.tflite", "--data", "own_data"], "must be MODULE:FUNCTION"),
+        (["student.tflite", "--data", "own_data:none"], "There is no function 'own_data:none'"),
+        (["student.tflite", "--data", "absent_module:test"], "There is no function"),
+        (["none.tflite", "--data", "own_data:test"], "There is no file 'none.tflite'"),
+        (["student.tflite", "--data", "own_data:test", "--probabilities"], "from_logits=True"),
+    ],
+)
+def test_the_command_tells_what_is_wrong(project, capsys, arguments, message):
+    assert program.main(["measure", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_in_a_process_of_its_own(project):
+    command = [sys.executable, "-m", "keras_kd", "measure", "student.tflite"]
+    done = subprocess.run(
+        [*command, "--data", "own_data:test", "--runs", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=fresh_process.environment(),
+        cwd=project,
+    )
+    assert "accuracy" in done.stdout
