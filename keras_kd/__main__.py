@@ -1,9 +1,10 @@
-"""Commands: `python -m keras_kd doctor`, `... measure FILE --data module:function`."""
+"""Commands: `python -m keras_kd doctor`, `measure FILE --data ...`, `report --student FILE ...`."""
 
 import argparse
 import sys
 
 from keras_kd.measurement import command as measure
+from keras_kd.report import command as report
 
 
 def main(arguments=None):
@@ -20,9 +21,12 @@ def main(arguments=None):
     )
     doctor.add_argument("--json", action="store_true", help="print JSON")
     measure.add_to(commands)
+    report.add_to(commands)
     options = parser.parse_args(arguments)
     if options.command == "measure":
         return measure.run(options)
+    if options.command == "report":
+        return report.run(options)
     # Imported here: it imports TensorFlow, which --help needs not wait for.
     from keras_kd import doctor as command
 

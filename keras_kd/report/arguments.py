@@ -1,0 +1,90 @@
+"""Checks the arguments of `keras_kd.report`, before anything is trained or measured."""
+
+import keras
+
+from keras_kd.diagnosis import batches
+from keras_kd.distiller import Distiller
+from keras_kd.ops.arguments import invalid
+from keras_kd.report.pairs import Pair, Recipe
+
+
+def check_data(data):
+    """Raises unless the test data are a finite batched dataset or arrays, with labels."""
+    if data is None:
+        raise ValueError("`data` is missing: the test data, (inputs, labels) or a batched dataset.")
+    batches.check("data", data)
+
+
+def recipe(request):
+    """A `Recipe` where the call is to train, else `None`.
+
+    Raises:
+        ValueError: What is given does not go together.
+    """
+    if request.make_student is None and request.train is None:
+        if request.distiller is not None:
+            raise ValueError("`distiller` needs `make_student` and `train` beside it.")
+        return None
+    for name in ("make_student", "train"):
+        if not _is_function(getattr(request, name)):
+            received = repr(getattr(request, name))
+            raise invalid(name, "a function; `make_student` and `train` go together", received)
+    for name in ("student", "baseline"):
+        if getattr(request, name) is not None:
+            raise ValueError(
+                f"`{name}` is a trained model, and `make_student` is there to train one. Pass "
+                "either student= and baseline=, or make_student= and train=."
+            )
+    if request.teacher is None:
+        raise ValueError("`teacher` is missing: the students cannot be distilled without one.")
+    distiller = Distiller if request.distiller is None else request.distiller
+    if not _is_function(distiller):
+        raise invalid("distiller", "a function of (teacher, student)", repr(distiller))
+    return Recipe(request.teacher, request.make_student, request.train, distiller)
+
+
+def _is_function(value):
+    return callable(value) and not isinstance(value, keras.Model)
+
+
+def seeds(given):
+    """The seeds as a list of different integers."""
+    listed = list(range(given)) if isinstance(given, int) else list(given)
+    valid = all(isinstance(each, int) and each >= 0 for each in listed)
+    if not listed or not valid or len(set(listed)) != len(listed):
+        raise invalid("seeds", "different integers of at least 0, one or more", repr(given))
+    return listed
+
+
+def given(student, baseline):
+    """The trained models of the call, a list of `Pair`.
+
+    Raises:
+        ValueError: They cannot be compared pair by pair.
+    """
+    if student is None:
+        raise ValueError(
+            "There is no student to report on. Pass student= (a trained model, or a list by seed), "
+            "or make_student= and train= to have them trained."
+        )
+    students = _models("student", student)
+    if baseline is None:
+        return [Pair(number, None, each) for number, each in enumerate(students)]
+    baselines = _models("baseline", baseline)
+    if len(baselines) != len(students):
+        raise ValueError(
+            f"`student` has {len(students)} model(s) and `baseline` {len(baselines)}. They are "
+            "compared in pairs: pass one baseline for each student, in the same order of seeds."
+        )
+    if {id(each) for each in baselines} & {id(each) for each in students}:
+        raise ValueError("A model of `baseline` is one of `student` too.")
+    return [Pair(i, *pair) for i, pair in enumerate(zip(baselines, students, strict=True))]
+
+
+def _models(name, given):
+    listed = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not listed or not all(isinstance(each, keras.Model) for each in listed):
+        raise invalid(name, "a trained keras.Model, or a list with one for each seed", repr(given))
+    if len({id(each) for each in listed}) != len(listed):
+        raise ValueError(f"`{name}` has the same model twice: seeds must be trained apart.")
+    return listed

@@ -1,0 +1,103 @@
+"""The files that are compared with the students they were made of."""
+
+import contextlib
+import pathlib
+import tempfile
+
+from keras_kd.ops.arguments import invalid
+
+RESERVED = ("teacher", "labels only", "distilled")
+
+
+def check(exports):
+    """Raises unless `exports` names files, or functions that write them.
+
+    Returns:
+        `{name: function or list of paths}`.
+    """
+    if exports is None:
+        return {}
+    if not isinstance(exports, dict):
+        raise invalid("exports", "a dict from names to files or functions", repr(exports))
+    return {_checked_name(name): _checked(name, value) for name, value in exports.items()}
+
+
+def _checked_name(name):
+    if not isinstance(name, str) or not name or name in RESERVED:
+        raise invalid("exports", f"names that are text and none of {RESERVED}", repr(name))
+    return name
+
+
+def _checked(name, value):
+    if callable(value):
+        return value
+    paths = list(value) if isinstance(value, (list, tuple)) else [value]
+    for path in paths:
+        if not isinstance(path, (str, pathlib.Path)):
+            raise invalid(
+                f"exports[{name!r}]",
+                "a file, a list of files (one for each student), or a function of "
+                "(student, path) that writes one",
+                repr(value),
+            )
+        if not pathlib.Path(path).is_file():
+            raise ValueError(f"exports[{name!r}]: there is no file {pathlib.Path(path).name!r}.")
+    return [pathlib.Path(path) for path in paths]
+
+
+def check_counts(exports, seeds):
+    """Raises unless there is a file for each student."""
+    for name, value in exports.items():
+        if not callable(value) and len(value) != seeds:
+            raise ValueError(
+                f"exports[{name!r}] has {len(value)} file(s) for {seeds} student(s). Each file is "
+                "compared with the student it was made of: pass a list with one for each, in the "
+                "same order, or a function of (student, path) that writes one."
+            )
+
+
+@contextlib.contextmanager
+def folder(directory):
+    """The folder for models and files: the user's, or one that is removed afterwards."""
+    if directory is None:
+        with tempfile.TemporaryDirectory(prefix="keras_kd-") as name:
+            yield pathlib.Path(name)
+        return
+    path = pathlib.Path(directory)
+    path.mkdir(parents=True, exist_ok=True)
+    yield path
+
+
+def export(exports, student, number, folder):
+    """The files of one student, `{name: path}`; functions write theirs to the folder.
+
+    Args:
+        exports: Of `check`.
+        student: The student.
+        number: Its number among the students.
+        folder: Where to write.
+
+    Raises:
+        ValueError: A function has written nothing.
+    """
+    return {
+        name: _written(name, value, student, number, folder) if callable(value) else value[number]
+        for name, value in exports.items()
+    }
+
+
+def _written(name, function, student, number, folder):
+    """The file that a function says it wrote, or else the one that it was asked for."""
+    ending = ".onnx" if "onnx" in name.lower() else ".tflite"
+    stem = "".join(char if char.isalnum() or char in "-_" else "-" for char in name)
+    path = folder / f"{stem}-{number}{ending}"
+    returned = function(student, path)
+    returned = getattr(returned, "path", returned)
+    if isinstance(returned, (str, pathlib.Path)) and pathlib.Path(returned).is_file():
+        return pathlib.Path(returned)
+    if not path.is_file():
+        raise ValueError(
+            f"The function exports[{name!r}] wrote no file. It is called with a student and the "
+            f"path to write to, {path.name!r}; where it writes elsewhere it must return that path."
+        )
+    return path

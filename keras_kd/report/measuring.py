@@ -1,0 +1,98 @@
+"""Measures every model and file that the report compares."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from keras_kd.measurement import measure
+from keras_kd.report import teaching
+from keras_kd.report.entrants import BASELINE, EXPORT, STUDENT, TEACHER, Entrant
+
+# Arguments of `measure` that the report sets itself.
+_OWN = {"model_or_file", "data", "teacher", "latency", "name"}
+_OPTIONS = [name for name in inspect.signature(measure).parameters if name not in _OWN]
+
+
+def check_options(options):
+    """Raises unless `measure` has arguments of these names.
+
+    Raises:
+        TypeError: It has not, as Python itself would say.
+    """
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        raise TypeError(
+            f"report() got unexpected arguments {unknown}. Beside its own it takes those of "
+            f"keras_kd.measure: {_OPTIONS}."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Examiner:
+    """Calls `keras_kd.measure` with the same options for every model.
+
+    Attributes:
+        data: The test data.
+        options: Of `keras_kd.measure`, by name.
+        latency: Whether latencies are measured: of the first seed's models, because those of the
+            other seeds compute the same.
+        log: A function that prints a line.
+    """
+
+    data: Any
+    options: dict
+    latency: bool
+    log: Callable
+
+    def entrant(self, name, role, models, teacher=None):
+        """Measures the models or files of all seeds."""
+        self.log(f"measuring {name}")
+        found = [
+            measure(
+                model, self.data, teacher=teacher, latency=self.latency and not seed, **self.options
+            )
+            for seed, model in enumerate(models)
+        ]
+        return Entrant(name, role, found)
+
+
+def of_teacher(examiner, teacher):
+    """Measures the teacher: before any training, so that what is wrong with the data is told first.
+
+    Args:
+        examiner: An `Examiner`.
+        teacher: The teacher, or `None`.
+
+    Returns:
+        A list of its `Entrant`, empty where it cannot be measured by itself; what the others are to
+        be compared with; a list of notes.
+    """
+    if teacher is None:
+        return [], None, []
+    model, notes = teaching.as_model(teacher)
+    if model is None:
+        return [], teacher, notes
+    entrant = examiner.entrant("teacher", TEACHER, [model])
+    return [entrant], teaching.answers(model, examiner.data, examiner.options), notes
+
+
+def of_students(examiner, said, pairs, files):
+    """Measures the students and the files.
+
+    Args:
+        examiner: An `Examiner`.
+        said: Of `of_teacher`.
+        pairs: A list of `pairs.Pair`.
+        files: `{name: files by seed}`.
+
+    Returns:
+        A list of `Entrant`.
+    """
+    made = []
+    baselines = [pair.baseline for pair in pairs if pair.baseline is not None]
+    if baselines:
+        made.append(examiner.entrant("labels only", BASELINE, baselines, said))
+    students = [pair.student for pair in pairs]
+    made.append(examiner.entrant("distilled", STUDENT, students, said))
+    return made + [examiner.entrant(name, EXPORT, found, said) for name, found in files.items()]

@@ -1,0 +1,166 @@
+"""`Report`: the models side by side, as text, Markdown, JSON and a page."""
+
+import dataclasses
+import json
+import math
+import pathlib
+
+import numpy as np
+
+from keras_kd.cache.format import renamed
+from keras_kd.report import (
+    advice,
+    calibration,
+    classes,
+    markdown,
+    mistakes,
+    slices,
+    table,
+    terminal,
+)
+from keras_kd.report import verdict as verdicts
+
+
+class Report:
+    """What `keras_kd.report` found. `str` makes a table for a terminal.
+
+    Attributes:
+        title: A heading.
+        verdict: What the numbers show, in words.
+        finding: `"gain"`, `"loss"`, `"no gain"`, `"unclear"` or `"nothing to compare"`.
+        advice: What to try; a list of sentences, empty where nothing is to be mended.
+        remarks: Sentences on classes, slices and the teacher's mistakes.
+        rows: The main table: a dict for each model, see `keras_kd.report.table.rows`.
+        difference: Distilled against labels only: by seed, mean, deviation, interval, p; or `None`.
+        classes: What changed for each class.
+        confusion: What is mistaken for what, more often or less; or `None`.
+        mistakes: How many of the teacher's mistakes are inherited; or `None`.
+        slices: The models on parts of the test data.
+        students: The distilled models by seed.
+        baselines: The models with labels only by seed.
+        notes: What could not be measured and why, and unequal budgets.
+
+    Args:
+        comparison: A `Comparison`.
+        title: As above.
+        slice_keys: As of `slices.keys_of`.
+        notes: As above.
+        budgets: Sentences about trainings of unequal length, for the verdict.
+        environment: `{name: text}` of what was measured with.
+        students: As above.
+        baselines: As above.
+    """
+
+    def __init__(
+        self,
+        comparison,
+        *,
+        title="Distillation report",
+        slice_keys=None,
+        notes=(),
+        budgets=(),
+        environment=None,
+        students=(),
+        baselines=(),
+    ):
+        self.comparison, self.title = comparison, title
+        self.environment = dict(environment or {})
+        self.students, self.baselines = list(students), list(baselines)
+        self.rows = table.rows(comparison)
+        self.difference = comparison.difference
+        self.classes = classes.changes(comparison)
+        self.confusion = classes.confusion_change(comparison)
+        self.mistakes = mistakes.inherited(comparison)
+        self.slices = slices.table(comparison, slice_keys or {})
+        self.finding = comparison.finding
+        self.verdict = verdicts.words(comparison, budgets)
+        self.advice = advice.on_training(comparison) + advice.on_exports(comparison)
+        self.remarks = verdicts.remarks(self.classes, self.mistakes, self.slices)
+        self.notes = [*notes, *_notes(comparison.entrants)]
+
+    @property
+    def metric(self):
+        """The number that is compared, a `Metric`."""
+        return self.comparison.metric
+
+    def __str__(self):
+        return terminal.text(self)
+
+    def _repr_markdown_(self):
+        return self.to_markdown()
+
+    def to_markdown(self):
+        """Verdict, advice and tables as Markdown."""
+        return markdown.text(self)
+
+    def to_dict(self):
+        """Everything but models and predictions, as what JSON can hold."""
+        confusion = self.confusion
+        if confusion is not None:
+            confusion = {**confusion, "difference": confusion["difference"].tolist()}
+        return _plain(
+            {
+                "title": self.title,
+                "verdict": self.verdict,
+                "finding": self.finding,
+                "advice": self.advice,
+                "remarks": self.remarks,
+                "metric": self.metric.key,
+                "rows": self.rows,
+                "difference": None if self.difference is None else self.difference.to_dict(),
+                "classes": [dataclasses.asdict(each) for each in self.classes],
+                "confusion_change": confusion,
+                "mistakes": None if self.mistakes is None else dataclasses.asdict(self.mistakes),
+                "slices": self.slices,
+                "calibration": {
+                    each.name: calibration.curve(each) for each in self.comparison.entrants
+                },
+                "notes": self.notes,
+                "environment": self.environment,
+                "measurements": {
+                    each.name: [one.to_dict() for one in each.measurements]
+                    for each in self.comparison.entrants
+                },
+            }
+        )
+
+    def save_json(self, path):
+        """Writes `to_dict` to a file."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        _write(path, text + "\n")
+
+    def save_markdown(self, path):
+        """Writes `to_markdown` to a file."""
+        _write(path, self.to_markdown())
+
+    def save_html(self, path):
+        """Writes one page that holds everything: no other file and no network is needed."""
+        # Imported here: pages are written seldom.
+        from keras_kd.report.page import page
+
+        _write(path, page.text(self))
+
+
+def _notes(entrants):
+    """Each note once, with the models that it is about."""
+    found: dict = {}
+    for entrant in entrants:
+        for note in [note for one in entrant.measurements for note in one.notes]:
+            found.setdefault(note, {})[entrant.name] = None
+    return [f"{', '.join(names)}: {note}" for note, names in found.items()]
+
+
+def _write(path, text):
+    with renamed(pathlib.Path(path)) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _plain(value):
+    """With Python's numbers; those that are not finite become `None`."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,69 @@
+"""The teacher of a report: as one of the models that are measured, and as what they agree with."""
+
+import keras
+
+from keras_kd.measurement import reading, runtimes
+from keras_kd.measurement.run import BATCH_SIZE
+from keras_kd.measurement.subjects import subject_of
+from keras_kd.teachers import base
+from keras_kd.teachers.keras_model import adapt
+
+_NOT_ALONE = {
+    "needs_carried": "its outputs come with the data",
+    "needs_student": "it looks at the student",
+    "is_sparse": "it keeps the largest logits only",
+}
+
+
+class Asked(keras.Model):
+    """A teacher that is no model, asked like one.
+
+    Args:
+        teacher: A `keras_kd.teachers.Teacher`.
+    """
+
+    def __init__(self, teacher):
+        super().__init__(name=teacher.name, autocast=False)
+        self.teacher = teacher
+        self.built = True
+
+    def build(self, input_shape=None):
+        del input_shape  # the teacher is whole
+
+    def call(self, inputs, training=None):
+        del training
+        return self.teacher.answer(base.Lesson(inputs))
+
+
+def as_model(teacher):
+    """`(what is measured of a teacher, notes)`; `None` where it cannot stand alone.
+
+    Args:
+        teacher: What `Distiller` takes, or a file that `keras_kd.measure` takes.
+    """
+    files = str, runtimes.TFLiteFile, runtimes.OnnxFile
+    if isinstance(teacher, (keras.Model, *files)) or hasattr(teacher, "__fspath__"):
+        return teacher, []
+    adapted = adapt(teacher)
+    for flag, why in _NOT_ALONE.items():
+        if getattr(adapted, flag):
+            return None, [f"teacher: not measured by itself; {why}."]
+    return Asked(adapted), []
+
+
+def answers(model, data, options):
+    """What a teacher says of the test data, so that it runs once and not once for each model.
+
+    Args:
+        model: Of `as_model`.
+        data: The test data.
+        options: Of `keras_kd.measure`.
+
+    Returns:
+        An array of its outputs.
+    """
+    size = options.get("batch_size") or BATCH_SIZE
+    found = reading.read(
+        subject_of(model), reading.prepared(data), options.get("output"), size, None
+    )
+    return found.outputs

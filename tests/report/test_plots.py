@@ -1,0 +1,128 @@
+"""What the pictures draw, in numbers; how they look is for the browser."""
+
+import itertools
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from keras_kd.report import classes
+from keras_kd.report.numbers import MINUS
+from keras_kd.report.plots import bars, by_seed, canvas, confusion, labels, markers, pareto, scales
+from tests.report import made_up, samples
+
+
+def numbers(element, *names):
+    return [float(element.get(name)) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 100, [0, 20, 40, 60, 80, 100]),
+        (90.3, 95.4, [91, 92, 93, 94, 95]),
+        (-0.2, 0.31, [-0.2, -0.1, 0, 0.1, 0.2, 0.3]),
+    ],
+)
+def test_ticks(low, high, expected):
+    np.testing.assert_allclose(scales.Scale(low, high, 0, 1).ticks(6), expected, atol=1e-12)
+
+
+def test_ticks_of_a_logarithmic_axis():
+    assert scales.Scale(15, 1500, 0, 1, True).ticks(6) == [20, 50, 100, 200, 500, 1000]
+    np.testing.assert_allclose(scales.Scale(2e3, 3e6, 0, 1, True).ticks(4), [1e4, 1e5, 1e6])
+
+
+def test_a_scale_maps_ends_to_ends():
+    scale = scales.Scale(10, 1000, 40, 300, True)
+    assert [scale(value) for value in (10, 100, 1000)] == [40, 170, 300]
+    flat = scales.around([5.0, 5.0], 0, 1)
+    assert flat.low < 5 < flat.high
+
+
+def test_bars_begin_at_zero_and_are_as_long_as_their_values():
+    svg = bars.changes("t", [bars.Change("up", 4.0), bars.Change("down", -2.0)], "d")
+    up, down = svg.iter("rect")
+    (x_up, width_up), (x_down, width_down) = (numbers(each, "x", "width") for each in (up, down))
+    assert width_up == pytest.approx(2 * width_down, abs=0.2)
+    assert x_down + width_down == pytest.approx(x_up, abs=0.2)
+    assert (up.get("class"), down.get("class")) == ("better", "worse")
+
+
+def test_by_seed_has_a_dot_for_each_model_of_each_seed():
+    report = samples.full()
+    svg = by_seed.draw(report.comparison)
+    titles = [title.text for title in svg.iter("title")]
+    assert len(titles) == 1 + 4 * 3
+    assert "labels only, seed 1: 90.6 %" in titles
+    # Right is better: the distilled student's dots lie right of the other's.
+    dots = [numbers(each, "cx")[0] for each in svg.iter("circle")]
+    assert max(dots[:3]) < min(dots[3:])
+
+
+def test_the_front_has_the_models_that_none_beats():
+    report = samples.full()
+    svg = pareto.draw(report.comparison, report.rows, "bytes")
+    (front,) = [path for path in svg.iter("path") if path.get("class") == "front"]
+    # int8 is smallest; float16 is larger and no better; then the student and the teacher.
+    by_name = {row["name"]: row for row in report.rows}
+    assert by_name["float16"]["mean"] <= by_name["int8"]["mean"]
+    assert front.get("d").count("L") + 1 == 3
+
+
+def test_a_cost_that_one_model_has_is_not_drawn():
+    report = samples.full()
+    rows = [{**row, "bytes": None} for row in report.rows[1:]] + report.rows[:1]
+    assert pareto.draw(report.comparison, rows, "bytes") is None
+
+
+def test_names_of_points_do_not_meet():
+    rng = np.random.default_rng(0)
+    frame = labels.Box(40, 20, 322, 208)
+    for _ in range(20):
+        points = [
+            (float(rng.uniform(60, 300)), float(rng.uniform(60, 180)), f"model {i}")
+            for i in range(5)
+        ]
+        boxes = [
+            _box(place, words)
+            for place, (_, _, words) in zip(labels.place(points, frame), points, strict=True)
+        ]
+        assert all(not one.meets(other) for one, other in itertools.combinations(boxes, 2))
+        assert all(box.outside(frame) == 0 for box in boxes)
+
+
+def _box(place, words):
+    x, y, anchor = place
+    width = canvas.width_of(words)
+    left = {"start": x, "end": x - width, "middle": x - width / 2}[anchor]
+    return labels.Box(left, y - 9, left + width, y + 1)
+
+
+def test_confusion_is_coloured_by_better_and_worse():
+    truth = made_up.labels(40)
+    found = made_up.compared(
+        baseline=[made_up.classifier(truth, np.where(truth == 1, 2, truth))],
+        student=[made_up.classifier(truth, np.where(truth == 3, 0, truth))],
+    )
+    svg = confusion.draw(classes.confusion_change(found))
+    told = {each[0].text: each.get("class") for each in svg.iter("rect")}
+    assert told[f"1 taken for 2: {MINUS}10 rows"] == "cell better"
+    assert told["1 taken for 1: +10 rows"] == "cell better"
+    assert told["3 taken for 0: +10 rows"] == "cell worse"
+    assert told[f"3 taken for 3: {MINUS}10 rows"] == "cell worse"
+    assert told["0 taken for 1: +0 rows"] == "cell"
+
+
+def test_each_model_has_a_look_of_its_own():
+    entrants = samples.full(exports=[f"export {i}" for i in range(8)]).comparison.entrants
+    looks = [(each.class_, each.shape) for each in markers.styles(entrants).values()]
+    assert len(set(looks)) == len(looks) == 11
+
+
+def test_pictures_say_in_words_what_they_show():
+    report = samples.full()
+    svg = pareto.draw(report.comparison, report.rows, "median_us")
+    label = svg.get("aria-label")
+    assert "distilled 94.2 ± 0.2 % at 655 µs" in label
+    assert ET.tostring(svg)  # well formed

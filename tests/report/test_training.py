@@ -1,0 +1,187 @@
+"""The trainings of `kd.report`: alike in all but the teacher."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_kd as kd
+from tests.report import tiny
+
+
+@pytest.fixture
+def small():
+    """Rows that suffice to call everything."""
+    (x, y), _ = tiny.digits()
+    return x[:100], y[:100]
+
+
+def report(rows, **changes):
+    arguments = {
+        "make_student": tiny.student,
+        "train": tiny.fit_briefly,
+        "seeds": 1,
+        "data": rows,
+        "latency": False,
+        "verbose": False,
+    }
+    return kd.report(tiny.teacher(), **{**arguments, **changes})
+
+
+def test_both_students_begin_alike_and_seeds_differ(small):
+    seen = []
+
+    def train(model):
+        student = model.student if isinstance(model, kd.Distiller) else model
+        seen.append((type(model), student, student.get_weights(), float(keras.random.uniform(()))))
+        tiny.fit_briefly(model)
+
+    generator = np.random.default_rng(0)
+
+    def make_student():
+        # Random numbers that no seed of Keras rules.
+        model = tiny.student()
+        model.set_weights([generator.normal(size=w.shape) for w in model.get_weights()])
+        return model
+
+    found = report(small, train=train, make_student=make_student, seeds=2)
+    types, students, weights, _ = zip(*seen, strict=True)
+    assert types == (keras.Sequential, kd.Distiller) * 2
+    for one, other in ((0, 1), (2, 3)):
+        for a, b in zip(weights[one], weights[other], strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not np.allclose(weights[0][0], weights[2][0])
+    assert found.baselines == [students[0], students[2]]
+    assert found.students == [students[1], students[3]]
+    assert "equally long" not in found.verdict
+
+
+def test_seeds_are_set_before_each_training(small):
+    drawn = []
+
+    def train(model):
+        drawn.append(float(np.random.uniform()))
+        tiny.fit_briefly(model)
+
+    def make_student():
+        np.random.uniform(size=3)
+        return tiny.student()
+
+    report(small, train=train, make_student=make_student, seeds=(5, 6))
+    assert drawn[0] == drawn[1] != drawn[2] == drawn[3]
+
+
+def test_the_teacher_is_left_as_it_was(small):
+    before = [np.copy(weight) for weight in tiny.teacher().get_weights()]
+    flags = [layer.trainable for layer in tiny.teacher().layers]
+    report(small)
+    for one, other in zip(before, tiny.teacher().get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert flags == [layer.trainable for layer in tiny.teacher().layers]
+
+
+def test_the_distiller_is_the_users(small):
+    def distiller(teacher, student):
+        return kd.Distiller(teacher, student, kd.losses.LogitsMSE(), alpha=0.0, beta=1.0)
+
+    made = []
+
+    def train(model):
+        made.append(model)
+        tiny.fit_briefly(model)
+
+    report(small, distiller=distiller, train=train)
+    assert made[1].alpha == 0.0
+
+
+def test_budgets_that_differ_are_told(small):
+    def train(model):
+        tiny.fit_briefly(model, epochs=2 if isinstance(model, kd.Distiller) else 1)
+
+    found = report(small, train=train, seeds=(3,))
+    assert (
+        "The students were not trained equally long (seed 3: 1 epoch (2 steps) with labels only, "
+        "2 epochs (4 steps) with the teacher)."
+    ) in found.verdict
+
+
+def test_students_stay_in_the_directory(small, tmp_path):
+    found = report(small, directory=tmp_path / "models", seeds=(4, 7))
+    names = {path.name for path in (tmp_path / "models").iterdir()}
+    assert names == {
+        f"{what}-{seed}.keras" for what in ("distilled", "labels-only") for seed in (4, 7)
+    }
+    loaded = keras.saving.load_model(tmp_path / "models" / "distilled-7.keras")
+    x = small[0][:5]
+    np.testing.assert_allclose(loaded(x), found.students[1](x), rtol=1e-6)
+
+
+def test_progress(small, capsys):
+    report(small, seeds=(8,), verbose=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "measuring teacher"
+    assert "seed 8: training with labels only" in lines
+    assert "measuring distilled" in lines
+
+
+def no_training(model):
+    del model
+
+
+SAME = tiny.student()
+
+
+def other_shapes(widths=None):
+    widths = iter([4, 8] * 10) if widths is None else widths
+    return lambda: tiny.network(next(widths))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": None}, "`train`. Expected a function; `make_student` and `train` go together"),
+        ({"make_student": tiny.student()}, "`make_student`. Expected a function"),
+        ({"make_student": lambda: 3}, "must return a keras.Model. Received: 3"),
+        ({"make_student": lambda: SAME}, "same model twice"),
+        ({"make_student": other_shapes()}, "different architectures"),
+        (
+            {"make_student": lambda: keras.Sequential([keras.layers.Dense(10)], name="bare")},
+            "returned 'bare', which has no weights yet",
+        ),
+        ({"train": no_training}, "left all weights of 'width_8' as they were"),
+        ({"distiller": lambda teacher, student: None}, "`distiller` must return what trains"),
+        ({"distiller": 3}, "`distiller`. Expected a function of"),
+        ({"seeds": 0}, "`seeds`. Expected different integers"),
+        ({"seeds": (1, 1)}, "`seeds`. Expected different integers"),
+        ({"student": tiny.student()}, "Pass either student= and baseline=, or make_student="),
+        ({"exports": {"int8": ["a", "b"]}}, "there is no file 'a'"),
+        ({"exports": {"teacher": no_training}}, "none of .*Received: exports='teacher'"),
+        ({"exports": {"int8": 3}}, r"exports\['int8'\]`. Expected a file"),
+        ({"exports": [1]}, "`exports`. Expected a dict"),
+        ({"exports": {"int8": lambda student, path: None}}, "wrote no file"),
+        ({"slices": np.zeros((2, 2))}, "one value for each row"),
+        ({"data": None}, "`data` is missing"),
+        ({"data": np.zeros(3)}, "`data` must be a tf.data.Dataset"),
+        ({"metric": "colour"}, "`metric`. Expected one of"),
+        ({"class_names": ["a"]}, "1 names; the model has 10 classes"),
+    ],
+)
+def test_bad_input(small, changes, message):
+    with pytest.raises(ValueError, match=message):
+        report(small, **changes)
+
+
+def test_unknown_options(small):
+    with pytest.raises(TypeError, match=r"unexpected arguments \['lateny'\]"):
+        report(small, lateny=False)
+
+
+def test_a_fault_of_the_data_is_told_before_any_training(small):
+    def train(model):
+        pytest.fail("trained before the data were looked at")
+
+    with pytest.raises(ValueError, match="1 names; the model has 10 classes"):
+        report(small, train=train, class_names=["a"])
+    with pytest.raises(ValueError, match="`metric`"):
+        report(small, train=train, metric="colour")
+    with pytest.raises(ValueError, match="softmax|probabilities"):
+        report(small, train=train, from_logits=False)
