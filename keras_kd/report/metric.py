@@ -82,6 +82,12 @@ class Metric:
             places = min(4, numbers.significant(*seen))
         return numbers.spread(self.shown(mean), deviation, places, sign)
 
+    def interval(self, low, high):
+        """Two ends, as precise as their distance is: `"+1.1 to +2.5"`."""
+        places = 1 if self.is_fraction else min(4, numbers.significant(high - low, 2))
+        ends = [numbers.fixed(self.shown(end), places, "+") for end in (low, high)]
+        return " to ".join(ends)
+
     def difference(self, mean, deviation=None, sign="+"):
         """A difference: `"+1.8 ± 0.3 points"`."""
         return self.with_unit(self.number(mean, deviation, sign))

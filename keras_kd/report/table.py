@@ -100,6 +100,7 @@ def legend(metric, rows):
     seeds = max(row["seeds"] for row in rows)
     text = "gain: over the student with labels only"
     text += ", seed by seed" if seeds > 1 else ""
+    text += "" if metric.higher_is_better else ", + is better"
     if seeds > 1:
         text = f"±: standard deviation over {numbers.plural(seeds, 'seed')}; {text}"
     if any(row["p"] is not None for row in rows):

@@ -47,8 +47,7 @@ def _evidence(comparison):
     unit = " %" if metric.is_fraction else ""
     parts = [f"{sides[0]} to {sides[1]}{unit}; {numbers.plural(difference.seeds, 'seed')}"]
     if difference.interval is not None:
-        low, high = (metric.number(end, sign="+") for end in difference.interval)
-        parts.append(f"95 % interval {low} to {high}")
+        parts.append(f"95 % interval {metric.interval(*difference.interval)}")
     if difference.p is None:
         parts.append("not tested")
     else:

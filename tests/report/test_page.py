@@ -190,6 +190,13 @@ def test_no_path_of_the_machine(page):
     assert not re.search(r"(?<![\w<])/(tmp|home|root|usr|work|var|Users)/", text)
 
 
+def test_an_error_that_is_lower_does_not_look_higher(tmp_path):
+    regression().save_html(tmp_path / "report.html")
+    words = Words((tmp_path / "report.html").read_text(encoding="utf-8")).texts
+    number = words.index(" lower RMSE") - 1
+    assert words[number] == "0.20 ± 0.02"
+
+
 def test_verdict_and_figures_are_on_the_page(tmp_path):
     report = samples.full()
     report.save_html(tmp_path / "report.html")

@@ -173,6 +173,9 @@ def test_errors_are_lowered():
     assert found.finding == "gain"
     assert found.verdict.startswith("Distillation lowered RMSE by 0.094 ± 0.009 (0.480 to 0.386;")
     assert " %" not in found.verdict.split(";")[0]
+    low, high = found.difference.interval
+    assert f"95 % interval {low:+.3f} to {high:+.3f}" in found.verdict
+    assert "+ is better" in " ".join(str(found).split())
 
 
 @pytest.mark.parametrize(

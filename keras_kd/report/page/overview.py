@@ -50,8 +50,12 @@ def _large(report):
     difference, metric = report.difference, report.metric
     if difference is None:
         return None
-    number = metric.number(difference.mean, difference.deviation, "+")
-    unit = "points" if metric.is_fraction else metric.label
+    if metric.higher_is_better:
+        number = metric.number(difference.mean, difference.deviation, "+")
+        unit = "points" if metric.is_fraction else metric.label
+    else:
+        number = metric.number(abs(difference.mean), difference.deviation)
+        unit = f"{'lower' if difference.mean >= 0 else 'higher'} {metric.label}"
     return element("p", element("strong", number), f" {unit}", class_="large")
 
 
