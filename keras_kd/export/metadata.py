@@ -36,13 +36,26 @@ def _hold_data(model, content):
 
 
 def read(path):
-    """What `to_tflite` noted in a file: a dict.
+    """What `to_tflite` noted in a file.
 
     Args:
         path: A `.tflite` file.
 
+    Returns:
+        A dict: the student's name, the version of keras_kd, and under `"user"` what was passed as
+        `user_metadata`.
+
     Raises:
         ExportError: The file has no such note.
+
+    Example:
+
+    ```python
+    def classes_of(path):  # path: a file that was written with user_metadata={"classes": [...]}
+        import keras_kd as kd
+
+        return kd.export.read_metadata(path)["user"]["classes"]
+    ```
     """
     model = tflite_format.parsed(path)
     for entry in model.metadata or []:

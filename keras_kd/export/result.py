@@ -10,7 +10,7 @@ from keras_kd.measurement.runtimes import TensorInfo
 class TFLiteExport:
     """A `.tflite` file that was written, read back and compared with its model.
 
-    Attributes:
+    Args:
         path: The file.
         bytes: Its size.
         quantization: As asked for.

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_kd import models
+from keras_kd.export import plain_student
 from keras_kd.taps import paths
 
 
@@ -18,64 +19,14 @@ def checked(student, purpose):
         ValueError: It is no Keras model, wraps a student, was quantized by Keras, or has no known
             inputs.
     """
-    if not isinstance(student, keras.Model):
-        raise ValueError(
-            f"{purpose}: `student` must be a keras.Model. Received: {student!r} of type "
-            f"{type(student).__name__}"
-        )
-    inner = getattr(student, "student", None)
-    if isinstance(inner, keras.Model):
-        raise ValueError(
-            f"{purpose}: {type(student).__name__} {student.name!r} still wraps its student. Pass "
-            "the student itself: distiller.student."
-        )
-    _check_not_quantized(student, purpose)
+    plain_student.check(student)
     if models.input_specs(student) is None:
         raise ValueError(
             f"{purpose}: model {student.name!r} ({type(student).__name__}) has no input signature, "
             "so its input shapes are not known. Make a functional model of it: inputs = "
             "keras.Input(shape); keras.Model(inputs, model(inputs))."
         )
-    return _in_float32(student)
-
-
-def _check_not_quantized(student, purpose):
-    quantized = [
-        path
-        for path, _, layer in paths.walk(student)
-        if getattr(layer, "quantization_mode", None) is not None
-    ]
-    if quantized:
-        raise ValueError(
-            f"{purpose}: layers {quantized[:5]} were quantized by Keras (model.quantize), which "
-            "the converters cannot read. Export the model as it was before; keras_kd.export "
-            "quantizes it: quantization='int8'."
-        )
-
-
-def _in_float32(student):
-    half = [
-        layer
-        for layer in models.layers(student)
-        if getattr(layer, "compute_dtype", "float32") in ("float16", "bfloat16")
-    ]
-    if not half:
-        return student
-
-    def in_float32(layer):
-        config = layer.get_config()
-        config["dtype"] = "float32"
-        return type(layer).from_config(config)
-
-    if not hasattr(student, "operations"):
-        raise ValueError(
-            f"Model {student.name!r} computes in {half[0].compute_dtype} and is no functional "
-            "model, so it cannot be copied in float32. Make it with keras.config."
-            "set_dtype_policy('float32') and load the weights."
-        )
-    copy = keras.models.clone_model(student, clone_function=in_float32, recursive=True)
-    copy.set_weights(student.get_weights())
-    return copy
+    return plain_student.in_float32(student)
 
 
 def flat_inputs(student):

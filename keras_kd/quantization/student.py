@@ -27,6 +27,21 @@ class QuantizationAware(keras.Model):
         observe_steps: In how many steps of training the ranges of activations follow the batches;
             then they are frozen.
         name: The model's name.
+
+    Raises:
+        ValueError: A layer has kernels of which it is not known how a file rounds them.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    aware = kd.quantization.QuantizationAware(student, "int4")
+    outputs = aware(np.ones((2, 8), "float32"))  # of weights with at most 15 values a channel
+    ```
     """
 
     def __init__(
@@ -89,11 +104,14 @@ class QuantizationAware(keras.Model):
 
     @property
     def input(self):
-        return self.student.input
+        # A Sequential student that was never called has no `input` yet.
+        single = isinstance(self.student, keras.Sequential)
+        return self.student.inputs[0] if single else self.student.input
 
     @property
     def output(self):
-        return self.student.output
+        single = isinstance(self.student, keras.Sequential)
+        return self.student.outputs[0] if single else self.student.output
 
     @property
     def output_names(self):

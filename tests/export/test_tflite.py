@@ -178,7 +178,7 @@ def quantized_by_keras():
     [
         (subclassed, "no input signature"),
         (lambda: kd.Distiller(dense(), dense()), "distiller.student"),
-        (quantized_by_keras, "quantized by Keras"),
+        (quantized_by_keras, "model.quantize has changed layers"),
         (lambda: "student.keras", "must be a keras.Model"),
     ],
 )

@@ -1,0 +1,109 @@
+"""From a teacher to an int8 file for a device, with a report that tells whether it was worth it.
+
+For each seed a small convolutional student is trained on labels only and by the teacher, from the
+same weights and for the same number of epochs; the distilled one is written as `.tflite` files.
+`kd.report` measures all of them on the test set: accuracy, size, latency, what the files keep of
+the gain. Prints a table and a verdict; `--output` gets the page, the students and the files.
+
+    python examples/to_device.py
+    python examples/to_device.py --exports int8 int4 --seeds 5
+"""
+
+import argparse
+import functools
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import tensorflow as tf
+from keras import layers
+from quickstart import DATASETS, load_data, make_teacher, train
+
+import keras_kd as kd
+
+EXPORTS = {"float32": None, "float16": "float16", "dynamic": "dynamic", "int8": "int8"}
+EXPORTS |= {"int4": "int4"}
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--dataset", choices=list(DATASETS), default="mnist5k")
+    add("--train-samples", type=int, help="labelled samples; default: by data set")
+    add("--width", type=int, default=8, help="filters of the student's first layer")
+    add("--seeds", type=int, default=3)
+    add("--epochs", type=int, help="of each model; default: by data set")
+    add("--learning-rate", type=float, default=0.01, help="of the students, decaying to 0")
+    add("--temperature", type=float, default=4.0)
+    add("--exports", nargs="+", choices=list(EXPORTS), default=["float32", "int8"])
+    add("--evaluate-on", choices=["test", "validation"], default="test")
+    add("--output", type=pathlib.Path, default=pathlib.Path("to_device_output"))
+    args = parser.parse_args()
+    few, epochs = DATASETS[args.dataset]
+    args.train_samples, args.epochs = args.train_samples or few, args.epochs or epochs
+    return args
+
+
+def make_student(shape, width):
+    """Separable convolutions, as networks for phones have them."""
+    stack = [layers.Input(shape)]
+    for i, make in enumerate([layers.Conv2D, layers.SeparableConv2D, layers.SeparableConv2D]):
+        strides = 2 if i < 2 else 1
+        stack += [make(width << i, 3, strides=strides, padding="same", use_bias=False)]
+        stack += [layers.BatchNormalization(momentum=0.9), layers.ReLU()]
+    return keras.Sequential([*stack, layers.GlobalAveragePooling2D(), layers.Dense(10)])
+
+
+def train_student(model, samples, epochs, learning_rate):
+    """Trains with a learning rate that decays to 0, which rounding asks for."""
+    steps = epochs * -(-len(samples[0]) // 50)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    train(model, samples, 0, epochs, rate)
+
+
+def distiller(teacher, student, temperature):
+    losses = kd.losses.SoftTargets(temperature)
+    return kd.Distiller(teacher, student, losses, alpha=0.1, beta=0.9)
+
+
+def writer(quantization, samples):
+    """A function that writes a student as a file of that quantization."""
+
+    def write(student, path):
+        images = samples[0][:300]
+        kd.export.to_tflite(
+            student, path, quantization, representative_data=images, min_agreement=0.0
+        )  # the report tells what a file lost
+
+    return write
+
+
+def main():
+    args = parse()
+    tf.config.experimental.enable_op_determinism()  # the same table each time, on one machine
+    samples, judged_by = load_data(args)
+    shape = samples[0].shape[1:]
+    keras.utils.set_random_seed(1000)
+    teacher = make_teacher(shape)
+    train(teacher, samples, 1000, args.epochs, learning_rate=0.001)
+    report = kd.report(
+        teacher,
+        make_student=functools.partial(make_student, shape, args.width),
+        train=lambda model: train_student(model, samples, args.epochs, args.learning_rate),
+        distiller=functools.partial(distiller, temperature=args.temperature),
+        seeds=args.seeds,
+        exports={name: writer(EXPORTS[name], samples) for name in args.exports},
+        data=judged_by,
+        directory=args.output,
+        title=f"To the device: {args.dataset}",
+        verbose=False,
+    )
+    print(report)
+    report.save_json(args.output / "report.json")
+    print(f"Wrote {report.save_html(args.output / 'report.html')}, the students and the files")
+
+
+if __name__ == "__main__":
+    main()
