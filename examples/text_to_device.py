@@ -26,8 +26,6 @@ import keras_kd as kd
 
 PACKAGES = ["keras", "matplotlib", "numpy", "sklearn"]
 GIVE_AWAY = re.compile(r"\b(keras|matplotlib|pyplot|numpy|np|sklearn|scikit|axes|artist)\b", re.I)
-    r"\b(keras|matplotlib|mpl|pyplot|numpy|np|sklearn|scikit|axes|artist)\b", re.I
-)
 WORDS, VOCABULARY = 24, 3000
 
 

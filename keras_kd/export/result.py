@@ -26,6 +26,19 @@ class TFLiteExport:
         accuracy: Of the file on `data`, where that has labels, else `None`.
         model_accuracy: Of the model on the same.
         notes: What else is to be known, in words.
+
+    Example:
+
+    ```python
+    import pathlib
+    import tempfile
+    import keras
+    import keras_kd as kd
+
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    done = kd.export.to_tflite(student, pathlib.Path(tempfile.mkdtemp()) / "student.tflite")
+    print(done)
+    ```
     """
 
     path: pathlib.Path
