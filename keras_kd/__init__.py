@@ -47,7 +47,6 @@ from keras_kd.cache import CacheError, cache_teacher, load_cache
 from keras_kd.compression import cluster, sparsify
 from keras_kd.diagnosis import diagnose
 from keras_kd.distiller import Distiller
-from keras_kd.measurement import measure
 from keras_kd.mutual import MutualDistiller
 from keras_kd.pairing import pair_layers
 from keras_kd.quantization import quantization_aware
@@ -86,3 +85,13 @@ __all__ = [
     "teachers",
     "weighting",
 ]
+
+
+def __getattr__(name):
+    if name != "measure":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return measurement.measure  # loaded when it is asked for
+
+
+def __dir__():
+    return sorted({*globals(), "measure"} - {"__getattr__", "__dir__"})

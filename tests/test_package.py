@@ -130,21 +130,23 @@ def test_all_names_what_is_public(module):
 
 
 def test_import_is_quick_and_loads_no_library():
-    # What keras_kd's own modules cost, beside Keras and TensorFlow.
+    # What keras_kd's own modules cost, beside Keras and TensorFlow: measured 0.05 of it.
     program = (
-        "import json, time, keras, tensorflow\n"
+        "import json, time\n"
         "start = time.process_time()\n"
+        "import keras, tensorflow\n"
+        "before = time.process_time()\n"
         "import keras_kd\n"
-        "seconds = time.process_time() - start\n"
+        "share = (time.process_time() - before) / (before - start)\n"
         "maps = open('/proc/self/maps').read()\n"
-        "print(json.dumps([seconds, 'libkeras_kd' in maps]))\n"
+        "print(json.dumps([share, 'libkeras_kd' in maps]))\n"
     )
     for _ in range(3):  # The first import may have to write byte code.
-        seconds, loaded = json.loads(fresh_process.run(["-c", program]).splitlines()[-1])
+        share, loaded = json.loads(fresh_process.run(["-c", program]).splitlines()[-1])
         assert not loaded
-        if seconds < 0.3:
+        if share < 0.15:
             break
-    assert seconds < 0.3
+    assert share < 0.15
 
 
 @pytest.mark.parametrize("as_json", [False, True])
