@@ -39,7 +39,7 @@ def parse():
     add = parser.add_argument
     add("--dataset", choices=list(DATASETS), default="mnist5k")
     add("--train-samples", type=int, help="labelled samples; default: by data set")
-    add("--width", type=int, default=8, help="filters of the student's first layer")
+    add("--width", type=int, default=24, help="filters of the student's first layer")
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, help="of each model; default: by data set")
     add("--aware-epochs", type=int, help="with rounding; default: a third of --epochs")
