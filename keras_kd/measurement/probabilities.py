@@ -27,8 +27,7 @@ def check(name, values, from_logits, sums_to_one):
         )
     if from_logits:
         return
-    tolerance = max(_ROUNDING, values.shape[-1] * _STEP)
-    if not are_shares or (sums_to_one and (abs(values.sum(axis=-1) - 1) > tolerance).any()):
+    if not are_shares or (sums_to_one and not _sum_to_one(values)):
         raise ValueError(
             f"The outputs of {name} are no probabilities: they lie from {values.min():.3g} to "
             f"{values.max():.3g}"
@@ -37,9 +36,14 @@ def check(name, values, from_logits, sums_to_one):
         )
 
 
+def _sum_to_one(values):
+    tolerance = max(_ROUNDING, values.shape[-1] * _STEP)
+    return bool((abs(values.sum(axis=-1) - 1) < tolerance).all())
+
+
 def _look_like_probabilities(values, sums_to_one):
     if sums_to_one:
-        return bool((abs(values.sum(axis=-1) - 1) < _ROUNDING).all())
+        return _sum_to_one(values)
     # Logits of a trained model have both signs. Those of one row, or of zero weights, may not.
     return len(values) > 1 and bool(((values > 0) & (values < 1)).any())
 

@@ -52,13 +52,15 @@ def test_an_int8_file_that_ends_in_softmax(tmp_path):
     path = files.tflite(model, tmp_path / "s.tflite", [X])
     found = kd.measure(path, (X, Y), from_logits=False, latency=False)
     plain = kd.measure(model, (X, Y), from_logits=False, latency=False)
+    with pytest.raises(ValueError, match="s.tflite are probabilities. Say so: from_logits=False"):
+        kd.measure(path, (X, Y), latency=False)
     assert found.quality["log_loss"] == pytest.approx(plain.quality["log_loss"], rel=0.1)
 
 
 def two_of_all():
     first, second = keras.Input((5,), name="first"), keras.Input((5,), name="a_second")
     both = keras.layers.Concatenate()([first, second])
-    outputs = {"kind": keras.layers.Dense(4)(both), "level": keras.layers.Dense(1)(both)}
+    outputs = {"level": keras.layers.Dense(1)(both), "kind": keras.layers.Dense(4)(both)}
     return files.filled(keras.Model([first, second], outputs))
 
 

@@ -33,7 +33,10 @@ class KerasSubject(base.Subject):
         return of_keras.of_keras(self.model, tensors(inputs))
 
     def timed(self, inputs):
-        given, forward = tensors(inputs), tf.function(self._forward.python_function)
+        given, forward = (
+            tensors(inputs),
+            tf.function(self._forward.python_function, autograph=False),
+        )
         threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
         facts = {"runtime": "keras", "threads": threads, "batch_size": 1}
         notes = [f"latency: of TensorFlow's own {threads} threads; `threads` is for files."]
@@ -53,9 +56,9 @@ def tensors(inputs):
 
 
 def named(model, outputs):
-    """`{name: array}` of a model's outputs in any structure."""
-    if isinstance(outputs, dict):
-        return {name: np.asarray(x) for name, x in outputs.items()}
+    """`{name: array}` of a model's outputs in any structure; a dict in the order of its names."""
+    if isinstance(outputs, dict):  # a file has this order too, and an index means the same
+        return {name: np.asarray(outputs[name]) for name in sorted(outputs)}
     flat = keras.tree.flatten(outputs)
     names = list(getattr(model, "output_names", None) or [])
     if len(names) != len(flat) or len(set(names)) != len(flat):
