@@ -63,7 +63,7 @@ class TestAlgorithm:
         np.testing.assert_allclose(model.get_weights()[0], w, atol=1e-6)
         assert zeros(w) == 18
 
-    @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.85, 0.999])
+    @pytest.mark.parametrize("sparsity", [0.1, 0.85, 0.999])
     def test_each_kernel_has_the_zeros_that_are_promised(self, sparsity):
         model = solved(networks.task(), Sparsify(sparsity, frequency=2))
         for kernel in model.get_weights()[::2]:
@@ -84,7 +84,7 @@ def test_a_student_learns_digits_while_it_is_pruned(digits, teacher):
     prune = kd.sparsify(student, 0.8, end_step=60, frequency=10)
     distiller = networks.distiller(teacher, student, keras.optimizers.Adam(0.01))
     history = distiller.fit(
-        *train, validation_data=test, batch_size=64, epochs=8, callbacks=[prune], verbose=0
+        *train, validation_data=test, batch_size=64, epochs=6, callbacks=[prune], verbose=0
     ).history
     assert history["sparsity"] == sorted(history["sparsity"])
     assert history["sparsity"][-1] == pytest.approx(0.8, abs=1e-3)
