@@ -23,9 +23,13 @@ class OfStudent(keras.callbacks.Callback):
     def prepare(self, distiller, callbacks):
         """Checks the callbacks beside it; called by the `fit` of a distiller."""
         del distiller
-        others = [each for each in callbacks if isinstance(each, OfStudent)]
-        if len(others) > 1:
-            kinds = " and ".join(type(each).__name__ for each in others)
+        same = [
+            each
+            for each in callbacks
+            if isinstance(each, OfStudent) and each.student is self.student
+        ]
+        if len(same) > 1:
+            kinds = " and ".join(type(each).__name__ for each in same)
             raise ValueError(
                 f"{kinds} would undo each other's work in one fit. Use one fit after the other: "
                 "Sparsify, then Cluster(preserve_sparsity=True)."

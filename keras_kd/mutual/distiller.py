@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import fit_arguments, models, objective, rehearsal, replicas
-from keras_kd.callbacks import LossWeightSchedule, TemperatureSchedule
+from keras_kd.callbacks import Cluster, LossWeightSchedule, Sparsify, TemperatureSchedule
 from keras_kd.live import LiveNumbers
 from keras_kd.losses.base import non_negative
 from keras_kd.mutual import arguments
@@ -13,8 +13,8 @@ from keras_kd.mutual.compiling import Compiling
 from keras_kd.mutual.peer import Peer
 from keras_kd.mutual.persistence import MutualPersistence
 
-# Of the project's callbacks those that change a number; the others need a teacher.
-_SCHEDULES = (TemperatureSchedule, LossWeightSchedule)
+# Of the project's callbacks those that change a number or weights; the others need a teacher.
+_WITHOUT_TEACHER = (TemperatureSchedule, LossWeightSchedule, Cluster, Sparsify)
 _OF_ONE_OPTIMIZER = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
 
@@ -236,7 +236,7 @@ class MutualDistiller(
         callbacks = fit_arguments.callbacks(fit_arguments.bound(args, kwargs))
         for callback in callbacks:
             self._check_callback(callback)
-            if isinstance(callback, _SCHEDULES):
+            if isinstance(callback, _WITHOUT_TEACHER):
                 callback.prepare(self, callbacks)
         history = super().fit(*args, **kwargs)
         for learner in self.learners:  # as Keras does with its one optimizer: averaged weights
@@ -251,7 +251,7 @@ class MutualDistiller(
                 f"{name} changes the learning rate of one optimizer, and each peer has its own. "
                 "Give the optimizers a keras.optimizers.schedules.LearningRateSchedule."
             )
-        if hasattr(callback, "prepare") and not isinstance(callback, _SCHEDULES):
+        if hasattr(callback, "prepare") and not isinstance(callback, _WITHOUT_TEACHER):
             raise ValueError(
                 f"{name} works on a keras_kd.Distiller. With peers use TemperatureSchedule and "
                 "LossWeightSchedule, and callbacks of Keras."

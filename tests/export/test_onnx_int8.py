@@ -16,9 +16,7 @@ from tests.export import onnx_models
 @pytest.fixture(scope="module")
 def digits():
     """A CNN trained on scikit-learn's digits, and the digits it was not trained on."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
+    images, labels = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
     images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
     order = np.random.default_rng(0).permutation(len(images))
     images, labels = images[order], labels[order]
