@@ -143,7 +143,8 @@ def main():
         verbose=False,
     )
     print(report)
-    print(f"Wrote {report.save_html(args.output / 'report.html')}, the students and the files")
+    report.save_html(args.output / "report.html")
+    print(f"Wrote report.html, the students and the files to {args.output}")
 
 
 if __name__ == "__main__":

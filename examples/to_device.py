@@ -101,7 +101,8 @@ def main():
     )
     print(report)
     report.save_json(args.output / "report.json")
-    print(f"Wrote {report.save_html(args.output / 'report.html')}, the students and the files")
+    report.save_html(args.output / "report.html")
+    print(f"Wrote report.html, the students and the files to {args.output}")
 
 
 if __name__ == "__main__":
