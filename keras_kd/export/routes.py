@@ -10,6 +10,7 @@ from keras_kd.export.errors import ExportError
 
 QUANTIZATIONS = (None, "dynamic", "float16", "int8", "int16x8", "int4")
 NEEDS_DATA = ("int8", "int16x8")
+CONVERTER_ONLY = (None, "float16")
 # In the order in which they are tried. Dynamic files of ai-edge-quantizer keep embeddings in float
 # (1,144,512 bytes against 376,768 of a small transformer); its int8 is faster to make, needs no
 # process of its own and leaves the layout of the ranges to us.

@@ -4,6 +4,7 @@ import pathlib
 
 from keras_kd.export import (
     comparison,
+    edge_quantizer,
     examining,
     metadata,
     representative,
@@ -13,6 +14,7 @@ from keras_kd.export import (
 from keras_kd.export.errors import ExportError
 from keras_kd.files import renamed
 from keras_kd.quantization.student import QuantizationAware
+from keras_kd.teachers import host
 from keras_kd.version import __version__
 
 # Above that, the other route is not tried: it would cost seconds and gain nothing that can be seen.
@@ -92,10 +94,13 @@ def to_tflite(
     scale, zero = done.inputs[0].scale, done.inputs[0].zero_point
     ```
     """
+    host.needs("ai_edge_litert.interpreter", "to_tflite", "export")  # before any work
     path = _free(path, overwrite)
     aware = student if isinstance(student, QuantizationAware) else None
     quantization = _quantization(quantization, aware)
     _check_arguments(quantization, input_dtype, output_dtype, batch_size, route)
+    if quantization not in routes.CONVERTER_ONLY:
+        edge_quantizer.needs()
     plain = students.checked(aware.rounded_student() if aware else student, "to_tflite")
     if isinstance(quantization, str) and quantization in routes.NEEDS_DATA:
         students.check_loops(plain, quantization)
