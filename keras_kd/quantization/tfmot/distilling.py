@@ -5,7 +5,7 @@ from keras_kd.export import comparison, representative, students
 from keras_kd.losses.activation import last_activation
 from keras_kd.losses.base import non_negative
 from keras_kd.ops import arguments
-from keras_kd.quantization.tfmot import bridge, feeding, importing, ranges
+from keras_kd.quantization.tfmot import bridge, exporting, feeding, importing, ranges
 from keras_kd.quantization.tfmot.student import TfmotStudent, signature_of
 from keras_kd.quantization.tfmot.training import Trainer
 from keras_kd.teachers import keras_model
@@ -58,6 +58,8 @@ def distil(
     Raises:
         ValueError: tfmot does not take a layer, which is named; or an argument or the data cannot
             be used.
+        ExportError: A file of the student would have operators that are left in float. That is
+            looked at before any training.
         ImportError: `pip install 'keras-kd[tfmot]'` is missing. tf-keras asks for the distribution
             `tensorflow`: beside another one, such as tensorflow-cpu, install with --no-deps.
 
@@ -93,6 +95,7 @@ def distil(
         raise ValueError(f"`data` has no labels, but alpha={alpha}. Pass alpha=0.")
     quantized = _quantized(model, libraries)
     ranges.calibrate(quantized, feeding.in_batches(arrays))
+    exporting.check(quantized, students.input_names(signature))
     done = TfmotStudent(quantized, signature, comparison.Rows(arrays, labels))
     steps = epochs * feeding.steps(batches)
     trainer = Trainer(

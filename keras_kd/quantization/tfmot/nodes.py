@@ -67,7 +67,7 @@ def _node(serialized):
         what = "an operation" if "ops" in str(serialized["module"]) else "a layer of your own"
         raise support.refused(name, kind, f"it is {what}, not a layer of Keras")
     options = [key for key, value in (calls[0]["kwargs"] if calls else {}).items() if value]
-    if options and kind in support.LAYERS:
+    if options and kind in support.TAKEN:
         raise support.refused(name, kind, f"it is called with {options}")
     sources = [tensor["config"]["keras_history"][0] for tensor in tensors]
     return Node(name, kind, config, sources, is_sum or isinstance((*arguments, 0)[0], list))

@@ -18,21 +18,22 @@ class Support(NamedTuple):
     tfmot: bool | str
 
 
-_BEFORE_NORM = ("Conv2D", "Conv2DTranspose", "DepthwiseConv2D", "SeparableConv2D", "Dense")
-# Activations inside of layers, and of the layer Activation.
-ACTIVATIONS = ("linear", "relu", "sigmoid", "softmax", "tanh")
+_BEFORE_NORM = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
+# Those inside of layers, and those of the layer Activation: behind them swish and relu6 stay float.
+ACTIVATIONS = ("linear", "relu", "sigmoid", "softmax", "tanh", "gelu")
+OF_ACTIVATION = (*ACTIVATIONS, "silu", "relu6")
 LAYERS = {
     "Dense": Support(True, True),
     "Conv2D": Support(True, True),
     "DepthwiseConv2D": Support(True, True),
     "SeparableConv2D": Support(True, "rounded as two layers, depthwise and pointwise"),
-    "Conv2DTranspose": Support(True, True),
-    "BatchNormalization": Support(True, "right after a dense or 2-D convolutional layer"),
-    "Activation": Support(True, f"of {', '.join(ACTIVATIONS)}"),
-    "ReLU": Support(True, True),
+    "Conv2DTranspose": Support(True, False),  # quantize_model takes it; the file leaves it in float
+    "BatchNormalization": Support(True, "right after a 2-D convolution without activation"),
+    "Activation": Support(True, f"of {', '.join(OF_ACTIVATION)}"),
+    "ReLU": Support(True, "without negative_slope (LeakyReLU has one) and threshold"),
     "LeakyReLU": Support(True, True),
     "Softmax": Support(True, True),
-    "Add": Support(True, True),
+    "Add": Support(True, "of two"),
     "Concatenate": Support(True, True),
     "AveragePooling2D": Support(True, True),
     "GlobalAveragePooling2D": Support(True, True),
@@ -47,6 +48,7 @@ LAYERS = {
     "Dropout": Support(True, True),
     "SpatialDropout2D": Support(True, True),
 }
+TAKEN = tuple(sorted(name for name, support in LAYERS.items() if support.tfmot))
 
 
 def table():
@@ -72,7 +74,7 @@ def refused(name, kind, reason=None):
     """
     return ValueError(
         f"Layer {name!r} ({kind}) cannot be trained with tensorflow-model-optimization"
-        f"{'' if reason is None else ': ' + reason}. It takes {', '.join(sorted(LAYERS))}. "
+        f"{'' if reason is None else ': ' + reason}. It takes {', '.join(TAKEN)}. "
         "keras_kd.quantization_aware, the other engine, takes any architecture that a file can "
         "hold."
     )
@@ -89,13 +91,18 @@ def check(name, kind, config, before):
     """
     if kind in ("Functional", "Sequential", "Model"):
         raise refused(name, kind, "it is a model inside of the model; put its layers in directly")
-    if kind not in LAYERS:
+    if kind not in TAKEN:
         raise refused(name, kind)
     activation = config.get("activation", "linear")
-    if activation not in ACTIVATIONS:
-        raise refused(name, kind, f"its activation is {activation!r}, not one of {ACTIVATIONS}")
+    known = OF_ACTIVATION if kind == "Activation" else ACTIVATIONS
+    if activation not in known:
+        raise refused(name, kind, f"its activation is {activation!r}, not one of {known}")
     if config.get("data_format") == "channels_first":
         raise refused(name, kind, "its data_format is 'channels_first'")
+    if kind == "ReLU" and (config["negative_slope"] or config["threshold"]):
+        raise refused(name, kind, "it has a negative_slope or a threshold")
+    if kind == "Add" and len(before) > 2:
+        raise refused(name, kind, f"it adds {len(before)} values; add two at a time")
     if kind == "BatchNormalization":
         _check_norm(name, kind, before)
 
