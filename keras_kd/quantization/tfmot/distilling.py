@@ -1,11 +1,13 @@
 """`distil`: distillation of a student that tensorflow-model-optimization trains for integers."""
 
+import keras
+
 from keras_kd.configuration import mixture
 from keras_kd.export import comparison, representative, students
 from keras_kd.losses.activation import last_activation
 from keras_kd.losses.base import non_negative
 from keras_kd.ops import arguments
-from keras_kd.quantization.tfmot import bridge, exporting, feeding, importing, ranges
+from keras_kd.quantization.tfmot import bridge, exporting, feeding, importing, nodes, ranges
 from keras_kd.quantization.tfmot.student import TfmotStudent, signature_of
 from keras_kd.quantization.tfmot.training import Trainer
 from keras_kd.teachers import keras_model
@@ -87,6 +89,9 @@ def distil(
     """
     alpha, beta = mixture(alpha, beta, None)
     _check_numbers(epochs, batch_size, learning_rate)
+    if isinstance(student, keras.Model):
+        student = students.checked(student, "tfmot.distil")
+        nodes.of(student)  # raises before the heavy import
     libraries = importing.load()
     model, signature = _in_tf_keras(student, libraries.tf_keras)
     batches = feeding.dataset(data, batch_size, seed)
