@@ -50,3 +50,8 @@ def test_a_model_of_tf_keras_is_taken_as_it_is(found):
 
 def test_the_environment_is_as_before(found):
     assert found["environment"]
+
+
+def test_all_layers_of_the_table_become_integers(found):
+    assert found["many_layers"] == []
+    assert found["many_layers_difference"] < 8.0  # steps of the output

@@ -1,8 +1,10 @@
 """What `test_tfmot.py` looks at, run in a process of its own; writes JSON to its argument."""
 
+import inspect
 import json
 import os
 import pathlib
+import re
 import sys
 import tempfile
 
@@ -33,7 +35,7 @@ def network(width):
 def fit(model, x, y):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(5e-3), loss, jit_compile=False)
-    model.fit(x, y, batch_size=64, epochs=8, verbose=0)
+    model.fit(x, y, batch_size=64, epochs=6, verbose=0)
 
 
 def digits():
@@ -101,6 +103,33 @@ def of_tf_keras(found):
     found["of_tf_keras"] = done.to_tflite(path).float_operators
 
 
+def of_many_layers(found):
+    """Every layer of the table that the other runs leave out."""
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Cropping2D(1)(layers.ZeroPadding2D(2)(inputs))
+    x = layers.LeakyReLU(negative_slope=0.1)(layers.Conv2D(4, 3)(x))
+    x = layers.Concatenate()([x, layers.Activation("silu")(layers.Conv2D(4, 1)(x))])
+    x = layers.AveragePooling2D(2)(layers.Conv2D(4, 1, activation="relu")(x))
+    x = layers.UpSampling2D()(layers.Conv2D(4, 1, activation="relu")(x))
+    x = layers.SpatialDropout2D(0.1)(layers.Conv2D(4, 1, activation="gelu")(x))
+    x = layers.Permute((2, 1, 3))(layers.Conv2D(8, 1, activation="tanh")(x))
+    x = layers.Reshape((8, 8, 8))(layers.Softmax()(layers.Conv2D(8, 3, padding="same")(x)))
+    x = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    student = keras.Model(inputs, layers.Dense(3)(layers.GlobalMaxPooling2D()(x)))
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 4)).astype("float32")
+    teacher = keras.Sequential([keras.Input((8, 8, 4)), layers.Flatten(), layers.Dense(3)])
+    done = tfmot.distil(teacher, student, (x, np.arange(64) % 3), epochs=1)
+    exported = done.to_tflite(pathlib.Path(tempfile.mkdtemp()) / "student.tflite")
+    found["many_layers"] = exported.float_operators
+    found["many_layers_difference"] = exported.worst_difference / exported.outputs[0].scale
+
+
+def run_examples():
+    for symbol in (tfmot.distil, tfmot.TfmotStudent):
+        for example in re.findall(r"```python\n(.*?)```", inspect.getdoc(symbol), re.DOTALL):
+            exec(compile(example, symbol.__name__, "exec"), {"__name__": "example"})
+
+
 def main(output):
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     keras.utils.set_random_seed(0)
@@ -108,6 +137,8 @@ def main(output):
     learns(found)
     teaches(found)
     of_tf_keras(found)
+    of_many_layers(found)
+    run_examples()
     found["environment"] = os.environ.get("TF_USE_LEGACY_KERAS") == before
     pathlib.Path(output).write_text(json.dumps(found))
 

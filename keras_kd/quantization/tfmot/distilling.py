@@ -42,7 +42,9 @@ def distil(
         teacher: A Keras model, a function of inputs, or a `keras_kd.teachers.Teacher` that needs
             the inputs only (no cache). Logits `[batch, classes]`.
         student: A functional or Sequential Keras 3 model, trained in float, with one output, logits
-            `[batch, classes]`; it stays as it is. Or such a model of tf_keras.
+            `[batch, classes]`; it stays as it is (one in mixed precision is copied in float32). Or
+            such a model of tf_keras. Where BatchNormalization has a momentum near 1 (0.99 is Keras'
+            default), short runs leave its statistics behind.
         data: A batched, finite `tf.data.Dataset` of `(inputs, labels[, weights])`, or a tuple of
             arrays. Labels are class indices, or probabilities `[batch, classes]`. With `alpha=0`
             inputs alone are enough, in a dataset.
