@@ -1,8 +1,8 @@
 """Which layers tensorflow-model-optimization trains for integers, and the error for others.
 
 What is in these tables was quantized, exported and run as an int8 file; see the tests. Some
-combinations still fail (pooling right after Concatenate): `distil` makes a trial file of the student
-before it trains.
+combinations still fail (pooling right after Concatenate): `distil` makes a trial file of the
+student before it trains.
 """
 
 from typing import NamedTuple
