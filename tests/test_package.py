@@ -35,6 +35,7 @@ MODULES = {
     "students",
     "taps",
     "teachers",
+    "tfmot",
     "weighting",
 }
 SYMBOLS = {

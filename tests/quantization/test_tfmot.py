@@ -1,0 +1,57 @@
+"""The engine of tensorflow-model-optimization, in a process of its own: its import has effects."""
+
+import importlib.util
+
+import pytest
+
+from tests import fresh_process
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow_model_optimization") is None
+    or importlib.util.find_spec("tf_keras") is None
+    or importlib.util.find_spec("sklearn") is None,
+    reason="tensorflow-model-optimization, tf-keras or scikit-learn is not installed",
+)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    output = tmp_path_factory.mktemp("tfmot") / "found.json"
+    return fresh_process.run_json("tests.quantization.tfmot_runs", output)
+
+
+def test_the_copy_in_tf_keras_computes_the_same(found):
+    # Layers named as tfmot names its own ("conv2d", "depthwise_conv2d") are among them.
+    assert found["parity"] < 1e-4
+    assert found["kept"], "the student of the caller has changed"
+
+
+def test_it_learns_digits_and_loses_at_most_two_points(found):
+    assert found["float_accuracy"] > 0.9
+    assert found["accuracy"] > found["float_accuracy"] - 0.02
+    assert found["history"][-1] < found["history"][0]
+
+
+def test_the_file_is_integer_and_says_what_the_student_says(found):
+    assert set(found["types"]) <= {"int8", "int32"}
+    assert found["agreement"] >= 0.99
+    assert found["told"] == found["agreement"]
+    assert found["file_accuracy"] > found["float_accuracy"] - 0.02
+
+
+def test_the_teacher_teaches(found):
+    assert found["unlike"] < 0.6
+    assert found["alike"] > 0.9
+
+
+def test_a_model_of_tf_keras_is_taken_as_it_is(found):
+    assert found["of_tf_keras"] == []
+
+
+def test_the_environment_is_as_before(found):
+    assert found["environment"]
+
+
+def test_all_layers_of_the_table_become_integers(found):
+    assert found["many_layers"] == []
+    assert found["many_layers_difference"] < 8.0  # steps of the output
