@@ -1,11 +1,15 @@
 """What can be exported: a built, plain, float32 student whose input shapes are known."""
 
+import re
+
 import keras
 import numpy as np
 
 from keras_kd import models
 from keras_kd.export import plain_student
 from keras_kd.taps import paths
+
+_COUNTED = re.compile(r"(keras_tensor|input_layer|input)(_\d+)?")
 
 
 def checked(student, purpose):
@@ -35,14 +39,17 @@ def flat_inputs(student):
 
 
 def input_names(student):
-    """A name for each input: letters, digits and underscores only, each once."""
+    """A name for each input: letters, digits and underscores only, each once.
+
+    Names that Keras counts up, such as `keras_tensor_10`, are others in a copy of the model. They
+    are replaced, because tensors of a file are found again by their names.
+    """
     names = []
     for i, tensor in enumerate(keras.tree.flatten(student.inputs)):
         cleaned = "".join(c if c.isalnum() and c.isascii() else "_" for c in tensor.name or "")
-        cleaned = cleaned or f"input_{i}"
-        if not cleaned[0].isalpha():
-            cleaned = f"input_{cleaned}"
-        names.append(cleaned if cleaned not in names else f"{cleaned}_{i}")
+        if not cleaned or _COUNTED.fullmatch(cleaned) or cleaned in names:
+            cleaned = f"input_{i}"
+        names.append(cleaned if cleaned[0].isalpha() else f"input_{cleaned}")
     return names
 
 

@@ -81,6 +81,21 @@ def by_hand(kernel, bits):
     return np.rint(kernel / scale).astype(np.int8)
 
 
+def test_a_student_without_names_is_saved_loaded_and_exported(digits, tmp_path):
+    images = digits[0][0][:64]
+    stack = [layers.Flatten(), layers.Dense(16, activation="relu"), layers.Dense(10)]
+    student = keras.Sequential([keras.Input((8, 8, 1)), *stack])
+    aware = kd.quantization_aware(student, "int8", images)
+    aware.save(tmp_path / "aware.keras")
+    for model in (aware, keras.models.load_model(tmp_path / "aware.keras")):
+        done = kd.export.to_tflite(
+            model, tmp_path / "s.tflite", representative_data=images, overwrite=True
+        )
+        assert done.notes == []
+        assert done.inputs[0].name == "input_0"
+        assert done.agreement >= 0.95
+
+
 @pytest.mark.slow
 def test_int4_training_wins_back_what_rounding_loses(trained, digits, tmp_path):
     student = keras.models.load_model(trained)
