@@ -10,15 +10,16 @@ CLASSES = 10
 
 
 def block(x, layer):
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(layer(x)))
+    x = layers.BatchNormalization(momentum=0.9, name=f"{layer.name}_norm")(layer(x))
+    return layers.ReLU(name=f"{layer.name}_relu")(x)
 
 
 def cnn():
     inputs = keras.Input((8, 8, 1), name="image")
-    x = block(inputs, layers.Conv2D(8, 3, padding="same", use_bias=False))
-    x = block(x, layers.SeparableConv2D(16, 3, padding="same", strides=2))
-    x = block(x, layers.DepthwiseConv2D(3, padding="same"))
-    x = block(x, layers.Conv2D(32, 1))
+    x = block(inputs, layers.Conv2D(8, 3, padding="same", use_bias=False, name="first"))
+    x = block(x, layers.SeparableConv2D(16, 3, padding="same", strides=2, name="separable"))
+    x = block(x, layers.DepthwiseConv2D(3, padding="same", name="depthwise"))
+    x = block(x, layers.Conv2D(32, 1, name="last"))
     x = layers.Dropout(0.1)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(x), name="cnn")
 

@@ -144,10 +144,10 @@ def test_rounding_is_done_where_the_file_has_tensors(trained, digits):
         (each["site"]["layer"], each["site"]["kind"]) for each in aware.get_config()["roundings"]
     }
     # Convolution, BatchNormalization and ReLU are one operator: its end alone is rounded.
-    relus = {path for path, kind in where if path.startswith("re_lu")}
-    assert len(relus) == 4
-    assert ("separable_conv2d", "between") in where
-    assert not [path for path, _ in where if path.startswith(("conv2d", "batch_normalization"))]
+    blocks = ["first", "separable", "depthwise", "last"]
+    assert {path for path, _ in where if path.endswith("_relu")} == {f"{x}_relu" for x in blocks}
+    assert ("separable", "between") in where
+    assert not {path for path, _ in where} & {*blocks[2:], "first", *(f"{x}_norm" for x in blocks)}
 
 
 def test_a_forward_pass_rounds_weights_and_activations(digits):
@@ -224,7 +224,7 @@ def test_saved_loaded_and_resumed(trained, digits, tmp_path):
 def test_inner_layers_can_be_tapped(trained, digits):
     teacher = keras.models.load_model(trained)
     aware = kd.quantization_aware(keras.models.load_model(trained), "int8", digits[0][0][:100])
-    hint = kd.losses.FeatureHint("re_lu_1", "re_lu_1")
+    hint = kd.losses.FeatureHint("separable_relu", "separable_relu")
     distiller = kd.Distiller(teacher, aware, [kd.losses.SoftTargets(), hint])
     compile_for(distiller, 1e-3)
     history = distiller.fit(*digits[0], batch_size=100, epochs=1, verbose=0).history
