@@ -22,7 +22,7 @@ import tempfile
 import comparison
 import numpy as np
 import tensorflow as tf
-from quickstart import fit, load_data
+from quickstart import fit, load_data, parsed
 
 import keras_kd as kd
 
@@ -163,7 +163,7 @@ def largest_difference(one, other):
 
 
 def main():
-    args = comparison.parsed(comparison.parser(__doc__, METHODS, "cached_teacher_output"))
+    args = parsed(comparison.parser(__doc__, METHODS, "cached_teacher_output"))
     title = "One student, a teacher alive or on disk"
     with tempfile.TemporaryDirectory() as folder:
         args.caches = pathlib.Path(folder)

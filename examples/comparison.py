@@ -9,7 +9,6 @@ same number of epochs, where an example does not say otherwise.
 import argparse
 import dataclasses
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -18,10 +17,11 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 from quickstart import (
-    DATASETS,
+    add_mixture,
     load_data,
     make_student,
     make_teacher,
+    options,
     predict_classes,
     train,
     write,
@@ -77,31 +77,10 @@ def labels_only(lesson):
 
 def parser(description, methods, output):
     """An `ArgumentParser` with the options of every comparison."""
-    made = argparse.ArgumentParser(description=description.splitlines()[0])
-    add = made.add_argument
-    add("--dataset", choices=list(DATASETS), default="mnist5k")
-    add("--train-samples", type=int, help="labelled samples; default: by data set")
-    add("--width", type=int, default=8, help="filters of the student's first layer")
-    add("--seeds", type=int, default=3)
-    add("--epochs", type=int, help="of each model; default: by data set")
-    add("--learning-rate", type=float, default=0.02, help="of the students")
-    add("--temperature", type=float, default=4.0)
-    add("--alpha", type=float, default=0.1, help="weight of the labels beside soft targets")
-    add("--beta", type=float, default=0.9, help="weight of the teacher beside the labels")
-    add("--methods", nargs="+", choices=list(methods), default=list(methods))
-    add("--evaluate-on", choices=["test", "validation"], default="test")
-    add("--output", type=pathlib.Path, default=pathlib.Path(output))
+    made = options(description, output)
+    add_mixture(made)
+    made.add_argument("--methods", nargs="+", choices=list(methods), default=list(methods))
     return made
-
-
-def parsed(made):
-    """The options of the command line; what depends on the data set is filled in."""
-    args = made.parse_args()
-    if args.seeds < 1:
-        made.error(f"--seeds must be at least 1, received {args.seeds}")
-    few, epochs = DATASETS[args.dataset]
-    args.train_samples, args.epochs = args.train_samples or few, args.epochs or epochs
-    return args
 
 
 def one_teacher(args, samples, seed=1000):

@@ -12,6 +12,7 @@ validation`; learning rate, temperature, alpha and beta are those of `quickstart
 """
 
 import comparison
+from quickstart import parsed
 
 import keras_kd as kd
 
@@ -69,7 +70,7 @@ def main():
     parser.add_argument("--hint-weight", type=float, default=1.0)
     parser.add_argument("--attention-weight", type=float, default=1.0)
     title = "One student, several ways to learn"
-    comparison.compare(comparison.parsed(parser), METHODS, comparison.one_teacher, title)
+    comparison.compare(parsed(parser), METHODS, comparison.one_teacher, title)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import argparse
 
 import comparison
 import keras
-from quickstart import load_data
+from quickstart import load_data, parsed
 
 import keras_kd as kd
 
@@ -70,7 +70,7 @@ def make_teachers(args, samples):
 def main():
     parser = comparison.parser(__doc__, METHODS, "multi_teacher_output")
     title = "One student, one teacher or three"
-    comparison.compare(comparison.parsed(parser), METHODS, make_teachers, title)
+    comparison.compare(parsed(parser), METHODS, make_teachers, title)
 
 
 if __name__ == "__main__":

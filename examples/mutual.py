@@ -15,6 +15,7 @@ paper's.
 """
 
 import comparison
+from quickstart import parsed
 
 import keras_kd as kd
 
@@ -55,7 +56,7 @@ def main():
     parser = comparison.parser(__doc__, METHODS, "mutual_output")
     parser.add_argument("--peer-temperature", type=float, default=4.0)
     parser.add_argument("--peer-beta", type=float, default=1.0, help="weight of the other peers")
-    args = comparison.parsed(parser)
+    args = parsed(parser)
     comparison.compare(args, METHODS, teachers, "One student: alone, with a teacher, with peers")
 
 

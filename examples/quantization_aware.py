@@ -17,7 +17,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import argparse
 import pathlib
 import tempfile
 
@@ -25,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
-from quickstart import DATASETS, load_data, make_teacher, train, write
+from quickstart import load_data, make_teacher, options, parsed, train, write
 from to_device import distiller, make_student, train_student
 
 import keras_kd as kd
@@ -35,21 +34,10 @@ WAYS = ["afterwards", "aware", "aware, distilled"]
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, "quantization_aware_output", width=24, learning_rate=0.01)
     add = parser.add_argument
-    add("--dataset", choices=list(DATASETS), default="mnist5k")
-    add("--train-samples", type=int, help="labelled samples; default: by data set")
-    add("--width", type=int, default=24, help="filters of the student's first layer")
-    add("--seeds", type=int, default=3)
-    add("--epochs", type=int, help="of each model; default: by data set")
     add("--aware-epochs", type=int, help="with rounding; default: a third of --epochs")
-    add("--learning-rate", type=float, default=0.01, help="of the students, decaying to 0")
-    add("--temperature", type=float, default=4.0)
-    add("--evaluate-on", choices=["test", "validation"], default="test")
-    add("--output", type=pathlib.Path, default=pathlib.Path("quantization_aware_output"))
-    args = parser.parse_args()
-    few, epochs = DATASETS[args.dataset]
-    args.train_samples, args.epochs = args.train_samples or few, args.epochs or epochs
+    args = parsed(parser)
     args.aware_epochs = args.aware_epochs or -(-args.epochs // 3)
     return args
 

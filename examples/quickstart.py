@@ -35,27 +35,42 @@ DATASETS = {"mnist5k": (1000, 30), "digits": (300, 100)}
 DATASETS |= {"mnist": (5000, 20), "fashion_mnist": (5000, 20), "cifar10": (10000, 20)}
 
 
-def parse():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def options(description, output, width=8, learning_rate=0.02):
+    """An `ArgumentParser` with the options of all examples on images; `parsed` reads it."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     add = parser.add_argument
     add("--dataset", choices=list(DATASETS), default="mnist5k")
     add("--train-samples", type=int, help="labelled samples; default: by data set")
-    add("--student", choices=["cnn", "mlp"], default="cnn")
-    add("--width", type=int, default=8, help="filters or units of the student's first layer")
+    add("--width", type=int, default=width, help="filters or units of the student's first layer")
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, help="of each model; default: by data set")
-    add("--learning-rate", type=float, default=0.02, help="of the students")
+    add("--learning-rate", type=float, default=learning_rate, help="of the students")
     add("--temperature", type=float, default=4.0)
-    add("--alpha", type=float, default=0.1, help="weight of the labels")
-    add("--beta", type=float, default=0.9, help="weight of the teacher")
     add("--evaluate-on", choices=["test", "validation"], default="test")
-    add("--output", type=pathlib.Path, default=pathlib.Path("quickstart_output"))
+    add("--output", type=pathlib.Path, default=pathlib.Path(output))
+    return parser
+
+
+def add_mixture(parser):
+    parser.add_argument("--alpha", type=float, default=0.1, help="weight of the labels")
+    parser.add_argument("--beta", type=float, default=0.9, help="weight of the teacher")
+
+
+def parsed(parser):
+    """The options of the command line; what depends on the data set is filled in."""
     args = parser.parse_args()
     if args.seeds < 1:
         parser.error(f"--seeds must be at least 1, received {args.seeds}")
     few, epochs = DATASETS[args.dataset]
     args.train_samples, args.epochs = args.train_samples or few, args.epochs or epochs
     return args
+
+
+def parse():
+    parser = options(__doc__, "quickstart_output")
+    parser.add_argument("--student", choices=["cnn", "mlp"], default="cnn")
+    add_mixture(parser)
+    return parsed(parser)
 
 
 def load_images(name):

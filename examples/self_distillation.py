@@ -22,6 +22,7 @@ was tuned.
 
 import comparison
 import keras
+from quickstart import parsed
 
 import keras_kd as kd
 
@@ -105,7 +106,7 @@ def main():
     add("--virtual-temperature", type=float, default=20.0)
     add("--exit-beta", type=float, default=1.0, help="weight of the final exit as a teacher")
     comparison.compare(
-        comparison.parsed(parser),
+        parsed(parser),
         METHODS,
         comparison.no_teacher,
         "One student, itself as a teacher",

@@ -9,17 +9,15 @@ the gain. Prints a table and a verdict; `--output` gets the page, the students a
     python examples/to_device.py --exports int8 int4 --seeds 5
 """
 
-import argparse
 import functools
 import os
-import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import tensorflow as tf
 from keras import layers
-from quickstart import DATASETS, load_data, make_teacher, train
+from quickstart import load_data, make_teacher, options, parsed, train
 
 import keras_kd as kd
 
@@ -28,22 +26,10 @@ EXPORTS |= {"int4": "int4"}
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, "to_device_output", width=24, learning_rate=0.01)
     add = parser.add_argument
-    add("--dataset", choices=list(DATASETS), default="mnist5k")
-    add("--train-samples", type=int, help="labelled samples; default: by data set")
-    add("--width", type=int, default=24, help="filters of the student's first layer")
-    add("--seeds", type=int, default=3)
-    add("--epochs", type=int, help="of each model; default: by data set")
-    add("--learning-rate", type=float, default=0.01, help="of the students, decaying to 0")
-    add("--temperature", type=float, default=4.0)
     add("--exports", nargs="+", choices=list(EXPORTS), default=["float32", "int8"])
-    add("--evaluate-on", choices=["test", "validation"], default="test")
-    add("--output", type=pathlib.Path, default=pathlib.Path("to_device_output"))
-    args = parser.parse_args()
-    few, epochs = DATASETS[args.dataset]
-    args.train_samples, args.epochs = args.train_samples or few, args.epochs or epochs
-    return args
+    return parsed(parser)
 
 
 def make_student(shape, width):

@@ -19,3 +19,15 @@ def renamed(path, owner="0"):
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def free(path, overwrite):
+    """The path, as `pathlib.Path`, if it may be written.
+
+    Raises:
+        FileExistsError: It exists, and is not to be replaced.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists. Pass overwrite=True to replace it.")
+    return path

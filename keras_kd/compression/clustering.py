@@ -8,6 +8,7 @@ from keras_kd.compression import centroids
 from keras_kd.compression.kernels import kernels_of
 from keras_kd.compression.of_student import OfStudent
 from keras_kd.losses import base
+from keras_kd.ops import arguments
 
 _STATE = "cluster"
 
@@ -73,10 +74,7 @@ class Cluster(OfStudent):
         super().__init__(student, layers)
         self.clusters = base.integer("clusters", clusters, 2)
         if initial not in centroids.KINDS:
-            raise ValueError(
-                f"Invalid value for argument `initial`. Expected one of {centroids.KINDS}. "
-                f"Received: initial={initial!r}"
-            )
+            raise arguments.invalid("initial", f"one of {centroids.KINDS}", repr(initial))
         self.initial, self.preserve_sparsity = initial, bool(preserve_sparsity)
         self._states = []
 

@@ -4,16 +4,8 @@ import dataclasses
 
 import keras
 
+from keras_kd import kernel_layers
 from keras_kd.taps import paths
-
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-_CELLS = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,22 +76,15 @@ def _weights(layer):
     if isinstance(layer, keras.layers.Dense):
         return [("kernel", 0)]
     if isinstance(layer, keras.layers.EinsumDense):
-        return [("kernel", _summed_axis(layer.equation))]
-    if isinstance(layer, _TRANSPOSED):
+        return [("kernel", max(kernel_layers.summed_axes(layer.equation)))]
+    if isinstance(layer, kernel_layers.TRANSPOSED):
         return [("kernel", -1)]
-    if isinstance(layer, _CONVOLUTIONS):
+    if isinstance(layer, kernel_layers.CONVOLUTIONS):
         return [("kernel", -2)]
-    if isinstance(layer, _SEPARABLE):
+    if isinstance(layer, kernel_layers.SEPARABLE):
         return [("pointwise_kernel", -2)]
     if isinstance(layer, keras.layers.Embedding):
         return [("embeddings", None)]
-    if isinstance(layer, _CELLS):
+    if isinstance(layer, kernel_layers.RECURRENT_CELLS):
         return [("kernel", 0), ("recurrent_kernel", 0)]
     return []
-
-
-def _summed_axis(equation):
-    """The last axis of the kernel of `EinsumDense` that is not in the output."""
-    inputs, output = equation.replace(" ", "").split("->")
-    kernel = inputs.split(",")[1]
-    return max(i for i, letter in enumerate(kernel) if letter not in output)

@@ -12,6 +12,7 @@ from keras_kd.compression import masks
 from keras_kd.compression.kernels import kernels_of
 from keras_kd.compression.of_student import OfStudent
 from keras_kd.losses import base
+from keras_kd.ops import arguments
 
 TWO_OF_FOUR = "2:4"
 # Of fit: the rest is for the weights that stay.
@@ -220,10 +221,8 @@ class Sparsify(OfStudent):
 def _checked(sparsity):
     is_number = isinstance(sparsity, (int, float, np.number)) and not isinstance(sparsity, bool)
     if sparsity != TWO_OF_FOUR and not (is_number and 0 < sparsity < 1):
-        raise ValueError(
-            "Invalid value for argument `sparsity`. Expected a number above 0 and below 1, or "
-            f"'2:4'. Received: sparsity={sparsity!r}"
-        )
+        expected = "a number above 0 and below 1, or '2:4'"
+        raise arguments.invalid("sparsity", expected, repr(sparsity))
     return sparsity
 
 

@@ -46,30 +46,12 @@ class Examiner:
             return self._of_file(route, written)
 
     def _of_file(self, route, written):
-        try:
-            file = TFLiteFile(written)
-        except ValueError as error:
-            raise ExportError(str(error)) from error
-        job = self.job
+        file, job = opened(written), self.job
         promises.check(file, job.name, job.input_type, job.output_type)
         compared = self._compared(file)
         comparison.check(compared, job.name, self.bounds)
-        return TFLiteExport(
-            path=self.path,
-            bytes=written.stat().st_size,
-            quantization=job.name,
-            route=route,
-            operators=promises.counts(file),
-            float_operators=promises.float_operators(file),
-            inputs=file.inputs,
-            outputs=file.outputs,
-            rows=compared.rows,
-            agreement=compared.agreement,
-            worst_difference=compared.worst_difference,
-            accuracy=compared.accuracy,
-            model_accuracy=compared.model_accuracy,
-            notes=list(self._notes(written)),
-        )
+        notes = list(self._notes(written))
+        return told(self.path, file, job.name, route, compared, notes)
 
     def _compared(self, file):
         names = students.input_names(self.job.student)
@@ -91,3 +73,44 @@ class Examiner:
                 "these weights are not in the file with the integers they were trained with, "
                 f"because it rounds them in another way: {missing}"
             )
+
+
+def opened(path):
+    """The `TFLiteFile` at a path.
+
+    Raises:
+        ExportError: LiteRT cannot run it.
+    """
+    try:
+        return TFLiteFile(path)
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+
+
+def told(path, file, quantization, route, compared, notes):
+    """The `TFLiteExport` of a file.
+
+    Args:
+        path: Where it will be.
+        file: The `TFLiteFile`, where it is now.
+        quantization: As asked for.
+        route: What made it.
+        compared: The `comparison.Comparison`.
+        notes: What else is to be known.
+    """
+    return TFLiteExport(
+        path=path,
+        bytes=pathlib.Path(file.path).stat().st_size,
+        quantization=quantization,
+        route=route,
+        operators=promises.counts(file),
+        float_operators=promises.float_operators(file),
+        inputs=file.inputs,
+        outputs=file.outputs,
+        rows=compared.rows,
+        agreement=compared.agreement,
+        worst_difference=compared.worst_difference,
+        accuracy=compared.accuracy,
+        model_accuracy=compared.model_accuracy,
+        notes=notes,
+    )

@@ -7,6 +7,7 @@ import pathlib
 
 from keras_kd.export import onnx_checks
 from keras_kd.losses.base import integer, non_negative
+from keras_kd.ops.arguments import invalid
 from keras_kd.teachers.host import needs
 
 # tf2onnx writes 13 to 18, ONNX's own converter 19 and 20; all were tried on every kind of model.
@@ -40,15 +41,9 @@ def options(opset, batch_size, quantization, for_tensorrt, tolerance, metadata):
         ImportError: A package is missing.
     """
     if quantization not in _QUANTIZATIONS:
-        raise ValueError(
-            "Invalid value for argument `quantization`. Expected None, 'dynamic' or 'int8'. "
-            f"Received: quantization={quantization!r}"
-        )
+        raise invalid("quantization", "None, 'dynamic' or 'int8'", repr(quantization))
     if opset not in _OPSETS:
-        raise ValueError(
-            "Invalid value for argument `opset`. Expected an integer from 13 to 20. Received: "
-            f"opset={opset!r}"
-        )
+        raise invalid("opset", "an integer from 13 to 20", repr(opset))
     if for_tensorrt and quantization == "dynamic":
         raise ValueError(
             "TensorRT does not read quantization='dynamic': its scales must be in the file. Pass "

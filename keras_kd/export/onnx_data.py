@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import models
+from keras_kd.teachers import carried
 
 # Minima and maxima over some hundred rows no longer move the scales of int8 much.
 MOST_ROWS = 512
@@ -31,7 +32,8 @@ def arrays_of(given, model, name="representative_data", fewest=_FEWEST_ROWS):
         ValueError: There are none or too few, the dataset is endless, or they are not what the
             model takes: structure, shape, dtype, NaN, all equal, indices beyond an embedding.
     """
-    inputs = _of_dataset(given, name) if isinstance(given, tf.data.Dataset) else _inputs(given)
+    is_dataset = isinstance(given, tf.data.Dataset)
+    inputs = _of_dataset(given, name) if is_dataset else carried.inputs_of(given)
     expected = models.input_specs(model)
     if expected is None:
         expected = keras.tree.map_structure(_spec_of, inputs)
@@ -111,10 +113,10 @@ def _of_dataset(dataset, name):
         raise ValueError(f"{name} is an endless dataset. Pass a part of it: dataset.take(10).")
     batches, rows = [], 0
     for element in dataset:
-        flat = keras.tree.flatten(_inputs(element))
+        structure = carried.inputs_of(element)
+        flat = keras.tree.flatten(structure)
         if any(not isinstance(x, tf.Tensor) for x in flat):
             raise ValueError(f"{name} has ragged or sparse tensors. Pass dense ones.")
-        structure = _inputs(element)
         # Batches that were padded to other lengths cannot join the first.
         if not batches or [x.shape[1:] for x in flat] == [x.shape[1:] for x in batches[0]]:
             batches.append([x.numpy() for x in flat])
@@ -127,11 +129,6 @@ def _of_dataset(dataset, name):
         raise ValueError(f"{name} is not batched. Pass dataset.batch(32).")
     joined = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
     return keras.tree.pack_sequence_as(structure, joined)
-
-
-def _inputs(element):
-    """The inputs of `(inputs, labels[, sample_weight])`; lists and dicts are inputs."""
-    return element[0] if isinstance(element, tuple) else element
 
 
 def _spec_of(array):

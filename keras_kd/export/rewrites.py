@@ -9,14 +9,13 @@ import contextlib
 
 from keras import layers, ops
 
+from keras_kd import kernel_layers
 from keras_kd.taps import listening, paths
-
-SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 
 
 def has_steps(layer):
     """Whether `in_steps` knows a layer."""
-    return isinstance(layer, SEPARABLE) or _is_plain_normalization(layer)
+    return isinstance(layer, kernel_layers.SEPARABLE) or _is_plain_normalization(layer)
 
 
 def _is_plain_normalization(layer):
@@ -41,7 +40,7 @@ def _rank_of(layer):
 
 def in_steps(layer, inputs, visit):
     """The layer's output, computed in steps."""
-    steps = _separable if isinstance(layer, SEPARABLE) else _normalization
+    steps = _separable if isinstance(layer, kernel_layers.SEPARABLE) else _normalization
     return steps(layer, inputs, visit)
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_kd.export import calibrated, conversion, edge_quantizer, students
 from keras_kd.export.errors import ExportError
+from keras_kd.ops import arguments
 
 QUANTIZATIONS = (None, "dynamic", "float16", "int8", "int16x8", "int4")
 NEEDS_DATA = ("int8", "int16x8")
@@ -88,10 +89,8 @@ def of(job, route):
     if route == "auto":
         return possible
     if route not in possible:
-        raise ValueError(
-            f"Invalid value for argument `route`. Expected 'auto' or one of {possible} for "
-            f"quantization={job.quantization!r}. Received: route={route!r}"
-        )
+        expected = f"'auto' or one of {possible} for quantization={job.quantization!r}"
+        raise arguments.invalid("route", expected, repr(route))
     return (route,)
 
 

@@ -1,7 +1,6 @@
 """`to_tflite`: a student as a `.tflite` file that is known to hold what was asked for."""
 
-import pathlib
-
+from keras_kd import files
 from keras_kd.export import (
     comparison,
     edge_quantizer,
@@ -12,7 +11,7 @@ from keras_kd.export import (
     students,
 )
 from keras_kd.export.errors import ExportError
-from keras_kd.files import renamed
+from keras_kd.ops import arguments
 from keras_kd.quantization.student import QuantizationAware
 from keras_kd.teachers import host
 from keras_kd.version import __version__
@@ -95,7 +94,7 @@ def to_tflite(
     ```
     """
     host.needs("ai_edge_litert.interpreter", "to_tflite", "export")  # before any work
-    path = _free(path, overwrite)
+    path = files.free(path, overwrite)
     aware = student if isinstance(student, QuantizationAware) else None
     quantization = _quantization(quantization, aware)
     _check_arguments(quantization, input_dtype, output_dtype, batch_size, route)
@@ -120,13 +119,6 @@ def to_tflite(
     return _best(job, routes.of(job, route), path, examiner)
 
 
-def _free(path, overwrite):
-    path = pathlib.Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists. Pass overwrite=True to replace it.")
-    return path
-
-
 def _quantization(asked, aware):
     if aware is None:
         return asked
@@ -140,31 +132,20 @@ def _quantization(asked, aware):
 
 def _check_arguments(quantization, input_dtype, output_dtype, batch_size, route):
     if isinstance(quantization, str) and quantization not in routes.QUANTIZATIONS:
-        raise ValueError(
-            f"Invalid value for argument `quantization`. Expected one of {routes.QUANTIZATIONS} or "
-            f"a recipe of ai_edge_quantizer. Received: quantization={quantization!r}"
-        )
+        expected = f"one of {routes.QUANTIZATIONS} or a recipe of ai_edge_quantizer"
+        raise arguments.invalid("quantization", expected, repr(quantization))
     for name, dtype in (("input_dtype", input_dtype), ("output_dtype", output_dtype)):
         if dtype not in _DTYPES:
-            raise ValueError(
-                f"Invalid value for argument `{name}`. Expected one of {_DTYPES}. "
-                f"Received: {name}={dtype!r}"
-            )
+            raise arguments.invalid(name, f"one of {_DTYPES}", repr(dtype))
         if dtype not in (None, "float32") and quantization not in routes.NEEDS_DATA:
             raise ValueError(
                 f"`{name}` is {dtype!r}, but a file of quantization={quantization!r} computes with "
                 "floats. Use quantization='int8'."
             )
     if not (batch_size is None or (isinstance(batch_size, int) and batch_size > 0)):
-        raise ValueError(
-            "Invalid value for argument `batch_size`. Expected a positive integer or None. "
-            f"Received: batch_size={batch_size!r}"
-        )
+        raise arguments.invalid("batch_size", "a positive integer or None", repr(batch_size))
     if route not in ("auto", "converter", "edge_quantizer"):
-        raise ValueError(
-            "Invalid value for argument `route`. Expected 'auto', 'converter' or 'edge_quantizer'. "
-            f"Received: route={route!r}"
-        )
+        raise arguments.invalid("route", "'auto', 'converter' or 'edge_quantizer'", repr(route))
 
 
 def _rows(student, quantization, representative_data, data):
@@ -206,7 +187,7 @@ def _best(job, ways, path, examiner):
     if not found:
         raise _of_all(failures)
     best, content = max(found, key=lambda each: each[0].agreement or 0.0)
-    with renamed(path) as partial:
+    with files.renamed(path) as partial:
         partial.write_bytes(content)
     return best
 

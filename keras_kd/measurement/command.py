@@ -1,10 +1,9 @@
 """`python -m keras_kd measure FILE --data module:function`."""
 
-import importlib
 import json
-import os
 import sys
 
+from keras_kd import command_line
 from keras_kd.measurement.run import measure
 
 
@@ -63,18 +62,9 @@ def _measured(options):
 
 
 def data_of(name):
-    """What a function gives, named as `module:function`; modules of the current folder count.
+    """What a function gives, named as `module:function`.
 
     Raises:
         ValueError: There is no such function.
     """
-    module, colon, function = name.partition(":")
-    if not (module and colon and function):
-        raise ValueError(f"--data must be MODULE:FUNCTION. Received: {name!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"There is no function {name!r} for --data: {error}") from error
-    return found()
+    return command_line.named(name, "--data", "MODULE:FUNCTION", "function ")()

@@ -1,9 +1,10 @@
 """`Measurement`: what `keras_kd.measure` found."""
 
 import dataclasses
-import math
 
 import numpy as np
+
+from keras_kd.json_values import plain
 
 WIDTH = 100
 
@@ -71,7 +72,7 @@ class Measurement:
         """Everything but the predictions and labels, as JSON takes it; infinities become `None`."""
         fields = [each.name for each in dataclasses.fields(self)]
         return {
-            name: _plain(getattr(self, name))
+            name: plain(getattr(self, name))
             for name in fields
             if name not in ("predictions", "labels")
         }
@@ -80,13 +81,3 @@ class Measurement:
         from keras_kd.measurement import table  # it needs this module's class only in name
 
         return table.of(self)
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from keras_kd.ops import arguments
+
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
@@ -35,8 +37,5 @@ def named(scheme):
         ValueError: There is none.
     """
     if scheme not in SCHEMES:
-        raise ValueError(
-            f"Invalid value for argument `scheme`. Expected one of {tuple(SCHEMES)}. "
-            f"Received: scheme={scheme!r}"
-        )
+        raise arguments.invalid("scheme", f"one of {tuple(SCHEMES)}", repr(scheme))
     return SCHEMES[scheme]

@@ -118,10 +118,7 @@ class QuantizationAware(keras.Model):
         return self.student.output_names
 
     def call(self, inputs, training=None, mask=None):
-        mapping = [
-            (each.variable, weights.rounded(weights.values_of(each.variable), each.axes, each.bits))
-            for each in self.rounded_weights
-        ]
+        mapping = [(each.variable, each.on_grid()) for each in self.rounded_weights]
         rate = self._rate() if training else None
         by_site = self._sites.model
         only = {site.layer for site in by_site}
@@ -168,18 +165,17 @@ class QuantizationAware(keras.Model):
         copy = copies.with_weights(self.student)
         ours = {id(variable): i for i, variable in enumerate(self.student.weights)}
         for each in self.rounded_weights:
-            value = weights.rounded(weights.values_of(each.variable), each.axes, each.bits)
-            copy.weights[ours[id(each.variable)]].assign(value)
+            copy.weights[ours[id(each.variable)]].assign(each.on_grid())
         return copy
 
     def integers(self):
         """The integers of the weights, `{path of the variable: int8 array}`, in its shape."""
-        return {self._name(each): _integers_of(each) for each in self.rounded_weights}
+        return {self._name(each): each.integers() for each in self.rounded_weights}
 
     def integers_by_channel(self):
         """The integers of weights with a scale for each channel, as `[size, channels]`."""
         return {
-            self._name(each): weights.by_channel(_integers_of(each), each.axes)
+            self._name(each): weights.by_channel(each.integers(), each.axes)
             for each in self.rounded_weights
             if len(each.axes) < len(each.variable.shape)
         }
@@ -216,7 +212,3 @@ class QuantizationAware(keras.Model):
         config = dict(config)
         config["student"] = keras.saving.deserialize_keras_object(config["student"])
         return cls(**config)
-
-
-def _integers_of(each):
-    return weights.integers(weights.values_of(each.variable), each.axes, each.bits)

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from keras_kd import kernel_layers
 from keras_kd.taps import paths
 
 # ai-edge-quantizer's smallest bound, so that a channel of zeros has a scale.
@@ -39,6 +40,14 @@ class RoundedWeight:
     variable: Any
     axes: tuple
     bits: int
+
+    def on_grid(self):
+        """Its values on their grid, as `rounded`."""
+        return rounded(keras.ops.convert_to_tensor(self.variable), self.axes, self.bits)
+
+    def integers(self):
+        """Its integers, as `integers`."""
+        return integers(self.variable, self.axes, self.bits)
 
 
 def plan(student, scheme, leave=()):
@@ -77,30 +86,23 @@ def _is_left(path, leave):
     return any(path == each or path.startswith(each + "/") for each in leave)
 
 
-_KERNELS = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D)
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-_SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-_CELLS = (layers.SimpleRNNCell, layers.GRUCell, layers.LSTMCell)
-
-
 def _of_layer(layer, scheme):
     """`(variable, axes, bits)` of each weight to round; `None` where a layer is not known."""
     bits, depthwise = scheme.weight_bits, scheme.depthwise_bits
     if isinstance(layer, layers.EinsumDense):
-        return [(layer.kernel, _einsum_axes(layer.equation), bits)]
-    if isinstance(layer, _DEPTHWISE):
+        return [(layer.kernel, kernel_layers.summed_axes(layer.equation), bits)]
+    if isinstance(layer, kernel_layers.DEPTHWISE):
         return [(layer.kernel, _all_but(layer.kernel, 2), depthwise)]
-    if isinstance(layer, _SEPARABLE):
+    if isinstance(layer, kernel_layers.SEPARABLE):
         first, second = layer.depthwise_kernel, layer.pointwise_kernel
         return [(first, _all_but(first, 2), depthwise), (second, _all_but(second, 1), bits)]
-    if isinstance(layer, _TRANSPOSED):
+    if isinstance(layer, kernel_layers.TRANSPOSED):
         rank = len(layer.kernel.shape)
         axes = tuple(axis for axis in range(rank) if axis != rank - 2)
         return [(layer.kernel, axes, depthwise)]
-    if isinstance(layer, _KERNELS):
+    if isinstance(layer, (layers.Dense, *kernel_layers.CONVOLUTIONS)):
         return [(layer.kernel, _all_but(layer.kernel, 1), bits)]
-    if isinstance(layer, _CELLS):
+    if isinstance(layer, kernel_layers.RECURRENT_CELLS):
         kernels = (layer.kernel, layer.recurrent_kernel)
         return [(kernel, _all_but(kernel, 1), bits) for kernel in kernels]
     if isinstance(layer, layers.Embedding):
@@ -126,13 +128,6 @@ def _all_but(variable, kept):
     return tuple(range(len(variable.shape) - kept))
 
 
-def _einsum_axes(equation):
-    """The axes of an einsum's kernel that are summed over: not of its outputs."""
-    inputs, outputs = equation.replace(" ", "").split("->")
-    kernel = inputs.split(",")[1]
-    return tuple(i for i, letter in enumerate(kernel) if letter not in outputs)
-
-
 def scales(values, axes, bits):
     """The scale of each channel, in the shape of `values` with 1 along `axes`."""
     largest = tf.reduce_max(tf.abs(values), axis=axes, keepdims=True)
@@ -155,11 +150,6 @@ def integers(values, axes, bits):
     """The integers of `values`, int8 whatever the number of bits, as NumPy."""
     values = tf.convert_to_tensor(values)
     return np.asarray(tf.round(values / scales(values, axes, bits))).astype(np.int8)
-
-
-def values_of(variable):
-    """A variable's values as a tensor through which gradients pass."""
-    return keras.ops.convert_to_tensor(variable)
 
 
 def by_channel(integers, axes):

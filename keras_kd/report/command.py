@@ -1,11 +1,10 @@
 """`python -m keras_kd report`: the report of models and files on disk."""
 
-import importlib
-import os
 import sys
 
 import keras
 
+from keras_kd import command_line
 from keras_kd.measurement.command import data_of
 from keras_kd.report.call import report
 
@@ -73,13 +72,14 @@ def run(options):
 
 
 def _report(options):
+    slices = options.slices
     return report(
         None if options.teacher is None else _model(options.teacher),
         [_model(path) for path in options.student],
         None if options.baseline is None else [_model(path) for path in options.baseline],
         _exports(options.export),
         data_of(options.data),
-        slices=None if options.slices is None else _named(options.slices),
+        slices=slices and command_line.named(slices, "--slices", "MODULE:NAME"),
         metric=options.metric,
         task=options.task,
         from_logits=not options.probabilities,
@@ -106,16 +106,3 @@ def _exports(given):
             )
         made.setdefault(name, []).append(path)
     return made
-
-
-def _named(words):
-    """What a module holds under a name, `"module:name"`; modules of the current folder count."""
-    module, colon, name = words.partition(":")
-    if not (module and colon and name):
-        raise ValueError(f"--slices must be MODULE:NAME. Received: {words!r}")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"There is no {words!r} for --slices: {error}") from error

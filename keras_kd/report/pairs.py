@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_kd import models
-from keras_kd.cache.format import renamed
+from keras_kd.files import renamed
 from keras_kd.report import numbers
 
 

@@ -2,12 +2,10 @@
 
 import dataclasses
 import json
-import math
 import pathlib
 
-import numpy as np
-
-from keras_kd.cache.format import renamed
+from keras_kd.files import renamed
+from keras_kd.json_values import plain
 from keras_kd.report import (
     advice,
     calibration,
@@ -98,7 +96,7 @@ class Report:
         confusion = self.confusion
         if confusion is not None:
             confusion = {**confusion, "difference": confusion["difference"].tolist()}
-        return _plain(
+        return plain(
             {
                 "title": self.title,
                 "verdict": self.verdict,
@@ -153,14 +151,3 @@ def _notes(entrants):
 def _write(path, text):
     with renamed(pathlib.Path(path)) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-def _plain(value):
-    """With Python's numbers; those that are not finite become `None`."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

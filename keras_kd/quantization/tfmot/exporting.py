@@ -1,16 +1,12 @@
 """Writes the int8 file of a model that tfmot quantized, and holds it against the model."""
 
-import contextlib
 import pathlib
 import tempfile
 
 import tensorflow as tf
 
-from keras_kd.export import comparison, conversion, metadata, promises
-from keras_kd.export.errors import ExportError
-from keras_kd.export.result import TFLiteExport
+from keras_kd.export import comparison, conversion, examining, metadata, promises
 from keras_kd.files import renamed
-from keras_kd.measurement.runtimes import TFLiteFile
 from keras_kd.version import __version__
 
 _OUTPUT = "logits"
@@ -47,8 +43,7 @@ def check(model, names):
     with tempfile.TemporaryDirectory(prefix="keras_kd_export_") as folder:
         made = pathlib.Path(folder) / "trial.tflite"
         made.write_bytes(_converted(model, names, ("int8", "int8")))
-        with _as_export_error():
-            promises.check(TFLiteFile(made), "int8", "int8", "int8")
+        promises.check(examining.opened(made), "int8", "int8", "int8")
 
 
 def _converted(model, names, dtypes):
@@ -86,32 +81,9 @@ def _optimize(converter, dtypes):
 
 
 def _examined(path, made, student, names, rows, dtypes, bounds):
-    with _as_export_error():
-        file = TFLiteFile(made)
+    file = examining.opened(made)
     promises.check(file, "int8", *dtypes)
     found = file.run(dict(zip(names, rows.arrays, strict=True)))
     compared = comparison.compare(found, [student.of(rows.arrays)], [_OUTPUT], rows)
     comparison.check(compared, "int8", bounds)
-    return TFLiteExport(
-        path=path,
-        bytes=made.stat().st_size,
-        quantization="int8",
-        route="converter",
-        operators=promises.counts(file),
-        float_operators=promises.float_operators(file),
-        inputs=file.inputs,
-        outputs=file.outputs,
-        rows=compared.rows,
-        agreement=compared.agreement,
-        worst_difference=compared.worst_difference,
-        accuracy=compared.accuracy,
-        model_accuracy=compared.model_accuracy,
-    )
-
-
-@contextlib.contextmanager
-def _as_export_error():
-    try:
-        yield
-    except ValueError as error:
-        raise ExportError(str(error)) from error
+    return examining.told(path, file, "int8", "converter", compared, [])

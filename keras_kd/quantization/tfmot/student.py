@@ -1,10 +1,9 @@
 """`TfmotStudent`: what came of `distil`."""
 
-import pathlib
-
 import keras
 import numpy as np
 
+from keras_kd import files
 from keras_kd.export import comparison, representative, students
 from keras_kd.ops import arguments
 from keras_kd.quantization.tfmot import exporting, feeding
@@ -99,9 +98,7 @@ class TfmotStudent:
                 nothing was written.
             FileExistsError: The file exists.
         """
-        path = pathlib.Path(path)
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists. Pass overwrite=True to replace it.")
+        path = files.free(path, overwrite)
         for name, dtype in (("input_dtype", input_dtype), ("output_dtype", output_dtype)):
             if dtype not in _DTYPES:
                 raise arguments.invalid(name, f"one of {_DTYPES}", repr(dtype))
