@@ -3,8 +3,7 @@
 import json
 import sys
 
-from keras_kd import command_line
-from keras_kd.measurement.run import measure
+from keras_kd import command_line, measurement
 
 
 def add_to(commands):
@@ -48,7 +47,7 @@ def _measured(options):
         import keras
 
         teacher = keras.models.load_model(options.teacher, compile=False)
-    return measure(
+    return measurement.measure(  # loaded here: the other commands do not need it
         options.file,
         data_of(options.data),
         task=options.task,
