@@ -24,8 +24,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
-from quickstart import load_data, make_teacher, options, parsed, train, write
-from to_device import distiller, make_student, train_student
+from quickstart import load_data, make_teacher, parsed, train, write
+from to_device import STUDENTS, distiller, student_options, train_student
 
 import keras_kd as kd
 
@@ -34,8 +34,9 @@ WAYS = ["afterwards", "aware", "aware, distilled"]
 
 
 def parse():
-    parser = options(__doc__, "quantization_aware_output", width=24, learning_rate=0.01)
+    parser = student_options(__doc__, "quantization_aware_output")
     add = parser.add_argument
+    add("--schemes", nargs="+", choices=SCHEMES, default=SCHEMES)
     add("--aware-epochs", type=int, help="with rounding; default: a third of --epochs")
     args = parsed(parser)
     args.aware_epochs = args.aware_epochs or -(-args.epochs // 3)
@@ -48,7 +49,7 @@ class Seed:
     def __init__(self, args, teacher, samples, judged_by, seed):
         self.args, self.teacher, self.samples, self.judged_by = args, teacher, samples, judged_by
         keras.utils.set_random_seed(seed)
-        self.student = make_student(samples[0].shape[1:], args.width)
+        self.student = STUDENTS[args.student](samples[0].shape[1:], args.width)
         model = distiller(teacher, self.student, args.temperature)
         train_student(model, samples, args.epochs, args.learning_rate)
 
@@ -87,7 +88,7 @@ class Seed:
         """`{(scheme, way): accuracy}`."""
         longer = self.further(lambda student: student, with_teacher=True)
         found = {("float32", "trained as long"): self.accuracy(longer)}
-        for scheme in SCHEMES:
+        for scheme in self.args.schemes:
             models = [longer, self.aware(scheme, False), self.aware(scheme, True)]
             for way, model in zip(WAYS, models, strict=True):
                 quantization = scheme if way == "afterwards" else None
@@ -143,7 +144,7 @@ def main():
         found.append(Seed(args, teacher, samples, judged_by, seed).run())
         print(f"seed {seed}: done", flush=True)
     print_table(found)
-    for scheme in SCHEMES:
+    for scheme in args.schemes:
         print(verdict(found, scheme))
     args.output.mkdir(parents=True, exist_ok=True)
     write(args.output / "accuracy.png", lambda path: plot(path, found))

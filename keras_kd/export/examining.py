@@ -67,7 +67,10 @@ class Examiner:
             yield "compared on rows that were made up: pass `data` for rows of your own"
         if self.job.aware is None:
             return
-        missing = trained_weights.missing(written, self.job.aware.integers_by_channel())
+        aware = self.job.aware
+        missing = trained_weights.missing(
+            written, aware.integers_by_channel(), aware.integers_of_operands()
+        )
         if missing:
             yield (
                 "these weights are not in the file with the integers they were trained with, "

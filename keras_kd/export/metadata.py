@@ -12,7 +12,7 @@ NAME = "keras_kd"
 
 def added(content, values):
     """The bytes of a file with `values` (a dict that JSON can hold) among its metadata."""
-    import flatbuffers
+    from keras_kd.export import packing  # which needs flatbuffers, of the extra
 
     schema = tflite_format.schema()
     model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -22,9 +22,7 @@ def added(content, values):
     entry.name, entry.buffer = NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return packing.packed(model, len(content))
 
 
 def _hold_data(model, content):

@@ -5,7 +5,7 @@ import numpy as np
 from keras_kd.measurement.runtimes import tflite_format
 
 
-def missing(path, trained):
+def missing(path, by_channel, whole=None):
     """Names of the weights whose integers the file does not hold.
 
     BatchNormalization that is folded in may turn the sign of a channel, and layouts differ, so
@@ -13,16 +13,33 @@ def missing(path, trained):
 
     Args:
         path: A `.tflite` file.
-        trained: `{name: integers [..., channels]}`, the channels last.
+        by_channel: `{name: integers [..., channels]}` of the weights with a scale for each channel,
+            the channels last.
+        whole: `{name: integers}` of those with one scale.
     """
-    found = {_signature(integers) for integers in of_file(path)}
-    return [name for name, integers in trained.items() if _signature(integers) not in found]
+    constants = list(_constants(path))
+    channels = {_signature(each) for each in _with_channels(constants)}
+    wholes = {values.tobytes() for values, scales, _ in constants if scales == 1}
+    absent = [name for name, each in by_channel.items() if _signature(each) not in channels]
+    return absent + [name for name, x in (whole or {}).items() if x.tobytes() not in wholes]
 
 
 def of_file(path):
     """The integer constants of a file with a scale for each channel, as `[size, channels]`."""
+    return _with_channels(_constants(path))
+
+
+def _with_channels(constants):
+    return [
+        np.moveaxis(values, axis, -1).reshape(-1, scales)
+        for values, scales, axis in constants
+        if values.ndim and scales == values.shape[axis]
+    ]
+
+
+def _constants(path):
+    """Yields `(integers, number of scales, axis of the channels)`."""
     model = tflite_format.parsed(path)
-    constants = []
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             quantization, kind = tensor.quantization, tflite_format.type_name(tensor)
@@ -31,12 +48,7 @@ def of_file(path):
             if quantization is None or quantization.scale is None:
                 continue
             values = _values(model.buffers[tensor.buffer].data, kind, tflite_format.shape(tensor))
-            if not values.ndim:
-                continue
-            axis = int(quantization.quantizedDimension)
-            if len(quantization.scale) == values.shape[axis]:
-                constants.append(np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis]))
-    return constants
+            yield values, len(quantization.scale), int(quantization.quantizedDimension)
 
 
 def _values(data, kind, shape):

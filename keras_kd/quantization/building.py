@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_kd.export import representative, students
 from keras_kd.ops import arguments
-from keras_kd.quantization import layout
+from keras_kd.quantization import layout, operands, weights
 from keras_kd.quantization.schemes import named
 from keras_kd.quantization.student import QuantizationAware
 
@@ -86,10 +86,15 @@ def quantization_aware(
             "itself: student.student."
         )
     student = students.checked(student, "quantization_aware")
-    roundings = []
+    roundings, held = [], []
     if named(scheme).activation_bits:
         students.check_loops(student, scheme)
         arrays, _ = representative.read(representative_data, student)
         representative.check_for_calibration(arrays, student)
-        roundings = [dataclasses.asdict(each) for each in layout.found(student, arrays)]
-    return QuantizationAware(student, scheme, roundings, tuple(leave), steps, name)
+        left = weights.of_left(student, leave)
+        kernels = [each.variable for each in weights.plan(student, named(scheme), leave)]
+        found, held = layout.found(student, arrays, kernels + left)
+        roundings = [dataclasses.asdict(each) for each in found]
+    return QuantizationAware(
+        student, scheme, roundings, operands.places(held), tuple(leave), steps, name
+    )

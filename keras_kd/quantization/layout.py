@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_kd.export import conversion, edge_quantizer, students
-from keras_kd.quantization import ranges, sites
+from keras_kd.quantization import operands, ranges, sites
 
 # Rows on which the file's tensors are told from each other.
 _ROWS = 4
@@ -17,47 +17,65 @@ class Rounding:
 
     Attributes:
         site: The `Site`.
-        tensor: The tensor of the file.
         low: The least value that calibration saw (or that the file has fixed).
         high: The largest.
         is_fixed: Whether the file has this range whatever the data.
-        owner: The tensor whose range it has: pooling and reshapes keep that of their input.
+        owner: The tensor of the file whose range it has: pooling and reshapes keep that of their
+            input.
+        factor: What this range is multiplied by in the file.
     """
 
     site: sites.Site
-    tensor: str
     low: float
     high: float
     is_fixed: bool
     owner: str
+    factor: float
 
 
-def found(student, arrays):
-    """The `Rounding`s of a student, in the order of its forward pass.
+def found(student, arrays, kernels=()):
+    """What an int8 file rounds besides of the kernels.
 
     Args:
         student: A float Keras model.
         arrays: Representative data, an array `[rows, ...]` for each input.
+        kernels: Variables that are rounded otherwise, or not.
+
+    Returns:
+        `(roundings, operands)`: the `Rounding`s of the activations, in the order of the forward
+        pass, and the `RoundedOperand`s.
     """
     content = conversion.float_tflite(student, for_integers=True)
     matched = sites.matched(student, content, [array[:_ROWS] for array in arrays])
-    calibrated, real = of_file(content, arrays, students.input_names(student))
+    quantizer = edge_quantizer.EdgeQuantizer(content, "int8")
+    calibrated = quantizer.calibrate(arrays, students.input_names(student))
+    quantized = quantizer.quantize(calibrated)
+    real = parameters_of(quantized)
     known = _last_of_each_site(matched, {name for name in real if name in calibrated})
-    own = {name: ranges.parameters(*calibrated[name]) for name in known}
-    return [_rounding(name, matched[name], calibrated, real, own) for name in known]
+    owners = _owners(quantizer, calibrated)
+    roundings = [
+        _rounding(matched[name], name, owners.get(name), calibrated, real) for name in known
+    ]
+    left = {id(variable) for variable in kernels}
+    return roundings, operands.found(student, content, quantized, left)
+
+
+def _owners(quantizer, calibrated):
+    """`{tensor: the tensor whose range it has}`, without those whose range no data changes.
+
+    The file is quantized with ranges that are no two alike, and is asked which tensor has which.
+    """
+    marks = {name: (-1.0, 1.0 + 1e-3 * i) for i, name in enumerate(calibrated)}
+    by_scale = {np.float32(ranges.parameters(*mark)[0]): name for name, mark in marks.items()}
+    real = parameters_of(quantizer.quantize(marks))
+    found = {name: by_scale.get(np.float32(scale)) for name, (scale, _) in real.items()}
+    return {name: owner for name, owner in found.items() if owner is not None}
 
 
 def _last_of_each_site(matched, known):
     """The tensors of which the layers' outputs are made; a bias of 0 made others equal to them."""
-    last = {site: name for name, site in matched.items() if name in known}
+    last = {match.site: name for name, match in matched.items() if name in known}
     return list(last.values())
-
-
-def of_file(content, arrays, names):
-    """`(ranges that calibration saw, (scale, zero) in the quantized file)`, by tensor."""
-    quantizer = edge_quantizer.EdgeQuantizer(content, "int8")
-    calibrated = quantizer.calibrate(arrays, names)
-    return calibrated, parameters_of(quantizer.quantize(calibrated))
 
 
 def parameters_of(content):
@@ -72,14 +90,7 @@ def parameters_of(content):
     }
 
 
-def _rounding(name, site, calibrated, real, own):
-    if _same(own[name], real[name]):
-        return Rounding(site, name, *calibrated[name], False, name)
-    for other, parameters in own.items():
-        if _same(parameters, real[name]) and _same(parameters, real[other]):
-            return Rounding(site, name, *calibrated[other], False, other)
-    return Rounding(site, name, *ranges.bounds_of(*real[name]), True, name)
-
-
-def _same(one, other):
-    return one[1] == other[1] and abs(one[0] - other[0]) <= 1e-5 * other[0]
+def _rounding(match, name, owner, calibrated, real):
+    low, high = ranges.bounds_of(*real[name]) if owner is None else calibrated[owner]
+    low, high = low / match.factor, high / match.factor
+    return Rounding(match.site, low, high, owner is None, owner or name, match.factor)

@@ -13,20 +13,19 @@ class Scheme:
         name: As users call it.
         weight_bits: Bits of the kernels of convolutions and dense layers, per output channel.
         depthwise_bits: Bits of depthwise kernels, for which there are no 4-bit kernels in LiteRT.
-        table_bits: Bits of embedding tables, as a whole; `None`: they stay float.
-        activation_bits: Bits of activations, one range a tensor; `None`: they stay float.
+        activation_bits: Bits of activations and of variables that are held as such, one range a
+            tensor; `None`: they stay float.
     """
 
     name: str
     weight_bits: int
     depthwise_bits: int
-    table_bits: int | None
     activation_bits: int | None
 
 
 SCHEMES = {
-    "int8": Scheme("int8", 8, 8, 8, 8),
-    "int4": Scheme("int4", 4, 8, None, None),
+    "int8": Scheme("int8", 8, 8, 8),
+    "int4": Scheme("int4", 4, 8, None),
 }
 
 

@@ -9,17 +9,24 @@ That needs no rule for any architecture, and no names.
 import contextlib
 import dataclasses
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import kernel_layers
 from keras_kd.export import kept_tensors, rewrites, students
 from keras_kd.taps import listening, paths
 
 INPUT = "input"
+ENTERING = "entering"  # what a layer is given, where no other layer's output is that
 BETWEEN = "between"  # two steps of a layer that a file computes in several
 OUTPUT = "output"
+# The part of BETWEEN that an activation function is given.
+_BEFORE_ACTIVATION = -1
 # float32 sums in another order; measured up to 3e-6 of the largest value.
 _TOLERANCE = 1e-4
+# Fewer values may be proportional by chance.
+_FEWEST = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Site:
 
     Attributes:
         layer: The path of a layer; of the model's inputs, the index of one as text.
-        kind: `INPUT`, `BETWEEN` or `OUTPUT`.
+        kind: `INPUT`, `ENTERING`, `BETWEEN` or `OUTPUT`.
         call: Which call of the layer, where it is shared.
         part: After which step, of `BETWEEN`.
     """
@@ -51,34 +58,72 @@ def visited(student, visit, only=None):
     with contextlib.ExitStack() as stack:
         seen = set()
         for path, _, layer in paths.walk(student):
-            if id(layer) in seen or (only is not None and path not in only):
+            # Layers with steps take them wherever they are: the inner layers' values are of them.
+            is_left_out = only is not None and path not in only
+            if id(layer) in seen or (is_left_out and rewrites.steps_of(layer, layer.call) is None):
                 continue
             seen.add(id(layer))
-            stack.enter_context(listening.wrapped(layer, _visiting(path, layer, visit)))
+            for attribute, wrap in _wraps(path, layer, visit):
+                stack.enter_context(listening.wrapped(layer, wrap, attribute))
         yield
 
 
-def _visiting(path, layer, visit):
-    def wrap(call):
-        count = [0]
+def _wraps(path, layer, visit):
+    """`[(attribute, wrap)]`: the functions of a layer between which its sites are."""
+    calls = _Calls(path, layer, visit)
+    wraps = [("call", calls.around_call)]
+    activation = getattr(layer, "activation", None)
+    has_kernel = isinstance(layer, kernel_layers.ALL)
+    if has_kernel and callable(activation) and not isinstance(activation, keras.layers.Layer):
+        wraps.append(("activation", calls.around_activation))
+    return wraps
+
+
+class _Calls:
+    """The calls of one layer in one forward pass."""
+
+    def __init__(self, path, layer, visit):
+        self._path, self._layer, self._visit = path, layer, visit
+        self._number = -1
+
+    def around_call(self, call):
+        steps = rewrites.steps_of(self._layer, call)
 
         def visiting(*args, **kwargs):
-            number, count[0] = count[0], count[0] + 1
-            if rewrites.has_steps(layer):
-
-                def between(part, value):
-                    return visit(Site(path, BETWEEN, number, part), value)
-
-                result = rewrites.in_steps(layer, args[0], between)
-            else:
+            self._number += 1
+            args = (self._visited(ENTERING, args[0]), *args[1:]) if args else args
+            if steps is None:
                 result = call(*args, **kwargs)
-            if not tf.is_tensor(result) or not result.dtype.is_floating:
-                return result
-            return visit(Site(path, OUTPUT, number), result)
+            else:
+                result = steps(self._between, *args, **kwargs)
+            return self._visited(OUTPUT, result)
 
         return visiting
 
-    return wrap
+    def around_activation(self, activation):
+        return lambda value: activation(self._between(_BEFORE_ACTIVATION, value))
+
+    def _between(self, part, value):
+        return self._visit(Site(self._path, BETWEEN, self._number, part), value)
+
+    def _visited(self, kind, value):
+        if not tf.is_tensor(value) or not value.dtype.is_floating:
+            return value
+        return self._visit(Site(self._path, kind, self._number), value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """The site of a tensor.
+
+    Attributes:
+        site: The `Site`.
+        factor: What the site's values are multiplied by, where a file has multiplied the kernel
+            before (as by the 1/sqrt(size) of attention).
+    """
+
+    site: Site
+    factor: float = 1.0
 
 
 def matched(student, content, arrays):
@@ -90,21 +135,44 @@ def matched(student, content, arrays):
         arrays: Some rows for each input.
 
     Returns:
-        `{tensor name: Site}`; where several sites have the values of one tensor, the first.
+        `{tensor name: Match}`; where several sites have the values of one tensor, the closest, and
+        of those as close the first.
     """
     of_model = _values_of_model(student, arrays)
     of_file = _values_of_file(content, arrays, students.input_names(student))
     found = {}
     for name, values in of_file.items():
-        for site, expected in of_model.items():
-            if _are_equal(values, expected):
-                found[name] = site
-                break
+        candidates = {site: x for site, x in of_model.items() if x.shape == values.shape}
+        match = _equal(values, candidates) or _proportional(values, candidates)
+        if match is not None:
+            found[name] = match
     return found
 
 
+def _equal(values, candidates):
+    floor = 1.0  # values below it may differ by the tolerance itself
+    distances = {
+        site: np.abs(values - expected).max() / max(floor, np.abs(expected).max())
+        for site, expected in candidates.items()
+    }
+    distances = {site: each for site, each in distances.items() if each <= _TOLERANCE}
+    return Match(min(distances, key=distances.get)) if distances else None
+
+
+def _proportional(values, candidates):
+    if values.size < _FEWEST:
+        return None
+    for site, expected in candidates.items():
+        power = float(np.vdot(expected, expected))
+        factor = float(np.vdot(expected, values)) / power if power > 0 else 0.0
+        largest = np.abs(values).max()
+        if factor > 0 and np.abs(values - factor * expected).max() <= _TOLERANCE * largest:
+            return Match(site, factor)
+    return None
+
+
 def _values_of_model(student, arrays):
-    """`{site: [rows, size]}`, in the order in which the sites are passed."""
+    """`{site: array [rows, size]}`, in the order in which the sites are passed."""
     rows = []
     for i in range(len(arrays[0])):
         values = {
@@ -120,23 +188,14 @@ def _values_of_model(student, arrays):
         with visited(student, visit):
             students.run(student, [array[i : i + 1] for array in arrays])
         rows.append(values)
-    return {site: [row[site] for row in rows] for site in rows[0]}
+    return {site: np.stack([row[site] for row in rows]) for site in rows[0] if rows[0][site].size}
 
 
 def _values_of_file(content, arrays, names):
-    """`{tensor name: [rows, size]}` of the tensors that are computed."""
+    """`{tensor name: array [rows, size]}` of the tensors that are computed."""
     runs = list(kept_tensors.KeptTensors(content, names).rows(arrays))
     return {
-        name: [run[name].ravel().astype(np.float32) for run in runs]
+        name: np.stack([run[name].ravel().astype(np.float32) for run in runs])
         for name, value in runs[0].items()
         if value.dtype == np.float32
     }
-
-
-def _are_equal(found, expected):
-    for a, b in zip(found, expected, strict=True):
-        if a.shape != b.shape or a.size == 0:
-            return False
-        if np.abs(a - b).max() > _TOLERANCE * max(1.0, float(np.abs(b).max())):
-            return False
-    return True

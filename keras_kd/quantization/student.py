@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_kd import copies, models
+from keras_kd.quantization import operands as held
 from keras_kd.quantization import ranges, sites, weights
 from keras_kd.quantization.schemes import named
 
@@ -23,6 +24,8 @@ class QuantizationAware(keras.Model):
         student: A built Keras model.
         scheme: `"int8"` or `"int4"`.
         roundings: As of `get_config`: activations that are rounded.
+        operands: As of `get_config`: `[layer, index of its weight]` of variables that are rounded
+            as activations are.
         leave: Paths of layers whose weights stay float while training.
         observe_steps: In how many steps of training the ranges of activations follow the batches;
             then they are frozen.
@@ -45,22 +48,31 @@ class QuantizationAware(keras.Model):
     """
 
     def __init__(
-        self, student, scheme="int8", roundings=(), leave=(), observe_steps=200, name=None, **kwargs
+        self,
+        student,
+        scheme="int8",
+        roundings=(),
+        operands=(),
+        leave=(),
+        observe_steps=200,
+        name=None,
+        **kwargs,
     ):
         super().__init__(name=name or f"{student.name}_{scheme}", **kwargs)
         self.student = student
         self.scheme, self.leave = scheme, tuple(leave)
         self.observe_steps = int(observe_steps)
         self._roundings = [dict(each) for each in roundings]
-        self._weights_plan = models.Untracked(weights.plan(student, named(scheme), leave))
-        owners = {each["owner"] for each in self._roundings}
-        # Under the tensor's number: names of variables may not hold what names of tensors do.
+        kernels = weights.plan(student, named(scheme), leave)
+        self._weights_plan = models.Untracked(kernels + held.at(student, operands))
+        # Under the number of the first site that has it: names of variables may not hold what
+        # names of tensors do.
         self.ranges = {
             str(i): ranges.ActivationRange(
                 each["low"], each["high"], each["is_fixed"], name=f"range_{i}"
             )
             for i, each in enumerate(self._roundings)
-            if each["tensor"] in owners
+            if self._first_of(each["owner"]) == i
         }
         self._sites = models.Untracked(self._by_site())
         self.observed = self.add_weight(
@@ -73,25 +85,25 @@ class QuantizationAware(keras.Model):
         )
         self.built = True
 
-    def _by_tensor(self):
-        """`{tensor: its own ActivationRange}`."""
-        return {
-            each["tensor"]: self.ranges[str(i)]
-            for i, each in enumerate(self._roundings)
-            if str(i) in self.ranges
-        }
+    def _first_of(self, owner):
+        """The number of the first rounding that has the range of a tensor."""
+        return [each["owner"] for each in self._roundings].index(owner)
+
+    def _by_owner(self):
+        """`{tensor: its ActivationRange}`."""
+        return {self._roundings[int(i)]["owner"]: found for i, found in self.ranges.items()}
 
     def _by_site(self):
         """`{site: (its range, whether it moves it)}`."""
-        own = self._by_tensor()
+        own = self._by_owner()
         return {
-            sites.Site(**each["site"]): (own[each["owner"]], each["tensor"] == each["owner"])
-            for each in self._roundings
+            sites.Site(**each["site"]): (own[each["owner"]], str(i) in self.ranges)
+            for i, each in enumerate(self._roundings)
         }
 
     @property
     def rounded_weights(self):
-        """The weights that are rounded, a list of `RoundedWeight`."""
+        """The weights that are rounded, a list of `RoundedWeight` and `RoundedOperand`."""
         return list(self._weights_plan.model)
 
     @property
@@ -177,12 +189,20 @@ class QuantizationAware(keras.Model):
         return {
             self._name(each): weights.by_channel(each.integers(), each.axes)
             for each in self.rounded_weights
-            if len(each.axes) < len(each.variable.shape)
+            if isinstance(each, weights.RoundedWeight)
+        }
+
+    def integers_of_operands(self):
+        """The integers of variables with one scale for the whole."""
+        return {
+            self._name(each): each.integers()
+            for each in self.rounded_weights
+            if isinstance(each, held.RoundedOperand)
         }
 
     @staticmethod
     def _name(each):
-        return f"{each.layer}/{each.variable.name}"
+        return f"{each.layer}/{each.variable.name}".lstrip("/")
 
     def freeze(self):
         """Freezes the ranges of the activations now."""
@@ -190,11 +210,12 @@ class QuantizationAware(keras.Model):
 
     def bounds(self):
         """`{tensor of the file: (low, high)}` of the activations whose range is not fixed."""
-        own = self._by_tensor()
+        own = self._by_owner()
+        factors = {each["owner"]: each["factor"] for each in self._roundings[::-1]}
         return {
-            each["tensor"]: own[each["owner"]].bounds()
-            for each in self._roundings
-            if not own[each["owner"]].is_fixed
+            owner: tuple(factors[owner] * bound for bound in activation.bounds())
+            for owner, activation in own.items()
+            if not activation.is_fixed
         }
 
     def get_config(self):
@@ -202,6 +223,7 @@ class QuantizationAware(keras.Model):
             "student": keras.saving.serialize_keras_object(self.student),
             "scheme": self.scheme,
             "roundings": self._roundings,
+            "operands": held.places(self.rounded_weights),
             "leave": list(self.leave),
             "observe_steps": self.observe_steps,
             "name": self.name,

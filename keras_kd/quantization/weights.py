@@ -82,6 +82,12 @@ def plan(student, scheme, leave=()):
     return found
 
 
+def of_left(student, leave):
+    """The variables of the layers that are left in float."""
+    found = (layer for path, _, layer in paths.walk(student) if _is_left(path, leave))
+    return [v for layer in found if isinstance(layer, layers.Layer) for v in layer.weights]
+
+
 def _is_left(path, leave):
     return any(path == each or path.startswith(each + "/") for each in leave)
 
@@ -105,9 +111,6 @@ def _of_layer(layer, scheme):
     if isinstance(layer, kernel_layers.RECURRENT_CELLS):
         kernels = (layer.kernel, layer.recurrent_kernel)
         return [(kernel, _all_but(kernel, 1), bits) for kernel in kernels]
-    if isinstance(layer, layers.Embedding):
-        table = layer.embeddings
-        return [(table, (0, 1), scheme.table_bits)] if scheme.table_bits else []
     return None if _has_unknown_kernels(layer) else []
 
 

@@ -160,10 +160,10 @@ def _softmax(call, values, is_input):
 
 
 @contextlib.contextmanager
-def wrapped(layer, wrap):
-    """Puts `wrap(layer.call)` in place of `layer.call`, for this thread."""
+def wrapped(layer, wrap, attribute="call"):
+    """Puts `wrap(layer.call)` in place of `layer.call`, or of another function, for this thread."""
     thread = threading.get_ident()
-    before, call = layer.__dict__.get("call"), layer.call
+    before, call = layer.__dict__.get(attribute), getattr(layer, attribute)
     inside = wrap(call)
 
     def listen(*args, **kwargs):
@@ -173,21 +173,21 @@ def wrapped(layer, wrap):
 
     listen.before, listen.ended = before, False
     # Past Keras' attribute tracking: nothing of the layer changes that outlives the pass.
-    object.__setattr__(layer, "call", listen)
+    object.__setattr__(layer, attribute, listen)
     try:
         yield
     finally:
         listen.ended = True
-        _remove_ended(layer)
+        _remove_ended(layer, attribute)
 
 
-def _remove_ended(layer):
+def _remove_ended(layer, attribute):
     # Replicas that wait for each other inside of the pass (synchronised batch normalisation) may
     # end in the order in which they began: a listener below one that goes on stays until then.
-    call = layer.__dict__["call"]
+    call = layer.__dict__[attribute]
     while getattr(call, "ended", False):
         call = call.before
     if call is None:
-        object.__delattr__(layer, "call")
+        object.__delattr__(layer, attribute)
     else:
-        object.__setattr__(layer, "call", call)
+        object.__setattr__(layer, attribute, call)

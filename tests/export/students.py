@@ -64,6 +64,18 @@ def transformer():
     return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(x), name="transformer")
 
 
+def reader_of_rows():
+    """A transformer that reads the rows of the digits of scikit-learn."""
+    inputs = keras.Input((8, 8), name="rows")
+    x = Positions()(layers.LayerNormalization()(layers.Dense(24)(inputs)))
+    attended = layers.MultiHeadAttention(2, 12)(x, x)
+    x = layers.LayerNormalization(epsilon=1e-5)(layers.Add()([x, attended]))
+    wide = layers.Dense(24)(layers.Dense(48, activation="gelu")(x))
+    x = layers.LayerNormalization(epsilon=1e-5)(layers.Add()([x, wide]))
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(x), name="reader")
+
+
 def recurrent(layer, unroll=False):
     inputs = keras.Input((6, 5), name="steps")
     x = layer(16, unroll=unroll)(inputs)

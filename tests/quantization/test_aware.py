@@ -150,6 +150,145 @@ def test_rounding_is_done_where_the_file_has_tensors(trained, digits):
     assert not {path for path, _ in where} & {*blocks[2:], "first", *(f"{x}_norm" for x in blocks)}
 
 
+@pytest.fixture(scope="module")
+def aware_transformer():
+    """Of random weights, which all differ: scales and offsets of LayerNormalization too."""
+    student, rng = students.made("transformer"), np.random.default_rng(0)
+    for variable in student.trainable_variables:
+        variable.assign_add(0.1 * rng.normal(size=variable.shape))
+    return kd.quantization_aware(student, "int8", students.rows("transformer"))
+
+
+def test_attention_is_rounded_inside(aware_transformer):
+    attention = next(
+        layer.name
+        for layer in aware_transformer.student.layers
+        if isinstance(layer, layers.MultiHeadAttention)
+    )
+    found = {
+        tuple(each["site"][key] for key in ("layer", "kind", "part")): each
+        for each in aware_transformer.get_config()["roundings"]
+    }
+    inside = {
+        (path.removeprefix(f"{attention}/"), kind)
+        for path, kind, _ in found
+        if path.startswith(f"{attention}/")
+    }
+    assert inside >= {("softmax", "entering"), ("softmax", "output"), ("output_dense", "entering")}
+    query = found[f"{attention}/query_dense", "between", -1]
+    assert query["factor"] == pytest.approx(8**-0.5, rel=1e-5)  # the file has it in the kernel
+    assert found[f"{attention}/softmax", "output", 0]["is_fixed"]
+
+
+def test_what_an_activation_function_is_given_is_rounded(aware_transformer):
+    wide = next(
+        layer.name
+        for layer in aware_transformer.student.layers
+        if isinstance(layer, layers.Dense) and layer.activation is keras.activations.gelu
+    )
+    parts = [
+        (each["site"]["kind"], each["site"]["part"])
+        for each in aware_transformer.get_config()["roundings"]
+        if each["site"]["layer"] == wide
+    ]
+    assert parts == [("between", -1), ("output", 0)]
+
+
+def test_embeddings_and_scales_of_layers_are_rounded_as_activations_are(aware_transformer):
+    aware = aware_transformer
+    operands = {
+        each.variable.path: each for each in aware.rounded_weights if hasattr(each, "index")
+    }
+    names = [path.split("/")[-1] for path in operands]
+    assert sorted(names) == ["beta", "beta", "embeddings", "gamma", "gamma", "positions"]
+    for each in operands.values():
+        values = each.variable.numpy().astype(np.float64)
+        low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+        found = keras.ops.convert_to_numpy(each.on_grid())
+        np.testing.assert_allclose(found, fake(values, low, high), atol=1e-6)
+        scale = (high - low) / 255
+        expected = np.rint(values / scale) + np.rint(-128 - low / scale)
+        assert np.abs(each.integers() - expected).max() <= 1  # one that lies between two
+        assert np.mean(each.integers() == expected) > 0.99
+
+
+def test_an_operand_gets_the_gradient_of_what_is_not_rounded(aware_transformer):
+    operand = next(x for x in aware_transformer.rounded_weights if hasattr(x, "index"))
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(operand.on_grid() * 3.0)
+    found = tape.gradient(total, operand.variable.value)
+    np.testing.assert_array_equal(tf.convert_to_tensor(found), np.full(operand.variable.shape, 3.0))
+
+
+def test_the_file_of_a_transformer_has_its_integers(aware_transformer, tmp_path):
+    x = students.rows("transformer")
+    done = kd.export.to_tflite(
+        aware_transformer, tmp_path / "s.tflite", representative_data=x, min_agreement=0.9
+    )
+    assert done.float_operators == []
+    assert done.notes == []  # which would list what the file holds with other integers
+    integers = dict(aware_transformer.integers_of_operands())
+    name = next(iter(integers))
+    integers[name] = -integers[name]
+    assert trained_weights.missing(done.path, {}, integers) == [name]
+
+
+def test_a_saved_transformer_rounds_as_before(aware_transformer, tmp_path):
+    aware_transformer.save(tmp_path / "aware.keras")
+    custom = {"Positions": students.Positions}
+    loaded = keras.models.load_model(tmp_path / "aware.keras", custom_objects=custom)
+    x = students.rows("transformer")
+    np.testing.assert_array_equal(loaded(x).numpy(), aware_transformer(x).numpy())
+    assert list(loaded.integers()) == list(aware_transformer.integers())
+
+
+@pytest.mark.slow
+def test_the_int8_file_of_a_trained_transformer_computes_what_was_trained(digits, tmp_path):
+    keras.utils.set_random_seed(0)
+    (images, labels), tested = digits
+    student, teacher = students.reader_of_rows(), students.reader_of_rows()
+    compile_for(student, keras.optimizers.schedules.CosineDecay(3e-3, 15 * 38))
+    student.fit(images[..., 0], labels, batch_size=32, epochs=15, verbose=0)
+    teacher.set_weights(student.get_weights())
+    aware = kd.quantization_aware(student, "int8", images[:200, ..., 0])
+    distiller = kd.Distiller(teacher, aware)
+    compile_for(distiller, keras.optimizers.schedules.CosineDecay(5e-4, 2 * 38))
+    distiller.fit(images[..., 0], labels, batch_size=32, epochs=2, verbose=0)
+    done = kd.export.to_tflite(
+        aware,
+        tmp_path / "s.tflite",
+        representative_data=images[:200, ..., 0],
+        data=(tested[0][..., 0], tested[1]),
+    )
+    assert done.model_accuracy > 0.9
+    assert done.agreement >= 0.99
+    assert done.notes == []
+
+
+def test_frozen_ranges_stay(trained, digits):
+    aware = kd.quantization_aware(keras.models.load_model(trained), "int8", digits[0][0][:100])
+    aware.freeze()
+    before = aware.bounds()
+    aware(3 * digits[0][0][:32], training=True)
+    assert aware.bounds() == before
+
+
+def test_pooling_has_the_range_of_what_it_pools():
+    keras.utils.set_random_seed(0)
+    stack = [layers.Conv2D(4, 3, name="seen"), layers.MaxPooling2D(name="pooled"), layers.Flatten()]
+    student = keras.Sequential([keras.Input((8, 8, 1)), *stack, layers.Dense(3, name="logits")])
+    x = np.random.default_rng(0).normal(size=(32, 8, 8, 1)).astype("float32")
+    aware = kd.quantization_aware(student, "int8", x)
+    owners = {each["site"]["layer"]: each["owner"] for each in aware.get_config()["roundings"]}
+    assert owners["pooled"] == owners["seen"] != owners["logits"]
+    before = aware.bounds()[owners["seen"]]
+    aware(2 * x, training=True)  # both see these; the range moves once
+    low, high = aware.bounds()[owners["seen"]]
+    seen = student.get_layer("seen")(aware._rounded_inputs(2 * x, lambda _, value: value))
+    assert low < before[0]
+    assert high == pytest.approx(before[1] + 0.02 * (float(np.max(seen)) - before[1]), rel=0.02)
+
+
 def test_a_forward_pass_rounds_weights_and_activations(digits):
     keras.utils.set_random_seed(0)
     student = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(3)])
