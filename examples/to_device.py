@@ -56,7 +56,7 @@ def make_mobilenet(shape, width):
     scaled = layers.UpSampling2D(max(1, _SIDE // shape[0]))(images)
     missing = max(0, _SIDE - scaled.shape[1])
     padded = layers.ZeroPadding2D([(missing // 2, missing - missing // 2)] * 2)(scaled)
-    student = keras.applications.MobileNetV3Small(
+    mobilenet = keras.applications.MobileNetV3Small(
         input_shape=padded.shape[1:],
         input_tensor=padded,
         weights=None,
@@ -64,10 +64,10 @@ def make_mobilenet(shape, width):
         classifier_activation=None,
         include_preprocessing=False,  # which maps 0 to 255 to what these images have
     )
-    for layer in student.layers:
+    for layer in mobilenet.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.9  # 0.999 is of 100 times as many steps as there are here
-    return student
+    return keras.Model(images, mobilenet.output)
 
 
 _SIDE = 32

@@ -5,7 +5,10 @@ negation, for which LiteRT has no integer kernel: written as below it has only o
 Its means are products with a constant: LiteRT's integer MEAN rounds twice, which turned 15 to 30 %
 of its results into their neighbours; its FULLY_CONNECTED 0.1 %.
 Attention that is asked for its scores computes them by a softmax layer of its own, which can be
-listened to. `visit(part, value)` is given what lies between the steps, and returns what goes on.
+listened to. A masked softmax adds -1e9 to what is masked, a range of which 8 bits leave nothing;
+here that is put a little below the rest.
+
+`visit(part, value)` is given what lies between the steps, and returns what goes on.
 """
 
 import contextlib
@@ -17,6 +20,9 @@ from keras import layers, ops
 from keras_kd import kernel_layers
 from keras_kd.taps import listening, paths
 
+# exp(-10) is an eightieth of what 8 bits tell from 0.
+_FAR = 10.0
+
 
 def steps_of(layer, call):
     """A layer's `call` in steps, `run(visit, *args, **kwargs)`, or `None` where it has none."""
@@ -26,6 +32,8 @@ def steps_of(layer, call):
         return functools.partial(_normalization, layer)
     if _gives_scores(layer):
         return functools.partial(_attention, call)
+    if type(layer) is layers.Softmax:
+        return functools.partial(_softmax, layer, call)
     return None
 
 
@@ -64,6 +72,14 @@ def _attention(call, visit, *args, return_attention_scores=False, **kwargs):
     del visit  # its inner layers are visited
     result = call(*args, return_attention_scores=True, **kwargs)
     return result if return_attention_scores else result[0]
+
+
+def _softmax(layer, call, visit, inputs, mask=None):
+    if mask is None:
+        return call(inputs)
+    lowest = ops.min(inputs, axis=layer.axis, keepdims=True)
+    masked = ops.where(ops.cast(mask, "bool"), inputs, ops.subtract(lowest, _FAR))
+    return call(visit(0, masked))
 
 
 def _separable(layer, visit, inputs, **kwargs):
