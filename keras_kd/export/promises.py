@@ -18,13 +18,16 @@ def counts(file):
 
 def float_operators(file):
     """Names of the operators that compute with floats."""
-    found = {
-        operator.name
+    return sorted({operator.name for operator in _in_float(file)})
+
+
+def _in_float(file):
+    return [
+        operator
         for operator in file.operators
         if operator.name not in _BORDERS
         and _FLOATS.intersection([*operator.inputs, *operator.outputs])
-    }
-    return sorted(found)
+    ]
 
 
 def check(file, quantization, input_dtype, output_dtype):
@@ -43,8 +46,10 @@ def check(file, quantization, input_dtype, output_dtype):
         left = float_operators(file)
         if left:
             raise ExportError(
-                f"Operators {left} are left in float32, which a file of "
-                f"quantization={quantization!r} must not have."
+                f"Operators {left} are left in float32, the first at "
+                f"{_in_float(file)[0].label!r}, which a file of quantization={quantization!r} must "
+                "not have. Have the student compute that in another way (a mask that is cast to "
+                "float by pooling is one), or take quantization='dynamic'."
             )
     for what, infos, wanted in (
         ("input", file.inputs, input_dtype),

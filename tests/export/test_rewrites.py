@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_kd as kd
 from keras_kd.export import rewrites
+from keras_kd.export.errors import ExportError
 from tests.export import students
 
 SHAPE = (2, 6, 16)
@@ -118,3 +119,14 @@ def test_layers_are_as_before_afterwards():
     assert len(changed) == 3
     assert not any("call" in vars(layer) for layer in student.layers)
     assert "call" not in vars(inside)
+
+
+def test_what_stays_in_float_is_told_with_its_place_and_a_way_out(tmp_path):
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((12,), dtype="int32", name="ids")
+    x = layers.GlobalAveragePooling1D(name="pool")(layers.Embedding(50, 8, mask_zero=True)(ids))
+    student = keras.Model(ids, layers.Dense(3, name="logits")(x), name="masked")
+    x = np.random.default_rng(0).integers(0, 50, (64, 12)).astype("int32")
+    with pytest.raises(ExportError, match=r"\['CAST'\].* first at '.*pool.*quantization='dynamic'"):
+        kd.export.to_tflite(student, tmp_path / "s.tflite", "int8", representative_data=x)
+    assert "CAST" in kd.export.to_tflite(student, tmp_path / "s.tflite", "dynamic").operators
