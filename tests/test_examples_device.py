@@ -1,0 +1,62 @@
+"""The examples that take students to devices run, on little data, and say what they found."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from keras_kd.measurement.runtimes import TFLiteFile
+from tests import fresh_process
+
+pytestmark = pytest.mark.slow
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+
+
+def run_plain(name, *arguments):
+    """What an example prints that has options of its own."""
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    env = {**os.environ, **fresh_process.environment()}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_to_device(tmp_path):
+    small = ["--dataset", "digits", "--train-samples", 100, "--epochs", 4, "--width", 8]
+    exports = ["--exports", "float32", "int8"]
+    text = run_plain("to_device.py", *small, "--seeds", 2, *exports, "--output", tmp_path)
+    rows = {line.split()[0] for line in text.splitlines() if line.strip()}
+    assert {"teacher", "distilled", "float32", "int8"} <= rows
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "int8" in page
+    assert str(tmp_path) not in page
+    sizes = [(tmp_path / f"{name}-1.tflite").stat().st_size for name in ("int8", "float32")]
+    assert sizes[0] < sizes[1]
+
+
+def test_a_mobilenet_shrinks_to_three_tenths(tmp_path):
+    small = ["--dataset", "digits", "--train-samples", 100, "--epochs", 1, "--seeds", 1]
+    exports = ["--student", "mobilenet", "--exports", "float32", "int8"]
+    run_plain("to_device.py", *small, *exports, "--output", tmp_path)
+    sizes = [(tmp_path / f"{name}-0.tflite").stat().st_size for name in ("int8", "float32")]
+    assert sizes[0] <= 0.30 * sizes[1]
+    operators = TFLiteFile(tmp_path / "int8-0.tflite").operators
+    assert not [x for x in operators if "float32" in (*x.inputs, *x.outputs)]
+
+
+def test_quantization_aware(tmp_path):
+    small = ["--dataset", "digits", "--train-samples", 100, "--epochs", 3, "--width", 8]
+    text = run_plain("quantization_aware.py", *small, "--seeds", 1, "--output", tmp_path)
+    assert len(re.findall(r"^int[48] +(?:afterwards|aware)", text, re.MULTILINE)) == 6
+    assert len(re.findall(r"^int[48]: aware and distilled against", text, re.MULTILINE)) == 2
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_text_to_device(tmp_path):
+    small = ["--train-samples", 300, "--epochs", 1, "--seeds", 1, "--exports", "dynamic"]
+    text = run_plain("text_to_device.py", *small, "--output", tmp_path)
+    assert "docstrings to train on" in text
+    assert (tmp_path / "dynamic-0.tflite").exists()
