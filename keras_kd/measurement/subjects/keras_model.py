@@ -27,16 +27,18 @@ class KerasSubject(base.Subject):
         )
 
     def predict(self, inputs):
-        return named(self.model, self._forward(tensors(inputs)))
+        given = tensors(inputs)
+        # Called by itself, TensorFlow takes several models for one that is traced again and again,
+        # and warns of it.
+        return named(self.model, self._forward.get_concrete_function(given)(given))
 
     def size(self, inputs):
         return of_keras.of_keras(self.model, tensors(inputs))
 
     def timed(self, inputs):
-        given, forward = (
-            tensors(inputs),
-            tf.function(self._forward.python_function, autograph=False),
-        )
+        given = tensors(inputs)
+        fixed = tf.function(self._forward.python_function, autograph=False)
+        forward = fixed.get_concrete_function(given)
         threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
         facts = {"runtime": "keras", "threads": threads, "batch_size": 1}
         notes = [f"latency: of TensorFlow's own {threads} threads; `threads` is for files."]
