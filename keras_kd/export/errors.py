@@ -3,3 +3,7 @@
 
 class ExportError(RuntimeError):
     """An export would not be, or do, what was asked for; nothing was written."""
+
+
+class LeftInFloatError(ExportError):
+    """A file has operators in float that were to be integers."""

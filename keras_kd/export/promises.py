@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 
-from keras_kd.export.errors import ExportError
+from keras_kd.export.errors import ExportError, LeftInFloatError
 
 _FLOATS = {"float32", "float16", "bfloat16", "float64"}
 # They turn integers to floats and back, and compute nothing.
@@ -45,7 +45,7 @@ def check(file, quantization, input_dtype, output_dtype):
     if quantization in ("int8", "int16x8"):
         left = float_operators(file)
         if left:
-            raise ExportError(
+            raise LeftInFloatError(
                 f"Operators {left} are left in float32, the first at "
                 f"{_in_float(file)[0].label!r}, which a file of quantization={quantization!r} must "
                 "not have. Have the student compute that in another way (a mask that is cast to "

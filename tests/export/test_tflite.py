@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.export import comparison, representative
+from keras_kd.export import comparison, representative, routes
 from keras_kd.export.errors import ExportError
 from keras_kd.measurement.runtimes import TFLiteFile
 
@@ -299,3 +299,23 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib, "import_module", without)
     with pytest.raises(ImportError, match=r"pip install 'keras-kd\[export\]'"):
         export(tmp_path, "int4")
+
+
+@pytest.mark.parametrize("failures", [1, 4])
+def test_the_converter_is_asked_again_where_it_left_floats(tmp_path, monkeypatch, failures):
+    convert, calls = routes.convert, []
+    float_file = export(tmp_path).path.read_bytes()
+
+    def sometimes(job, route):
+        calls.append(route)
+        return float_file if len(calls) <= failures else convert(job, route)
+
+    monkeypatch.setattr(routes, "convert", sometimes)
+    wanted = {"representative_data": rows(), "route": "converter", "overwrite": True}
+    if failures == 4:
+        with pytest.raises(ExportError, match="left in float32"):
+            export(tmp_path, "int8", **wanted)
+        assert len(calls) == 4
+    else:
+        assert export(tmp_path, "int8", **wanted).float_operators == []
+        assert len(calls) == 2
