@@ -33,7 +33,7 @@ class _Builder(flatbuffers.Builder):
         self._written = {}
 
     def CreateNumpyVector(self, x):  # noqa: N802 - the name of the method that is overridden
-        key = x.dtype.str, x.size, hashlib.sha256(np.ascontiguousarray(x)).digest()
+        key = x.dtype.str, x.size, hashlib.sha256(x.tobytes()).digest()
         if key not in self._written:
             if x.dtype == np.uint8:
                 self.Prep(_ALIGNMENT, x.size)

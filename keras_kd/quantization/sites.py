@@ -156,7 +156,7 @@ def _equal(values, candidates):
         for site, expected in candidates.items()
     }
     distances = {site: each for site, each in distances.items() if each <= _TOLERANCE}
-    return Match(min(distances, key=distances.get)) if distances else None
+    return Match(min(distances, key=lambda site: distances[site])) if distances else None
 
 
 def _proportional(values, candidates):

@@ -14,7 +14,7 @@ def main():
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert strategy.num_replicas_in_sync == 2
 
-    from tests.distribution import scenarios, teacher_scenarios  # noqa: F401
+    from tests.distribution import device_scenarios, scenarios, teacher_scenarios  # noqa: F401
 
     results = scenarios.run_all(scenarios.SCENARIOS, strategy)
     results["refusals"] = scenarios.refusals(strategy)
