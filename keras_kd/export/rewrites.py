@@ -18,7 +18,7 @@ import keras
 from keras import layers, ops
 
 from keras_kd import kernel_layers
-from keras_kd.taps import listening, paths
+from keras_kd.taps import attention, listening, paths
 
 # exp(-10) is an eightieth of what 8 bits tell from 0.
 _FAR = 10.0
@@ -63,9 +63,10 @@ def _mean(values):
 
 
 def _gives_scores(layer):
-    attention = (layers.MultiHeadAttention, layers.GroupQueryAttention)
-    # Flash attention has no scores to give.
-    return isinstance(layer, attention) and not layer.get_config().get("flash_attention")
+    kinds = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+    if not isinstance(layer, kinds) or not attention.returns_scores(layer):
+        return False
+    return not layer.get_config().get("flash_attention")  # which has no scores to give
 
 
 def _attention(call, visit, *args, return_attention_scores=False, **kwargs):

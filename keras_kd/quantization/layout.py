@@ -9,6 +9,8 @@ from keras_kd.quantization import operands, ranges, sites
 
 # Rows on which the file's tensors are told from each other.
 _ROWS = 4
+# What ai-edge-quantizer adds to the name of a tensor whose range it changes.
+_BROUGHT = "_quantized"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +54,12 @@ def found(student, arrays, kernels=()):
     quantized = quantizer.quantize(calibrated)
     real = parameters_of(quantized)
     known = _last_of_each_site(matched, {name for name in real if name in calibrated})
-    owners = _owners(quantizer, calibrated)
+    owners, of_constants = _owners(quantizer, calibrated), operands.grids(quantized)
     roundings = [
-        _rounding(matched[name], name, owners.get(name), calibrated, real) for name in known
+        _rounding(matched[name], name, owners.get(name), calibrated, real)
+        for name in known
+        # Rows of a table are on the table's grid, and are rounded where the table is.
+        if name in owners or real[name] not in of_constants
     ]
     left = {id(variable) for variable in kernels}
     return roundings, operands.found(student, content, quantized, left)
@@ -69,7 +74,9 @@ def _owners(quantizer, calibrated):
     by_scale = {np.float32(ranges.parameters(*mark)[0]): name for name, mark in marks.items()}
     real = parameters_of(quantizer.quantize(marks))
     found = {name: by_scale.get(np.float32(scale)) for name, (scale, _) in real.items()}
-    return {name: owner for name, owner in found.items() if owner is not None}
+    # Rows of a table come in the range of the table, and may be brought to one of their own.
+    owners = {name: found.get(name) or found.get(f"{name}{_BROUGHT}") for name in calibrated}
+    return {name: owner for name, owner in owners.items() if owner is not None}
 
 
 def _last_of_each_site(matched, known):

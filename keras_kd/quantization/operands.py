@@ -78,6 +78,15 @@ def found(student, content, quantized, leave=()):
     return operands
 
 
+def grids(quantized):
+    """`{(scale, zero point)}` of the constants with one scale of an int8 file."""
+    return {
+        (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]))
+        for _, tensor in _constants(quantized)
+        if tflite_format.type_name(tensor) == "int8" and _has_one_scale(tensor)
+    }
+
+
 def _layers(student):
     """Yields `(path, layer)`, the student itself first."""
     yield "", student

@@ -26,6 +26,7 @@ class ActivationRange(keras.layers.Layer):
 
     def __init__(self, low, high, is_fixed=False, name=None, **kwargs):
         super().__init__(name=name, trainable=False, **kwargs)
+        self.supports_masking = True  # attention takes its mask off the tensor that it is given
         self.is_fixed = bool(is_fixed)
         self._initial = float(low), float(high)
         self.range = self.add_weight(

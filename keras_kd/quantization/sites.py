@@ -162,7 +162,8 @@ def _equal(values, candidates):
 def _proportional(values, candidates):
     if values.size < _FEWEST:
         return None
-    for site, expected in candidates.items():
+    varying = {site: each for site, each in candidates.items() if np.ptp(each) > 0}
+    for site, expected in varying.items():
         power = float(np.vdot(expected, expected))
         factor = float(np.vdot(expected, values)) / power if power > 0 else 0.0
         largest = np.abs(values).max()

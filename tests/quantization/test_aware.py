@@ -212,6 +212,22 @@ def test_embeddings_and_scales_of_layers_are_rounded_as_activations_are(aware_tr
         assert np.mean(each.integers() == expected) > 0.99
 
 
+def test_rows_of_a_table_are_rounded_as_the_table_is_when_it_has_grown(tmp_path):
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((6,), dtype="int32", name="ids")
+    x = layers.Flatten()(layers.Embedding(20, 8, name="table")(ids))
+    student = keras.Model(ids, layers.Dense(3, name="logits")(x))
+    rows = np.random.default_rng(0).integers(20, size=(64, 6)).astype("int32")
+    aware = kd.quantization_aware(student, "int8", rows)
+    table = student.get_layer("table").embeddings
+    table.assign(3 * table)
+    student.get_layer("logits").kernel.assign(student.get_layer("logits").kernel / 3)
+    done = kd.export.to_tflite(aware, tmp_path / "s.tflite", representative_data=rows)
+    outputs = np.abs(aware(rows).numpy()).max()
+    assert done.worst_difference < 0.02 * outputs  # a step is 0.008
+    assert done.agreement >= 0.98
+
+
 def test_an_operand_gets_the_gradient_of_what_is_not_rounded(aware_transformer):
     operand = next(x for x in aware_transformer.rounded_weights if hasattr(x, "index"))
     with tf.GradientTape() as tape:
@@ -231,6 +247,44 @@ def test_the_file_of_a_transformer_has_its_integers(aware_transformer, tmp_path)
     name = next(iter(integers))
     integers[name] = -integers[name]
     assert trained_weights.missing(done.path, {}, integers) == [name]
+
+
+@keras.saving.register_keras_serializable("keras_kd_tests")
+class Attending(layers.Layer):
+    """Attention to what a plain operation makes, with the mask of what it was made from."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(2, 4)
+        self.supports_masking = True
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+
+    def call(self, inputs, mask=None):
+        lifted = keras.ops.relu(inputs)
+        lifted._keras_mask = mask
+        return self.attention(lifted, lifted)
+
+
+def test_masks_outlive_the_rounding_of_what_carries_them():
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((6,), dtype="int32", name="ids")
+    table = layers.Embedding(20, 8, mask_zero=True, name="table")
+    student = keras.Model(ids, Attending(name="attending")(table(ids)))
+    padding = np.arange(20)[:, None] == 0
+    # Inside of the table's range, which its rounding depends on.
+    table.embeddings.assign(np.where(padding, 0.01, table.embeddings))
+    rows = np.random.default_rng(0).integers(1, 20, (32, 6)).astype("int32")
+    rows[:, 3:] = 0
+    aware = kd.quantization_aware(student, "int8", rows)
+    found = [each["site"] for each in aware.get_config()["roundings"]]
+    assert ("attending/attention", "entering") in {(x["layer"], x["kind"]) for x in found}
+    before = aware(rows).numpy()
+    table.embeddings.assign(np.where(padding, -0.02, table.embeddings))
+    np.testing.assert_array_equal(aware(rows).numpy()[:, :3], before[:, :3])
+    rows[:, 3:] = 1
+    assert np.abs(aware(rows).numpy()[:, :3] - before[:, :3]).max() > 0
 
 
 def test_a_saved_transformer_rounds_as_before(aware_transformer, tmp_path):
