@@ -1,28 +1,20 @@
 """The examples run, on little data, and say what they found."""
 
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
-from tests import fresh_process
+from tests import example_runs
 
 pytestmark = pytest.mark.slow
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 SMALL = ["--dataset", "digits", "--train-samples", "60", "--epochs", "1"]
 
 
 def run(name, output, *arguments, seeds=1):
-    small = [*SMALL, "--seeds", str(seeds)]
-    command = [sys.executable, str(EXAMPLES / name), *small, "--output", str(output), *arguments]
-    env = {**os.environ, **fresh_process.environment()}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
+    small = [*SMALL, "--seeds", seeds, "--output", output]
+    text = example_runs.printed(name, *small, *arguments)
     assert (output / "accuracy.png").read_bytes().startswith(b"\x89PNG")
-    return done.stdout
+    return text
 
 
 def test_quickstart(tmp_path):

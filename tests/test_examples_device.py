@@ -1,36 +1,23 @@
 """The examples that take students to devices run, on little data, and say what they found."""
 
 import importlib
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 
 import keras_kd as kd
-from tests import fresh_process
+from tests import example_runs
+from tests.example_runs import printed
 
 pytestmark = pytest.mark.slow
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
-
-
-def run_plain(name, *arguments):
-    """What an example prints that has options of its own."""
-    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    env = {**os.environ, **fresh_process.environment()}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def test_to_device(tmp_path):
     small = ["--dataset", "digits", "--train-samples", 100, "--epochs", 4, "--width", 8]
     exports = ["--exports", "float32", "int8"]
-    text = run_plain("to_device.py", *small, "--seeds", 2, *exports, "--output", tmp_path)
+    text = printed("to_device.py", *small, "--seeds", 2, *exports, "--output", tmp_path)
     rows = {line.split()[0] for line in text.splitlines() if line.strip()}
     assert {"teacher", "distilled", "float32", "int8"} <= rows
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -41,7 +28,7 @@ def test_to_device(tmp_path):
 
 
 def test_a_mobilenet_shrinks_to_three_tenths(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.syspath_prepend(example_runs.EXAMPLES)
     to_device = importlib.import_module("to_device")
     keras.utils.set_random_seed(0)
     student = to_device.make_mobilenet((28, 28, 1), width=None)
@@ -61,7 +48,7 @@ def test_a_mobilenet_shrinks_to_three_tenths(tmp_path, monkeypatch):
 def test_quantization_aware(tmp_path):
     small = ["--dataset", "digits", "--train-samples", 100, "--epochs", 3, "--width", 8]
     one = ["--seeds", 1, "--schemes", "int8"]
-    text = run_plain("quantization_aware.py", *small, *one, "--output", tmp_path)
+    text = printed("quantization_aware.py", *small, *one, "--output", tmp_path)
     assert len(re.findall(r"^int8 +(?:afterwards|aware)", text, re.MULTILINE)) == 3
     assert len(re.findall(r"^int8: aware and distilled against", text, re.MULTILINE)) == 1
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
@@ -69,6 +56,6 @@ def test_quantization_aware(tmp_path):
 
 def test_text_to_device(tmp_path):
     small = ["--train-samples", 300, "--epochs", 1, "--seeds", 1, "--exports", "dynamic"]
-    text = run_plain("text_to_device.py", *small, "--output", tmp_path)
+    text = printed("text_to_device.py", *small, "--output", tmp_path)
     assert "docstrings to train on" in text
     assert (tmp_path / "dynamic-0.tflite").exists()

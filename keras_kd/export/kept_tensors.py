@@ -49,13 +49,8 @@ class KeptTensors:
 
 
 def _constants(content):
-    model = tflite_format.schema().ModelT.InitFromPackedBuf(content, 0)
-    return {
-        tflite_format.text(tensor.name)
-        for graph in model.subgraphs
-        for tensor in graph.tensors
-        if tflite_format.is_constant(model, tensor)
-    }
+    model = tflite_format.of_bytes(content)
+    return {tflite_format.text(tensor.name) for tensor in tflite_format.constants(model)}
 
 
 def ranges(content, names, arrays):

@@ -15,7 +15,7 @@ def added(content, values):
     from keras_kd.export import packing  # which needs flatbuffers, of the extra
 
     schema = tflite_format.schema()
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = tflite_format.of_bytes(content)
     _hold_data(model, content)
     entry, buffer = schema.MetadataT(), schema.BufferT()
     buffer.data = np.frombuffer(json.dumps(values, sort_keys=True).encode("utf-8"), np.uint8)

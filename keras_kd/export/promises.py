@@ -18,7 +18,11 @@ def counts(file):
 
 def float_operators(file):
     """Names of the operators that compute with floats."""
-    return sorted({operator.name for operator in _in_float(file)})
+    return _names(_in_float(file))
+
+
+def _names(operators):
+    return sorted({operator.name for operator in operators})
 
 
 def _in_float(file):
@@ -43,11 +47,11 @@ def check(file, quantization, input_dtype, output_dtype):
     if flex:
         raise ExportError(f"The file needs operators that LiteRT does not have: {flex}.")
     if quantization in ("int8", "int16x8"):
-        left = float_operators(file)
+        left = _in_float(file)
         if left:
             raise LeftInFloatError(
-                f"Operators {left} are left in float32, the first at "
-                f"{_in_float(file)[0].label!r}, which a file of quantization={quantization!r} must "
+                f"Operators {_names(left)} are left in float32, the first at "
+                f"{left[0].label!r}, which a file of quantization={quantization!r} must "
                 "not have. Have the student compute that in another way (a mask that is cast to "
                 "float by pooling is one), or take quantization='dynamic'."
             )

@@ -40,13 +40,9 @@ def _with_channels(constants):
 def _constants(path):
     """Yields `(integers, number of scales, axis of the channels)`."""
     model = tflite_format.parsed(path)
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            quantization, kind = tensor.quantization, tflite_format.type_name(tensor)
-            if kind not in ("int8", "int4") or not tflite_format.is_constant(model, tensor):
-                continue
-            if quantization is None or quantization.scale is None:
-                continue
+    for tensor in tflite_format.constants(model):
+        quantization, kind = tensor.quantization, tflite_format.type_name(tensor)
+        if kind in ("int8", "int4") and quantization is not None and quantization.scale is not None:
             values = _values(model.buffers[tensor.buffer].data, kind, tflite_format.shape(tensor))
             yield values, len(quantization.scale), int(quantization.quantizedDimension)
 

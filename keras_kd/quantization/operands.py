@@ -82,8 +82,7 @@ def grids(quantized):
     """`{(scale, zero point)}` of the constants with one scale of an int8 file."""
     return {
         (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]))
-        for _, tensor in _constants(quantized)
-        if tflite_format.type_name(tensor) == "int8" and _has_one_scale(tensor)
+        for tensor in _with_one_scale(quantized)
     }
 
 
@@ -102,28 +101,24 @@ def _is_of_a_layer_below(layer, variable):
 
 def _constants_with_one_scale(content, quantized):
     """The float values of what the quantized file holds as int8 with one scale."""
-    names = {
-        tflite_format.text(tensor.name)
-        for model, tensor in _constants(quantized)
-        if tflite_format.type_name(tensor) == "int8" and _has_one_scale(tensor)
-    }
+    names = {tflite_format.text(tensor.name) for tensor in _with_one_scale(quantized)}
+    model = tflite_format.of_bytes(content)
     return [
         np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32)
-        for model, tensor in _constants(content)
+        for tensor in tflite_format.constants(model)
         if tflite_format.type_name(tensor) == "float32" and tflite_format.text(tensor.name) in names
     ]
 
 
-def _constants(content):
-    model = tflite_format.schema().ModelT.InitFromPackedBuf(content, 0)
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            if tflite_format.is_constant(model, tensor):
-                yield model, tensor
+def _with_one_scale(quantized):
+    return [
+        tensor
+        for tensor in tflite_format.constants(tflite_format.of_bytes(quantized))
+        if tflite_format.type_name(tensor) == "int8" and _has_one_scale(tensor.quantization)
+    ]
 
 
-def _has_one_scale(tensor):
-    quantization = tensor.quantization
+def _has_one_scale(quantization):
     return (
         quantization is not None and quantization.scale is not None and len(quantization.scale) == 1
     )

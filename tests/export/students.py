@@ -53,27 +53,26 @@ class Positions(layers.Layer):
         return inputs + self.positions
 
 
+def read(x, width):
+    """One block of a transformer with two heads, and the classes of what it gives."""
+    attended = layers.MultiHeadAttention(2, width // 2)(x, x)
+    x = layers.LayerNormalization(epsilon=1e-5)(layers.Add()([x, attended]))
+    wide = layers.Dense(width)(layers.Dense(2 * width, activation="gelu")(x))
+    x = layers.LayerNormalization(epsilon=1e-5)(layers.Add()([x, wide]))
+    return layers.Dense(CLASSES, name="logits")(layers.GlobalAveragePooling1D()(x))
+
+
 def transformer():
     inputs = keras.Input((12,), dtype="int32", name="tokens")
     x = Positions()(layers.Embedding(50, 16)(inputs))
-    attended = layers.MultiHeadAttention(2, 8)(x, x)
-    x = layers.LayerNormalization(epsilon=1e-5)(layers.Add()([x, attended]))
-    wide = layers.Dense(16)(layers.Dense(32, activation="gelu")(x))
-    x = layers.LayerNormalization(epsilon=1e-5)(layers.Add()([x, wide]))
-    x = layers.GlobalAveragePooling1D()(x)
-    return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(x), name="transformer")
+    return keras.Model(inputs, read(x, width=16), name="transformer")
 
 
 def reader_of_rows():
     """A transformer that reads the rows of the digits of scikit-learn."""
     inputs = keras.Input((8, 8), name="rows")
     x = Positions()(layers.LayerNormalization()(layers.Dense(24)(inputs)))
-    attended = layers.MultiHeadAttention(2, 12)(x, x)
-    x = layers.LayerNormalization(epsilon=1e-5)(layers.Add()([x, attended]))
-    wide = layers.Dense(24)(layers.Dense(48, activation="gelu")(x))
-    x = layers.LayerNormalization(epsilon=1e-5)(layers.Add()([x, wide]))
-    x = layers.GlobalAveragePooling1D()(x)
-    return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(x), name="reader")
+    return keras.Model(inputs, read(x, width=24), name="reader")
 
 
 def recurrent(layer, unroll=False):

@@ -25,7 +25,12 @@ def check(path):
 
 def parsed(path):
     """The file as LiteRT's `ModelT`."""
-    return schema().ModelT.InitFromPackedBuf(pathlib.Path(path).read_bytes(), 0)
+    return of_bytes(pathlib.Path(path).read_bytes())
+
+
+def of_bytes(content):
+    """The bytes of a file as LiteRT's `ModelT`."""
+    return schema().ModelT.InitFromPackedBuf(content, 0)
 
 
 @functools.cache
@@ -69,6 +74,12 @@ def is_constant(model, tensor):
     buffer = model.buffers[tensor.buffer]
     # A file of more than 2 GB holds its values outside of the buffers.
     return (buffer.data is not None and len(buffer.data) > 0) or buffer.size > 0
+
+
+def constants(model):
+    """The tensors whose values the file holds, graph by graph."""
+    tensors = (tensor for graph in model.subgraphs for tensor in graph.tensors)
+    return [tensor for tensor in tensors if is_constant(model, tensor)]
 
 
 def operators(model):
