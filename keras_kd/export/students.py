@@ -4,6 +4,7 @@ import re
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_kd import models
 from keras_kd.export import plain_student
@@ -67,9 +68,20 @@ def output_names(student):
 
 def outputs_of(student, arrays, batch_size=64):
     """The student's outputs for arrays of inputs, each `[rows, ...]`, as a list of arrays."""
-    inputs = keras.tree.pack_sequence_as(models.input_specs(student), list(arrays))
-    found = student.predict(inputs, batch_size=batch_size, verbose=0)
-    return [np.asarray(value) for value in keras.tree.flatten(found)]
+    structure = models.input_specs(student)
+    given = [tf.convert_to_tensor(array) for array in arrays]
+    specs = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in given]
+
+    def forward(*inputs):
+        found = student(keras.tree.pack_sequence_as(structure, list(inputs)), training=False)
+        return keras.tree.flatten(found)
+
+    # Not `predict`, of which TensorFlow warns where several students are exported: it takes them
+    # for one that is traced again and again.
+    traced = tf.function(forward, autograph=False).get_concrete_function(*specs)
+    starts = range(0, len(given[0]), batch_size)
+    batches = [traced(*(x[start : start + batch_size] for x in given)) for start in starts]
+    return [np.concatenate(values) for values in zip(*batches, strict=True)]
 
 
 def run(student, arrays):

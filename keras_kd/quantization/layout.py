@@ -7,8 +7,10 @@ import numpy as np
 from keras_kd.export import conversion, edge_quantizer, students
 from keras_kd.quantization import operands, ranges, sites
 
-# Rows on which the file's tensors are told from each other.
+# Rows on which the file's tensors are told from each other, and what one of them is multiplied by
+# besides: on data as it is a ReLU6 that clips nothing equals what it is given.
 _ROWS = 4
+_FACTORS = (8.0, -8.0)
 # What ai-edge-quantizer adds to the name of a tensor whose range it changes.
 _BROUGHT = "_quantized"
 
@@ -48,7 +50,7 @@ def found(student, arrays, kernels=()):
         pass, and the `RoundedOperand`s.
     """
     content = conversion.float_tflite(student, for_integers=True)
-    matched = sites.matched(student, content, [array[:_ROWS] for array in arrays])
+    matched = sites.matched(student, content, [_telling(array) for array in arrays])
     quantizer = edge_quantizer.EdgeQuantizer(content, "int8")
     calibrated = quantizer.calibrate(arrays, students.input_names(student))
     quantized = quantizer.quantize(calibrated)
@@ -63,6 +65,13 @@ def found(student, arrays, kernels=()):
     ]
     left = {id(variable) for variable in kernels}
     return roundings, operands.found(student, content, quantized, left)
+
+
+def _telling(array):
+    """Rows of an input on which different places of a model have different values."""
+    if array.dtype.kind != "f":
+        return array[: _ROWS + len(_FACTORS)]
+    return np.concatenate([array[:_ROWS], *(factor * array[:1] for factor in _FACTORS)])
 
 
 def _owners(quantizer, calibrated):

@@ -68,10 +68,11 @@ def found(student, content, quantized, leave=()):
     constants = _constants_with_one_scale(content, quantized)
     seen, operands = set(leave), []
     for path, layer in _layers(student):
+        own = {id(variable) for variable in paths.own_weights(layer)} - seen
+        seen |= own
         for i, variable in enumerate(layer.weights):
-            if id(variable) in seen or _is_of_a_layer_below(layer, variable):
+            if id(variable) not in own:
                 continue
-            seen.add(id(variable))
             values = np.asarray(keras.ops.convert_to_numpy(variable)).ravel()
             if any(np.array_equal(values, each) for each in constants):
                 operands.append(RoundedOperand(path, i, variable))
@@ -92,11 +93,6 @@ def _layers(student):
     for path, _, layer in paths.walk(student):
         if isinstance(layer, layers.Layer):
             yield path, layer
-
-
-def _is_of_a_layer_below(layer, variable):
-    below = (child for _, child in paths.children(layer) if isinstance(child, layers.Layer))
-    return any(variable is each for child in below for each in child.weights)
 
 
 def _constants_with_one_scale(content, quantized):

@@ -25,6 +25,7 @@ OUTPUT = "output"
 _BEFORE_ACTIVATION = -1
 # float32 sums in another order; measured up to 3e-6 of the largest value.
 _TOLERANCE = 1e-4
+_LARGEST = 1e15
 # Fewer values may be proportional by chance.
 _FEWEST = 16
 
@@ -150,13 +151,16 @@ def matched(student, content, arrays):
 
 
 def _equal(values, candidates):
-    floor = 1.0  # values below it may differ by the tolerance itself
-    distances = {
-        site: np.abs(values - expected).max() / max(floor, np.abs(expected).max())
-        for site, expected in candidates.items()
-    }
+    distances = {site: _distance(values, expected) for site, expected in candidates.items()}
     distances = {site: each for site, each in distances.items() if each <= _TOLERANCE}
     return Match(min(distances, key=lambda site: distances[site])) if distances else None
+
+
+def _distance(values, expected):
+    """The largest difference of `[rows, size]`, relative to the largest value of its row."""
+    floor = 1.0  # values below it may differ by the tolerance itself
+    scale = np.maximum(floor, np.abs(expected).max(axis=1, keepdims=True))
+    return float((np.abs(values - expected) / scale).max())
 
 
 def _proportional(values, candidates):
@@ -177,13 +181,13 @@ def _values_of_model(student, arrays):
     rows = []
     for i in range(len(arrays[0])):
         values = {
-            Site(str(k), INPUT): array[i].ravel().astype(np.float32)
+            Site(str(k), INPUT): _compared(array[i])
             for k, array in enumerate(arrays)
             if array.dtype.kind == "f"
         }
 
         def visit(site, value, values=values):
-            values[site] = np.asarray(value, np.float32).ravel()
+            values[site] = _compared(value)
             return value
 
         with visited(student, visit):
@@ -196,7 +200,13 @@ def _values_of_file(content, arrays, names):
     """`{tensor name: array [rows, size]}` of the tensors that are computed."""
     runs = list(kept_tensors.KeptTensors(content, names).rows(arrays))
     return {
-        name: np.stack([run[name].ravel().astype(np.float32) for run in runs])
+        name: np.stack([_compared(run[name]) for run in runs])
         for name, value in runs[0].items()
         if value.dtype == np.float32
     }
+
+
+def _compared(value):
+    """Flat float32 numbers that can be subtracted and squared."""
+    flat = np.asarray(value, np.float32).ravel()
+    return np.clip(np.nan_to_num(flat), -_LARGEST, _LARGEST)

@@ -67,12 +67,13 @@ class QuantizationAware(keras.Model):
         self._weights_plan = models.Untracked(kernels + held.at(student, operands))
         # Under the number of the first site that has it: names of variables may not hold what
         # names of tensors do.
+        first = {each["owner"]: i for i, each in reversed([*enumerate(self._roundings)])}
         self.ranges = {
             str(i): ranges.ActivationRange(
                 each["low"], each["high"], each["is_fixed"], name=f"range_{i}"
             )
             for i, each in enumerate(self._roundings)
-            if self._first_of(each["owner"]) == i
+            if first[each["owner"]] == i
         }
         self._sites = models.Untracked(self._by_site())
         self.observed = self.add_weight(
@@ -84,10 +85,6 @@ class QuantizationAware(keras.Model):
             aggregation="only_first_replica",
         )
         self.built = True
-
-    def _first_of(self, owner):
-        """The number of the first rounding that has the range of a tensor."""
-        return [each["owner"] for each in self._roundings].index(owner)
 
     def _by_owner(self):
         """`{tensor: its ActivationRange}`."""

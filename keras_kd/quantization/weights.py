@@ -116,13 +116,7 @@ def _of_layer(layer, scheme):
 
 def _has_unknown_kernels(layer):
     """Whether a layer has matrices of its own, not of layers in it."""
-    below = {
-        id(weight)
-        for _, _, child in paths.walk(layer)
-        if isinstance(child, layers.Layer)
-        for weight in child.weights
-    }
-    own = [w for w in layer.trainable_weights if id(w) not in below]
+    own = (weight for weight in paths.own_weights(layer) if weight.trainable)
     return any("kernel" in weight.name for weight in own)
 
 

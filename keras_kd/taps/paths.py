@@ -94,6 +94,17 @@ def children(layer):
         yield from ((child.name, child) for child in layer.layers if id(child) not in seen)
 
 
+def own_weights(layer):
+    """The weights of a layer that are of no layer in it."""
+    of_others = {
+        id(weight)
+        for _, child in children(layer)
+        if isinstance(child, keras.layers.Layer)
+        for weight in child.weights
+    }
+    return [weight for weight in layer.weights if id(weight) not in of_others]
+
+
 def _is_functional(layer):
     return isinstance(layer, keras.Model) and getattr(layer, "operations", None) is not None
 
