@@ -1,6 +1,11 @@
 """`to_onnx`: a student as an ONNX file, read back and compared."""
 
+import functools
+
+import keras
+
 from keras_kd.export import (
+    calibration_data,
     onnx_arguments,
     onnx_checks,
     onnx_data,
@@ -9,9 +14,13 @@ from keras_kd.export import (
     onnx_signature,
     onnx_tensorrt,
     plain_student,
+    representative,
 )
 from keras_kd.export.onnx_result import OnnxExport
 from keras_kd.files import renamed
+
+# Minima and maxima over some hundred rows no longer move the scales of int8 much.
+_MAX_ROWS = 512
 
 
 def to_onnx(
@@ -131,14 +140,17 @@ def _inputs(student, options, representative_data, data):
             "by which the ranges of the activations are found."
         )
     if representative_data is not None:
-        calibration = onnx_data.arrays_of(representative_data, student)
-        calibration = onnx_data.whole_batches(calibration, options.batch_size)
-    if data is None:
-        return calibration, calibration
-    inputs = onnx_data.arrays_of(data, student, "data", fewest=1)
+        calibration, _ = representative.in_structure(
+            representative_data, student, max_rows=_MAX_ROWS
+        )
+    inputs = calibration
+    if data is not None:
+        inputs, _ = representative.in_structure(data, student, "data", _MAX_ROWS)
     if calibration is not None:
-        onnx_data.check_range(calibration, inputs)
-    return calibration, onnx_data.whole_batches(inputs, options.batch_size)
+        reference = None if data is None else keras.tree.flatten(inputs)
+        calibration_data.check(keras.tree.flatten(calibration), student, reference)
+    whole = functools.partial(onnx_data.whole_batches, batch_size=options.batch_size)
+    return tuple(None if given is None else whole(given) for given in (calibration, inputs))
 
 
 def _graph(model, signature, options, calibration):

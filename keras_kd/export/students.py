@@ -66,6 +66,18 @@ def output_names(student):
     return [f"output_{i}" for i in range(len(flat))]
 
 
+def vocabularies(model):
+    """`{number of an input: rows of the embeddings right after it}`."""
+    positions = {id(x): i for i, x in enumerate(getattr(model, "inputs", None) or [])}
+    found: dict[int, int] = {}
+    for layer in models.layers(model):
+        if isinstance(layer, keras.layers.Embedding) and positions:
+            position = positions.get(id(getattr(layer, "input", None)))
+            if position is not None:
+                found[position] = min(layer.input_dim, found.get(position, layer.input_dim))
+    return found
+
+
 def outputs_of(student, arrays, batch_size=64):
     """The student's outputs for arrays of inputs, each `[rows, ...]`, as a list of arrays."""
     structure = models.input_specs(student)

@@ -2,6 +2,7 @@
 
 from keras_kd import files
 from keras_kd.export import (
+    calibration_data,
     comparison,
     edge_quantizer,
     examining,
@@ -164,7 +165,7 @@ def _rows(student, quantization, representative_data, data):
     arrays, labels = representative.read(representative_data, student)
     if needs_data:
         reference = compared.arrays if compared else None
-        representative.check_for_calibration(arrays, student, reference)
+        calibration_data.check(arrays, student, reference)
     return arrays, compared or comparison.Rows(arrays, labels)
 
 

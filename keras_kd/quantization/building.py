@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_kd.export import representative, students
+from keras_kd.export import calibration_data, representative, students
 from keras_kd.ops import arguments
 from keras_kd.quantization import layout, operands, weights
 from keras_kd.quantization.schemes import named
@@ -90,7 +90,7 @@ def quantization_aware(
     if named(scheme).activation_bits:
         students.check_loops(student, scheme)
         arrays, _ = representative.read(representative_data, student)
-        representative.check_for_calibration(arrays, student)
+        calibration_data.check(arrays, student)
         left = weights.of_left(student, leave)
         kernels = [each.variable for each in weights.plan(student, named(scheme), leave)]
         found, held = layout.found(student, arrays, kernels + left)
