@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_kd.measurement.runtimes.feeding import positive
 from keras_kd.measurement.tasks import TASKS
+from keras_kd.ops.arguments import invalid
 
 __all__ = ["Arguments", "positive"]
 
@@ -22,19 +23,21 @@ class Arguments:
 
     def __post_init__(self):
         if self.task not in ("auto", *TASKS):
-            raise _invalid("task", f"'auto' or one of {TASKS}", self.task)
+            raise invalid("task", f"'auto' or one of {TASKS}", repr(self.task))
         if not isinstance(self.from_logits, bool):
-            raise _invalid("from_logits", "True or False", self.from_logits)
+            raise invalid("from_logits", "True or False", repr(self.from_logits))
         top_k = [self.top_k] if isinstance(self.top_k, int) else self.top_k
         if not isinstance(top_k, (list, tuple)):
-            raise _invalid("top_k", "whole numbers", top_k)
+            raise invalid("top_k", "whole numbers", repr(top_k))
         object.__setattr__(self, "top_k", tuple(positive("top_k", k) for k in top_k))
         positive("runs", self.runs)
         if self.warmup != 0:
             positive("warmup", self.warmup)
         names = self.class_names
         if isinstance(names, str) or (names is not None and len(set(names)) != len(names)):
-            raise _invalid("class_names", "a list with a name of its own for each class", names)
+            raise invalid(
+                "class_names", "a list with a name of its own for each class", repr(names)
+            )
 
     def names(self, classes):
         """A label for each class: its name or, without names, its index.
@@ -49,9 +52,3 @@ class Arguments:
                 f"`class_names` has {len(self.class_names)} names; the model has {classes} classes."
             )
         return list(self.class_names)
-
-
-def _invalid(name, expected, received):
-    return ValueError(
-        f"Invalid value for argument `{name}`. Expected {expected}. Received: {received!r}"
-    )

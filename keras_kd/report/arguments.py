@@ -2,17 +2,21 @@
 
 import keras
 
-from keras_kd.diagnosis import batches
 from keras_kd.distiller import Distiller
+from keras_kd.measurement import reading
 from keras_kd.ops.arguments import invalid
 from keras_kd.report.pairs import Pair, Recipe
 
 
-def check_data(data):
-    """Raises unless the test data are a finite batched dataset or arrays, with labels."""
-    if data is None:
+def data(given):
+    """The test data with labels as arrays.
+
+    Raises:
+        ValueError: They are no finite batched dataset, and no arrays of one length with labels.
+    """
+    if given is None:
         raise ValueError("`data` is missing: the test data, (inputs, labels) or a batched dataset.")
-    batches.check("data", data)
+    return reading.prepared(given)
 
 
 def recipe(request):

@@ -25,6 +25,9 @@ _LABELS = {
     "r2": "R²",
     "rmse": "RMSE",
     "roc_auc": "ROC AUC",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
 }
 _NOT_FRACTIONS = {"bleu", "log_loss", "mae", "mse", "r2", "rmse"}
 
@@ -42,7 +45,7 @@ class Metric:
     @property
     def label(self):
         """What a reader calls it."""
-        return _LABELS.get(self.key, self.key.replace("_", " ").replace("rouge", "ROUGE"))
+        return _LABELS.get(self.key, self.key.replace("_", " "))
 
     @property
     def is_fraction(self):

@@ -35,10 +35,10 @@ def run(request):
     exports = exporting.check(request.exports)
     log = print if request.verbose else _silent
     source = _pairs(request, exports, log)
-    arguments.check_data(request.data)
+    data = arguments.data(request.data)
     measuring.check_options(request.options)
-    keys = slices.keys_of(request.slices, request.data)
-    examiner = measuring.Examiner(request.data, request.options, request.latency, log)
+    keys = slices.keys_of(request.slices, data)
+    examiner = measuring.Examiner(data, request.options, request.latency, log)
     entrants, said, notes = measuring.of_teacher(examiner, request.teacher)
     if entrants:
         _metric(entrants, request)  # what is wrong with it is told before any training

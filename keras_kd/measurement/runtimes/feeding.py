@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 
+from keras_kd.ops.arguments import invalid
+
 
 def existing(path, ending):
     """The path as text; raises unless it is a file."""
@@ -16,10 +18,7 @@ def existing(path, ending):
 def positive(name, value):
     """A whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a whole number of at least 1. "
-            f"Received: {value!r}"
-        )
+        raise invalid(name, "a whole number of at least 1", repr(value))
     return int(value)
 
 
