@@ -12,14 +12,14 @@ import sys
 
 import numpy as np
 
-from keras_kd.export import conversion
+from keras_kd.export import conversion, kept_tensors
 from keras_kd.export.errors import ExportError
 
 # Enough for a thousand rows of a large network; one that hangs is told from one that works.
 _TIMEOUT_S = 3600
 
 
-def convert(path, quantization, arrays, names, input_dtype, output_dtype):
+def convert(path, quantization, arrays, names, batch_size, input_dtype, output_dtype):
     """Converts the SavedModel at `path` with calibration.
 
     Args:
@@ -27,6 +27,7 @@ def convert(path, quantization, arrays, names, input_dtype, output_dtype):
         quantization: `"int8"` or `"int16x8"`.
         arrays: The representative data, an array `[rows, ...]` for each input.
         names: The names of the inputs in the signature.
+        batch_size: Rows of a batch in the SavedModel.
         input_dtype: `"float32"`, `"int8"`, `"uint8"` or `"int16"`: of inputs that are floats.
         output_dtype: The same for the outputs.
 
@@ -41,6 +42,7 @@ def convert(path, quantization, arrays, names, input_dtype, output_dtype):
     request = {
         "quantization": quantization,
         "names": names,
+        "batch_size": batch_size,
         "input_dtype": input_dtype,
         "output_dtype": output_dtype,
     }
@@ -82,18 +84,15 @@ def _set(converter, request, rows):
     }
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.target_spec.supported_ops = sets[request["quantization"]]
-    converter.representative_dataset = lambda: _samples(request["names"], rows)
+    converter.representative_dataset = lambda: _samples(request, rows)
     if any(array.dtype.kind == "f" for array in rows):
         converter.inference_input_type = tf.as_dtype(request["input_dtype"])
     converter.inference_output_type = tf.as_dtype(request["output_dtype"])
 
 
-def _samples(names, rows):
-    for i in range(len(rows[0])):
-        yield (
-            conversion.SIGNATURE,
-            {name: array[i : i + 1] for name, array in zip(names, rows, strict=True)},
-        )
+def _samples(request, rows):
+    for batch in kept_tensors.batches(rows, request["batch_size"]):
+        yield conversion.SIGNATURE, dict(zip(request["names"], batch, strict=True))
 
 
 def _main(path):

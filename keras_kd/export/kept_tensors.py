@@ -1,5 +1,8 @@
-"""Runs a `.tflite` file row by row, with the values of all its tensors kept."""
+"""Runs a `.tflite` file batch by batch, with the values of all its tensors kept."""
 
+import numpy as np
+
+from keras_kd.export.errors import ExportError
 from keras_kd.measurement.runtimes import tflite_format
 from keras_kd.teachers import host
 
@@ -8,7 +11,7 @@ class KeptTensors:
     """An interpreter that keeps what lies between the operators.
 
     Args:
-        content: The bytes of a `.tflite` file with one signature, for one row at a time.
+        content: The bytes of a `.tflite` file with one signature.
         names: The names of its inputs, in the order of the arrays.
     """
 
@@ -21,19 +24,26 @@ class KeptTensors:
             experimental_preserve_all_tensors=True,
         )
         self._names = names
+        self._size = int(self._interpreter.get_input_details()[0]["shape"][0])
         self._run = self._interpreter.get_signature_runner()
         constants = _constants(content)
         details = self._interpreter.get_tensor_details()
         self._details = [x for x in details if x["name"] and x["name"] not in constants]
 
     def rows(self, arrays):
-        """Yields `{tensor: values}` for each row of arrays `[rows, ...]`, without constants.
+        """Yields `{tensor: values}` for each batch of arrays `[rows, ...]`, without constants.
 
+        Batches have the file's number of rows, usually one; the first rows fill up the last batch.
         Tensors that the interpreter has merged away are left out.
+
+        Raises:
+            ExportError: LiteRT cannot run the file.
         """
-        for i in range(len(arrays[0])):
-            row = {name: x[i : i + 1] for name, x in zip(self._names, arrays, strict=True)}
-            self._run(**row)
+        for batch in batches(arrays, self._size):
+            try:
+                self._run(**dict(zip(self._names, batch, strict=True)))
+            except RuntimeError as error:
+                raise ExportError(f"LiteRT cannot run the float file: {error}") from error
             yield {
                 detail["name"]: value
                 for detail in self._details
@@ -46,6 +56,14 @@ class KeptTensors:
         except ValueError:  # merged away: its data is null
             return None
         return value if value.dtype.kind in "fiu" and value.size else None
+
+
+def batches(arrays, size):
+    """Arrays `[rows, ...]` in batches of one size; the first rows fill up the last one."""
+    rows = len(arrays[0])
+    for start in range(0, rows, size):
+        index = np.arange(start, start + size) % rows
+        yield [array[index] for array in arrays]
 
 
 def _constants(content):

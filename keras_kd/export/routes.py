@@ -109,7 +109,13 @@ def _by_converter(job):
             return conversion.convert(path, lambda converter: _optimize(converter, job))
         names = students.input_names(job.student)
         return calibrated.convert(
-            path, job.quantization, job.arrays, names, job.input_type, job.output_type
+            path,
+            job.quantization,
+            job.arrays,
+            names,
+            job.batch_size or 1,
+            job.input_type,
+            job.output_type,
         )
 
 

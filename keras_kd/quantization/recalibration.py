@@ -4,11 +4,14 @@ Rounded kernels give other means and variances than those that the layers rememb
 4-bit weights of a CNN (3 seeds): 95.97 % without, 97.12 % with it, 97.36 % in float.
 """
 
+import contextlib
+import functools
+
 import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_kd.taps import paths
+from keras_kd.taps import listening, paths
 from keras_kd.teachers import carried
 
 
@@ -17,18 +20,20 @@ def recalibrate(model, data, max_batches=100):
 
         mean = 1/n sum_b mean_b,    variance = 1/n sum_b variance_b       over n batches
 
-    Nothing else of the model changes: no weight, no seed, no range.
+    Where a layer is called several times in a pass the calls count as batches. Nothing else of the
+    model changes: no weight, no seed, no range.
 
     Args:
         model: A Keras model, or a `QuantizationAware` one, which is run as it rounds.
-        data: A batched `tf.data.Dataset` of training data (inputs, with or without labels).
+        data: A batched `tf.data.Dataset` of training data (inputs, with or without labels; what a
+            cached teacher has said with them is left out).
         max_batches: At most so many batches are read.
 
     Returns:
         The number of batches, 0 where the model has no BatchNormalization.
 
     Raises:
-        ValueError: The data is empty.
+        ValueError: The data is no dataset, or empty.
 
     Example:
 
@@ -45,6 +50,11 @@ def recalibrate(model, data, max_batches=100):
     batches = kd.quantization.recalibrate(student, data)  # 4
     ```
     """
+    if not isinstance(data, tf.data.Dataset):
+        raise ValueError(
+            "`data` must be a batched tf.data.Dataset, such as tf.data.Dataset.from_tensor_slices("
+            f"x).batch(32). Received: {type(data).__name__}"
+        )
     norms = [
         layer
         for _, _, layer in paths.walk(model)
@@ -53,33 +63,63 @@ def recalibrate(model, data, max_batches=100):
     norms = list({id(layer): layer for layer in norms}.values())
     if not norms:
         return 0
-    statistics = [v for layer in norms for v in (layer.moving_mean, layer.moving_variance)]
-    momenta = [float(layer.momentum) for layer in norms for _ in range(2)]
-    sums, batches = [tf.zeros(v.shape, v.dtype) for v in statistics], 0
+    sums, batches = None, 0
 
     @tf.function(reduce_retracing=True)
     def run(inputs):
-        return _of_batch(model, inputs, statistics, momenta)
+        return _of_batch(model, inputs, norms)
 
     for element in data.take(max_batches):
-        found = run(carried.inputs_of(element))
-        sums = [total + each for total, each in zip(sums, found, strict=True)]
+        inputs, _ = carried.split(carried.inputs_of(element))
+        found = run(inputs)
+        sums = found if sums is None else [a + b for a, b in zip(sums, found, strict=True)]
         batches += 1
     if not batches:
         raise ValueError("The data is empty: there are no batches to recalibrate from.")
-    for variable, total in zip(statistics, sums, strict=True):
-        variable.assign(total / batches)
+    for norm, (mean, variance) in zip(norms, _pairs(sums), strict=True):
+        norm.moving_mean.assign(mean / batches)
+        norm.moving_variance.assign(variance / batches)
     return batches
 
 
-def _of_batch(model, inputs, statistics, momenta):
-    """The statistics of one batch, of a pass that changes nothing."""
-    before = [keras.ops.convert_to_tensor(variable) for variable in statistics]
-    with keras.StatelessScope() as scope:
+def _pairs(flat):
+    return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _of_batch(model, inputs, norms):
+    """Mean and variance of each layer for one batch, flat, of a pass that changes nothing.
+
+    Those of a layer that is called several times are the means over its calls; one that is not
+    called keeps what it has.
+    """
+    calls = {id(norm): [] for norm in norms}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(keras.StatelessScope())
+        for norm in norms:
+            listen = functools.partial(_listening, norm, calls[id(norm)])
+            stack.enter_context(listening.wrapped(norm, listen))
         model(inputs, training=True)
-    after = [scope.get_current_value(variable) for variable in statistics]
-    return [
+    found = []
+    for norm in norms:
+        seen = calls[id(norm)] or [_statistics(norm)]
+        found += [tf.add_n(values) / len(values) for values in zip(*seen, strict=True)]
+    return found
+
+
+def _statistics(norm):
+    # Values, not variables, which would be read when they have changed.
+    return [tf.identity(x.value) for x in (norm.moving_mean, norm.moving_variance)]
+
+
+def _listening(norm, seen, call):
+    """A layer's `call` that appends the statistics of each batch to `seen`."""
+
+    def listen(*args, **kwargs):
+        before, momentum = _statistics(norm), float(norm.momentum)
+        result = call(*args, **kwargs)
         # moved = momentum * old + (1 - momentum) * of_batch
-        (new - momentum * old) / (1 - momentum)
-        for new, old, momentum in zip(after, before, momenta, strict=True)
-    ]
+        pairs = zip(_statistics(norm), before, strict=True)
+        seen.append([(moved - momentum * old) / (1 - momentum) for moved, old in pairs])
+        return result
+
+    return listen

@@ -82,6 +82,22 @@ def test_any_number_of_rows_where_asked_for(tmp_path):
     assert export(tmp_path, batch_size=4, overwrite=True).inputs[0].shape == (4, 8)
 
 
+@pytest.mark.parametrize(
+    "route", ["edge_quantizer", pytest.param("converter", marks=pytest.mark.slow)]
+)
+def test_integers_in_batches_of_a_fixed_size(tmp_path, route):
+    stack = [layers.Flatten(), layers.Dense(3)]
+    student = keras.Sequential([keras.Input((2, 4), name="x"), *stack])
+    x = rows(20).reshape(20, 2, 4)
+    done = export(
+        tmp_path, "int8", student=student, representative_data=x, batch_size=8, route=route
+    )
+    assert done.agreement > 0.9
+    assert TFLiteFile(done.path).inputs[0].shape == (8, 2, 4)
+    scale = (x.max() - x.min()) / 255  # the last batch, of 4 rows, was seen too
+    assert done.inputs[0].scale == pytest.approx(scale, rel=1e-5)
+
+
 def test_metadata_is_read_back(tmp_path):
     done = export(tmp_path, user_metadata={"classes": ["ä", "b", "c"]})
     noted = kd.export.read_metadata(done.path)

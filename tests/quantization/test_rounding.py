@@ -139,3 +139,43 @@ def test_recalibration_is_the_mean_over_batches(digits):
     # A momentum of 0.999 leaves three of float32's seven digits.
     np.testing.assert_allclose(mean.numpy(), batches.mean(1).mean(0), atol=2e-3)
     np.testing.assert_allclose(variance.numpy(), batches.var(1).mean(0), atol=2e-3)
+
+
+def shared():
+    one, other = keras.Input((4,)), keras.Input((4,))
+    norm = layers.BatchNormalization(momentum=0.9, name="norm")
+    return keras.Model([one, other], layers.Concatenate()([norm(one), norm(other)]))
+
+
+def in_time():
+    inputs = keras.Input((2, 4))
+    inner = keras.Sequential([layers.BatchNormalization(momentum=0.9, name="norm")])
+    return keras.Model(inputs, layers.TimeDistributed(inner)(inputs))
+
+
+@pytest.mark.parametrize("make", [shared, in_time])
+def test_recalibration_of_a_layer_that_is_called_twice(make):
+    x = np.random.default_rng(0).normal(0.5, 0.1, size=(64, 2, 4)).astype("float32")
+    given = (x[:, 0], x[:, 1]) if make is shared else x
+    model = make()
+    data = tf.data.Dataset.from_tensor_slices((given,)).batch(16)
+    assert kd.quantization.recalibrate(model, data) == 4
+    calls = x.reshape(4, 16, 2, 4).astype(np.float64)
+    mean, variance = model.non_trainable_variables[:2]
+    np.testing.assert_allclose(mean.numpy(), calls.mean(1).mean((0, 1)), atol=1e-5)
+    np.testing.assert_allclose(variance.numpy(), calls.var(1).mean((0, 1)), atol=1e-5)
+
+
+def test_recalibration_leaves_out_what_a_cached_teacher_has_said(digits):
+    from keras_kd.teachers import carried
+
+    stack = [keras.Input((8, 8, 1)), layers.Flatten(), layers.BatchNormalization()]
+    model = keras.Sequential(stack)
+    data = tf.data.Dataset.from_tensor_slices((digits[0][0][:64], digits[0][1][:64])).batch(32)
+    taught = data.map(lambda x, y: (carried.join(x, tf.zeros((32, 10))), y))
+    for each in (data, taught):
+        kd.quantization.recalibrate(model, each)
+        mean = model.layers[-1].moving_mean.numpy()
+        np.testing.assert_allclose(mean, digits[0][0][:64].reshape(64, 64).mean(0), atol=1e-4)
+    with pytest.raises(ValueError, match="`data` must be a batched tf.data.Dataset"):
+        kd.quantization.recalibrate(model, digits[0][0])
