@@ -35,7 +35,6 @@ def saved(student, batch_size=1, for_integers=False):
 
 
 def _write(student, path, batch_size, for_integers):
-    specs = _specs(student, batch_size)
     structure, names = models.input_specs(student), students.output_names(student)
 
     def serve(*arrays):
@@ -46,12 +45,17 @@ def _write(student, path, batch_size, for_integers):
 
     archive = keras.export.ExportArchive()
     archive.track(student)
-    archive.add_endpoint(SIGNATURE, serve, input_signature=specs)
+    archive.add_endpoint(SIGNATURE, serve, input_signature=specs(student, batch_size))
     archive.write_out(str(path), verbose=False)
 
 
-def _specs(student, batch_size):
-    specs = []
+def specs(student, batch_size):
+    """A `tf.TensorSpec` for each input.
+
+    Raises:
+        ValueError: A shape is open besides the batch, or an input is text.
+    """
+    found = []
     tensors, names = students.flat_inputs(student), students.input_names(student)
     for tensor, name in zip(tensors, names, strict=True):
         shape = (batch_size, *tensor.shape[1:])
@@ -61,8 +65,14 @@ def _specs(student, batch_size):
                 "only the batch may be unknown in a file for devices. Make the model with a fixed "
                 "shape (keras.Input) and load the weights."
             )
-        specs.append(tf.TensorSpec(shape, tensor.dtype, name=name))
-    return specs
+        if tensor.dtype == "string":
+            raise ValueError(
+                f"Input {name!r} of model {student.name!r} is text, for which LiteRT has no "
+                "operators. Turn text into numbers outside of the student (TextVectorization, "
+                "StringLookup)."
+            )
+        found.append(tf.TensorSpec(shape, tensor.dtype, name=name))
+    return found
 
 
 def float_tflite(student, batch_size=1, for_integers=False):

@@ -146,9 +146,10 @@ def _inputs(student, options, representative_data, data):
     inputs = calibration
     if data is not None:
         inputs, _ = representative.in_structure(data, student, "data", _MAX_ROWS)
-    if calibration is not None:
+    if options.quantization == "int8":
         reference = None if data is None else keras.tree.flatten(inputs)
-        calibration_data.check(keras.tree.flatten(calibration), student, reference)
+        names = representative.names_of(student, calibration)
+        calibration_data.check(keras.tree.flatten(calibration), student, reference, names)
     whole = functools.partial(onnx_data.whole_batches, batch_size=options.batch_size)
     return tuple(None if given is None else whole(given) for given in (calibration, inputs))
 

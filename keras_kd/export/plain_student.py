@@ -19,6 +19,12 @@ def check(student):
             f"Received: student={student!r} of type {type(student).__name__}"
         )
     inner = getattr(student, "student", None)
+    if callable(getattr(student, "rounded_student", None)):
+        raise ValueError(
+            f"`student` is a {type(student).__name__}. Only kd.export.to_tflite writes files with "
+            "its ranges. With its weights on their grid, and float activations, a plain model is "
+            "student.rounded_student()."
+        )
     if isinstance(inner, keras.Model):
         raise ValueError(
             f"`student` is a {type(student).__name__}. Pass the model that it trains: "

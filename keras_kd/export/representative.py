@@ -48,7 +48,7 @@ def in_structure(data, student, what="representative_data", max_rows=MAX_ROWS):
     expected = models.input_specs(student)
     if expected is None:
         expected = keras.tree.map_structure(_spec_of, batches[0][0])
-    names = _names(student, expected)
+    names = names_of(student, expected)
     flat = [_in_order(inputs, expected, names, student, what) for inputs, _ in batches]
     arrays = [
         _column([each[i] for each in flat], spec, names[i], what)[:max_rows]
@@ -92,10 +92,11 @@ def _batches(data, what, max_rows):
 def _parts(element, what):
     """The inputs as arrays in their structure, and the labels of a batch."""
     is_labelled = isinstance(element, tuple) and len(element) in (2, 3)
-    inputs = carried.inputs_of(element) if is_labelled else element
+    inputs, _ = carried.split(carried.inputs_of(element) if is_labelled else element)
     if any(isinstance(x, (tf.RaggedTensor, tf.SparseTensor)) for x in keras.tree.flatten(element)):
         raise ValueError(f"`{what}` has ragged or sparse tensors. Pass dense ones.")
-    labels = keras.tree.flatten(element[1]) if is_labelled else []
+    given = keras.tree.flatten(element[1]) if is_labelled else []
+    labels = [value for value in given if value is not None]
     inputs = keras.tree.map_structure(np.asarray, inputs)
     return inputs, np.asarray(labels[0]) if len(labels) == 1 else None
 
@@ -105,7 +106,7 @@ def _spec_of(array):
     return keras.KerasTensor((None, *array.shape[1:]), dtype)
 
 
-def _names(student, expected):
+def names_of(student, expected):
     """A name for each input: a key of their dict, or the input's own."""
     if isinstance(expected, dict):
         return [str(key) for key in sorted(expected)]
@@ -119,6 +120,9 @@ def _in_order(inputs, expected, names, student, what):
     if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
         inputs = inputs[0]
     if isinstance(inputs, dict):
+        own = [str(x.name) for x in getattr(student, "inputs", None) or []]
+        if sorted(inputs) == sorted(own):  # a file has other names where these have hyphens
+            names = own
         if sorted(inputs) != sorted(names):
             raise ValueError(
                 f"`{what}` gives the inputs {sorted(inputs)} in a dict; model {student.name!r} "

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_kd.export import calibrated, conversion, edge_quantizer, students
+from keras_kd.export import calibrated, conversion, edge_quantizer, representative, students
 from keras_kd.export.errors import ExportError
 from keras_kd.ops import arguments
 
@@ -137,6 +137,8 @@ def _by_edge_quantizer(job):
     )
     if not quantizer.needs_calibration:
         return quantizer.quantize()
+    if job.arrays is None:  # of a recipe, which is not known to need data before
+        representative.read(None, job.student)
     ranges = quantizer.calibrate(job.arrays, students.input_names(job.student))
     if job.aware is not None:
         ranges.update(_trained_ranges(job.aware, ranges))

@@ -102,12 +102,25 @@ def run(student, arrays):
     return student(inputs, training=False)
 
 
-def check_loops(student, quantization):
-    """Raises for recurrent layers that run in a loop, whose ranges cannot be calibrated.
+def check_for_integers(student, quantization):
+    """Raises for what integer activations cannot hold.
 
     Raises:
-        ValueError: There is one.
+        ValueError: A recurrent layer runs in a loop, or indices come as real numbers.
     """
+    _check_loops(student, quantization)
+    inputs, names = flat_inputs(student), input_names(student)
+    for i in vocabularies(student):
+        if "int" not in str(inputs[i].dtype):
+            raise ValueError(
+                f"quantization={quantization!r} is not possible for input {names[i]!r} of type "
+                f"{inputs[i].dtype}, which an Embedding reads: rounded to so few numbers it would "
+                "be other rows of the table. Make the same model with keras.Input(..., "
+                "dtype='int32') and load the weights."
+            )
+
+
+def _check_loops(student, quantization):
     loops = [
         path
         for path, _, layer in paths.walk(student)

@@ -1,9 +1,12 @@
 """`to_tflite`: a student as a `.tflite` file that is known to hold what was asked for."""
 
+import json
+
 from keras_kd import files
 from keras_kd.export import (
     calibration_data,
     comparison,
+    conversion,
     edge_quantizer,
     examining,
     metadata,
@@ -51,9 +54,9 @@ def to_tflite(
             microcontrollers), `"int16x8"` (16-bit activations, 8-bit weights), `"int4"` (4-bit
             weights where LiteRT has kernels for them, 8-bit elsewhere, float activations), or a
             recipe of `ai_edge_quantizer`. A `QuantizationAware` student has its own.
-        representative_data: For `"int8"` and `"int16x8"`: some hundred rows of training data. A
-            batched `tf.data.Dataset` (labels are left out), arrays, or a function that returns an
-            iterator of batches. At most 1000 rows are read.
+        representative_data: For integer activations (`"int8"`, `"int16x8"`, some recipes): some
+            hundred rows of training data. A batched `tf.data.Dataset` (labels are left out),
+            arrays, or a function that returns an iterator of batches. At most 1000 rows are read.
         input_dtype: The type of inputs that are real numbers: `"float32"`, `"int8"`, `"uint8"` or
             `"int16"`. Default: that of the activations.
         output_dtype: The same of the outputs.
@@ -102,11 +105,13 @@ def to_tflite(
     aware = student if isinstance(student, QuantizationAware) else None
     quantization = _quantization(quantization, aware)
     _check_arguments(quantization, input_dtype, output_dtype, batch_size, route)
+    _check_metadata(user_metadata)
     if quantization not in routes.CONVERTER_ONLY:
         edge_quantizer.needs()
     plain = students.checked(aware.rounded_student() if aware else student, "to_tflite")
+    conversion.specs(plain, batch_size)
     if isinstance(quantization, str) and quantization in routes.NEEDS_DATA:
-        students.check_loops(plain, quantization)
+        students.check_for_integers(plain, quantization)
     arrays, rows = _rows(plain, quantization, representative_data, data)
     job = routes.Job(
         student=plain,
@@ -152,18 +157,24 @@ def _check_arguments(quantization, input_dtype, output_dtype, batch_size, route)
         raise arguments.invalid("route", "'auto', 'converter' or 'edge_quantizer'", repr(route))
 
 
+def _check_metadata(user_metadata):
+    try:
+        json.dumps(user_metadata)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`user_metadata` must have values that JSON has: {error}") from error
+
+
 def _rows(student, quantization, representative_data, data):
     """The arrays to calibrate with, and the `Rows` to compare on."""
     compared = None
     if data is not None:
         compared = comparison.Rows(*representative.read(data, student, "data", max_rows=None))
-    needs_data = quantization in routes.NEEDS_DATA or not isinstance(
-        quantization, (str, type(None))
-    )
+    is_recipe = not isinstance(quantization, (str, type(None)))  # it may need none
+    needs_data = not is_recipe and quantization in routes.NEEDS_DATA
     if representative_data is None and not needs_data:
         return None, compared or comparison.made_up(student)
     arrays, labels = representative.read(representative_data, student)
-    if needs_data:
+    if needs_data or is_recipe:
         reference = compared.arrays if compared else None
         calibration_data.check(arrays, student, reference)
     return arrays, compared or comparison.Rows(arrays, labels)

@@ -86,9 +86,10 @@ def quantization_aware(
             "itself: student.student."
         )
     student = students.checked(student, "quantization_aware")
+    weights.check_left(student, leave)
     roundings, held = [], []
     if named(scheme).activation_bits:
-        students.check_loops(student, scheme)
+        students.check_for_integers(student, scheme)
         arrays, _ = representative.read(representative_data, student)
         calibration_data.check(arrays, student)
         left = weights.of_left(student, leave)

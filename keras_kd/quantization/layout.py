@@ -3,8 +3,10 @@
 import dataclasses
 
 import numpy as np
+import tensorflow as tf
 
 from keras_kd.export import conversion, edge_quantizer, students
+from keras_kd.export.errors import ExportError
 from keras_kd.quantization import operands, ranges, sites
 
 # Rows on which the file's tensors are told from each other, and what one of them is multiplied by
@@ -50,7 +52,7 @@ def found(student, arrays, kernels=()):
         pass, and the `RoundedOperand`s.
     """
     content = conversion.float_tflite(student, for_integers=True)
-    matched = sites.matched(student, content, [_telling(array) for array in arrays])
+    matched = _matched(student, content, arrays)
     quantizer = edge_quantizer.EdgeQuantizer(content, "int8")
     calibrated = quantizer.calibrate(arrays, students.input_names(student))
     quantized = quantizer.quantize(calibrated)
@@ -67,8 +69,17 @@ def found(student, arrays, kernels=()):
     return roundings, operands.found(student, content, quantized, left)
 
 
+def _matched(student, content, arrays):
+    """The tensors of a float file by their sites, on rows that tell different places apart."""
+    plain = [array[: _ROWS + len(_FACTORS)] for array in arrays]
+    try:
+        return sites.matched(student, content, [_telling(array) for array in arrays])
+    except (tf.errors.InvalidArgumentError, ExportError):
+        # Numbers that something takes for indices must stay what they are.
+        return sites.matched(student, content, plain)
+
+
 def _telling(array):
-    """Rows of an input on which different places of a model have different values."""
     if array.dtype.kind != "f":
         return array[: _ROWS + len(_FACTORS)]
     return np.concatenate([array[:_ROWS], *(factor * array[:1] for factor in _FACTORS)])

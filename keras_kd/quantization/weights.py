@@ -11,6 +11,7 @@ To round the kernel before the folding is thus to round it after, and no folded 
 """
 
 import dataclasses
+import difflib
 from typing import Any
 
 import keras
@@ -19,6 +20,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_kd import kernel_layers
+from keras_kd.ops import arguments
 from keras_kd.taps import paths
 
 # ai-edge-quantizer's smallest bound, so that a channel of zeros has a scale.
@@ -62,8 +64,9 @@ def plan(student, scheme, leave=()):
         A list of `RoundedWeight`.
 
     Raises:
-        ValueError: A layer has weights that this does not know how to round.
+        ValueError: A layer has weights that this does not know how to round, or `leave` names none.
     """
+    check_left(student, leave)
     found, seen = [], set()
     for path, _, layer in paths.walk(student):
         if not isinstance(layer, layers.Layer) or id(layer) in seen:
@@ -86,6 +89,20 @@ def of_left(student, leave):
     """The variables of the layers that are left in float."""
     found = (layer for path, _, layer in paths.walk(student) if _is_left(path, leave))
     return [v for layer in found if isinstance(layer, layers.Layer) for v in layer.weights]
+
+
+def check_left(student, leave):
+    """Raises unless `leave` lists paths of layers of the student."""
+    if isinstance(leave, str):
+        raise arguments.invalid("leave", "a list of paths of layers", repr(leave))
+    known = [path for path, _, _ in paths.walk(student)]
+    for each in leave:
+        if each not in known:
+            close = difflib.get_close_matches(str(each), known, n=5, cutoff=0.4) or known[:20]
+            raise ValueError(
+                f"`leave`: model {student.name!r} has no layer {each!r}. Close to it: {close}. "
+                "Layers of nested models are named by their path, such as 'backbone/block3'."
+            )
 
 
 def _is_left(path, leave):

@@ -19,7 +19,13 @@ def check(exports):
         return {}
     if not isinstance(exports, dict):
         raise invalid("exports", "a dict from names to files or functions", repr(exports))
-    return {_checked_name(name): _checked(name, value) for name, value in exports.items()}
+    checked = {_checked_name(name): _checked(name, value) for name, value in exports.items()}
+    written = [_file_name(name, 0) for name, value in checked.items() if callable(value)]
+    if len(set(written)) < len(written):
+        raise invalid(
+            "exports", "names whose letters, digits, - and _ are not the same", repr(list(checked))
+        )
+    return checked
 
 
 def _checked_name(name):
@@ -88,9 +94,8 @@ def export(exports, student, number, folder):
 
 def _written(name, function, student, number, folder):
     """The file that a function says it wrote, or else the one that it was asked for."""
-    ending = ".onnx" if "onnx" in name.lower() else ".tflite"
-    stem = "".join(char if char.isalnum() or char in "-_" else "-" for char in name)
-    path = folder / f"{stem}-{number}{ending}"
+    path = folder / _file_name(name, number)
+    path.unlink(missing_ok=True)  # of an earlier run, of another student
     returned = function(student, path)
     returned = getattr(returned, "path", returned)
     if isinstance(returned, (str, pathlib.Path)) and pathlib.Path(returned).is_file():
@@ -101,3 +106,9 @@ def _written(name, function, student, number, folder):
             f"path to write to, {path.name!r}; where it writes elsewhere it must return that path."
         )
     return path
+
+
+def _file_name(name, number):
+    ending = ".onnx" if "onnx" in name.lower() else ".tflite"
+    stem = "".join(char if char.isalnum() or char in "-_" else "-" for char in name)
+    return f"{stem}-{number}{ending}"

@@ -110,6 +110,10 @@ class TestStudents:
         distiller = kd.Distiller(dense("teacher"), dense())
         refused(tmp_path, "is a Distiller. Pass the model that it trains", distiller)
 
+    def test_a_quantization_aware_student(self, tmp_path):
+        aware = kd.quantization_aware(dense(), "int4")
+        refused(tmp_path, r"Only kd.export.to_tflite.*student.rounded_student\(\)", aware)
+
     def test_one_without_weights(self, tmp_path):
         student = keras.Sequential([keras.layers.Dense(2)])
         refused(tmp_path, "no weights yet", student)

@@ -110,6 +110,9 @@ def test_a_recipe_of_ai_edge_quantizer(tmp_path):
 
     done = export(tmp_path, recipe.dynamic_wi8_afp32(), representative_data=rows())
     assert done.quantization == "recipe"
+    done = export(tmp_path, recipe.dynamic_wi8_afp32(), overwrite=True)  # which needs no data
+    with pytest.raises(ValueError, match="`representative_data` is missing"):
+        export(tmp_path, recipe.static_wi8_ai8(), overwrite=True)
     kinds = {t for each in TFLiteFile(done.path).operators for t in each.inputs}
     assert "int8" in kinds
 
@@ -191,9 +194,20 @@ def quantized_by_keras():
     return student
 
 
+def of_any_size():
+    return keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3)])
+
+
+def of_text():
+    inputs = keras.Input((1,), dtype="string", name="text")
+    return keras.Model(inputs, layers.StringLookup(vocabulary=["a", "b"])(inputs))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (of_any_size, "only the batch may be unknown"),
+        (of_text, "Input 'text' .* is text.*outside of the student"),
         (subclassed, "no input signature"),
         (lambda: kd.Distiller(dense(), dense()), "distiller.student"),
         (quantized_by_keras, "model.quantize has changed layers"),
@@ -216,6 +230,7 @@ def test_students_that_cannot_be_exported(tmp_path, make, message):
         ({"quantization": "int4", "route": "converter"}, "Received: route='converter'"),
         ({"route": "best"}, "Received: route='best'"),
         ({"max_accuracy_drop": 0.01}, "needs labels"),
+        ({"user_metadata": {"classes": np.arange(3)}}, "`user_metadata` must have values"),
     ],
 )
 def test_wrong_arguments(tmp_path, options, message):
@@ -282,16 +297,34 @@ def test_data_unlike_that_of_training_is_found_by_batch_normalization():
     [
         rows(),
         (rows(), np.zeros(64)),
+        (rows(), None),
         [rows()],
         {"x": rows()},
         tf.data.Dataset.from_tensor_slices((rows(), np.zeros(64))).batch(16),
         lambda: ([row[None]] for row in rows()),
     ],
-    ids=["array", "with labels", "list", "dict", "dataset", "function"],
+    ids=["array", "with labels", "without labels", "list", "dict", "dataset", "function"],
 )
 def test_representative_data_comes_in_any_form(data):
     arrays, _ = representative.read(data, dense())
     np.testing.assert_array_equal(arrays[0], rows())
+
+
+def test_a_name_that_a_file_cannot_have_is_taken_too():
+    student = keras.Sequential([keras.Input((8,), name="my-x"), layers.Dense(2)])
+    for name in ("my-x", "my_x"):
+        arrays, _ = representative.read({name: rows()}, student)
+        np.testing.assert_array_equal(arrays[0], rows())
+
+
+def test_rare_words_are_like_those_of_training():
+    words = (np.random.default_rng(0).random((300, 500)) < 2e-3).astype("float32")
+    norm = layers.BatchNormalization(momentum=0.5)
+    student = keras.Sequential([keras.Input((500,)), norm, layers.Dense(2)])
+    for _ in range(20):
+        student(words, training=True)
+    assert np.mean(words[:64].any(axis=0)) < 0.2  # of most there is none among the first
+    calibration_data.check([words], student)
 
 
 def test_inputs_in_a_dict_are_taken_by_their_names():

@@ -146,6 +146,10 @@ def test_bad_input(trained, digits):
     with pytest.raises(ValueError, match=r"leave=\['mine'\]"):
         kd.quantization_aware(custom, "int4")
     assert kd.quantization_aware(custom, "int4", leave=["mine"]).integers() == {}
+    with pytest.raises(ValueError, match=r"has no layer 'min'. Close to it: \['mine'\]"):
+        kd.quantization_aware(custom, "int4", leave=["min"])
+    with pytest.raises(ValueError, match="`leave`. Expected a list of paths"):
+        kd.quantization_aware(custom, "int4", leave="mine")
 
 
 def test_a_file_of_another_scheme_is_refused(trained, tmp_path):
@@ -153,3 +157,34 @@ def test_a_file_of_another_scheme_is_refused(trained, tmp_path):
     with pytest.raises(ValueError, match="was trained for 'int4'"):
         kd.export.to_tflite(aware, tmp_path / "s.tflite", "int8")
     assert TFLiteFile(kd.export.to_tflite(aware, tmp_path / "s.tflite").path)
+
+
+@keras.saving.register_keras_serializable("keras_kd_tests")
+class Table(layers.Layer):
+    """Rows of a table, by numbers that the layer takes for indices."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(50, 8), name="table")
+
+    def call(self, inputs):
+        return keras.ops.take(self.table, keras.ops.cast(inputs, "int32"), axis=0)
+
+
+def test_numbers_that_are_indices_are_not_made_larger():
+    """To tell places apart by larger inputs is not possible where these are indices."""
+    keras.utils.set_random_seed(0)
+    student = keras.Sequential(
+        [keras.Input((6,)), Table(), layers.Flatten(), layers.Dense(3, name="last")]
+    )
+    ids = np.random.default_rng(0).integers(50, size=(32, 6)).astype("float32")
+    aware = kd.quantization_aware(student, "int8", ids)
+    assert "last" in {each["site"]["layer"] for each in aware.get_config()["roundings"]}
+
+
+def test_indices_as_real_numbers_are_refused():
+    """Keras' inputs are float32 unless told otherwise, those of an Embedding too."""
+    stack = [keras.Input((6,)), layers.Embedding(50, 8), layers.Flatten(), layers.Dense(3)]
+    student = keras.Sequential(stack)
+    ids = np.random.default_rng(0).integers(50, size=(32, 6)).astype("float32")
+    with pytest.raises(ValueError, match="'input_0' of type float32, which an Embedding reads"):
+        kd.quantization_aware(student, "int8", ids)

@@ -55,3 +55,17 @@ def test_the_environment_is_as_before(found):
 def test_all_layers_of_the_table_become_integers(found):
     assert found["many_layers"] == []
     assert found["many_layers_difference"] < 8.0  # steps of the output
+
+
+def test_weights_of_rows_count_in_either_shape(found):
+    equal, plain, column = found["weights"]
+    assert plain == pytest.approx(column, rel=1e-6)
+    assert abs(plain[0] - equal[0]) > 0.05
+
+
+def test_two_inputs_are_taken_as_a_list(found):
+    assert found["two_inputs"] > 0.8
+
+
+def test_one_logit_is_refused(found):
+    assert "has one logit, whose softmax is 1" in found["one_logit"]

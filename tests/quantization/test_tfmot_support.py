@@ -112,6 +112,7 @@ def test_a_subclassed_student_is_told_so():
         ({"batch_size": True}, "batch_size"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"alpha": -1.0}, "alpha"),
+        ({"temperature": -1.0}, "temperature"),
     ],
 )
 def test_arguments_are_checked(arguments, name):

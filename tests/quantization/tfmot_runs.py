@@ -124,6 +124,37 @@ def of_many_layers(found):
     found["many_layers_difference"] = exported.worst_difference / exported.outputs[0].scale
 
 
+def weighs(found):
+    """Weights of the rows count, as `[rows]` and as `[rows, 1]`."""
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    y = np.arange(64) % 3
+    keras.utils.set_random_seed(2)
+    student = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    weights = np.where(y == 0, 4.0, 0.5).astype("float32")
+    found["weights"] = [
+        tfmot.distil(student, student, (x, y, each), alpha=1.0, beta=0.0, epochs=1).history
+        for each in (np.ones(64, "float32"), weights, weights[:, None])
+    ]
+
+
+def of_two_inputs(found):
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    one, other = keras.Input((6,)), keras.Input((6,))
+    student = keras.Model([one, other], layers.Dense(3)(layers.Concatenate()([one, other])))
+    done = tfmot.distil(student, student, ([x, -x], np.arange(64) % 3), epochs=1)
+    expected = student.predict([x, -x], verbose=0)
+    same = done.predict([x, -x]).argmax(-1) == expected.argmax(-1)
+    found["two_inputs"] = float(np.mean(same))
+
+
+def refuses_one_logit(found):
+    student = keras.Sequential([keras.Input((6,)), layers.Dense(1)])
+    try:
+        tfmot.distil(student, student, (np.ones((64, 6), "float32"), np.ones((64, 1))))
+    except ValueError as error:
+        found["one_logit"] = str(error)
+
+
 def run_examples():
     for symbol in (tfmot.distil, tfmot.TfmotStudent):
         for example in re.findall(r"```python\n(.*?)```", inspect.getdoc(symbol), re.DOTALL):
@@ -138,6 +169,9 @@ def main(output):
     teaches(found)
     of_tf_keras(found)
     of_many_layers(found)
+    weighs(found)
+    of_two_inputs(found)
+    refuses_one_logit(found)
     run_examples()
     found["environment"] = os.environ.get("TF_USE_LEGACY_KERAS") == before
     pathlib.Path(output).write_text(json.dumps(found))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
+from keras_kd.measurement.runtimes import TFLiteFile
 from tests.report import tiny
 
 
@@ -115,6 +116,19 @@ def test_students_stay_in_the_directory(small, tmp_path):
     np.testing.assert_allclose(loaded(x), found.students[1](x), rtol=1e-6)
 
 
+def test_files_of_an_earlier_run_are_not_taken_for_those_of_this_one(small, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    options = {"directory": tmp_path, "seeds": (1,)}
+    for _ in range(2):  # the example's function, which replaces no file
+        found = report(small, exports={"float": kd.export.to_tflite}, **options)
+    x = small[0][:5]
+    (file,) = tmp_path.glob("float-*.tflite")
+    expected = found.students[0].predict(x, verbose=0)
+    np.testing.assert_allclose(TFLiteFile(file).run(x)[0], expected, atol=1e-5)
+    with pytest.raises(ValueError, match="wrote no file"):
+        report(small, exports={"float": lambda student, path: None}, **options)
+
+
 def test_progress(small, capsys):
     report(small, seeds=(8,), verbose=True)
     lines = capsys.readouterr().out.splitlines()
@@ -157,6 +171,7 @@ def other_shapes(widths=None):
         ({"exports": {"teacher": no_training}}, "none of .*Received: exports='teacher'"),
         ({"exports": {"int8": 3}}, r"exports\['int8'\]`. Expected a file"),
         ({"exports": [1]}, "`exports`. Expected a dict"),
+        ({"exports": {"w 1": no_training, "w+1": no_training}}, "names whose letters"),
         ({"exports": {"int8": lambda student, path: None}}, "wrote no file"),
         ({"slices": np.zeros((2, 2))}, "one value for each row"),
         ({"data": None}, "`data` is missing"),

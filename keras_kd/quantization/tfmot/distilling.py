@@ -91,6 +91,7 @@ def distil(
     """
     alpha, beta = mixture(alpha, beta, None)
     _check_numbers(epochs, batch_size, learning_rate)
+    temperature, teacher = arguments.temperature(temperature), keras_model.adapt(teacher)
     if isinstance(student, keras.Model):
         student = students.checked(student, "tfmot.distil")
         nodes.of(student)  # raises before the heavy import
@@ -106,11 +107,11 @@ def distil(
     done = TfmotStudent(quantized, signature, comparison.Rows(arrays, labels))
     steps = epochs * feeding.steps(batches)
     trainer = Trainer(
-        keras_model.adapt(teacher),
+        teacher,
         quantized,
         libraries.tf_keras,
         (alpha, beta),
-        arguments.temperature(temperature),
+        temperature,
         learning_rate,
         steps,
     )
@@ -141,6 +142,12 @@ def _in_tf_keras(student, tf_keras):
         raise ValueError(
             f"The student {student.name!r} must have one output, logits [batch, classes]. Its "
             f"outputs have the shapes {[tuple(x.shape) for x in model.outputs]}."
+        )
+    if model.outputs[0].shape[-1] == 1:
+        raise ValueError(
+            f"The student {student.name!r} has one logit, whose softmax is 1 whatever it is: there "
+            "is nothing to learn from. Give it two outputs, one for each class, or use "
+            "keras_kd.quantization_aware with keras_kd.losses.SigmoidKD."
         )
     if activation in ("softmax", "sigmoid"):
         raise ValueError(

@@ -60,7 +60,9 @@ class Trainer:
             rows += self._alpha * _cross_entropy(labels, logits)
         if self._beta:
             rows += self._beta * ops.soft_target_loss(logits, soft, self._temperature)
-        return tf.reduce_mean(rows if weights is None else rows * tf.cast(weights, rows.dtype))
+        if weights is not None:  # [batch] or [batch, 1]
+            rows *= tf.reshape(tf.cast(weights, rows.dtype), tf.shape(rows))
+        return tf.reduce_mean(rows)
 
 
 def _cross_entropy(labels, logits):
