@@ -64,8 +64,8 @@ def report(
             task, accuracy for classes, the root mean square error for numbers.
         latency: Whether latencies are measured, of the first seed's models.
         directory: A folder in which the students that were trained here (`distilled-0.keras`,
-            `labels-only-0.keras`) and exported files stay. Default: files are removed after they
-            were measured.
+            `labels-only-0.keras`) and exported files stay, in place of those of an earlier run.
+            Default: files are removed after they were measured.
         title: Heading of the page.
         verbose: Whether progress is printed.
         **options: Further arguments of `keras_kd.measure`, for every model: `task`, `from_logits`,
