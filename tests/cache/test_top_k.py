@@ -64,8 +64,9 @@ def coarse(student, teacher, k, temperature):
     return reference.soft_target_loss(pooled(student), pooled(teacher), temperature, "forward_kl")
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
-@pytest.mark.parametrize("k", [1, 3, 6])
+@pytest.mark.parametrize(
+    ("mode", "k"), [("eager", 3), ("graph", 1), ("graph", 3), ("graph", 6), ("xla", 3)]
+)
 def test_a_student_learns_the_kept_classes_and_the_rest_as_a_whole(tmp_path, mode, k):
     path = caches.written(tmp_path / "c", top_k=k)
     joined = kd.load_cache(path, caches.dataset())

@@ -14,23 +14,26 @@ def losses():
     return [kd.losses.SoftTargets(3.0), kd.losses.FeatureHint("h", "h")]
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph"])
-def test_a_float32_cache_gives_the_numbers_of_the_living_teacher(tmp_path, mode):
+def by_both(tmp_path, mode):
+    """What was trained by the living teacher, and by its cache."""
     path = caches.written(tmp_path / "cache", taps=["h"])
-    living, by_teacher = caches.trained(caches.model(1), caches.dataset(), losses(), mode)
+    living = caches.trained(caches.model(1), caches.dataset(), losses(), mode)
     joined = kd.load_cache(path, caches.dataset())
-    cached, by_cache = caches.trained(kd.teachers.Cached(path), joined, losses(), mode)
+    return living, caches.trained(kd.teachers.Cached(path), joined, losses(), mode)
+
+
+def test_a_float32_cache_gives_the_numbers_of_the_living_teacher(tmp_path):
+    (living, by_teacher), (cached, by_cache) = by_both(tmp_path, "graph")
     assert cached == living  # to the last bit
     for one, other in zip(by_cache.get_weights(), by_teacher.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_under_xla_the_numbers_are_the_same_but_for_rounding(tmp_path):
-    # XLA fuses the teacher with the rest of the step, and so rounds elsewhere.
-    path = caches.written(tmp_path / "cache", taps=["h"])
-    living, _ = caches.trained(caches.model(1), caches.dataset(), losses(), "xla")
-    joined = kd.load_cache(path, caches.dataset())
-    cached, _ = caches.trained(kd.teachers.Cached(path), joined, losses(), "xla")
+@pytest.mark.parametrize("mode", ["eager", "xla"])
+def test_in_other_modes_the_numbers_are_the_same_but_for_rounding(tmp_path, mode):
+    # A cache is written in graph mode, where TensorFlow fuses a teacher's operations on some
+    # processors; XLA fuses the teacher with the rest of the step.
+    (living, _), (cached, _) = by_both(tmp_path, mode)
     for name, values in living.items():
         np.testing.assert_allclose(cached[name], values, rtol=1e-6)
 

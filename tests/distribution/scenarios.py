@@ -25,6 +25,11 @@ def scenario(function):
     return function
 
 
+def names_in(module):
+    """The names of the scenarios that a module, of this name, defines."""
+    return [name for name, function in SCENARIOS.items() if function.__module__ == module]
+
+
 def run_all(names, strategy):
     """`{name: outcome}`; a scenario that raises gives `{"error": traceback}`."""
     results = {}

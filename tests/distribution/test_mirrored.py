@@ -7,28 +7,25 @@ own; the single process is this one.
 import pytest
 
 from tests import fresh_process
-from tests.distribution import device_scenarios, scenarios, teacher_scenarios  # noqa: F401
-from tests.distribution.comparison import TOLERANCE, assert_same_training
+from tests.distribution import scenarios
+from tests.distribution.comparison import assert_same_training
 
 pytestmark = pytest.mark.slow
-
-# Sums in another order may round an activation to the neighbouring integer.
-TOLERANCES = {"aware_int8": 2e-3}
+MODULE = scenarios.__name__
 
 
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory):
     """`{scenario: outcome}` of two replicas."""
     output = tmp_path_factory.mktemp("mirrored") / "outcomes.json"
-    return fresh_process.run_json("tests.distribution.scripts.mirrored", output)
+    return fresh_process.run_json("tests.distribution.scripts.mirrored", output, MODULE)
 
 
-@pytest.mark.parametrize("name", scenarios.SCENARIOS)
+@pytest.mark.parametrize("name", scenarios.names_in(MODULE))
 def test_two_replicas_equal_one_process(name, replicas, request):
     if name == "native_kernel":
         request.getfixturevalue("native")
-    tolerance = TOLERANCES.get(name, TOLERANCE)
-    assert_same_training(replicas[name], scenarios.single_process(name), tolerance)
+    assert_same_training(replicas[name], scenarios.single_process(name))
 
 
 @pytest.mark.parametrize("setting", ["steps_per_execution", "gradient_accumulation"])

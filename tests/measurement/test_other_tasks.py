@@ -33,7 +33,7 @@ def test_regression(numbers, weights):
         rel=1e-5,
     )
     assert found.predictions.shape == data[1].shape
-    np.testing.assert_allclose(found.predictions.reshape(y.shape), values, rtol=1e-6)
+    np.testing.assert_allclose(found.predictions.reshape(y.shape), values, rtol=1e-6, atol=1e-6)
     assert found.per_class == []
 
 
