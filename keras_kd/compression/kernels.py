@@ -47,7 +47,7 @@ def kernels_of(model, layers=None):
     found = {}
     for root in chosen:
         for path, layer in [(root.name, root), *((p, x) for p, _, x in paths.walk(root))]:
-            for name, axis in _weights(layer):
+            for name, axis in _weights(layer) if getattr(layer, "built", False) else ():
                 variable = getattr(layer, name)
                 if id(variable) in trained:
                     kernel = Kernel(f"{path}/{name}", variable, axis)

@@ -37,15 +37,17 @@ def check(name, values, from_logits, sums_to_one):
 
 
 def _sum_to_one(values):
-    tolerance = max(_ROUNDING, values.shape[-1] * _STEP)
+    # At most a half: 0 throughout is no distribution of many classes.
+    tolerance = max(_ROUNDING, min(values.shape[-1] * _STEP, 0.5))
     return bool((abs(values.sum(axis=-1) - 1) < tolerance).all())
 
 
 def _look_like_probabilities(values, sums_to_one):
     if sums_to_one:
         return _sum_to_one(values)
-    # Logits of a trained model have both signs. Those of one row, or of zero weights, may not.
-    return len(values) > 1 and bool(((values > 0) & (values < 1)).any())
+    # Logits of a trained model have both signs, and probabilities of two classes lie on both sides
+    # of a half. Logits of zero weights, or of a model that says the same of all rows, do neither.
+    return len(values) > 1 and bool((values < 0.5).any() and ((values > 0.5) & (values < 1)).any())
 
 
 def to_logits(values, from_logits, is_yes_or_no):

@@ -43,6 +43,8 @@ def prepared(data):
         x = np.asarray(x) if is_texts else x
         data = (x, *(None if each is None else _labels(each) for each in others))
     batches.check("data", data)
+    if isinstance(data, tuple) and data[1] is None:
+        raise ValueError("`data` has no labels: (inputs, None). Pass (inputs, labels).")
     return data
 
 
@@ -81,7 +83,8 @@ def read(subject, data, output, batch_size, teacher):
             parts["teacher"].append(teacher.answer(inputs, said, key))
     if first is None:
         raise ValueError("`data` is empty.")
-    found = Answers(*(_together(values) for values in parts.values()), first)
+    missing = {"outputs": 0, "labels": -1, "weights": 0, "teacher": 0}
+    found = Answers(*(_together(parts[key], missing[key]) for key in parts), first)
     for each in (subject, teacher):
         check_rows(each, len(found.labels))
     return found
@@ -129,9 +132,36 @@ def _of_output(values, key):
     return values[index] if isinstance(values, (list, tuple)) else values
 
 
-def _together(parts):
+def _together(parts, missing):
     if not parts or parts[0] is None:
         return None
     if isinstance(parts[0], (list, tuple)):
         return [x for part in parts for x in part]
-    return np.concatenate([np.asarray(part) for part in parts])
+    return np.concatenate(_of_one_length([np.asarray(part) for part in parts], missing))
+
+
+def _of_one_length(parts, missing):
+    """Batches that were padded to lengths of their own, padded to the longest.
+
+    Args:
+        parts: Arrays `[rows, positions, ...]`, or `[rows]`.
+        missing: What positions that a batch does not have are filled with; labels are -1 there,
+            which is no label.
+    """
+    lengths = {part.shape[1] for part in parts if part.ndim > 1}
+    if len(lengths) < 2 or len({part.ndim for part in parts}) > 1:
+        return parts
+    if missing == -1 and parts[0].dtype.kind not in "iu":
+        raise ValueError(
+            f"`data` has batches of different lengths {sorted(lengths)} and labels that are no "
+            "class indices, of which none can be left out. Pad them to one length."
+        )
+    longest = max(lengths)
+    return [
+        np.pad(
+            part,
+            [(0, 0), (0, longest - part.shape[1]), *[(0, 0)] * (part.ndim - 2)],
+            constant_values=missing,
+        )
+        for part in parts
+    ]

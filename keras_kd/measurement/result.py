@@ -24,7 +24,8 @@ class Measurement:
         per_class: A dict for each class: `label`, `support` (the sum of its rows' weights),
             `recall`, `precision`, `f1`; 0 where they are 0 / 0.
         reliability: A dict for each bin of the confidence: `low`, `high`, `count` (rows),
-            `confidence`, `accuracy`; the last two are `None` where there is no row.
+            `weight` (their sum), `confidence`, `accuracy`; the last two are `None` where there is
+            no row.
         confusion: Rows are the truth, columns the prediction, in rows or sums of their weights;
             `None` above 100 classes and where rows have several labels.
         teacher: `agreement`, `kl` and `mean_abs_difference`, or `None`.
@@ -36,6 +37,8 @@ class Measurement:
         predictions: The class index of each row that counts, a 0 or 1 for each of its labels, its
             numbers, or its text; not in `to_dict()`.
         labels: Likewise what is true.
+        weights: Likewise their weights, or `None` where all are equal.
+        counted: Bool, which of all rows (or positions of rows) of the data these are, or `None`.
 
     Example:
 
@@ -67,14 +70,16 @@ class Measurement:
     notes: list = dataclasses.field(default_factory=list)
     predictions: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
     labels: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    weights: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    counted: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def to_dict(self):
-        """Everything but the predictions and labels, as JSON takes it; infinities become `None`."""
+        """Everything but what there is of each row, as JSON takes it; infinities become `None`."""
         fields = [each.name for each in dataclasses.fields(self)]
         return {
             name: plain(getattr(self, name))
             for name in fields
-            if name not in ("predictions", "labels")
+            if name not in ("predictions", "labels", "weights", "counted")
         }
 
     def __str__(self):

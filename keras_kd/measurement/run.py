@@ -139,6 +139,9 @@ def _of_rows(asked, task, subject, answers, teacher_from_logits):
         asked.from_logits,
     )
     figures = _figures(asked, made)
+    figures.counted = made.counted
+    if not (made.weights == made.weights[0]).all():
+        figures.weights = made.weights
     left = len(made.counted) - len(made.labels)
     if left:
         figures.notes.append(f"{left} rows without a label or of weight 0 do not count.")
@@ -188,4 +191,6 @@ def _measurement(subject, task, figures, of_teacher, answers, timing):
         notes=notes,
         predictions=figures.predictions,
         labels=figures.labels,
+        weights=figures.weights,
+        counted=figures.counted,
     )

@@ -1,6 +1,7 @@
 """Checks the arguments of `keras_kd.report`, before anything is trained or measured."""
 
 import keras
+import numpy as np
 
 from keras_kd.distiller import Distiller
 from keras_kd.measurement import reading
@@ -53,7 +54,7 @@ def _is_function(value):
 
 def seeds(given):
     """The seeds as a list of different integers."""
-    listed = list(range(given)) if isinstance(given, int) else list(given)
+    listed = list(range(given)) if isinstance(given, int) else np.asarray(given).tolist()
     valid = all(isinstance(each, int) and each >= 0 for each in listed)
     if not listed or not valid or len(set(listed)) != len(listed):
         raise invalid("seeds", "different integers of at least 0, one or more", repr(given))

@@ -19,8 +19,9 @@ def curve(entrant):
 
 
 def _pooled(rows):
-    counts = np.array([row["count"] for row in rows], np.float64)
-    weights = counts / counts.sum()
+    counts = np.array([row["count"] for row in rows])
+    weights = np.array([row.get("weight", row["count"]) for row in rows], np.float64)
+    weights /= weights.sum()
     return {
         "confidence": float(weights @ [row["confidence"] for row in rows]),
         "accuracy": float(weights @ [row["accuracy"] for row in rows]),

@@ -35,10 +35,12 @@ def report(
 
     The gain of a seed is `metric(distilled) - metric(labels only)`, the other way round for errors.
     Its mean over seeds is tested with the paired t-test, `t = mean / (deviation / sqrt(seeds))`;
-    that of a single seed with McNemar's exact test over the rows of `data`, which says nothing
-    about the luck of the initial weights. A gain is called one where p < 0.05 and where the rows of
-    `data` tell it apart from 0 too: `|mean| > 1.96 * deviation of the rows / sqrt(rows)`. An
-    exported file keeps `(file - labels only) / (distilled - labels only)` of a gain.
+    that of a single seed over the rows of `data`, which say nothing about the luck of the initial
+    weights: the accuracy with McNemar's exact test (of rows with weights, and of errors, with the
+    t-test); other figures of a single seed are not tested. A gain is called one where p < 0.05 and
+    where the rows of `data` tell it apart from 0 too: `|mean| > 1.96 * deviation of the rows /
+    sqrt(rows)`. An exported file keeps `(file - labels only) / (distilled - labels only)` of a
+    gain.
 
     Args:
         teacher: A `keras.Model`, or another teacher of `keras_kd.teachers`; `None`: leave it out.

@@ -44,6 +44,11 @@ def add_to(commands):
     option("--metric", help="what is compared; default: by task")
     option("--task", default="auto", help="default: as the data look")
     option("--probabilities", action="store_true", help="the models return no logits")
+    option(
+        "--teacher-probabilities",
+        action="store_true",
+        help="the teacher returns no logits, the others do",
+    )
     option("--class-names", metavar="NAMES", help="separated by commas")
     option("--no-latency", action="store_true", help="measure no latencies")
     option("--threads", type=int, default=1, help="for the latencies")
@@ -83,6 +88,7 @@ def _report(options):
         metric=options.metric,
         task=options.task,
         from_logits=not options.probabilities,
+        teacher_from_logits=False if options.teacher_probabilities else None,
         class_names=None if options.class_names is None else options.class_names.split(","),
         latency=not options.no_latency,
         threads=options.threads,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_kd.report import entrants as roles
-from keras_kd.report import paired
+from keras_kd.report import paired, row_scores
 
 GAIN, LOSS, NO_GAIN, UNCLEAR, NOTHING = "gain", "loss", "no gain", "unclear", "nothing to compare"
 
@@ -113,8 +113,14 @@ def _kept(comparison, export):
 def _agreement(export, student):
     if student.measurements[0].task not in ("multiclass", "binary"):
         return None
-    pairs = zip(export.measurements, student.measurements, strict=True)
-    sides = [(one.predictions, other.predictions) for one, other in pairs]
-    if any(side is None for pair in sides for side in pair):
+    pairs = list(zip(export.measurements, student.measurements, strict=True))
+    if any(side.predictions is None for pair in pairs for side in pair):
         return None
-    return float(np.mean([np.mean(np.asarray(one) == np.asarray(other)) for one, other in sides]))
+    shares = [
+        np.average(
+            np.asarray(one.predictions) == np.asarray(other.predictions),
+            weights=row_scores.weights(other),
+        )
+        for one, other in pairs
+    ]
+    return float(np.mean(shares))

@@ -47,11 +47,12 @@ class Examiner:
 
     def entrant(self, name, role, models, teacher=None):
         """Measures the models or files of all seeds."""
+        options = dict(self.options)
+        if role == TEACHER and options.get("teacher_from_logits") is not None:
+            options["from_logits"] = options["teacher_from_logits"]
         self.log(f"measuring {name}")
         found = [
-            measure(
-                model, self.data, teacher=teacher, latency=self.latency and not seed, **self.options
-            )
+            measure(model, self.data, teacher=teacher, latency=self.latency and not seed, **options)
             for seed, model in enumerate(models)
         ]
         return Entrant(name, role, found)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_kd.report import row_scores
 from keras_kd.report.entrants import mean_and_deviation
 
 
@@ -61,6 +62,11 @@ def _has_classes(*entrants):
 def _shares(entrant, rows, said):
     """By seed: in which share of some rows a model says this."""
     return [
-        float(np.mean(np.asarray(each.predictions)[rows] == said[rows]))
+        float(
+            np.average(
+                np.asarray(each.predictions)[rows] == said[rows],
+                weights=row_scores.weights(each)[rows],
+            )
+        )
         for each in entrant.measurements
     ]

@@ -64,9 +64,10 @@ def compare(metric, new, old):
     """Compares two entrants seed by seed.
 
     With two seeds or more: the paired t-test, `t = mean / (deviation / sqrt(seeds))`. With one, or
-    where all seeds differ by exactly the same: McNemar's exact test of the rows that only one of
-    the two models gets right (a binomial test with probability 1/2), which says nothing about the
-    luck of the initial weights.
+    where all seeds differ by exactly the same, the rows decide, which say nothing about the luck of
+    the initial weights. The accuracy: McNemar's exact test of the rows that only one of the two
+    models gets right (a binomial test with probability 1/2). Errors, and the accuracy of rows with
+    weights: the t-test of the rows' gains. Other metrics are no means over rows, and not tested.
 
     Args:
         metric: A `Metric`.
@@ -115,14 +116,18 @@ def seeds_needed(mean, deviation, most=50):
 
 
 def over_rows(metric, new, old):
-    """`(p, name of the test)` of one pair of models by their rows, or `(None, None)`."""
+    """`(p, name of the test)` of one pair of models by their rows, or `(None, None)`.
+
+    The accuracy by McNemar's exact test, unless rows have weights, of which it knows nothing.
+    """
     sides = row_scores.right(new), row_scores.right(old)
-    if sides[0] is not None:
+    if metric.key == "accuracy" and sides[0] is not None and new.weights is None:
         return mcnemar(*sides), MCNEMAR
-    rows = row_scores.gains(metric, new, old)
-    if rows is None or len(rows) < 2 or rows.std() == 0:
+    noise = row_scores.noise(metric, [new], [old])
+    if noise is None or noise.error == 0:
         return None, None
-    return _t_test(rows), ROW_TEST
+    p = 2 * _stats().t.sf(abs(noise.mean) / noise.error, noise.rows - 1)
+    return float(p), ROW_TEST
 
 
 def mcnemar(new, old):

@@ -9,6 +9,14 @@ _CLASSES = {"multiclass", "binary", "multilabel"}
 _Z = 1.959963984540054
 
 
+def weights(measurement):
+    """The weights of the rows, float64 `[rows]`, their mean 1."""
+    if measurement.weights is None:
+        return np.ones(measurement.samples)
+    found = np.asarray(measurement.weights, np.float64)
+    return found / found.mean()
+
+
 def right(measurement):
     """Which rows are right, bool `[rows]`; `None` where the task has no right and wrong."""
     if measurement.task not in _CLASSES or measurement.predictions is None:
@@ -27,7 +35,7 @@ def errors(measurement):
 
 
 def gains(metric, new, old):
-    """The share of each row in the gain of a metric; their mean is the gain.
+    """The share of each row in the gain of a metric; their mean, by the rows' weights, is the gain.
 
     For the accuracy it is 1 where only the new model is right and -1 where only the old one is. For
     the root of the mean square it is the influence of the row, `(e_old^2 / rmse_old - e_new^2 /
@@ -50,13 +58,14 @@ def gains(metric, new, old):
     if metric.key == "mae":
         return (sides[1] - sides[0]).mean(axis=-1)
     if metric.key == "rmse":
-        return _influence(sides[1]) - _influence(sides[0])
+        of_rows = weights(new)
+        return _influence(sides[1], of_rows) - _influence(sides[0], of_rows)
     return None
 
 
-def _influence(absolute):
+def _influence(absolute, of_rows):
     squares = (absolute**2).mean(axis=-1)
-    root = np.sqrt(squares.mean())
+    root = np.sqrt(np.average(squares, weights=of_rows))
     return squares / (2 * root) + root / 2 if root > 0 else np.zeros_like(squares)
 
 
@@ -67,7 +76,8 @@ class RowNoise:
     Attributes:
         rows: Their number.
         mean: The gain on them.
-        error: Its standard error: the deviation of the rows' gains over the root of their number.
+        error: Its standard error: the deviation of the rows' gains over the root of their number;
+            of rows with weights `sqrt(n / (n - 1) sum_i w_i^2 (gain_i - mean)^2) / sum_i w_i`.
     """
 
     rows: int
@@ -107,5 +117,7 @@ def noise(metric, new, old):
     by_seed = [gains(metric, *pair) for pair in zip(new, old, strict=True)]
     if any(each is None or len(each) < 2 for each in by_seed):
         return None
-    rows = np.mean(by_seed, axis=0)
-    return RowNoise(len(rows), float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(len(rows))))
+    rows, of_rows = np.mean(by_seed, axis=0), weights(new[0])
+    mean, count = np.average(rows, weights=of_rows), len(rows)
+    spread = np.sqrt(count / (count - 1) * ((of_rows * (rows - mean)) ** 2).sum())
+    return RowNoise(count, float(mean), float(spread / of_rows.sum()))

@@ -42,6 +42,7 @@ def run(request):
     entrants, said, notes = measuring.of_teacher(examiner, request.teacher)
     if entrants:
         _metric(entrants, request)  # what is wrong with it is told before any training
+        slices.of_counted(keys, entrants[0].measurements[0])
     with exporting.folder(request.directory) as folder:
         found, files = _collected(source, exports, folder, request.directory is not None)
         entrants += measuring.of_students(examiner, said, found, files)

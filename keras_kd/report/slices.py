@@ -47,18 +47,61 @@ def _values(name, key, data):
                 f"The slice {name!r} must be a function of (inputs, labels), or one value for each "
                 f"row. Received: an array of shape {values.shape}."
             )
-        return values.tolist()
+        return _plain(values)
     found = []
     for x, y, _ in batches.of(data):
-        values = np.asarray(key(keras.tree.map_structure(np.asarray, x), y))
+        given = keras.tree.map_structure(np.asarray, (x, y))
+        values = np.asarray(key(*given))
         rows = len(keras.tree.flatten(x)[0])
         if values.shape != (rows,):
             raise ValueError(
                 f"The function of the slice {name!r} must return one value for each of the {rows} "
                 f"rows of a batch, of shape ({rows},). Received: shape {values.shape}."
             )
-        found += values.tolist()
+        found += _plain(values)
     return found
+
+
+def _plain(values):
+    """Values that are equal where they are the same, and that JSON has."""
+    return [
+        each.decode("utf-8", "replace")
+        if isinstance(each, bytes)
+        else "NaN"
+        if each != each
+        else each
+        for each in values.tolist()
+    ]
+
+
+def of_counted(keys, measurement):
+    """The keys of the rows that count.
+
+    Args:
+        keys: Of `keys_of`.
+        measurement: A `Measurement` on the data.
+
+    Returns:
+        As `keys`.
+
+    Raises:
+        ValueError: There is not one value for each row.
+    """
+    return {name: _of_counted(name, values, measurement) for name, values in keys.items()}
+
+
+def _of_counted(name, values, measurement):
+    if len(values) == measurement.samples:
+        return values
+    counted = measurement.counted
+    if counted is None or len(counted) % len(values):
+        known = "" if counted is None else f" The data has {len(counted)} rows."
+        raise ValueError(
+            f"The slice {name!r} has {len(values)} values, but {measurement.samples} rows of the "
+            f"test data have a label and a weight above 0.{known}"
+        )
+    positions = len(counted) // len(values)  # of each row, where these have labels of their own
+    return np.repeat(np.array(values, object), positions)[counted].tolist()
 
 
 def table(comparison, keys):
@@ -75,11 +118,12 @@ def table(comparison, keys):
     if not keys:
         return []
     scores = {each.name: _scores(each) for each in comparison.entrants}
-    samples = comparison.entrants[0].measurements[0].samples
+    first = comparison.entrants[0].measurements[0]
+    weights = row_scores.weights(first)
     return [
-        _row(comparison, name, value, rows, scores)
-        for name, values in keys.items()
-        for value, rows in _groups(name, values, samples).items()
+        _row(comparison, name, value, (rows, weights[rows]), scores)
+        for name, values in of_counted(keys, first).items()
+        for value, rows in _groups(values).items()
     ]
 
 
@@ -102,12 +146,7 @@ def _of_rows(measurement):
     return None if errors is None else -errors.mean(axis=-1)
 
 
-def _groups(name, values, samples):
-    if len(values) != samples:
-        raise ValueError(
-            f"The slice {name!r} has {len(values)} values, but {samples} rows of the test data "
-            "have a label and a weight above 0."
-        )
+def _groups(values):
     groups = collections.defaultdict(list)
     for row, value in enumerate(values):
         groups[value].append(row)
@@ -118,8 +157,11 @@ def _order(value):
     return (0, value, "") if isinstance(value, (int, float)) else (1, 0, str(value))
 
 
-def _row(comparison, name, value, rows, scores):
-    of_rows = {key: found[:, rows].mean(axis=-1) for key, found in scores.items()}
+def _row(comparison, name, value, chosen, scores):
+    rows, weights = chosen
+    of_rows = {
+        key: np.average(found[:, rows], axis=-1, weights=weights) for key, found in scores.items()
+    }
     gain = deviation = None
     sides = [_name(comparison, role) for role in (STUDENT, BASELINE)]
     if None not in sides:

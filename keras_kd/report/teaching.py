@@ -1,5 +1,7 @@
 """The teacher of a report: as one of the models that are measured, and as what they agree with."""
 
+import re
+
 import keras
 
 from keras_kd.measurement import reading, runtimes
@@ -23,7 +25,8 @@ class Asked(keras.Model):
     """
 
     def __init__(self, teacher):
-        super().__init__(name=teacher.name, autocast=False)
+        # TensorFlow takes no other characters, and a lambda has them.
+        super().__init__(name=re.sub(r"\W+", "_", teacher.name).strip("_"), autocast=False)
         self.teacher = teacher
         self.built = True
 

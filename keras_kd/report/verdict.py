@@ -82,7 +82,10 @@ def _context(comparison):
             parts.append(
                 f"It closes {numbers.percent(share)} of the gap to the teacher ({teacher})."
             )
-    if comparison.finding == findings.GAIN and difference.test == paired.MCNEMAR:
+    if comparison.finding == findings.GAIN and difference.test in (
+        paired.MCNEMAR,
+        paired.ROW_TEST,
+    ):
         parts.append("That is one pair of models: how much was luck only more seeds can tell.")
     return parts
 

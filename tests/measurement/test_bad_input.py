@@ -146,3 +146,21 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch, package, given, 
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r"pip install 'keras-kd\[measure\]'"):
         kd.measure(given, data, latency=False)
+
+
+def test_labels_that_are_none():
+    with pytest.raises(ValueError, match=r"no labels: \(inputs, None\)"):
+        kd.measure(files.classifier(), (files.arrays()[0], None), latency=False)
+
+
+def test_logits_of_a_model_that_knows_nothing_are_no_probabilities():
+    import keras
+
+    x, y = np.zeros((6, 2), "float32"), np.array([0, 1, 1, 1, 0, 1])
+    bias = keras.initializers.Constant(0.8)
+    layer = keras.layers.Dense(1, kernel_initializer="zeros", bias_initializer=bias)
+    found = kd.measure(keras.Sequential([keras.Input((2,)), layer]), (x, y), latency=False)
+    assert found.quality["accuracy"] == 4 / 6
+    many = keras.layers.Dense(300, kernel_initializer="zeros")
+    found = kd.measure(keras.Sequential([keras.Input((2,)), many]), (x, y), latency=False)
+    assert found.quality["accuracy"] == 2 / 6

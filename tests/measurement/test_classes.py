@@ -217,3 +217,23 @@ def test_a_label_of_which_all_rows_say_the_same():
     found = measured((X, y), class_names=NAMES)
     assert "roc_auc" not in found.quality
     assert "roc_auc: left out; all rows say the same of the label(s) bee." in found.notes
+
+
+def test_batches_that_were_padded_to_lengths_of_their_own():
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(1, 20, size) for size in (3, 5, 2, 7)]
+    tagger = keras.Sequential(
+        [keras.Input((None,), dtype="int32"), keras.layers.Embedding(20, 4), keras.layers.Dense(3)]
+    )
+    data = tf.data.Dataset.from_generator(
+        lambda: ((row, row % 3) for row in rows),
+        output_signature=(tf.TensorSpec((None,), "int32"), tf.TensorSpec((None,), "int32")),
+    )
+    found = kd.measure(
+        tagger, data.padded_batch(2, padding_values=(0, -1)), teacher=tagger, latency=False
+    )
+    logits = [np.asarray(tagger(row[None]))[0] for row in rows]
+    right = np.concatenate([x.argmax(-1) == row % 3 for x, row in zip(logits, rows, strict=True)])
+    assert found.samples == len(right) == 17
+    assert found.quality["accuracy"] == np.mean(right)
+    assert found.teacher["agreement"] == 1.0

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_kd.report import calibration, classes, mistakes, slices
 from keras_kd.report.numbers import MINUS
@@ -115,6 +116,42 @@ def test_slices_of_an_array_and_of_a_function():
     assert second["gain"] == pytest.approx(0)
     assert found["class", 2]["gain"] == pytest.approx(-0.25)
     assert found["large", True]["scores"] == second["scores"]
+
+
+def test_rows_that_do_not_count_are_left_out_of_slices_and_weights_count():
+    truth = np.zeros(4)
+    weights, counted = np.array([3.0, 1.0, 1.0, 1.0]), np.array([1, 1, 0, 1, 1, 0], bool)
+    options = {"weights": weights, "counted": counted}
+    found = made_up.compared(
+        baseline=[made_up.regression(truth, [1, 5, 2, 4], **options)],
+        student=[made_up.regression(truth, [1, 1, 2, 2], **options)],
+    )
+    data = tf.data.Dataset.from_tensor_slices(
+        (np.zeros((6, 1)), [b"DE", b"DE", b"FR", b"FR", b"FR", b"DE"])
+    )
+    keys = slices.keys_of({"land": lambda x, y: np.char.add(y.astype(bytes), b"!")}, data.batch(4))
+    rows = slices.table(found, keys)
+    assert [(row["value"], row["samples"]) for row in rows] == [("DE!", 2), ("FR!", 2)]
+    assert rows[0]["scores"]["labels only"] == pytest.approx((3 * 1 + 5) / 4)
+    assert rows[1]["scores"]["labels only"] == pytest.approx((2 + 4) / 2)
+
+
+def test_numbers_that_are_missing_are_one_slice():
+    keys = slices.keys_of(np.array([1.0, np.nan, np.nan, 1.0]), (np.zeros((4, 1)), np.zeros(4)))
+    assert set(keys["slice"]) == {1.0, "NaN"}
+
+
+def test_mistakes_count_by_their_weights():
+    weights = np.ones(len(TRUTH))
+    weights[0] = 5.0
+    wrong = made_up.predictions(TRUTH, slice(0, 2), classes=3)
+    right = made_up.predictions(TRUTH, slice(0, 1), classes=3)
+    found = made_up.compared(
+        teacher=several([wrong], weights=weights),
+        student=several([right], weights=weights),
+        baseline=several([TRUTH], weights=weights),
+    )
+    assert mistakes.inherited(found).student == pytest.approx(5 / 6)
 
 
 def test_slices_of_a_regression_are_mean_absolute_errors():

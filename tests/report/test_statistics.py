@@ -109,8 +109,55 @@ def test_noise_of_the_rows_of_a_regression_is_that_of_the_bootstrap(key):
 def test_a_metric_that_is_no_mean_over_rows_has_no_noise_of_rows():
     pair = made_up.with_errors(TRUTH, [100, 60])
     assert row_scores.noise(metric.Metric("f1_macro"), pair[1:], pair[:1]) is None
-    # But right and wrong rows still tell two models apart.
-    assert paired.over_rows(metric.Metric("f1_macro"), *pair)[1] == "McNemar's exact test"
+    # McNemar's test would be one of the accuracy, which may even have fallen.
+    assert paired.over_rows(metric.Metric("f1_macro"), *pair) == (None, None)
+
+
+def heavy():
+    """Four rows of weight 50 that one model gets right, forty of weight 1 the other: 200 rows."""
+    truth, weights = made_up.labels(200), np.ones(200)
+    weights[:4] = 50
+    made = [
+        made_up.classifier(truth, made_up.predictions(truth, wrong), weights=weights)
+        for wrong in (slice(0, 4), slice(4, 44))
+    ]
+    for each in made:
+        right = each.predictions == truth
+        each.quality["accuracy"] = float(np.average(right, weights=weights))
+    return (*made, weights)
+
+
+def test_rows_count_by_their_weights():
+    before, after, weights = heavy()
+    gains = np.r_[np.ones(4), -np.ones(40), np.zeros(156)]
+    mean = np.average(gains, weights=weights)
+    error = np.sqrt((weights**2 * (gains - mean) ** 2).sum() * 200 / 199) / weights.sum()
+    student, baseline = made_up.entrants([before], [after])[::-1]
+    found = paired.compare(metric.Metric("accuracy"), student, baseline)
+    assert found.mean == pytest.approx(mean)
+    assert mean > 0.3  # though one model is right in 36 rows more
+    assert found.row_noise.error == pytest.approx(error)
+    assert found.interval == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), rel=1e-3)
+    assert found.test == "paired t-test over the rows"
+    assert found.p == pytest.approx(2 * scipy.stats.t.sf(mean / error, 199))
+
+
+@pytest.mark.parametrize("key", ["mae", "rmse"])
+def test_weights_of_errors_are_numbers_of_rows(key):
+    rng = np.random.default_rng(0)
+    truth, times = np.zeros(40), rng.integers(1, 4, 40)
+    sides = [rng.normal(0, scale, 40) for scale in (1.0, 0.8)]
+
+    def measured(said, repeated):
+        rows = np.repeat(np.arange(40), times) if repeated else np.arange(40)
+        weights = None if repeated else times.astype(float)
+        return made_up.regression(truth[rows], said[rows], weights=weights)
+
+    found, expected = (
+        row_scores.noise(metric.Metric(key), *[[measured(x, again)] for x in sides[::-1]])
+        for again in (False, True)
+    )
+    assert found.mean == pytest.approx(expected.mean)
 
 
 def test_a_clear_gain_needs_seeds_and_rows():

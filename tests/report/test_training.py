@@ -25,7 +25,7 @@ def report(rows, **changes):
         "latency": False,
         "verbose": False,
     }
-    return kd.report(tiny.teacher(), **{**arguments, **changes})
+    return kd.report(**{"teacher": tiny.teacher(), **arguments, **changes})
 
 
 def test_both_students_begin_alike_and_seeds_differ(small):
@@ -127,6 +127,32 @@ def test_files_of_an_earlier_run_are_not_taken_for_those_of_this_one(small, tmp_
     np.testing.assert_allclose(TFLiteFile(file).run(x)[0], expected, atol=1e-5)
     with pytest.raises(ValueError, match="wrote no file"):
         report(small, exports={"float": lambda student, path: None}, **options)
+
+
+def test_a_teacher_of_probabilities_teaches_students_of_logits(small):
+    softmax = keras.Sequential([tiny.teacher(), keras.layers.Softmax()])
+    found = report(
+        small,
+        distiller=lambda teacher, student: kd.Distiller(tiny.teacher(), student),
+        teacher_from_logits=False,
+        teacher=softmax,
+    )
+    plain = report(small)
+    sides = [each.comparison.teacher.measurements[0].quality for each in (found, plain)]
+    assert sides[0] == pytest.approx(sides[1], rel=1e-4)
+
+
+def test_a_lambda_is_a_teacher(small):
+    found = report(small, teacher=lambda x: tiny.teacher()(x))
+    assert found.comparison.teacher.measurements[0].quality["accuracy"] > 0.9
+
+
+def test_slices_are_checked_before_any_training(small):
+    def train(model):
+        pytest.fail("trained before the slices were looked at")
+
+    with pytest.raises(ValueError, match="has 7 values, but 100 rows"):
+        report(small, train=train, slices=np.zeros(7))
 
 
 def test_progress(small, capsys):

@@ -18,7 +18,7 @@ def reliability(confidence, is_right, weights):
         weights: Float64 `[rows]`.
 
     Returns:
-        `(ece, bins)`: a float, and for each bin `{"low", "high", "count", "confidence",
+        `(ece, bins)`: a float, and for each bin `{"low", "high", "count", "weight", "confidence",
         "accuracy"}`; the last two are `None` for an empty bin.
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks",
@@ -39,6 +39,7 @@ def _bin(place, count, weight, confidence, right):
         "low": place / BINS,
         "high": (place + 1) / BINS,
         "count": count,
+        "weight": float(weight),
         "confidence": float(confidence / weight) if count else None,
         "accuracy": float(right / weight) if count else None,
     }

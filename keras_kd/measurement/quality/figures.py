@@ -19,6 +19,8 @@ class Figures:
     reliability: list = dataclasses.field(default_factory=list)
     confusion: list | None = None
     notes: list = dataclasses.field(default_factory=list)
+    weights: Any = None
+    counted: Any = None
 
 
 def sklearn():
