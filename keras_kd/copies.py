@@ -1,7 +1,17 @@
 """Fresh copies of what may serve only one training: optimizers, metrics, losses, models."""
 
+import tempfile
+
 import keras
 
+from keras_kd.taps import paths
+
+# They hold a vocabulary, which is no weight.
+_LOOKUPS = (
+    keras.layers.TextVectorization,
+    keras.layers.StringLookup,
+    keras.layers.IntegerLookup,
+)
 _STRIDE = 1_000_003  # far from the seeds that a user counts up from layer to layer
 
 
@@ -28,7 +38,8 @@ def model(template, number):
     Initializers without a seed draw one; those with a seed get another for each number but 0.
 
     Args:
-        template: A built `keras.Model`; it is not changed, and its weights are not taken over.
+        template: A built `keras.Model`; it is not changed, and its weights are not taken over, but
+            for what layers have adapted to data: means and variances, vocabularies.
         number: An integer, at least 0.
     """
 
@@ -41,6 +52,7 @@ def model(template, number):
         copy = copied(template)
     if not copy.built:
         copy.build_from_config(template.get_build_config())
+    _give_what_was_adapted(copy, template)
     return copy
 
 
@@ -64,8 +76,31 @@ def with_weights(template):
         ) from error
     if not copy.built:
         copy.build_from_config(template.get_build_config() or {})
-    copy.set_weights(template.get_weights())
+    give_weights(copy, template)
     return copy
+
+
+def give_weights(model, other):
+    """Gives a model the weights of another one of the same architecture, and what it adapted to."""
+    model.set_weights(other.get_weights())
+    _give_what_was_adapted(model, other)
+
+
+def _give_what_was_adapted(model, other):
+    pairs = zip(paths.walk(model), paths.walk(other), strict=True)
+    for layer, adapted in {id(a): (a, b) for (*_, a), (*_, b) in pairs}.values():
+        if isinstance(adapted, keras.layers.Normalization) and adapted.built:
+            layer.set_weights(adapted.get_weights())
+            layer.finalize_state()  # it computes with what it has made of its weights
+        elif isinstance(adapted, _LOOKUPS) and adapted.get_vocabulary(include_special_tokens=False):
+            if adapted.get_config()["output_mode"] == "tf_idf":  # Keras cannot load it again
+                raise ValueError(
+                    f"Layer {adapted.name!r} counts words by tf-idf, and Keras gives a copy no "
+                    "such weights. Prepare the text outside of the model, in the dataset."
+                )
+            with tempfile.TemporaryDirectory(prefix="keras_kd") as folder:
+                adapted.save_assets(folder)
+                layer.load_assets(folder)
 
 
 def _reseeded(config, number):

@@ -59,7 +59,7 @@ class Distiller(
         alpha: Factor of the hard loss, at least 0. Default 0.5. Live: assign `distiller.alpha`
             before or during `fit` and the next step uses it, without retracing.
         beta: Factor of the distillation losses, as `alpha`. While it is 0 the teacher does not
-            run.
+            run (but under XLA, with a `weighting`, and outside of TensorFlow).
         name: Name of the model.
         teacher_preprocess: A function applied to the inputs before the teacher sees them, where
             it expects another size or range.
@@ -174,7 +174,7 @@ class Distiller(
         inputs, _ = carried.split(inputs)
         if not self._rehearsed:
             self._rehearse(inputs)
-        if mask is None:
+        if not models.is_masked(mask):  # a subclassed student may not take any
             return self.student(inputs, training=training)
         return self.student(inputs, training=training, mask=mask)
 

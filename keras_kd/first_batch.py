@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_kd import fit_arguments, replicas
 from keras_kd.diagnosis import DiagnosisWarning, first_batch_findings
 from keras_kd.losses import SoftTargets
-from keras_kd.teachers import ahead
+from keras_kd.teachers import ahead, own_weights
 
 
 class FirstBatch:
@@ -101,10 +101,12 @@ class _Look(keras.callbacks.Callback):
         if not _are_classes(y, student.outputs) or keras.tree.is_nested(teacher.outputs):
             return
         soft = [loss for loss in distiller.distillation_losses if isinstance(loss, SoftTargets)]
+        # A teacher that is made of the student knows no more than it.
+        is_student = isinstance(distiller.teacher, own_weights.OfStudent)
         findings = first_batch_findings(
             np.asarray(tf.cast(teacher.outputs, tf.float32)),
             np.asarray(tf.cast(student.outputs, tf.float32)),
-            np.asarray(y),
+            None if is_student else np.asarray(y),
             soft[0].from_logits,
         )
         for finding in findings:

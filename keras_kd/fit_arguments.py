@@ -6,8 +6,17 @@ import keras
 
 
 def bound(args, kwargs):
-    """The arguments of a call of `keras.Model.fit` by name, those that were left out left out."""
+    """The arguments of a call of `keras.Model.fit` by name, those that were left out left out.
+
+    Raises:
+        ValueError: There are sample weights, which Keras would drop for want of labels.
+    """
     arguments = inspect.signature(keras.Model.fit).bind(None, *args, **kwargs).arguments
+    if arguments.get("sample_weight") is not None and arguments.get("y") is None:
+        raise ValueError(
+            "`sample_weight` without `y`: Keras would leave the weights out without a word. Pass "
+            "labels too (with alpha=0 they do not count), or a dataset of (x, y, weights)."
+        )
     return {name: value for name, value in arguments.items() if name != "self"}
 
 

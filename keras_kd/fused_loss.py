@@ -74,6 +74,7 @@ class FusedLoss:
             beta: Scalar.
         """
         logits = student.outputs
+        (soft_logits,) = keras.tree.flatten(teacher.outputs)  # it may be one in a dict
         labels = self._labels(batch.labels, logits)
         weights = hard_weight, batch.sample_weight
         hard_weight, soft_weight = (_per_row(weight, labels) for weight in weights)
@@ -81,7 +82,7 @@ class FusedLoss:
         alpha, soft_factor = tf.maximum(alpha, _TINY), tf.maximum(soft_factor, _TINY)
         total, hard, soft = ops.combined_loss(
             logits,
-            teacher.outputs,
+            soft_logits,
             labels,
             alpha * hard_weight,
             soft_factor * soft_weight,

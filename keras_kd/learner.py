@@ -29,6 +29,6 @@ class Learner(HardLoss, keras.Model):
         del input_shape  # the model builds itself
 
     def call(self, inputs, training=None, mask=None):
-        if mask is None:
+        if not models.is_masked(mask):  # a subclassed model may not take any
             return self.model(inputs, training=training)
         return self.model(inputs, training=training, mask=mask)

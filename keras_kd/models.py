@@ -82,6 +82,11 @@ def output_specs(model):
     return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
 
 
+def is_masked(mask):
+    """Whether the mask that Keras gives a `call` holds any: of several inputs it may be Nones."""
+    return any(each is not None for each in keras.tree.flatten(mask))
+
+
 def flat_outputs(outputs, key, names=None):
     """The outputs a loss reads: all of them, or the one of a name or an index.
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import keras
 import tensorflow as tf
 
 from keras_kd.cache import answers, by_key, fingerprints, records, verification
@@ -228,9 +229,15 @@ def _rebatched(said, shards, dataset):
     rows = sum(shard["rows"] for shard in shards)
     batches = sum(shard["batches"] for shard in shards)
     size = _rows_of_first(dataset)
-    if size is None or -(-rows // size) == batches:
+    if size is None or size == _rows_of_first_record(said):
         return said, batches
     return said.rebatch(size), -(-rows // size)
+
+
+def _rows_of_first_record(said):
+    for components in said.take(1):
+        return int(tf.shape(keras.tree.flatten(components)[0])[0])
+    return None
 
 
 def _rows_of_first(dataset):

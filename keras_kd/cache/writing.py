@@ -94,7 +94,8 @@ def cache_teacher(
     distiller.fit(joined, epochs=2, shuffle=False, verbose=0)
     ```
     """
-    settings = _checked(dtype, top_k, epochs, batches_per_shard, process)
+    # Integers of Python, which JSON has, whatever was given.
+    top_k, epochs, batches_per_shard = _checked(dtype, top_k, epochs, batches_per_shard, process)
     views = _views(dataset)
     asked = answers.asked(teacher, taps, dtype, top_k, from_logits)
     print_of_teacher = fingerprint or fingerprints.of_teacher(asked.source)
@@ -113,7 +114,7 @@ def cache_teacher(
         "views": epochs,
         "batches_per_shard": batches_per_shard or _default_shard(first),
         "classes": asked.classes,
-        **settings,
+        "dtype": dtype,
     }
     run.plan = _agreed_plan(run.folder, plan)
     if (run.folder / cache_format.MANIFEST).exists():
@@ -127,14 +128,16 @@ def cache_teacher(
 def _checked(dtype, top_k, epochs, batches_per_shard, process):
     if dtype not in answers.DTYPES:
         raise arguments.invalid("dtype", f"one of {answers.DTYPES}", repr(dtype))
-    base.integer("top_k", top_k, 1, optional=True)
-    base.integer("epochs", epochs, 1)
-    base.integer("batches_per_shard", batches_per_shard, 1, optional=True)
+    integers = (
+        base.integer("top_k", top_k, 1, optional=True),
+        base.integer("epochs", epochs, 1),
+        base.integer("batches_per_shard", batches_per_shard, 1, optional=True),
+    )
     index, count = process
     base.integer("process[1]", count, 1)
     if base.integer("process[0]", index, 0) >= count:
         raise arguments.invalid("process", "(index, count) with index below count", process)
-    return {"dtype": dtype}
+    return integers
 
 
 def _views(dataset):

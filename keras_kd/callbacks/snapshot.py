@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_kd.callbacks.loss_weight import LossWeightSchedule
 from keras_kd.losses import base
 from keras_kd.teachers import own_weights
 
@@ -20,7 +21,8 @@ class SnapshotTeacher(keras.callbacks.Callback):
         every: Epochs from one snapshot to the next.
 
     Raises:
-        ValueError: An argument is wrong; in `fit`: the teacher is no `Snapshot`.
+        ValueError: An argument is wrong; in `fit`: the teacher is no `Snapshot`, or `beta` has a
+            schedule beside it.
 
     Example:
 
@@ -44,6 +46,16 @@ class SnapshotTeacher(keras.callbacks.Callback):
         super().__init__()
         self.start_epoch = base.integer("start_epoch", start_epoch, 1)
         self.every = base.integer("every", every, 1)
+
+    def prepare(self, distiller, callbacks):
+        """Checks the callbacks beside it; called by `fit`."""
+        for callback in callbacks:
+            if isinstance(callback, LossWeightSchedule) and callback.target == "beta":
+                raise ValueError(
+                    "LossWeightSchedule('beta') would undo what SnapshotTeacher sets: beta is 0 "
+                    "until the first snapshot. Use one of them, or schedule the weights of the "
+                    "losses."
+                )
 
     def on_train_begin(self, logs=None):
         teacher = getattr(self.model, "teacher", None)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import models
+from keras_kd import copies, models
 
 _HALVES = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
@@ -57,7 +57,7 @@ def in_float32(student):
         return student
     try:
         copy = _copy_in_float32(student)
-        copy.set_weights(student.get_weights())
+        copies.give_weights(copy, student)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"Student {student.name!r} computes in half precision, and Keras cannot make it again "

@@ -46,7 +46,8 @@ def agreements(chain, fit):
 
 def _inputs(data):
     if isinstance(data, tuple):
-        data = tf.data.Dataset.from_tensor_slices(data[0]).batch(_BATCH).map(lambda x: (x,))
+        inputs = keras.tree.lists_to_tuples(data[0])  # of a list TensorFlow makes one tensor
+        data = tf.data.Dataset.from_tensor_slices((inputs,)).batch(_BATCH)
     elif isinstance(data, keras.utils.PyDataset):
         data = (data[i] for i in range(len(data)))
     for batch in data:

@@ -44,12 +44,18 @@ def dataset_of(x, y, sample_weight, batch_size, shuffle):
         shuffle: Whether each epoch has an order of its own.
     """
     parts = (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
-    arrays = keras.tree.map_structure(np.asarray, parts)
+    # TensorFlow would make one tensor of a list, and Keras gives float32 where it is given float64.
+    arrays = keras.tree.map_structure(_as_keras_gives, keras.tree.lists_to_tuples(parts))
     rows = len(keras.tree.flatten(arrays)[0])
     dataset = tf.data.Dataset.from_tensor_slices(arrays if len(parts) > 1 else arrays[0])
     if shuffle:
         dataset = dataset.shuffle(max(rows, 1))
     return dataset.batch(batch_size or 32)
+
+
+def _as_keras_gives(value):
+    array = np.asarray(value)
+    return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
 
 
 def is_arrays(x):

@@ -95,6 +95,14 @@ class Ensemble(base.Teacher):
         self.supports_jit = all(member.supports_jit for member in adapted)
         self.runs_on_host = any(member.runs_on_host for member in adapted)
 
+    def meet(self, student):
+        for member in self.sources.values:
+            member.meet(student)
+
+    def learn(self, student):
+        for member in self.sources.values:
+            member.learn(student)
+
     def call(self, inputs, labels=None):
         return self.answer(base.Lesson(inputs, labels), prepared=True)
 

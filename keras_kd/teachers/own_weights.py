@@ -8,7 +8,7 @@ from keras_kd.losses import base as loss_base
 from keras_kd.teachers import keras_model
 
 
-class _OfStudent(keras_model.KerasTeacher):
+class OfStudent(keras_model.KerasTeacher):
     """A model of the student's architecture, whose weights come from the student.
 
     Args:
@@ -55,7 +55,7 @@ class _OfStudent(keras_model.KerasTeacher):
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class EMA(_OfStudent):
+class EMA(OfStudent):
     """The running average of the student's weights teaches the student (mean teacher).
 
     After each step `weight <- d weight + (1 - d) student's weight` for the weights that are
@@ -141,7 +141,7 @@ class EMA(_OfStudent):
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Snapshot(_OfStudent):
+class Snapshot(OfStudent):
     """The student as it was at an earlier time teaches the student.
 
     `keras_kd.callbacks.SnapshotTeacher` takes the snapshots, for instance after each epoch; `take`
@@ -175,7 +175,7 @@ class Snapshot(_OfStudent):
 
     def take(self, student):
         """Takes the student's present weights over."""
-        self.model.set_weights(student.get_weights())
+        copies.give_weights(self.model, student)
 
 
 def _update(changes):

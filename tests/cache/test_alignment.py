@@ -196,3 +196,10 @@ def test_the_outputs_of_another_cache_are_refused(path, tmp_path):
     distiller.compile("sgd", caches.from_logits())
     with pytest.raises(ValueError, match="Load the dataset with the cache that teaches"):
         distiller.fit(kd.load_cache(path, caches.dataset()), shuffle=False, verbose=0)
+
+
+def test_batches_of_another_size_of_which_there_are_as_many(tmp_path):
+    path = caches.written(tmp_path / "cache", data=caches.dataset(batch=24))
+    x, outputs, _ = caches.read(kd.load_cache(path, caches.dataset(batch=30)))
+    assert len(x) == caches.ROWS  # three batches, then and now
+    np.testing.assert_allclose(outputs, caches.model(1).predict(x, verbose=0), rtol=1e-5, atol=1e-6)

@@ -145,3 +145,10 @@ def test_many_classes_take_few_bytes(tmp_path):
     small = bytes_on_disk(caches.written(tmp_path / "small", top_k=20, **options))
     assert dense / 64 == pytest.approx(2 * 5000, rel=0.05)
     assert small / 64 < 20 * 4 + 12 * 8 + 8 + 60
+
+
+def test_numbers_of_numpy_are_taken(tmp_path):
+    options = {"top_k": np.int64(2), "epochs": np.int64(1), "batches_per_shard": np.int64(3)}
+    path = caches.written(tmp_path / "c", **options)
+    *_, outputs, _ = caches.read(kd.load_cache(path, caches.dataset()))
+    assert tf.nest.flatten(outputs)

@@ -355,3 +355,10 @@ def test_nan_stays_nan_and_training_can_be_stopped(mode, hard_loss):
     assert len(seen) == 3
     assert np.isfinite(seen[1]["loss"])
     assert all(np.isnan(seen[2][key]) for key in ("loss", "hard_loss", "soft_targets"))
+
+
+def test_weights_that_keras_would_drop_for_want_of_labels():
+    x, _ = linear.data()
+    distiller = compiled(*linear.pair(), alpha=0.0)
+    with pytest.raises(ValueError, match="`sample_weight` without `y`.*dataset of"):
+        distiller.fit(x, sample_weight=np.zeros(len(x)), verbose=0)

@@ -121,3 +121,16 @@ def test_a_loss_of_factor_zero_is_still_reported(alpha, weight, mode):
     logs = distiller.train_on_batch(*linear.data(), return_dict=True)
     assert_same_values(logs, loop.step(*linear.data()))
     linear.assert_same_weights(student, loop)
+
+
+def test_a_teacher_whose_one_output_is_in_a_dict(sweeps):
+    teacher, student = linear.pair()
+    inputs = keras.Input((5,))
+    of_dict = keras.Model(inputs, {"logits": teacher(inputs)})
+    x, y = linear.data()
+    logs = []
+    for each in (teacher, of_dict):
+        student.set_weights(linear.pair()[1].get_weights())
+        logs.append(compiled(each, student).train_on_batch(x, y, return_dict=True))
+    assert sweeps
+    assert_same_values(logs[1], logs[0])

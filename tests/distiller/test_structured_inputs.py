@@ -113,3 +113,21 @@ def test_teacher_preprocess_may_pick_one_of_several_inputs():
     inputs = {"a": x, "b": np.zeros((len(x), 3, 2), "float32")}
     assert_same_values(distiller.train_on_batch(inputs, y, return_dict=True), loop.step(x, y))
     assert_same_weights(student, loop)
+
+
+class OfDict(keras.Model):
+    """Takes a dict and, as a plain `call` does, no mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(linear.CLASSES)
+
+    def call(self, inputs):
+        return self.dense(inputs["x"])
+
+
+def test_a_subclassed_student_of_a_dict_that_takes_no_mask():
+    x, y = linear.data()
+    distiller = compiled(OfDict(), OfDict())
+    history = distiller.fit({"x": x}, y, batch_size=8, epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]

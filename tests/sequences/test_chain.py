@@ -188,3 +188,15 @@ def test_bad_arguments_are_told_before_any_training(trained, make, message):
         make(made)
     for model, weights in zip(made, before, strict=True):
         np.testing.assert_equal(model.get_weights(), weights)
+
+
+def test_agreement_of_models_with_two_inputs():
+    from keras_kd.sequences import agreement
+
+    def two():
+        one, other = keras.Input((4,)), keras.Input((4,))
+        return keras.Model([one, other], keras.layers.Dense(3)(keras.layers.Add()([one, other])))
+
+    model, x = two(), np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    found = agreement.agreements([model, model], {"validation_data": ([x, -x], np.zeros(20))})
+    assert found[1] == {"agreement_with_first": 1.0, "agreement_with_teacher": 1.0}

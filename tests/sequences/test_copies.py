@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keras_kd import copies
@@ -67,3 +68,30 @@ def test_optimizers_and_metrics_begin_anew():
     made = copies.of_each({"a": [metric, "accuracy", None]})
     assert made["a"][1:] == ["accuracy", None]
     assert (made["a"][0].name, float(made["a"][0].result())) == ("m", 0.0)
+
+
+def test_what_layers_adapted_to_is_taken_over():
+    x = np.random.default_rng(0).normal(5, 3, size=(64, 5)).astype("float32")
+    normal = layers.Normalization()
+    normal.adapt(x)
+    template = keras.Sequential([keras.Input((5,)), normal, layers.Dense(3)])
+    copy = copies.model(template, 1)
+    np.testing.assert_allclose(copy.layers[0](x), normal(x), rtol=1e-6)
+    assert np.abs(copy.layers[1].kernel - template.layers[1].kernel).max() > 0
+
+
+def test_vocabularies_are_taken_over():
+    texts = layers.TextVectorization(output_mode="multi_hot")
+    texts.adapt(["a b c", "b c d"])
+    template = keras.Sequential([keras.Input((1,), dtype="string"), texts, layers.Dense(3)])
+    said = tf.constant([["a b"], ["d"]])
+    np.testing.assert_allclose(copies.with_weights(template)(said), template(said), rtol=1e-6)
+    assert copies.model(template, 1).layers[0].get_vocabulary() == texts.get_vocabulary()
+
+
+def test_weights_of_words_that_keras_cannot_give_a_copy_are_told():
+    texts = layers.TextVectorization(output_mode="tf_idf", name="texts")
+    texts.adapt(["a b c", "b c d"])
+    template = keras.Sequential([keras.Input((1,), dtype="string"), texts, layers.Dense(3)])
+    with pytest.raises(ValueError, match="'texts' counts words by tf-idf"):
+        copies.with_weights(template)

@@ -201,3 +201,23 @@ def test_it_is_asked_one_question_at_a_time():
         thread.join()
     assert len(overlaps) >= 4
     assert max(overlaps) == 0
+
+
+class OfTwo(Host):
+    """Takes two inputs, which must be of float32 as they are in TensorFlow's steps."""
+
+    def predict(self, inputs, layers=()):
+        assert {x.dtype for x in keras.tree.flatten(inputs)} == {np.dtype("float32")}
+        return super().predict(sum(keras.tree.flatten(inputs)))
+
+
+def test_inputs_in_a_list_and_numbers_of_64_bits():
+    x, y = caches.arrays()
+    one, other = (keras.Input((caches.FEATURES,)) for _ in range(2))
+    joined = keras.layers.Add()([one, other])
+    student = keras.Model([one, other], keras.layers.Dense(caches.CLASSES)(joined))
+    teacher = OfTwo()
+    distiller = kd.Distiller(teacher, student)
+    distiller.compile("sgd", caches.from_logits())
+    distiller.fit([x.astype("float64"), x.astype("float64")], y, verbose=0)
+    assert teacher.asked.model

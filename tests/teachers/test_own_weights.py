@@ -1,5 +1,7 @@
 """Teachers made of the student's earlier weights, against loops written by hand."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -185,3 +187,46 @@ def test_bad_arguments():
     ):
         with pytest.raises(ValueError, match=message):
             distiller.fit(caches.dataset(), callbacks=[callback], shuffle=False, verbose=0)
+
+
+@pytest.mark.parametrize("kind", [kd.teachers.EMA, kd.teachers.Snapshot])
+def test_what_the_student_adapted_to_is_the_teachers_too(kind):
+    x = np.random.default_rng(0).normal(5, 3, size=(64, caches.FEATURES)).astype("float32")
+    normal = keras.layers.Normalization()
+    normal.adapt(x)
+    dense = keras.layers.Dense(caches.CLASSES)
+    student = keras.Sequential([keras.Input((caches.FEATURES,)), normal, dense])
+    teacher = kind(student)
+    if kind is kd.teachers.Snapshot:
+        dense.kernel.assign(2 * dense.kernel)
+        teacher.take(student)
+    np.testing.assert_allclose(teacher.model(x), student(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_running_average_moves_in_an_ensemble_too():
+    student = student_with_statistics()
+    teacher, expected = kd.teachers.EMA(student, 0.5, warm_up=False), student.get_weights()[-1]
+    _, seen, _ = fitted(kd.teachers.Ensemble([teacher, caches.model(1)]), student)
+    for weights in seen:
+        expected = (expected + np.float64(weights[-1])) / 2
+    np.testing.assert_allclose(teacher.model.get_weights()[-1], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_copy_of_an_untrained_student_is_not_said_to_guess():
+    student = keras.Sequential([keras.Input((caches.FEATURES,)), keras.layers.Dense(10)])
+    x = np.random.default_rng(0).normal(size=(64, caches.FEATURES)).astype("float32")
+    distiller = kd.Distiller(kd.teachers.EMA(student), student)
+    distiller.compile("sgd", caches.from_logits())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        distiller.fit(x, np.arange(64) % 10, batch_size=64, verbose=0)
+
+
+def test_a_schedule_of_beta_beside_snapshots_is_refused():
+    student = student_with_statistics()
+    callbacks = [
+        kd.callbacks.SnapshotTeacher(start_epoch=2),
+        kd.callbacks.LossWeightSchedule("beta", 1.0, 0.2),
+    ]
+    with pytest.raises(ValueError, match="would undo what SnapshotTeacher sets"):
+        fitted(kd.teachers.Snapshot(student), student, callbacks=callbacks)
