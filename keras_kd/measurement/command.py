@@ -23,7 +23,7 @@ def add_to(commands):
     )
     add("--teacher", metavar="FILE", help="a .keras file to compare with")
     add("--task", default="auto", help="multiclass, binary, multilabel, regression")
-    add("--output", help="the output to measure, where there are several")
+    add("--output", help="the name or number of the output to measure")
     add("--probabilities", action="store_true", help="the outputs are no logits")
     add("--threads", type=int, default=1, help="threads of the file's runtime")
     add("--runs", type=int, default=100, help="how many runs are timed; 0: none")
@@ -42,7 +42,9 @@ def run(options):
 
 
 def _measured(options):
-    teacher = None
+    teacher, output = None, options.output
+    if output is not None and output.isdigit():
+        output = int(output)
     if options.teacher is not None:
         import keras
 
@@ -53,7 +55,7 @@ def _measured(options):
         task=options.task,
         from_logits=not options.probabilities,
         teacher=teacher,
-        output=options.output,
+        output=output,
         threads=options.threads,
         latency=options.runs != 0,
         runs=options.runs or 1,

@@ -27,6 +27,11 @@ def infer(outputs, labels):
     are_alike = labels.size == outputs.size and len(labels) == len(outputs)
     if labels.dtype.kind in "biuf":
         if is_single and are_alike:
+            if labels.dtype.kind == "i" and set(np.unique(labels)) == {-1, 0, 1}:
+                raise ValueError(
+                    "The labels are -1, 0 and 1: answers of which some are missing (-1), or "
+                    "numbers? Say task='binary' or task='regression'."
+                )
             return "binary" if _are_flags(labels) else "regression"
         if not is_single and rows.class_indices(labels, outputs.shape) is not None:
             return "multiclass"

@@ -47,15 +47,22 @@ class Examiner:
 
     def entrant(self, name, role, models, teacher=None):
         """Measures the models or files of all seeds."""
-        options = dict(self.options)
-        if role == TEACHER and options.get("teacher_from_logits") is not None:
-            options["from_logits"] = options["teacher_from_logits"]
+        options = self.options_of_teacher(models[0]) if role == TEACHER else self.options
         self.log(f"measuring {name}")
         found = [
             measure(model, self.data, teacher=teacher, latency=self.latency and not seed, **options)
             for seed, model in enumerate(models)
         ]
         return Entrant(name, role, found)
+
+    def options_of_teacher(self, model):
+        """The options for a teacher, which may end in softmax or have one output only."""
+        options = dict(self.options)
+        if options.get("teacher_from_logits") is not None:
+            options["from_logits"] = options["teacher_from_logits"]
+        if len(getattr(model, "outputs", None) or ()) == 1:
+            options["output"] = None
+        return options
 
 
 def of_teacher(examiner, teacher):
@@ -75,7 +82,10 @@ def of_teacher(examiner, teacher):
     if model is None:
         return [], teacher, notes
     entrant = examiner.entrant("teacher", TEACHER, [model])
-    return [entrant], teaching.answers(model, examiner.data, examiner.options), notes
+    if isinstance(model, teaching.Asked) and not model.weights:
+        entrant = teaching.without_size(entrant)
+    answers = teaching.answers(model, examiner.data, examiner.options_of_teacher(model))
+    return [entrant], answers, notes
 
 
 def of_students(examiner, said, pairs, files):

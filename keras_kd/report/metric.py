@@ -82,12 +82,13 @@ class Metric:
             places = 1 if deviation is None else numbers.decimals(0.0, deviation)
         else:
             seen = (mean, 3) if not deviation else (deviation, 1)
-            places = min(4, numbers.significant(*seen))
+            places = min(_places(mean, deviation), numbers.significant(*seen))
         return numbers.spread(self.shown(mean), deviation, places, sign)
 
     def interval(self, low, high):
         """Two ends, as precise as their distance is: `"+1.1 to +2.5"`."""
-        places = 1 if self.is_fraction else min(4, numbers.significant(high - low, 2))
+        most = _places(low, high)
+        places = 1 if self.is_fraction else min(most, numbers.significant(high - low, 2))
         ends = [numbers.fixed(self.shown(end), places, "+") for end in (low, high)]
         return " to ".join(ends)
 
@@ -106,6 +107,11 @@ class Metric:
             return f"{'gained' if mean >= 0 else 'cost'} {amount} of {self.label}"
         raised = (mean >= 0) == self.higher_is_better
         return f"{'raised' if raised else 'lowered'} {self.label} by {amount}"
+
+
+def _places(*values):
+    """How many decimals at most: four, unless they would show 0."""
+    return 4 if max(abs(value or 0) for value in values) >= 1e-3 else 12
 
 
 def choose(measurements, key=None):

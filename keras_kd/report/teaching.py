@@ -1,5 +1,6 @@
 """The teacher of a report: as one of the models that are measured, and as what they agree with."""
 
+import dataclasses
 import re
 
 import keras
@@ -52,6 +53,21 @@ def as_model(teacher):
         if getattr(adapted, flag):
             return None, [f"teacher: not measured by itself; {why}."]
     return Asked(adapted), []
+
+
+def without_size(entrant):
+    """An `Entrant` that says nothing of weights, which lie where Keras does not see them."""
+    hidden = ("parameters", "trainable_parameters", "bytes", "gzip_bytes")
+    note = "size: left out; Keras does not see the weights of a teacher that is a function."
+    made = [
+        dataclasses.replace(
+            each,
+            size={key: value for key, value in each.size.items() if key not in hidden},
+            notes=[*each.notes, note],
+        )
+        for each in entrant.measurements
+    ]
+    return dataclasses.replace(entrant, measurements=made)
 
 
 def answers(model, data, options):

@@ -164,3 +164,12 @@ def test_logits_of_a_model_that_knows_nothing_are_no_probabilities():
     many = keras.layers.Dense(300, kernel_initializer="zeros")
     found = kd.measure(keras.Sequential([keras.Input((2,)), many]), (x, y), latency=False)
     assert found.quality["accuracy"] == 2 / 6
+
+
+def test_labels_that_may_be_missing_answers_or_numbers():
+    x, labels = files.arrays()[0][:6], np.array([-1, 0, 1, 1, 0, -1])
+    model = files.classifier(classes=1)
+    with pytest.raises(ValueError, match="task='binary' or task='regression'"):
+        kd.measure(model, (x, labels), latency=False)
+    assert kd.measure(model, (x, labels), task="binary", latency=False).samples == 4
+    assert kd.measure(model, (x, labels), task="regression", latency=False).samples == 6

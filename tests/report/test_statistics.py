@@ -215,3 +215,10 @@ def test_other_rows_are_refused():
         made_up.compared(
             baseline=made_up.with_errors(TRUTH, [10]), student=made_up.with_errors(other, [5])
         )
+
+
+def test_small_errors_are_not_shown_as_0():
+    found = metric.Metric("rmse")
+    assert found.number(2.345e-6) == "0.00000234" or found.number(2.345e-6) == "0.00000235"
+    assert found.number(1.2345, 0.0001) == "1.2345 ± 0.0001"
+    assert found.interval(1e-6, 3e-6) == "+0.0000010 to +0.0000030"

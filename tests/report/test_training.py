@@ -144,7 +144,22 @@ def test_a_teacher_of_probabilities_teaches_students_of_logits(small):
 
 def test_a_lambda_is_a_teacher(small):
     found = report(small, teacher=lambda x: tiny.teacher()(x))
+    measured = found.comparison.teacher.measurements[0]
+    assert measured.quality["accuracy"] > 0.9
+    assert "parameters" not in measured.size  # they are not 0
+    assert any(note.startswith("size: left out") for note in measured.notes)
+
+
+def test_one_of_several_outputs_beside_a_teacher_of_one(small):
+    def student():
+        inputs = keras.Input((64,))
+        logits = keras.layers.Dense(10, name="logits")(inputs)
+        return keras.Model(inputs, {"logits": logits, "twice": 2 * logits})
+
+    options = {"output": "logits", "latency": False, "verbose": False}
+    found = kd.report(tiny.teacher(), student(), student(), data=small, **options)
     assert found.comparison.teacher.measurements[0].quality["accuracy"] > 0.9
+    assert found.comparison.student.measurements[0].teacher["agreement"] < 1
 
 
 def test_slices_are_checked_before_any_training(small):
