@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_kd.callbacks.loss_weight import LossWeightSchedule
+from keras_kd.callbacks import loss_weight
 from keras_kd.losses import base
 
 SAVING = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
@@ -89,12 +89,7 @@ class EarlyStopDistillation(keras.callbacks.Callback):
                     f"{type(callback).__name__} is listed before EarlyStopDistillation, so a file "
                     "would lack what the epoch showed. List EarlyStopDistillation first."
                 )
-        for callback in callbacks:
-            if isinstance(callback, LossWeightSchedule) and callback.target == "beta":
-                raise ValueError(
-                    "LossWeightSchedule('beta') would undo what EarlyStopDistillation sets. Use "
-                    "one of them, or schedule the weights of the losses."
-                )
+        loss_weight.check_no_schedule_of_beta(callbacks, self)
         watching = [each for each in callbacks if isinstance(each, EarlyStopDistillation)]
         if sum(each.monitor == self.monitor for each in watching) > 1:
             raise ValueError(

@@ -86,3 +86,12 @@ class LossWeightSchedule(ScheduledValue):
 
     def get_value(self):
         return getattr(*self._owner())
+
+
+def check_no_schedule_of_beta(callbacks, callback, why=""):
+    """Raises if a schedule of `beta` is beside a callback that sets it."""
+    if any(isinstance(x, LossWeightSchedule) and x.target == "beta" for x in callbacks):
+        raise ValueError(
+            f"LossWeightSchedule('beta') would undo what {type(callback).__name__} sets{why}. Use "
+            "one of them, or schedule the weights of the losses."
+        )

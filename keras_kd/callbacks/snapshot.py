@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_kd.callbacks.loss_weight import LossWeightSchedule
+from keras_kd.callbacks import loss_weight
 from keras_kd.losses import base
 from keras_kd.teachers import own_weights
 
@@ -49,13 +49,8 @@ class SnapshotTeacher(keras.callbacks.Callback):
 
     def prepare(self, distiller, callbacks):
         """Checks the callbacks beside it; called by `fit`."""
-        for callback in callbacks:
-            if isinstance(callback, LossWeightSchedule) and callback.target == "beta":
-                raise ValueError(
-                    "LossWeightSchedule('beta') would undo what SnapshotTeacher sets: beta is 0 "
-                    "until the first snapshot. Use one of them, or schedule the weights of the "
-                    "losses."
-                )
+        why = ": beta is 0 until the first snapshot"
+        loss_weight.check_no_schedule_of_beta(callbacks, self, why)
 
     def on_train_begin(self, logs=None):
         teacher = getattr(self.model, "teacher", None)

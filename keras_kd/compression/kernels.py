@@ -47,7 +47,7 @@ def kernels_of(model, layers=None):
     found = {}
     for root in chosen:
         for path, layer in [(root.name, root), *((p, x) for p, _, x in paths.walk(root))]:
-            for name, axis in _weights(layer) if getattr(layer, "built", False) else ():
+            for name, axis in _weights(layer):
                 variable = getattr(layer, name)
                 if id(variable) in trained:
                     kernel = Kernel(f"{path}/{name}", variable, axis)
@@ -73,6 +73,8 @@ def _layer(model, name):
 
 def _weights(layer):
     """`(name, input axis)` of the kernels of a layer itself."""
+    if not getattr(layer, "built", False):  # one that was never called has none
+        return []
     if isinstance(layer, keras.layers.Dense):
         return [("kernel", 0)]
     if isinstance(layer, keras.layers.EinsumDense):

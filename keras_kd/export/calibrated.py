@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from keras_kd.export import conversion, kept_tensors
+from keras_kd.export import batching, conversion
 from keras_kd.export.errors import ExportError
 
 # Enough for a thousand rows of a large network; one that hangs is told from one that works.
@@ -91,7 +91,7 @@ def _set(converter, request, rows):
 
 
 def _samples(request, rows):
-    for batch in kept_tensors.batches(rows, request["batch_size"]):
+    for batch in batching.batches(rows, request["batch_size"]):
         yield conversion.SIGNATURE, dict(zip(request["names"], batch, strict=True))
 
 

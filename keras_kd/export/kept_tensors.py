@@ -1,7 +1,6 @@
 """Runs a `.tflite` file batch by batch, with the values of all its tensors kept."""
 
-import numpy as np
-
+from keras_kd.export import batching
 from keras_kd.export.errors import ExportError
 from keras_kd.measurement.runtimes import tflite_format
 from keras_kd.teachers import host
@@ -39,7 +38,7 @@ class KeptTensors:
         Raises:
             ExportError: LiteRT cannot run the file.
         """
-        for batch in batches(arrays, self._size):
+        for batch in batching.batches(arrays, self._size):
             try:
                 self._run(**dict(zip(self._names, batch, strict=True)))
             except RuntimeError as error:
@@ -56,14 +55,6 @@ class KeptTensors:
         except ValueError:  # merged away: its data is null
             return None
         return value if value.dtype.kind in "fiu" and value.size else None
-
-
-def batches(arrays, size):
-    """Arrays `[rows, ...]` in batches of one size; the first rows fill up the last one."""
-    rows = len(arrays[0])
-    for start in range(0, rows, size):
-        index = np.arange(start, start + size) % rows
-        yield [array[index] for array in arrays]
 
 
 def _constants(content):

@@ -5,6 +5,7 @@ import functools
 import keras
 
 from keras_kd.export import (
+    batching,
     calibration_data,
     onnx_arguments,
     onnx_checks,
@@ -109,7 +110,7 @@ def to_onnx(
     model = plain_student.in_float32(student)
     signature = onnx_signature.signature(model, inputs, options.batch_size)
     if inputs is None:
-        inputs = onnx_data.whole_batches(onnx_data.made_for(model), options.batch_size)
+        inputs = batching.filled_up(onnx_data.made_for(model), options.batch_size)
     expected = onnx_checks.outputs_of(model, inputs, options.batch_size)
     graph = _graph(model, signature, options, calibration)
     content = graph.SerializeToString()
@@ -150,7 +151,7 @@ def _inputs(student, options, representative_data, data):
         reference = None if data is None else keras.tree.flatten(inputs)
         names = representative.names_of(student, calibration)
         calibration_data.check(keras.tree.flatten(calibration), student, reference, names)
-    whole = functools.partial(onnx_data.whole_batches, batch_size=options.batch_size)
+    whole = functools.partial(batching.filled_up, batch_size=options.batch_size)
     return tuple(None if given is None else whole(given) for given in (calibration, inputs))
 
 

@@ -1,4 +1,4 @@
-"""Inputs to compare with that nobody gave, and batches of a fixed size."""
+"""Inputs to compare with that nobody gave."""
 
 import keras
 import numpy as np
@@ -37,12 +37,3 @@ def made_for(model, seed=0):
 
     values = [made(i, spec) for i, spec in enumerate(flat)]
     return keras.tree.pack_sequence_as(models.input_specs(model), values)
-
-
-def whole_batches(inputs, batch_size):
-    """Inputs whose first rows come again until they fill batches of a fixed size."""
-    rows = len(keras.tree.flatten(inputs)[0])
-    if batch_size is None or rows % batch_size == 0:
-        return inputs
-    order = np.arange(-(-rows // batch_size) * batch_size) % rows
-    return keras.tree.map_structure(lambda x: x[order], inputs)

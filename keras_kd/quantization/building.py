@@ -86,7 +86,6 @@ def quantization_aware(
             "itself: student.student."
         )
     student = students.checked(student, "quantization_aware")
-    weights.check_left(student, leave)
     roundings, held = [], []
     if named(scheme).activation_bits:
         students.check_for_integers(student, scheme)
@@ -96,6 +95,4 @@ def quantization_aware(
         kernels = [each.variable for each in weights.plan(student, named(scheme), leave)]
         found, held = layout.found(student, arrays, kernels + left)
         roundings = [dataclasses.asdict(each) for each in found]
-    return QuantizationAware(
-        student, scheme, roundings, operands.places(held), tuple(leave), steps, name
-    )
+    return QuantizationAware(student, scheme, roundings, operands.places(held), leave, steps, name)

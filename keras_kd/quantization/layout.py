@@ -73,15 +73,16 @@ def _matched(student, content, arrays):
     """The tensors of a float file by their sites, on rows that tell different places apart."""
     plain = [array[: _ROWS + len(_FACTORS)] for array in arrays]
     try:
-        return sites.matched(student, content, [_telling(array) for array in arrays])
+        return sites.matched(student, content, [_scaled(array) for array in plain])
     except (tf.errors.InvalidArgumentError, ExportError):
         # Numbers that something takes for indices must stay what they are.
         return sites.matched(student, content, plain)
 
 
-def _telling(array):
+def _scaled(array):
+    """Rows of which the last are the first one, multiplied, where they are real numbers."""
     if array.dtype.kind != "f":
-        return array[: _ROWS + len(_FACTORS)]
+        return array
     return np.concatenate([array[:_ROWS], *(factor * array[:1] for factor in _FACTORS)])
 
 

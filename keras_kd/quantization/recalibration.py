@@ -63,7 +63,8 @@ def recalibrate(model, data, max_batches=100):
     norms = list({id(layer): layer for layer in norms}.values())
     if not norms:
         return 0
-    sums, batches = None, 0
+    sums: list = []
+    batches = 0
 
     @tf.function(reduce_retracing=True)
     def run(inputs):
@@ -72,22 +73,18 @@ def recalibrate(model, data, max_batches=100):
     for element in data.take(max_batches):
         inputs, _ = carried.split(carried.inputs_of(element))
         found = run(inputs)
-        sums = found if sums is None else [a + b for a, b in zip(sums, found, strict=True)]
+        sums = tf.nest.map_structure(tf.add, sums, found) if batches else found
         batches += 1
     if not batches:
         raise ValueError("The data is empty: there are no batches to recalibrate from.")
-    for norm, (mean, variance) in zip(norms, _pairs(sums), strict=True):
+    for norm, (mean, variance) in zip(norms, sums, strict=True):
         norm.moving_mean.assign(mean / batches)
         norm.moving_variance.assign(variance / batches)
     return batches
 
 
-def _pairs(flat):
-    return zip(flat[::2], flat[1::2], strict=True)
-
-
 def _of_batch(model, inputs, norms):
-    """Mean and variance of each layer for one batch, flat, of a pass that changes nothing.
+    """`[mean, variance]` of each layer for one batch, of a pass that changes nothing.
 
     Those of a layer that is called several times are the means over its calls; one that is not
     called keeps what it has.
@@ -102,7 +99,7 @@ def _of_batch(model, inputs, norms):
     found = []
     for norm in norms:
         seen = calls[id(norm)] or [_statistics(norm)]
-        found += [tf.add_n(values) / len(values) for values in zip(*seen, strict=True)]
+        found.append([tf.add_n(values) / len(values) for values in zip(*seen, strict=True)])
     return found
 
 

@@ -66,7 +66,7 @@ def plan(student, scheme, leave=()):
     Raises:
         ValueError: A layer has weights that this does not know how to round, or `leave` names none.
     """
-    check_left(student, leave)
+    _check_left(student, leave)
     found, seen = [], set()
     for path, _, layer in paths.walk(student):
         if not isinstance(layer, layers.Layer) or id(layer) in seen:
@@ -91,7 +91,7 @@ def of_left(student, leave):
     return [v for layer in found if isinstance(layer, layers.Layer) for v in layer.weights]
 
 
-def check_left(student, leave):
+def _check_left(student, leave):
     """Raises unless `leave` lists paths of layers of the student."""
     if isinstance(leave, str):
         raise arguments.invalid("leave", "a list of paths of layers", repr(leave))

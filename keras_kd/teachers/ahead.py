@@ -44,8 +44,9 @@ def dataset_of(x, y, sample_weight, batch_size, shuffle):
         shuffle: Whether each epoch has an order of its own.
     """
     parts = (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
-    # TensorFlow would make one tensor of a list, and Keras gives float32 where it is given float64.
-    arrays = keras.tree.map_structure(_as_keras_gives, keras.tree.lists_to_tuples(parts))
+    # TensorFlow would make one tensor of a list of arrays, and Keras gives float32 for float64.
+    parts = tuple(keras.tree.lists_to_tuples(x) if is_arrays(x) else x for x in parts)
+    arrays = keras.tree.map_structure(_as_keras_gives, parts)
     rows = len(keras.tree.flatten(arrays)[0])
     dataset = tf.data.Dataset.from_tensor_slices(arrays if len(parts) > 1 else arrays[0])
     if shuffle:

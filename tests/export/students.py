@@ -94,6 +94,17 @@ def several():
     return keras.Model({"image": image, "ids": ids}, outputs, name="several")
 
 
+class Subclassed(keras.Model):
+    """Does not know its inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
 STUDENTS = {
     "cnn": cnn,
     "mobile": mobile,

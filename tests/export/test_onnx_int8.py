@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from tests.export import onnx_models
+from tests.export import onnx_models, students
 
 
 @pytest.fixture(scope="module")
@@ -247,17 +247,11 @@ class TestTensorRT:
         assert export.notes[-1].startswith("Parsed by TensorRT-RTX")
 
 
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = keras.layers.Dense(3)
-
-    def call(self, inputs):
-        return self.dense(inputs)
-
-
 def test_of_a_model_that_does_not_know_its_inputs(tmp_path):
-    student, x = Subclassed(), np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
+    student, x = (
+        students.Subclassed(),
+        np.random.default_rng(0).normal(size=(40, 6)).astype("float32"),
+    )
     student(x)
     done = kd.export.to_onnx(
         student, tmp_path / "x.onnx", quantization="int8", representative_data=x
@@ -266,6 +260,9 @@ def test_of_a_model_that_does_not_know_its_inputs(tmp_path):
 
 
 def test_few_rows_are_enough_to_compare_with(tmp_path):
-    student, x = Subclassed(), np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    student, x = (
+        students.Subclassed(),
+        np.random.default_rng(0).normal(size=(4, 6)).astype("float32"),
+    )
     student(x)
     assert kd.export.to_onnx(student, tmp_path / "x.onnx", representative_data=x).agreement == 1.0

@@ -12,6 +12,7 @@ import keras_kd as kd
 from keras_kd.export import calibration_data, comparison, representative, routes
 from keras_kd.export.errors import ExportError
 from keras_kd.measurement.runtimes import TFLiteFile
+from tests.export import students
 
 
 def dense(classes=3, activation=None):
@@ -173,17 +174,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = layers.Dense(3)
-
-    def call(self, inputs):
-        return self.dense(inputs)
-
-
 def subclassed():
-    model = Subclassed()
+    model = students.Subclassed()
     model(rows(2))
     return model
 

@@ -21,8 +21,8 @@ def dataset(data, batch_size, seed):
     """
     if isinstance(data, tuple) and len(data) in (2, 3):
         rows = len(np.asarray(keras.tree.flatten(data[0])[0]))
-        if isinstance(data[0], list):  # of which TensorFlow would make one tensor
-            data = (tuple(data[0]), *data[1:])
+        # Of a list TensorFlow would make one tensor.
+        data = (keras.tree.lists_to_tuples(data[0]), *data[1:])
         data = tf.data.Dataset.from_tensor_slices(data).shuffle(rows, seed).batch(batch_size)
     if not isinstance(data, tf.data.Dataset):
         raise ValueError(
