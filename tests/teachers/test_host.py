@@ -221,3 +221,12 @@ def test_inputs_in_a_list_and_numbers_of_64_bits():
     distiller.compile("sgd", caches.from_logits())
     distiller.fit([x.astype("float64"), x.astype("float64")], y, verbose=0)
     assert teacher.asked.model
+
+
+def test_labels_in_a_plain_list():
+    x, y = caches.arrays()
+    student = linear()
+    distiller = kd.Distiller(Host(), student)
+    distiller.compile("sgd", caches.from_logits())
+    distiller.fit(x, y.tolist(), verbose=0)
+    assert np.abs(student.get_weights()[0] - KERNEL).max() > 0
