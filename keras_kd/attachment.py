@@ -20,13 +20,14 @@ class Attachment:
 
         Raises:
             ValueError: The loss does not fit the models; or it owns weights, and the optimizer is
-                built.
+                built; or a compiled metric is called as it is.
         """
         with self.student.distribute_strategy.scope():
             self.loss_list.add(loss)
         try:
             self._listen()
             loss.validate(self.teacher, self.student)
+            self._check_metric_names(self._metrics_given.model)
             self._build_attached(loss)
         except Exception:
             self.loss_list.remove_last()

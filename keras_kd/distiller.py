@@ -59,7 +59,8 @@ class Distiller(
         alpha: Factor of the hard loss, at least 0. Default 0.5. Live: assign `distiller.alpha`
             before or during `fit` and the next step uses it, without retracing.
         beta: Factor of the distillation losses, as `alpha`. While it is 0 the teacher does not
-            run (but under XLA, with a `weighting`, and outside of TensorFlow).
+            run (but under XLA, with a `weighting`, beside a projector with an activity
+            regulariser, and outside of TensorFlow).
         name: Name of the model.
         teacher_preprocess: A function applied to the inputs before the teacher sees them, where
             it expects another size or range.
@@ -195,7 +196,7 @@ class Distiller(
         Raises:
             ValueError: `loss` is `None` although `alpha` is not 0; or, under a strategy with
                 several replicas, `steps_per_execution` is above 1 or the optimizer accumulates
-                gradients, which TensorFlow cannot run.
+                gradients, which TensorFlow cannot run; or a metric is called as a loss is.
         """
         if loss is None and self.alpha != 0:
             raise ValueError(
@@ -204,6 +205,7 @@ class Distiller(
                 "alone."
             )
         replicas.refuse_what_fails(self.distribute_strategy, optimizer, steps_per_execution)
+        self._check_metric_names([metrics, weighted_metrics])
         super().compile(
             optimizer,
             loss,

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_kd.taps import paths
+
 
 class LossList(keras.layers.Layer):
     """A layer that only holds layers: Keras locks a built model, but hints may join it later.
@@ -29,6 +31,13 @@ class LossList(keras.layers.Layer):
         """The losses by their names in the history, which are counted where losses share one."""
         names = (tracker.name for tracker in self.trackers)
         return dict(zip(names, self.losses_in_order, strict=True))
+
+    def penalises_outputs(self):
+        """Whether a layer of theirs, such as a projector, has an activity regulariser."""
+        regularisers = (
+            getattr(layer, "activity_regularizer", None) for _, _, layer in paths.walk(self)
+        )
+        return any(each is not None for each in regularisers)
 
     def remove_last(self):
         """Takes the last loss back."""

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_kd import history_names, models
 from keras_kd.live import traced_value
 
 
@@ -15,6 +16,7 @@ class Reporting:
     def _add_trackers(self):
         self._with_teacher = self._evaluating = False
         self._other_test_function = None
+        self._metrics_given = models.Untracked(None)
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
 
     @property
@@ -73,6 +75,12 @@ class Reporting:
     def compile(self, *args, **kwargs):
         super().compile(*args, **kwargs)
         self._other_test_function = None
+
+    def _check_metric_names(self, metrics):
+        """Before what has the names of losses is compiled, and when a loss joins later."""
+        losses = [tracker.name for tracker in (self._hard_tracker, *self._soft_trackers)]
+        history_names.check(metrics, losses, getattr(self, "output_names", None))
+        self._metrics_given = models.Untracked(metrics)
 
     def fit(self, *args, **kwargs):
         """As `keras.Model.fit`.

@@ -93,10 +93,12 @@ class Step:
 
         While `beta` is 0 the teacher does not run, and the student trains exactly as by its own
         `fit`. Not so under XLA: shapes that leave a branch are not constants to it, and the
-        gradient of a batch of unknown size does not compile. There the teacher always runs.
+        gradient of a batch of unknown size does not compile. There the teacher always runs, and
+        so it does where a projector penalises its outputs: `losses` are read outside of a branch.
         """
         batch = objective.Batch(y, sample_weight, training=True)
-        if self.jit_compile or self.weighting is not None:
+        always = self.jit_compile or self.weighting is not None
+        if always or self.loss_list.penalises_outputs():
             return self._all_terms(self.teach(x, y, student), student, batch, rows)
         alpha, beta = self._mixture()
         fusable = self._is_fusable(student, batch)

@@ -11,7 +11,6 @@ To round the kernel before the folding is thus to round it after, and no folded 
 """
 
 import dataclasses
-import difflib
 from typing import Any
 
 import keras
@@ -98,11 +97,7 @@ def _check_left(student, leave):
     known = [path for path, _, _ in paths.walk(student)]
     for each in leave:
         if each not in known:
-            close = difflib.get_close_matches(str(each), known, n=5, cutoff=0.4) or known[:20]
-            raise ValueError(
-                f"`leave`: model {student.name!r} has no layer {each!r}. Close to it: {close}. "
-                "Layers of nested models are named by their path, such as 'backbone/block3'."
-            )
+            raise paths.no_layer(student, each, known)
 
 
 def _is_left(path, leave):

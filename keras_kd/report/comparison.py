@@ -116,11 +116,5 @@ def _agreement(export, student):
     pairs = list(zip(export.measurements, student.measurements, strict=True))
     if any(side.predictions is None for pair in pairs for side in pair):
         return None
-    shares = [
-        np.average(
-            np.asarray(one.predictions) == np.asarray(other.predictions),
-            weights=row_scores.weights(other),
-        )
-        for one, other in pairs
-    ]
+    shares = [row_scores.share_that_says(one, other.predictions) for one, other in pairs]
     return float(np.mean(shares))

@@ -61,12 +61,4 @@ def _has_classes(*entrants):
 
 def _shares(entrant, rows, said):
     """By seed: in which share of some rows a model says this."""
-    return [
-        float(
-            np.average(
-                np.asarray(each.predictions)[rows] == said[rows],
-                weights=row_scores.weights(each)[rows],
-            )
-        )
-        for each in entrant.measurements
-    ]
+    return [row_scores.share_that_says(each, said, rows) for each in entrant.measurements]

@@ -17,6 +17,18 @@ def weights(measurement):
     return found / found.mean()
 
 
+def share_that_says(measurement, classes, rows=...):
+    """In which share of some rows, by their weights, a model says these classes.
+
+    Args:
+        measurement: A `Measurement` of one class for each row.
+        classes: One for each row of the data.
+        rows: Bool `[rows]`: which rows; the sum of their weights must not be 0. Default: all.
+    """
+    same = np.asarray(measurement.predictions) == np.asarray(classes)
+    return float(np.average(same[rows], weights=weights(measurement)[rows]))
+
+
 def right(measurement):
     """Which rows are right, bool `[rows]`; `None` where the task has no right and wrong."""
     if measurement.task not in _CLASSES or measurement.predictions is None:

@@ -38,8 +38,13 @@ def find_layer(model, path):
             f"Several layers of model {model.name!r} are called {path!r}: "
             f"{sorted(name for name, _ in found.values())}. Give the path."
         )
-    close = difflib.get_close_matches(path, paths, n=5, cutoff=0.4) or list(paths)[:20]
-    raise ValueError(
+    raise no_layer(model, path, list(paths))
+
+
+def no_layer(model, path, known):
+    """The error of a path that a model does not have; `known` are those that it has."""
+    close = difflib.get_close_matches(str(path), known, n=5, cutoff=0.4) or known[:20]
+    return ValueError(
         f"Model {model.name!r} has no layer {path!r}. Close to it: {close}. Layers of nested "
         "models are named by their path, such as 'backbone/block3'; keras_kd.taps.summary(model) "
         "lists them."

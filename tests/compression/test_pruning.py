@@ -256,6 +256,25 @@ class TestChoice:
         found = kd.compression.sparsity_of(student, layers=["inner"])
         assert found.total == 0.5
 
+    def test_a_layer_that_is_never_called_has_nothing_to_prune(self):
+        class Spare(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.used, self.spare = keras.layers.Dense(4), keras.layers.Dense(4)
+
+            def build(self, input_shape):
+                self.used.build(input_shape)
+
+            def call(self, inputs):
+                return self.used(inputs)
+
+        student = Spare()
+        x, y = np.random.default_rng(0).normal(size=(8, 8)), np.arange(8) % 4
+        student(x)
+        student.compile("sgd", networks.from_logits())
+        student.fit(x, y, callbacks=[kd.sparsify(student, 0.5, end_step=1)], verbose=0)
+        assert kd.compression.sparsity_of(student).kernels == {"used/kernel": 0.5}
+
     def test_what_is_frozen_stays(self):
         student = networks.small()
         student.layers[0].trainable = False

@@ -362,3 +362,32 @@ def test_weights_that_keras_would_drop_for_want_of_labels():
     distiller = compiled(*linear.pair(), alpha=0.0)
     with pytest.raises(ValueError, match="`sample_weight` without `y`.*dataset of"):
         distiller.fit(x, sample_weight=np.zeros(len(x)), verbose=0)
+
+
+# Names in the history
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"metrics": [keras.metrics.SparseCategoricalAccuracy(name="soft_targets")]},
+        {"weighted_metrics": ["accuracy", keras.metrics.Mean(name="hard_loss")]},
+        {"metrics": [keras.metrics.SparseCategoricalAccuracy(name="loss")]},
+    ],
+)
+def test_a_metric_that_is_called_as_a_loss_is(metrics):
+    distiller = kd.Distiller(*linear.pair())
+    with pytest.raises(ValueError, match="the history has one entry for both.*another name"):
+        distiller.compile("sgd", linear.from_logits(), **metrics)
+
+
+def test_a_loss_that_joins_under_the_name_of_a_metric():
+    distiller = kd.Distiller(*linear.pair())
+    metrics = [keras.metrics.SparseCategoricalAccuracy(name="hint")]
+    distiller.compile("sgd", linear.from_logits(), metrics=metrics)
+    hint = kd.losses.FeatureHint("dense", "dense", name="hint")
+    with pytest.raises(ValueError, match="A metric is called 'hint'"):
+        distiller.attach(hint)
+    assert len(distiller.distillation_losses) == 1
+    distiller.attach(kd.losses.FeatureHint("dense", "dense", name="other"))
+    assert {"hint", "other"} <= set(distiller.fit(*linear.data(), verbose=0).history)

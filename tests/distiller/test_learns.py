@@ -138,6 +138,22 @@ def test_a_projector_counts_with_its_own_regulariser():
     np.testing.assert_allclose(logs["loss"], logs["hint"] + np.sum(kernel**2), rtol=1e-5)
 
 
+@pytest.mark.parametrize("mode", linear.MODES)
+def test_a_projector_may_penalise_its_outputs(mode):
+    penalty = layers.Dense(7, activity_regularizer=keras.regularizers.L2(1.0))
+    student = linear.linear(2)
+    loss = kd.losses.FeatureHint(
+        "dense", "dense", projector=keras.Sequential([penalty]), name="hint"
+    )
+    distiller = linear.compiled(linear.linear(1, classes=7), student, loss, alpha=0.0, mode=mode)
+    x = linear.data()[0]
+    squares = loss.projector.predict(student.predict(x, verbose=0), verbose=0) ** 2
+    logs = distiller.train_on_batch(x, return_dict=True)
+    np.testing.assert_allclose(
+        logs["loss"], distiller.beta * logs["hint"] + np.sum(squares) / len(x), rtol=1e-4
+    )
+
+
 @pytest.mark.parametrize("run_eagerly", [True, False], ids=["eager", "graph"])
 def test_a_projector_rests_while_beta_is_zero(run_eagerly):
     """Without a warning that its gradients do not exist."""

@@ -114,6 +114,18 @@ def test_the_command(project, capsys):
     assert "student.tflite (tflite, multiclass): 37 rows" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("output", "of"), [("1", 1), ("level", 0)])
+def test_the_command_takes_an_output_by_number_or_name(project, capsys, output, of):
+    inputs = keras.Input((5,))
+    heads = [keras.layers.Dense(4, name="level"), keras.layers.Dense(4, name="kind")]
+    model = files.filled(keras.Model(inputs, [head(inputs) for head in heads]))
+    model.save("two.keras")
+    arguments = ["two.keras", "--data", "own_data:test", "--runs", "0", "--json"]
+    assert program.main(["measure", *arguments, "--output", output]) == 0
+    expected = np.mean(np.asarray(model(X)[of]).argmax(axis=1) == Y)
+    assert json.loads(capsys.readouterr().out)["quality"]["accuracy"] == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

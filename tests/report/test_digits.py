@@ -149,6 +149,21 @@ def test_command_line(report, folder, tmp_path, monkeypatch, capsys):
         assert str(folder) not in text
 
 
+def test_a_teacher_of_probabilities_on_the_command_line(report, folder, tmp_path, capsys):
+    keras.Sequential([tiny.teacher(), keras.layers.Softmax()]).save(tmp_path / "teacher.keras")
+    models = str(tmp_path / "teacher.keras"), str(folder / "distilled-0.keras")
+    words = ["report", "--teacher", models[0], "--student", models[1], "--no-latency"]
+    words += ["--data", "tests.report.tiny:test_set"]
+    assert command.main(words) == 2
+    assert "from_logits" in capsys.readouterr().err
+    found = tmp_path / "report.json"
+    assert command.main([*words, "--json", str(found), "--teacher-probabilities"]) == 0
+    rows = {row["role"]: row for row in json.loads(found.read_text(encoding="utf-8"))["rows"]}
+    expected = kd.measure(tiny.teacher(), tiny.test_set(), latency=False).quality
+    assert rows["teacher"]["ece"] == pytest.approx(expected["ece"], abs=1e-6)
+    assert rows["teacher"]["mean"] == pytest.approx(expected["accuracy"])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
