@@ -122,7 +122,6 @@ def compare(args, methods, make_teachers, title, bases=None):
                 print(f"seed {seed}, {row}: {scores[row][-1]:.2f} %", flush=True)
     of_teachers = {name: accuracy(teacher, judged) for name, teacher in teachers.items()}
     print_table(of_teachers, scores, bases or {})
-    args.output.mkdir(parents=True, exist_ok=True)
     write(args.output / "accuracy.png", lambda path: plot(path, of_teachers, scores, title))
     print(f"Wrote a plot to {args.output}")
     return students, teachers

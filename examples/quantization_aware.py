@@ -11,6 +11,9 @@ trained that much further, so that rounding and not training is what is compared
 are those of the `.tflite` files, on the test set.
 
     python examples/quantization_aware.py
+    python examples/quantization_aware.py --student cnn --width 24 --learning-rate 0.01
+
+Needs `pip install 'keras-kd[examples,export]'`.
 """
 
 import os
@@ -34,7 +37,7 @@ WAYS = ["afterwards", "aware", "aware, distilled"]
 
 
 def parse():
-    parser = student_options(__doc__, "quantization_aware_output")
+    parser = student_options(__doc__, "quantization_aware_output", "separable", 8, 0.08)
     add = parser.add_argument
     add("--schemes", nargs="+", choices=SCHEMES, default=SCHEMES)
     add("--aware-epochs", type=int, help="with rounding; default: a third of --epochs")
@@ -146,7 +149,6 @@ def main():
     print_table(found)
     for scheme in args.schemes:
         print(verdict(found, scheme))
-    args.output.mkdir(parents=True, exist_ok=True)
     write(args.output / "accuracy.png", lambda path: plot(path, found))
 
 

@@ -59,10 +59,22 @@ def add_mixture(parser):
 def parsed(parser):
     """The options of the command line; what depends on the data set is filled in."""
     args = parser.parse_args()
-    if args.seeds < 1:
-        parser.error(f"--seeds must be at least 1, received {args.seeds}")
-    few, epochs = DATASETS[args.dataset]
-    args.train_samples, args.epochs = args.train_samples or few, args.epochs or epochs
+    for name, default in zip(("train_samples", "epochs"), DATASETS[args.dataset], strict=True):
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+    return checked(parser, args)
+
+
+def checked(parser, args):
+    """The options, if they make sense; makes the folder of the results."""
+    for name in ("seeds", "train_samples", "epochs"):
+        if getattr(args, name) < 1:
+            option = "--" + name.replace("_", "-")
+            parser.error(f"{option} must be at least 1, received {getattr(args, name)}")
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {args.output} is no folder that can be written to: {error}")
     return args
 
 
@@ -98,6 +110,7 @@ def load_data(args):
     rest, test = load_images(args.dataset)
     rest, validation = split(rest, fraction=1 / 3, seed=1)
     samples = tuple(array[: args.train_samples] for array in rest)
+    args.train_samples = len(samples[0])  # a data set may have fewer
     return samples, test if args.evaluate_on == "test" else validation
 
 
@@ -170,7 +183,7 @@ def print_table(models, scores):
     for name, model in models.items():
         accuracy, agreement = np.mean(scores[name], axis=0)
         spread = f" ± {np.std(scores[name], 0, ddof=1)[0]:.2f}" if len(scores[name]) > 1 else ""
-        size = f"{model.count_params():>13,}{model.count_params() * 4 / 1024:>10.1f}"
+        size = f"{model.count_params():>13,}{model.count_params() * 4 / 1000:>10.1f}"
         print(f"{name:14}{f'{accuracy:.2f}{spread}':>14}{agreement:>15.2f}{size}")
     print("±: standard deviation over seeds; agreement: with the teacher; KB: as float32")
 
@@ -211,7 +224,6 @@ def main():
     print_table(models, scores)
     accuracy = {name: [hits[0] for hits in found] for name, found in scores.items()}
     print(verdict(np.subtract(accuracy["distilled"], accuracy["labels only"])))
-    args.output.mkdir(parents=True, exist_ok=True)
     write(args.output / "accuracy.png", lambda path: plot(path, accuracy))
     write(args.output / "student.keras", models["distilled"].save)  # a plain Keras model
     print(f"Wrote a plot and the last distilled student to {args.output}")

@@ -6,6 +6,8 @@ transformer teaches a smaller one; the student is written in several quantizatio
 tells what the files keep of the gain.
 
     python examples/text_to_device.py
+
+Needs `pip install 'keras-kd[examples,export,measure]'`.
 """
 
 import argparse
@@ -21,6 +23,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from quickstart import checked
+from to_device import EXPORTS, check_extras
 
 import keras_kd as kd
 
@@ -36,9 +40,10 @@ def parse():
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, default=8)
     add("--temperature", type=float, default=2.0)
-    add("--exports", nargs="+", default=["float32", "dynamic", "int8"])
+    add("--exports", nargs="+", choices=list(EXPORTS), default=["float32", "dynamic", "int8"])
     add("--output", type=pathlib.Path, default=pathlib.Path("text_to_device_output"))
-    return parser.parse_args()
+    check_extras(parser)
+    return checked(parser, parser.parse_args())
 
 
 def docstrings(package):
@@ -106,11 +111,10 @@ def train(model, samples, epochs):
 
 def writer(name, samples):
     """A function that writes a student as a file of that quantization."""
-    quantization = None if name == "float32" else name
 
     def write(student, path):
         kd.export.to_tflite(
-            student, path, quantization, representative_data=samples[0][:300], min_agreement=0.0
+            student, path, EXPORTS[name], representative_data=samples[0][:300], min_agreement=0.0
         )  # the report tells what a file lost
 
     return write

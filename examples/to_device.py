@@ -8,9 +8,12 @@ the gain. Prints a table and a verdict; `--output` gets the page, the students a
     python examples/to_device.py
     python examples/to_device.py --exports int8 int4 --seeds 5
     python examples/to_device.py --student mobilenet --learning-rate 0.003   # a quarter of an hour
+
+Needs `pip install 'keras-kd[examples,export,measure]'`.
 """
 
 import functools
+import importlib.util
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,10 +29,19 @@ EXPORTS = {"float32": None, "float16": "float16", "dynamic": "dynamic", "int8": 
 EXPORTS |= {"int4": "int4"}
 
 
-def student_options(description, output):
+def check_extras(parser):
+    """Ends the program where what writes and reads files is missing: before any training."""
+    needed = ("ai_edge_litert", "ai_edge_quantizer", "scipy", "sklearn")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        parser.error(f"{', '.join(missing)} missing: pip install 'keras-kd[export,measure]'")
+
+
+def student_options(description, output, student="cnn", width=24, learning_rate=0.01):
     """The options of the examples that take students to devices."""
-    parser = options(description, output, width=24, learning_rate=0.01)
-    parser.add_argument("--student", choices=list(STUDENTS), default="cnn")
+    parser = options(description, output, width=width, learning_rate=learning_rate)
+    check_extras(parser)
+    parser.add_argument("--student", choices=list(STUDENTS), default=student)
     return parser
 
 
@@ -70,8 +82,19 @@ def make_mobilenet(shape, width):
     return keras.Model(images, mobilenet.output)
 
 
+def make_separable(shape, width):
+    """Depthwise and pointwise convolutions: few weights, of which rounding changes each."""
+    conv = functools.partial(layers.Conv2D, padding="same", use_bias=False)
+    norm = functools.partial(layers.BatchNormalization, momentum=0.9)
+    stack = [layers.Input(shape), conv(width, 3, strides=2), norm(), layers.ReLU()]
+    for filters in (2 * width, 4 * width):
+        depthwise = layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False)
+        stack += [depthwise, norm(), layers.ReLU(), conv(filters, 1), norm(), layers.ReLU()]
+    return keras.Sequential([*stack, layers.GlobalAveragePooling2D(), layers.Dense(10)])
+
+
 _SIDE = 32
-STUDENTS = {"cnn": make_cnn, "mobilenet": make_mobilenet}
+STUDENTS = {"cnn": make_cnn, "separable": make_separable, "mobilenet": make_mobilenet}
 
 
 def train_student(model, samples, epochs, learning_rate):

@@ -59,6 +59,7 @@ __all__ = [
     "CacheError",
     "Distiller",
     "MutualDistiller",
+    "Report",
     "__version__",
     "cache_teacher",
     "callbacks",
@@ -87,11 +88,17 @@ __all__ = [
 ]
 
 
+_ELSEWHERE = {"Report": "report.result", "measure": "measurement.run"}
+
+
 def __getattr__(name):
-    if name != "measure":
+    if name not in _ELSEWHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return measurement.measure  # loaded when it is asked for
+    import importlib
+
+    # Loaded when it is asked for: those who only train need it not.
+    return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
 
 
 def __dir__():
-    return sorted({*globals(), "measure"} - {"__getattr__", "__dir__"})
+    return sorted({*globals(), *_ELSEWHERE} - {"__getattr__", "__dir__"})

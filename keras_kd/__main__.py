@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from keras_kd import doctor
 from keras_kd.measurement import command as measure
 from keras_kd.report import command as report
 
@@ -13,13 +14,13 @@ def main(arguments=None):
         prog="python -m keras_kd", description="Knowledge distillation for Keras."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    doctor = commands.add_parser(
+    diagnosis = commands.add_parser(
         "doctor",
         help="tell what is installed, which kernels are used, and why not the others",
         description="Tells what is installed and used. Exit status 1 if the fused kernel was "
         "asked for (KERAS_KD_KERNEL=native) and cannot be used, else 0.",
     )
-    doctor.add_argument("--json", action="store_true", help="print JSON")
+    diagnosis.add_argument("--json", action="store_true", help="print JSON")
     measure.add_to(commands)
     report.add_to(commands)
     options = parser.parse_args(arguments)
@@ -27,10 +28,7 @@ def main(arguments=None):
         return measure.run(options)
     if options.command == "report":
         return report.run(options)
-    # Imported here: it imports TensorFlow, which --help needs not wait for.
-    from keras_kd import doctor as command
-
-    return command.run(as_json=options.json)
+    return doctor.run(as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -27,13 +27,12 @@ def report():
     Returns:
         A dict of dicts, one for each section of the printed report; JSON can hold it.
     """
-    return {
-        "versions": _versions(),
-        "kernel": _kernel(),
-        "xla": _xla(),
-        "gpu": _gpu(),
-        "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-    }
+    environment = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    try:
+        found = {"kernel": _kernel(), "xla": _xla(), "gpu": _gpu()}
+    except ValueError as error:  # of a variable: the operations raise the same
+        found = {"kernel": {"used": "none", "choice": "none", "error": str(error)}}
+    return {"versions": _versions(), **found, "environment": environment}
 
 
 def _versions():
@@ -101,8 +100,8 @@ def _gpu():
     }
     if devices and status["xla"]:
         section["kernel"] = "native inside jit_compile=True"
-        outside = os.environ.get("KERAS_KD_GPU", "tensorflow")
-        section["outside_jit_compile"] = "native, by XLA" if outside == "xla" else "tensorflow"
+        outside = {"xla": "native, by XLA", "tensorflow": "tensorflow"}
+        section["outside_jit_compile"] = outside[status["gpu_choice"]]
     if status["cuda_error"]:
         section["why_not_native"] = status["cuda_error"]
     if "cuda_build" in status:
@@ -112,7 +111,7 @@ def _gpu():
 
 def _lines(section, indent):
     for key, value in section.items():
-        label = key.replace("_", " ")
+        label = key if key in VARIABLES else key.replace("_", " ")
         if isinstance(value, dict):
             yield f"{indent}{label}:"
             yield from _lines(value, indent + "  ")
@@ -133,7 +132,7 @@ def run(as_json=False):
     kernel = facts["kernel"]
     failed = str(kernel.get("self_test", "")).startswith("FAILED")
     missing = kernel["choice"] == "native" and kernel["used"] != "native"
-    if failed or missing:
+    if failed or missing or "error" in kernel:
         print("The fused kernel cannot be used; see above.", file=sys.stderr)
         return 1
     return 0

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import tempfile
 
 
 @contextlib.contextmanager
@@ -19,6 +20,27 @@ def renamed(path, owner="0"):
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def check_writable(path, name):
+    """Raises unless a file may be written there; makes its folder.
+
+    Args:
+        path: Where.
+        name: Of the argument or the option, for the message.
+
+    Raises:
+        ValueError: It may not.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise ValueError(f"{name}: {str(path)!r} is a folder; name a file in it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{name}: {str(path)!r} cannot be written: {error.strerror}.") from error
 
 
 def free(path, overwrite):

@@ -166,6 +166,17 @@ def test_doctor(as_json):
             assert word in done.stdout
 
 
+@pytest.mark.parametrize("variable", ["KERAS_KD_KERNEL", "KERAS_KD_GPU", "KERAS_KD_NUM_THREADS"])
+def test_doctor_tells_which_variable_is_wrong(variable):
+    env = fresh_process.environment(**{variable: "0x"})
+    command = [sys.executable, "-m", "keras_kd", "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 1
+    assert f"Invalid value for environment variable {variable}" in done.stdout
+    assert f"{variable}: " in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_doctor_fails_where_the_kernel_is_asked_for_and_missing(tmp_path):
     copy = tmp_path / "keras_kd"
     for path in SOURCES:

@@ -1,13 +1,12 @@
 """`DistillationMonitor`: how close the student has come to the teacher, epoch by epoch."""
 
-import os
 import pathlib
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import models, ops, similarity
+from keras_kd import files, models, ops, similarity
 from keras_kd.losses.activation import check_logits
 from keras_kd.taps import tap
 
@@ -27,11 +26,13 @@ class DistillationMonitor(keras.callbacks.Callback):
             of the distiller's losses.
         output: Which output of models with several: a name, or an index into a list.
         from_logits: Whether the models return logits; `False`: probabilities.
-        plot: A file; when `fit` ends, what was measured is drawn into it (needs matplotlib).
+        plot: A file, such as `"distillation.png"`; when `fit` ends, what was measured is drawn
+            into it (needs matplotlib).
 
     Raises:
         ValueError: In `fit`: there is no such layer, an output must be chosen, it has one value a
-            row, or a model ends in softmax though `from_logits`.
+            row, or a model ends in softmax though `from_logits`; or `plot` is of a kind that
+            matplotlib does not write.
         ImportError: A plot is asked for, and matplotlib is missing.
 
     Example:
@@ -63,7 +64,7 @@ class DistillationMonitor(keras.callbacks.Callback):
         """Checks what is compared; called by `fit` before any work."""
         del callbacks
         if self.plot is not None:
-            _figure()
+            _check_plot(pathlib.Path(self.plot))
         for role, model in (("teacher", distiller.teacher), ("student", distiller.student)):
             if self.from_logits:
                 check_logits(role, model, self.output, type(self).__name__)
@@ -151,10 +152,8 @@ class DistillationMonitor(keras.callbacks.Callback):
         axes[1].set(xlabel="epoch", title="KL(teacher || student)")
         for each in axes:
             each.legend(fontsize="small")
-        # Renamed when it is whole: nobody ever reads half a file.
-        partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
-        figure.savefig(partial, dpi=150)
-        partial.replace(path)
+        with files.renamed(path) as partial:
+            figure.savefig(partial, dpi=150)
 
 
 def _names(pairs):
@@ -164,6 +163,17 @@ def _names(pairs):
         name if of_students.count(name) == 1 else f"{name}_{tap.plain_name(teacher)}"
         for name, (teacher, _) in zip(of_students, pairs, strict=True)
     ]
+
+
+def _check_plot(path):
+    """Raises unless it can be drawn; makes its folder."""
+    known = _figure()().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ValueError(
+            f"`plot` must be a file whose name ends in one of {sorted(known)}. "
+            f"Received: plot={str(path)!r}"
+        )
+    files.check_writable(path, "plot")
 
 
 def _figure():

@@ -16,6 +16,7 @@ class Arguments:
 
     task: str
     from_logits: Any
+    teacher_from_logits: Any
     class_names: Any
     top_k: Any
     runs: int
@@ -26,6 +27,9 @@ class Arguments:
             raise invalid("task", f"'auto' or one of {TASKS}", repr(self.task))
         if not isinstance(self.from_logits, bool):
             raise invalid("from_logits", "True or False", repr(self.from_logits))
+        if not isinstance(self.teacher_from_logits, (bool, type(None))):
+            received = repr(self.teacher_from_logits)
+            raise invalid("teacher_from_logits", "True, False or None", received)
         top_k = [self.top_k] if isinstance(self.top_k, int) else self.top_k
         if not isinstance(top_k, (list, tuple)):
             raise invalid("top_k", "whole numbers", repr(top_k))

@@ -19,12 +19,18 @@ def add_to(commands):
         "--data",
         required=True,
         metavar="MODULE:FUNCTION",
-        help="a function without arguments that returns what keras_kd.measure takes as data",
+        help="a function without arguments that returns what keras_kd.measure takes as data; "
+        "its module is imported first, and so may register layers of your own",
     )
     add("--teacher", metavar="FILE", help="a .keras file to compare with")
     add("--task", default="auto", help="multiclass, binary, multilabel, regression")
     add("--output", help="the name or number of the output to measure")
     add("--probabilities", action="store_true", help="the outputs are no logits")
+    add(
+        "--teacher-probabilities",
+        action="store_true",
+        help="the teacher's outputs are no logits, the file's are",
+    )
     add("--threads", type=int, default=1, help="threads of the file's runtime")
     add("--runs", type=int, default=100, help="how many runs are timed; 0: none")
     add("--json", action="store_true", help="print JSON")
@@ -34,7 +40,7 @@ def run(options):
     """Runs the command; returns its exit status."""
     try:
         found = _measured(options)
-    except (ImportError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(json.dumps(found.to_dict(), indent=2) if options.json else found)
@@ -42,30 +48,23 @@ def run(options):
 
 
 def _measured(options):
-    teacher, output = None, options.output
-    if output is not None and output.isdigit():
-        output = int(output)
-    if options.teacher is not None:
-        import keras
-
-        teacher = keras.models.load_model(options.teacher, compile=False)
+    data = command_line.called(options.data, "--data")
+    teacher = options.teacher and command_line.model(options.teacher, "--teacher")
     return measurement.measure(  # loaded here: the other commands do not need it
         options.file,
-        data_of(options.data),
+        data,
         task=options.task,
         from_logits=not options.probabilities,
         teacher=teacher,
-        output=output,
+        teacher_from_logits=False if options.teacher_probabilities else None,
+        output=output_of(options),
         threads=options.threads,
         latency=options.runs != 0,
         runs=options.runs or 1,
     )
 
 
-def data_of(name):
-    """What a function gives, named as `module:function`.
-
-    Raises:
-        ValueError: There is no such function.
-    """
-    return command_line.named(name, "--data", "MODULE:FUNCTION", "function ")()
+def output_of(options):
+    """The output that the user chose, by its name or its number, or `None`."""
+    output = options.output
+    return int(output) if output is not None and output.isdigit() else output

@@ -38,7 +38,8 @@ class Measurement:
             numbers, or its text; not in `to_dict()`.
         labels: Likewise what is true.
         weights: Likewise their weights, or `None` where all are equal.
-        counted: Bool, which of all rows (or positions of rows) of the data these are, or `None`.
+        counted: Bool `[rows, positions]` (1 where a row has one label), which of all the data's
+            these are, or `None`: all rows.
 
     Example:
 

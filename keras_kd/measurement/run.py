@@ -46,8 +46,9 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
     | text | reference strings `[rows]` or `[rows, references]` | bleu, rouge_1, rouge_2, rouge_l |
 
     They are scikit-learn's, sacrebleu's and rouge-score's, with the sample weights of the data;
-    rows of weight 0 and those with a negative class do not count. `roc_auc` sets one class against
-    the rest and takes the mean over classes. `ece` is the expected calibration error,
+    rows of weight 0 and those with a negative class do not count. `f1_macro` is the mean over the
+    classes that have rows (scikit-learn's `labels`), for every model the same. `roc_auc` sets one
+    class against the rest and takes the mean over classes. `ece` is the expected calibration error,
     `sum_b w_b / w |accuracy_b - confidence_b|` over 15 bins of the confidence. Of a teacher:
     agreement (share of rows of the same class), `KL(teacher || model)` in nats at temperature 1,
     and the mean absolute difference of the probabilities.
@@ -107,7 +108,9 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
     Reference: Guo et al., "On Calibration of Modern Neural Networks",
     https://arxiv.org/abs/1706.04599
     """
-    asked = arguments.Arguments(task, from_logits, class_names, top_k, runs, warmup)
+    asked = arguments.Arguments(
+        task, from_logits, teacher_from_logits, class_names, top_k, runs, warmup
+    )
     _check_library(task)
     size = arguments.positive("batch_size", BATCH_SIZE if batch_size is None else batch_size)
     subject = subject_of(model_or_file, threads, name, decode)
@@ -139,7 +142,7 @@ def _of_rows(asked, task, subject, answers, teacher_from_logits):
         asked.from_logits,
     )
     figures = _figures(asked, made)
-    figures.counted = made.counted
+    figures.counted = made.counted.reshape(len(answers.outputs), -1)
     if not (made.weights == made.weights[0]).all():
         figures.weights = made.weights
     left = len(made.counted) - len(made.labels)

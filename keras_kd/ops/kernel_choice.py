@@ -152,11 +152,15 @@ def kernel_status():
     """What is used and why, as `python -m keras_kd doctor` prints it.
 
     Returns:
-        A dict with the keys `choice`, `native`, `native_error`, `xla`, `xla_error`,
+        A dict with the keys `choice`, `gpu_choice`, `native`, `native_error`, `xla`, `xla_error`,
         `cuda_error` (why the GPU's kernel cannot run here), and, where the libraries load,
         `instruction_set`, `instruction_sets`, `threads`, `build`, `cuda_build`.
+
+    Raises:
+        ValueError: An environment variable has a value that it cannot have.
     """
     status = {"choice": chosen(), "native": False, "native_error": "", "xla": False}
+    status["gpu_choice"] = _from_environment(GPU_VARIABLE, GPU_KERNELS)
     status["xla_error"] = ""
     status["cuda_error"] = cuda.unavailable()
     with contextlib.suppress(_library.LibraryError):  # cuda_error says it

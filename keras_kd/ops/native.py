@@ -9,6 +9,8 @@ import tensorflow as tf
 from keras_kd import _library
 from keras_kd.ops import arguments
 
+THREADS_VARIABLE = "KERAS_KD_NUM_THREADS"
+
 
 @functools.cache
 def load():
@@ -19,7 +21,14 @@ def load():
 
     Raises:
         LibraryError: The library is missing, broken, or of another version.
+        ValueError: `KERAS_KD_NUM_THREADS` is no number of threads.
     """
+    threads = os.environ.get(THREADS_VARIABLE)
+    if threads is not None and not (threads.isdecimal() and int(threads) > 0):
+        raise ValueError(
+            f"Invalid value for environment variable {THREADS_VARIABLE}. Expected a whole number "
+            f"of at least 1. Received: {threads!r}"
+        )
     core = _library.load()
     path = _library.TENSORFLOW_PATH
     if not path.exists():
@@ -37,7 +46,7 @@ def load():
             f"{path.name} speaks interface version {found}; expected {_library.ABI_VERSION}. "
             f"{_library.REMEDY}"
         )
-    if "KERAS_KD_NUM_THREADS" not in os.environ:
+    if threads is None:
         # 0 means one per processor, to TensorFlow and to the kernels alike.
         core.keras_kd_set_num_threads(tf.config.threading.get_intra_op_parallelism_threads())
     return operations

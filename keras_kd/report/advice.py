@@ -65,8 +65,9 @@ def _teacher(comparison):
             "is little to gain. Try a smaller student, fewer labels, or a better teacher."
         ]
     if gap > LARGE_GAP * unit:
+        where = "above" if metric.higher_is_better else "below"
         return [
-            f"The teacher ({shown[0]}) is far above the student ({shown[1]}), which may be too "
+            f"The teacher ({shown[0]}) is far {where} the student ({shown[1]}), which may be too "
             "small to follow it. Try an assistant between them (kd.distill_chain), "
             "kd.losses.DIST, or a larger student."
         ]
@@ -93,7 +94,9 @@ def _seeds(comparison):
     difference, metric = comparison.difference, comparison.metric
     if difference.seeds == 1:
         return ["One seed cannot tell a gain from luck: train three or more."]
-    if difference.mean <= 0 or difference.p is None or difference.p < paired.SIGNIFICANT:
+    if difference.mean <= 0 or difference.test != paired.T_TEST:
+        return []  # seeds that all differ by the same have no spread
+    if difference.p < paired.SIGNIFICANT:
         return []
     smallest = paired.smallest_clear(difference.deviation, difference.seeds)
     needed = paired.seeds_needed(difference.mean, difference.deviation)
@@ -139,7 +142,8 @@ def on_exports(comparison):
 
 def _loss(comparison, kept):
     drop, metric = kept.difference, comparison.metric
-    text = f"{kept.entrant.name} is {metric.difference(drop.mean, drop.deviation)} from its student"
+    change = metric.better_by(drop.mean, drop.deviation)
+    text = f"{kept.entrant.name} has {change} against its student"
     if kept.agreement is not None:
         text += f", answers otherwise in {numbers.percent(1 - kept.agreement, 1)} of the rows"
     worst = _worst_class(kept.entrant, comparison.student)

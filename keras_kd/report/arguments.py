@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_kd.distiller import Distiller
 from keras_kd.measurement import reading
@@ -18,6 +19,34 @@ def data(given):
     if given is None:
         raise ValueError("`data` is missing: the test data, (inputs, labels) or a batched dataset.")
     return reading.prepared(given)
+
+
+def check_order(data):
+    """Raises if a dataset gives other labels when it is read again.
+
+    Every model is measured on a reading of its own; told only then, it is told after training.
+    """
+    if not isinstance(data, tf.data.Dataset):
+        return
+    labels = data.map(lambda *row: keras.utils.unpack_x_y_sample_weight(row)[1])
+    readings = zip(labels.as_numpy_iterator(), labels.as_numpy_iterator(), strict=False)
+    for once, again in readings:
+        pairs = zip(keras.tree.flatten(once), keras.tree.flatten(again), strict=True)
+        if not all(np.array_equal(*pair) for pair in pairs):
+            raise ValueError(
+                "`data` gives other rows when it is read again, and each model reads it anew. "
+                "Leave out shuffle, or pass shuffle(..., reshuffle_each_iteration=False), or pass "
+                "arrays."
+            )
+
+
+def check_plain(request):
+    """Raises unless the arguments that are no models, data or functions are what they should be."""
+    if not isinstance(request.title, str):
+        raise invalid("title", "text", repr(request.title))
+    for name in ("latency", "verbose"):
+        if not isinstance(getattr(request, name), (bool, np.bool_)):
+            raise invalid(name, "True or False", repr(getattr(request, name)))
 
 
 def recipe(request):
@@ -54,6 +83,8 @@ def _is_function(value):
 
 def seeds(given):
     """The seeds as a list of different integers."""
+    if isinstance(given, bool):
+        raise invalid("seeds", "different integers of at least 0, or their number", repr(given))
     listed = list(range(given)) if isinstance(given, int) else np.asarray(given).tolist()
     valid = all(isinstance(each, int) and each >= 0 for each in listed)
     if not listed or not valid or len(set(listed)) != len(listed):

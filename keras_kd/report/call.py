@@ -74,7 +74,7 @@ def report(
             `class_names`, `batch_size`, `threads`, `runs`, `output`, ...
 
     Returns:
-        A `keras_kd.report.result.Report`: `verdict` and `advice` in words, `finding` (`"gain"`,
+        A `keras_kd.Report`: `verdict` and `advice` in words, `finding` (`"gain"`,
         `"loss"`, `"no gain"`, `"unclear"`, `"nothing to compare"`), `rows`, `difference`,
         `students`, `baselines`; `str` makes a table, `to_markdown()`, `to_dict()`,
         `save_json(path)`, `save_markdown(path)`, `save_html(path)`.

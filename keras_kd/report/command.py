@@ -1,11 +1,10 @@
 """`python -m keras_kd report`: the report of models and files on disk."""
 
+import os
 import sys
 
-import keras
-
-from keras_kd import command_line
-from keras_kd.measurement.command import data_of
+from keras_kd import command_line, files
+from keras_kd.measurement.command import output_of
 from keras_kd.report.call import report
 
 
@@ -36,13 +35,15 @@ def add_to(commands):
         "--data",
         metavar="MODULE:FUNCTION",
         required=True,
-        help="a function without arguments that returns the test data: (x, y) or a batched dataset",
+        help="a function without arguments that returns the test data: (x, y) or a batched "
+        "dataset; its module is imported first, and so may register layers of your own",
     )
     option(
         "--slices", metavar="MODULE:NAME", help="parts of the data: a function, an array, a dict"
     )
     option("--metric", help="what is compared; default: by task")
     option("--task", default="auto", help="default: as the data look")
+    option("--output", help="the name or number of the output that is compared")
     option("--probabilities", action="store_true", help="the models return no logits")
     option(
         "--teacher-probabilities",
@@ -60,33 +61,37 @@ def add_to(commands):
 
 def run(options):
     """Runs the command; returns its exit status."""
+    paths = {"--out": options.out, "--json": options.json, "--markdown": options.markdown}
     try:
+        for option, path in paths.items():
+            if path is not None:
+                files.check_writable(path, option)
         made = _report(options)
-    except (ImportError, ValueError) as error:
+        saves = made.save_html, made.save_json, made.save_markdown
+        for path, save in zip(paths.values(), saves, strict=True):
+            if path is not None:
+                save(path)
+    except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(made)
-    for path, save in (
-        (options.out, made.save_html),
-        (options.json, made.save_json),
-        (options.markdown, made.save_markdown),
-    ):
-        if path is not None:
-            save(path)
     return 0
 
 
 def _report(options):
-    slices = options.slices
+    slices, data = options.slices, command_line.called(options.data, "--data")
+    slices = slices and command_line.named(slices, "--slices", "MODULE:NAME")
+    _check_files([*options.student, *(options.baseline or [])])
     return report(
-        None if options.teacher is None else _model(options.teacher),
-        [_model(path) for path in options.student],
-        None if options.baseline is None else [_model(path) for path in options.baseline],
+        options.teacher and command_line.model(options.teacher, "--teacher"),
+        [command_line.model(path, "--student") for path in options.student],
+        options.baseline and [command_line.model(path, "--baseline") for path in options.baseline],
         _exports(options.export),
-        data_of(options.data),
-        slices=slices and command_line.named(slices, "--slices", "MODULE:NAME"),
+        data,
+        slices=slices,
         metric=options.metric,
         task=options.task,
+        output=output_of(options),
         from_logits=not options.probabilities,
         teacher_from_logits=False if options.teacher_probabilities else None,
         class_names=None if options.class_names is None else options.class_names.split(","),
@@ -97,8 +102,15 @@ def _report(options):
     )
 
 
-def _model(path):
-    return keras.models.load_model(path, compile=False)
+def _check_files(paths):
+    """Raises where a model is given twice: each file is loaded as a model of its own."""
+    found = [os.path.realpath(path) for path in paths]
+    for path, file in zip(paths, found, strict=True):
+        if found.count(file) > 1:
+            raise ValueError(
+                f"{path!r} is given twice as --student or --baseline. Each seed needs a student "
+                "and a baseline that were trained apart."
+            )
 
 
 def _exports(given):

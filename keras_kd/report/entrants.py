@@ -15,7 +15,7 @@ class Entrant:
     Attributes:
         name: What the tables call it.
         role: `"teacher"`, `"baseline"`, `"student"` or `"export"`.
-        measurements: A `keras_kd.Measurement` for each seed.
+        measurements: A `keras_kd.measurement.Measurement` for each seed.
     """
 
     name: str

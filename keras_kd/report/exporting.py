@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 import tempfile
 
+from keras_kd.measurement.subjects.choice import subject_of
 from keras_kd.ops.arguments import invalid
 
 RESERVED = ("teacher", "labels only", "distilled")
@@ -48,6 +49,10 @@ def _checked(name, value):
             )
         if not pathlib.Path(path).is_file():
             raise ValueError(f"exports[{name!r}]: there is no file {pathlib.Path(path).name!r}.")
+        try:
+            subject_of(path)
+        except ValueError as error:
+            raise ValueError(f"exports[{name!r}]: {error}") from error
     return [pathlib.Path(path) for path in paths]
 
 

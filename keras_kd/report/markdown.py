@@ -15,7 +15,7 @@ def text(report):
         parts.append("## Slices\n\n" + grid(terminal.slice_cells(report)))
     if report.notes:
         parts.append(_section("Notes", report.notes))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def grid(lines):

@@ -100,6 +100,14 @@ class Metric:
         """A number of `number` as a difference: `"1.8 points"`."""
         return f"{number} points" if self.is_fraction or self.key == "bleu" else number
 
+    def better_by(self, mean, deviation=None):
+        """A gain in words: `"+1.8 ± 0.3 points of accuracy"`, `"1.0 ± 0.6 lower RMSE"`."""
+        if self.higher_is_better:
+            amount = self.difference(mean, deviation)
+            return f"{amount} {'of ' if amount.endswith('points') else ''}{self.label}"
+        amount = self.difference(abs(mean), deviation, sign="")
+        return f"{amount} {'lower' if mean >= 0 else 'higher'} {self.label}"
+
     def changed(self, mean, deviation=None):
         """A gain in words: `"gained 1.8 ± 0.3 points of accuracy"`, `"raised RMSE by 0.1"`."""
         amount = self.difference(abs(mean), deviation, sign="")

@@ -28,7 +28,11 @@ class Report:
         finding: `"gain"`, `"loss"`, `"no gain"`, `"unclear"` or `"nothing to compare"`.
         advice: What to try; a list of sentences, empty where nothing is to be mended.
         remarks: Sentences on classes, slices and the teacher's mistakes.
-        rows: The main table: a dict for each model, see `keras_kd.report.table.rows`.
+        rows: The main table: a dict for each model. Keys: `name`, `role`, `seeds`, `values` (the
+            metric by seed), `mean`, `deviation`, `gain`, `gain_deviation` (over labels only), `p`,
+            `test` (whose p that is), `kept` (the share of the gain), `agreement` (with the
+            teacher), `ece`, `parameters`, `bytes`, `gzip_bytes`, `macs`, `median_us`, `p95_us`,
+            `runtime`, `threads`. What was not measured is `None`.
         difference: Distilled against labels only: by seed, mean, deviation, interval, p; or `None`.
         classes: What changed for each class.
         confusion: What is mistaken for what, more often or less; or `None`.
@@ -47,6 +51,20 @@ class Report:
         environment: `{name: text}` of what was measured with.
         students: As above.
         baselines: As above.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)).astype("float32"), np.arange(64) % 3
+    students = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)]) for _ in range(2)]
+    report = kd.report(student=students[0], baseline=students[1], data=(x, y), latency=False)
+    assert isinstance(report, kd.Report)
+    print(report.finding, [(row["name"], row["mean"]) for row in report.rows])
+    ```
     """
 
     def __init__(

@@ -32,10 +32,13 @@ class Request:
 
 def run(request):
     """The `Report` that was asked for."""
+    arguments.check_plain(request)
     exports = exporting.check(request.exports)
     log = print if request.verbose else _silent
     source = _pairs(request, exports, log)
     data = arguments.data(request.data)
+    if request.make_student is not None:
+        arguments.check_order(data)
     measuring.check_options(request.options)
     keys = slices.keys_of(request.slices, data)
     examiner = measuring.Examiner(data, request.options, request.latency, log)

@@ -91,17 +91,17 @@ def of_counted(keys, measurement):
 
 
 def _of_counted(name, values, measurement):
-    if len(values) == measurement.samples:
-        return values
     counted = measurement.counted
-    if counted is None or len(counted) % len(values):
-        known = "" if counted is None else f" The data has {len(counted)} rows."
+    rows = measurement.samples if counted is None else len(counted)
+    if len(values) != rows:
         raise ValueError(
-            f"The slice {name!r} has {len(values)} values, but {measurement.samples} rows of the "
-            f"test data have a label and a weight above 0.{known}"
+            f"The slice {name!r} has {len(values)} values, but the test data have {rows} rows. "
+            "Give one value for each row, also for those without a label."
         )
-    positions = len(counted) // len(values)  # of each row, where these have labels of their own
-    return np.repeat(np.array(values, object), positions)[counted].tolist()
+    if counted is None:
+        return values
+    positions = counted.size // rows  # of each row, where these have labels of their own
+    return np.repeat(np.array(values, object), positions)[counted.reshape(-1)].tolist()
 
 
 def table(comparison, keys):

@@ -6,13 +6,7 @@ from keras_kd.report.entrants import mean_and_deviation
 
 
 def rows(comparison):
-    """A dict for each model.
-
-    Keys: `name`, `role`, `seeds`, `values` (the metric by seed), `mean`, `deviation`, `gain`,
-    `gain_deviation` (over labels only), `p`, `kept` (the share of the gain), `agreement` (with the
-    teacher), `ece`, `parameters`, `bytes`, `gzip_bytes`, `macs`, `median_us`, `p95_us`, `runtime`,
-    `threads`. What was not measured is `None`.
-    """
+    """A dict for each model, as `Report.rows`."""
     return [_row(comparison, each) for each in comparison.entrants]
 
 
@@ -31,6 +25,7 @@ def _row(comparison, entrant):
         "gain": None if gain is None else gain.mean,
         "gain_deviation": None if gain is None else gain.deviation,
         "p": None if gain is None else gain.p,
+        "test": None if gain is None else gain.test,
         "kept": kept,
         "agreement": entrant.mean("teacher", "agreement"),
         "ece": entrant.mean("quality", "ece"),
@@ -98,19 +93,19 @@ def _shown(metric):
 def legend(metric, rows):
     """What the columns mean, in a sentence or two."""
     seeds = max(row["seeds"] for row in rows)
-    text = "gain: over the student with labels only"
-    text += ", seed by seed" if seeds > 1 else ""
-    text += "" if metric.higher_is_better else ", + is better"
-    if seeds > 1:
-        text = f"±: standard deviation over {numbers.plural(seeds, 'seed')}; {text}"
-    if any(row["p"] is not None for row in rows):
-        test = paired.T_TEST if seeds > 1 else "McNemar's exact test, or a t-test, over the rows"
-        text += f"; p: {test}"
-    parts = {
+    parts = [f"±: standard deviation over {numbers.plural(seeds, 'seed')}"] if seeds > 1 else []
+    if any(row["gain"] is not None for row in rows):
+        text = "gain: over the student with labels only"
+        text += ", seed by seed" if seeds > 1 else ""
+        parts.append(text + ("" if metric.higher_is_better else ", + is better"))
+    tests = dict.fromkeys(row["test"] for row in rows if row["test"] is not None)
+    if tests:
+        parts.append(f"p: {' or '.join(tests)}")
+    columns = {
         "kept": "gain kept: the share of the distilled student's gain",
         "agreement": "agreement: the same answer as the teacher's",
         "ece": "ECE: expected calibration error",
         "median_us": "latency: median of one batch on this machine",
     }
-    told = [words for key, words in parts.items() if any(row[key] is not None for row in rows)]
-    return "; ".join([text, *told]) + "."
+    parts += [words for key, words in columns.items() if any(row[key] is not None for row in rows)]
+    return f"{'; '.join(parts)}." if parts else ""

@@ -19,7 +19,7 @@ def text(report):
         parts.append(grid(slice_cells(report)))
     if report.notes:
         parts.append(_listed("Notes", report.notes))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def grid(lines):

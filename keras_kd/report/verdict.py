@@ -1,7 +1,7 @@
 """The verdict: what the numbers show, in a few sentences, and no more than that."""
 
 from keras_kd.report import comparison as findings
-from keras_kd.report import numbers, paired
+from keras_kd.report import numbers
 
 
 def words(comparison, budgets=()):
@@ -24,19 +24,12 @@ def _headline(comparison):
     if difference is None:
         return _nothing(comparison)
     evidence = _evidence(comparison)
-    amount = metric.difference(difference.mean, difference.deviation)
     if comparison.finding == findings.GAIN or comparison.finding == findings.LOSS:
         changed = metric.changed(difference.mean, difference.deviation)
         start = "Distillation" if comparison.finding == findings.GAIN else "Loss: distillation"
         return f"{start} {changed} ({evidence})."
     start = "No gain" if comparison.finding == findings.NO_GAIN else "Not enough evidence of a gain"
-    return f"{start}: {_of(amount, metric)} ({evidence})."
-
-
-def _of(amount, metric):
-    return (
-        f"{amount} of {metric.label}" if amount.endswith("points") else f"{amount} {metric.label}"
-    )
+    return f"{start}: {metric.better_by(difference.mean, difference.deviation)} ({evidence})."
 
 
 def _evidence(comparison):
@@ -82,10 +75,7 @@ def _context(comparison):
             parts.append(
                 f"It closes {numbers.percent(share)} of the gap to the teacher ({teacher})."
             )
-    if comparison.finding == findings.GAIN and difference.test in (
-        paired.MCNEMAR,
-        paired.ROW_TEST,
-    ):
+    if comparison.finding == findings.GAIN and difference.seeds == 1:
         parts.append("That is one pair of models: how much was luck only more seeds can tell.")
     return parts
 
@@ -100,7 +90,7 @@ def _kept(comparison):
         told = [f"{names[0]} keeps {shares[0]} of it"]
     else:
         metric, drops = comparison.metric, [kept.difference for kept in comparison.kept]
-        shares = [f"by {metric.difference(drop.mean, drop.deviation)}" for drop in drops]
+        shares = [f"by {metric.better_by(drop.mean, drop.deviation)}" for drop in drops]
         told = [f"{names[0]} differs from the float student {shares[0]}"]
     told += [f"{name} {share}" for name, share in zip(names[1:], shares[1:], strict=True)]
     return [f"{', '.join(told)}."]

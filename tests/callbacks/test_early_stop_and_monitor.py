@@ -225,3 +225,23 @@ def test_cka_is_blind_to_rotation_and_scale():
     assert similarity.cka(a, np.ones((20, 2))) == 0.0
     assert softmax(a).shape == a.shape
     assert similarity.cka(a, rng.normal(size=(20, 3))) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("plot", "whose name ends in one of"), ("plot.xyz", "ends in one of"), (".png", "ends in")],
+)
+def test_a_plot_that_cannot_be_drawn_is_told_before_training(name, message, tmp_path):
+    distiller = linear.compiled(*linear.pair())
+    monitor = kd.callbacks.DistillationMonitor(linear.data()[0], plot=tmp_path / name)
+    with pytest.raises(ValueError, match=message):
+        distiller.fit(*linear.data(), callbacks=[monitor], verbose=0)
+    assert int(distiller.optimizer.iterations) == 0
+
+
+def test_a_plot_in_a_folder_that_is_not_there_yet(tmp_path):
+    distiller = linear.compiled(*linear.pair())
+    plot = tmp_path / "new" / "plot.png"
+    monitor = kd.callbacks.DistillationMonitor(linear.data()[0], plot=plot)
+    distiller.fit(*linear.data(), callbacks=[monitor], verbose=0)
+    assert plot.read_bytes().startswith(b"\x89PNG")

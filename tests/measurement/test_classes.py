@@ -78,6 +78,17 @@ def test_classes_one_by_one():
     assert [row["support"] for row in plain] == np.bincount(Y).tolist()
 
 
+def test_macro_f1_is_over_the_classes_that_have_rows():
+    """For every model: one that predicts an absent class once is not averaged over one more."""
+    rows = np.isin(Y, [0, 1])
+    found = measured((X[rows], Y[rows]))
+    predicted = logits()[rows].argmax(axis=1)
+    assert set(predicted) - {0, 1}
+    options = {"average": "macro", "labels": [0, 1]}
+    assert found.quality["f1_macro"] == metrics.f1_score(Y[rows], predicted, **options)
+    assert found.quality["f1_macro"] > metrics.f1_score(Y[rows], predicted, average="macro")
+
+
 def test_the_reliability_curve():
     found = measured((X, Y))
     p = softmax(logits())

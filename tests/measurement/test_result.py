@@ -96,7 +96,12 @@ def project(tmp_path, monkeypatch):
         "def test():\n"
         "    held = numpy.load('data.npz')\n"
         "    return held['x'], held['y']\n"
+        "def fails():\n"
+        "    return numpy.load('absent.npz')\n"
     )
+    (tmp_path / "broken.py").write_text("def test(:\n")
+    (tmp_path / "needy.py").write_text("import not_installed\n")
+    (tmp_path / "half.keras").write_text("PK")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -132,6 +137,23 @@ def test_the_command_takes_an_output_by_number_or_name(project, capsys, output, 
         (["student.tflite", "--data", "own_data"], "must be MODULE:FUNCTION"),
         (["student.tflite", "--data", "own_data:none"], "There is no function 'own_data:none'"),
         (["student.tflite", "--data", "absent_module:test"], "There is no function"),
+        (["student.tflite", "--data", "./own_data.py:test"], "and no path: 'own_data:test' for"),
+        (["student.tflite", "--data", "own_data:numpy"], "own_data:numpy' is a module"),
+        (["student.tflite", "--data", "own_data:fails"], "No such file or directory: 'absent.npz'"),
+        (["student.tflite", "--data", "broken:test"], "importing 'broken' failed"),
+        (["student.tflite", "--data", "needy:test"], "No module named 'not_installed'"),
+        (
+            ["student.tflite", "--data", "own_data:test", "--teacher", "none.keras"],
+            "there is no file",
+        ),
+        (
+            ["student.tflite", "--data", "own_data:test", "--teacher", "student.tflite"],
+            "--teacher must be a .keras file",
+        ),
+        (
+            ["student.tflite", "--data", "own_data:test", "--teacher", "half.keras"],
+            "is no .keras file, or only a part of one",
+        ),
         (["none.tflite", "--data", "own_data:test"], "There is no file 'none.tflite'"),
         (["student.tflite", "--data", "own_data:test", "--probabilities"], "from_logits=True"),
     ],
@@ -152,3 +174,34 @@ def test_the_command_in_a_process_of_its_own(project):
         cwd=project,
     )
     assert "accuracy" in done.stdout
+
+
+def test_layers_that_the_data_module_registers(project):
+    (project / "own_layers.py").write_text(
+        "import keras\n"
+        "from own_data import test\n"
+        "@keras.saving.register_keras_serializable(package='own')\n"
+        "class Twice(keras.layers.Layer):\n"
+        "    def call(self, inputs):\n"
+        "        return 2 * inputs\n"
+        "def save():\n"
+        "    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), Twice()])\n"
+        "    model.save('own.keras')\n"
+    )
+    env = fresh_process.environment()
+    program = "import sys; sys.path.insert(0, '.'); import own_layers; own_layers.save()"
+    subprocess.run([sys.executable, "-c", program], check=True, env=env, cwd=project)
+    words = ["--teacher", "own.keras", "--data", "own_layers:test"]
+    for command in (
+        ["measure", "student.tflite", "--runs", "1"],
+        ["report", "--student", "own.keras", "--no-latency"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "keras_kd", *command, *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=env,
+            cwd=project,
+        )
+        assert done.returncode == 0, done.stderr

@@ -178,6 +178,11 @@ def test_a_teacher_of_probabilities_on_the_command_line(report, folder, tmp_path
             "no 'json:x' for --slices",
         ),
         (["--data", "tests.report.tiny:digits"], "arrays of `data` must have one length"),
+        (["--data", "tests.report.tiny:test_set", "--out", "."], "--out: '.' is a folder"),
+        (
+            ["--data", "tests.report.tiny:test_set", "--json", "/proc/none/r.json"],
+            "--json: '/proc/none/r.json' cannot be written",
+        ),
     ],
 )
 def test_command_line_that_makes_no_sense(words, message, report, folder, capsys):
@@ -187,6 +192,15 @@ def test_command_line_that_makes_no_sense(words, message, report, folder, capsys
     assert printed.err.startswith("error: ")
     assert message in printed.err
     assert not printed.out
+
+
+def test_a_file_given_twice_is_no_second_seed(folder, capsys):
+    student = str(folder / "distilled-0.keras")
+    again = str(folder / ".." / folder.name / "distilled-0.keras")
+    words = ["--data", "tests.report.tiny:test_set", "--student", student]
+    for option in ("--student", "--baseline"):
+        assert command.main(["report", *words, option, again]) == 2
+        assert "is given twice" in capsys.readouterr().err
 
 
 def test_given_models(report):

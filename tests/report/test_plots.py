@@ -8,6 +8,7 @@ import pytest
 
 from keras_kd.report import classes
 from keras_kd.report.numbers import MINUS
+from keras_kd.report.page import page
 from keras_kd.report.plots import bars, by_seed, canvas, confusion, labels, markers, pareto, scales
 from tests.report import made_up, samples
 
@@ -126,3 +127,31 @@ def test_pictures_say_in_words_what_they_show():
     label = svg.get("aria-label")
     assert "distilled 94.2 ± 0.2 % at 655 µs" in label
     assert ET.tostring(svg)  # well formed
+
+
+def test_the_picture_says_which_way_is_better():
+    truth = np.zeros(4)
+    sides = {
+        name: [made_up.regression(truth, [1, 1, 2, error], size={"bytes": 1000 * error})]
+        for name, error in (("student", 3), ("baseline", 4))
+    }
+    assert "Lower and further left is better" in page.text(made_up.report(**sides))
+    truth = made_up.labels()
+    sides = {
+        name: made_up.with_errors(truth, [count])
+        for name, count in zip(sides, (9, 19), strict=True)
+    }
+    assert "Higher and further left is better" in page.text(made_up.report(**sides))
+
+
+def test_of_many_slices_those_that_changed_most_are_drawn():
+    truth = made_up.labels()
+    changed = made_up.predictions(truth, slice(390, 400))
+    report = made_up.report(
+        {"slice_keys": {"part": (np.arange(400) // 10).tolist()}},
+        student=[made_up.classifier(truth, changed)],
+        baseline=[made_up.classifier(truth, truth)],
+    )
+    text = page.text(report)
+    assert "the 24 of 40 slices that changed most" in text
+    assert f"In points: 39 {MINUS}100.0, " in text

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_kd as kd
 from keras_kd.measurement.runtimes import TFLiteFile
@@ -166,8 +167,29 @@ def test_slices_are_checked_before_any_training(small):
     def train(model):
         pytest.fail("trained before the slices were looked at")
 
-    with pytest.raises(ValueError, match="has 7 values, but 100 rows"):
+    with pytest.raises(ValueError, match="has 7 values, but the test data have 100 rows"):
         report(small, train=train, slices=np.zeros(7))
+    with pytest.raises(ValueError, match="has 50 values, but the test data have 100 rows"):
+        report(small, train=train, slices=np.arange(50) % 2)
+
+
+def test_what_is_wrong_with_the_data_and_the_files_is_told_before_any_training(small, tmp_path):
+    def train(model):
+        pytest.fail("trained before the arguments were looked at")
+
+    shuffled = tf.data.Dataset.from_tensor_slices(small).shuffle(100).batch(25)
+    with pytest.raises(ValueError, match="gives other rows when it is read again"):
+        report(shuffled, train=train)
+    once = tf.data.Dataset.from_tensor_slices(small).shuffle(100, reshuffle_each_iteration=False)
+    with pytest.raises(pytest.fail.Exception):
+        report(once.batch(25), train=train)
+    for name, message in (("a.txt", "a .tflite, .onnx or .keras file"), ("a.tflite", "a.tflite")):
+        (tmp_path / name).write_text("no model")
+        with pytest.raises(ValueError, match=rf"exports\['int8'\]: .*{message}"):
+            report(small, train=train, seeds=1, exports={"int8": tmp_path / name})
+    for wrong in ({"title": 5}, {"latency": "no"}, {"seeds": True}):
+        with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
+            report(small, train=train, **wrong)
 
 
 def test_progress(small, capsys):

@@ -198,3 +198,35 @@ def test_errors_are_lowered():
 )
 def test_numbers(text, expected):
     assert text == expected
+
+
+def test_seeds_that_gain_exactly_as_much():
+    """Their rows are tested, and no sentence says that there was one seed, or a t-test."""
+    found = report(baseline=accuracies(91.0, 91.0), student=accuracies(92.0, 92.0))
+    assert "2 seeds" in found.verdict
+    assert "McNemar's exact test" in found.verdict
+    assert "one pair" not in found.verdict
+    text = " ".join(str(found).split())
+    assert "p: McNemar's exact test" in text
+    assert "t-test" not in text
+    unclear = report(baseline=accuracies(91.0, 91.0), student=accuracies(91.1, 91.1))
+    assert not any("The seeds spread" in each for each in unclear.advice)
+
+
+def test_errors_are_said_to_be_lower():
+    truth, errors = np.zeros(50), np.random.default_rng(0).normal(size=50)
+    sides = {"baseline": (2.0, 2.1, 2.2), "student": (1.9, 2.2, 2.0), "teacher": (0.1,)}
+    found = report(
+        **{
+            name: [made_up.regression(truth, scale * errors) for scale in scales]
+            for name, scales in sides.items()
+        }
+    )
+    assert found.finding == "unclear"
+    assert " lower RMSE (" in found.verdict
+    assert "+0" not in found.verdict.split("(")[0]
+    assert any("is far below the student" in each for each in found.advice)
+
+
+def test_a_legend_explains_no_column_that_is_not_there():
+    assert "gain:" not in str(report(student=accuracies(91.0)))

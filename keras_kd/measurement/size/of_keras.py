@@ -5,8 +5,8 @@ import math
 from keras_kd.measurement.size import counting, keras_graph
 
 NOTES = [
-    "bytes: of the weights in memory, in their own types; a Keras model in memory has no file, so "
-    "gzip_bytes is left out.",
+    "bytes: of the weights in memory, in their own types; a .keras file holds more (such as the "
+    "optimizer's state), so its size and gzip_bytes are left out.",
     "peak_activation_bytes: left out; in which order TensorFlow runs the graph, and what it fuses, "
     "is not known before. The .tflite file has the figure.",
 ]

@@ -37,10 +37,11 @@ def _by_seed(report):
 
 
 def _size(report):
+    better = "Higher" if report.metric.higher_is_better else "Lower"
     return _figure(
         f"{_capital(report.metric.label)} against size",
         pareto.draw(report.comparison, report.rows, "bytes"),
-        "Higher and further left is better; the dashed line joins the models that none beats in "
+        f"{better} and further left is better; the dashed line joins the models that none beats in "
         "both.",
     )
 
@@ -124,18 +125,21 @@ def _slices(report):
     if not rows or first.task == "regression":
         return None
     names = {row["slice"] for row in rows}
+    title = f"Gain by {next(iter(names))}" if len(names) == 1 else "Gain by slice"
+    caption = "Distilled minus labels only, in points of right rows"
+    if len(rows) > _MOST_BARS:
+        caption += f"; the {_MOST_BARS} of {len(rows)} slices that changed most"
+        rows = sorted(rows, key=lambda row: -abs(row["gain"]))[:_MOST_BARS]
     drawn = [
         bars.Change(
             str(row["value"]) if len(names) == 1 else f"{row['slice']} = {row['value']}",
             100 * row["gain"],
             None if row["deviation"] is None else 100 * row["deviation"],
         )
-        for row in rows[:_MOST_BARS]
+        for row in rows
     ]
     told = ", ".join(f"{bar.label} {numbers.fixed(bar.value, 1, '+')}" for bar in drawn)
-    title = f"Gain by {names.pop()}" if len(names) == 1 else "Gain by slice"
-    caption = "Distilled minus labels only, in points of right rows."
-    return _figure(title, bars.changes(title, drawn, f"In points: {told}"), caption)
+    return _figure(title, bars.changes(title, drawn, f"In points: {told}"), f"{caption}.")
 
 
 def _capital(words):
