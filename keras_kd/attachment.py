@@ -65,6 +65,10 @@ class Attachment:
         own = [each for each in callbacks if hasattr(each, "prepare")]
         for callback in own:
             callback.prepare(self, callbacks)
+        validates = bool(given.get("validation_split")) or given.get("validation_data") is not None
+        for callback in own:
+            if hasattr(callback, "check_data"):
+                callback.check_data(validates, callbacks)
         watch = self._watch_batches(given.get("x"), given.get("batch_size"))
         if isinstance(given.get("callbacks"), keras.callbacks.CallbackList):
             for callback in watch:

@@ -1,6 +1,7 @@
 """Makes the distiller's arguments uniform: two numbers and a list of losses."""
 
 import keras
+import numpy as np
 
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.base import non_negative
@@ -24,12 +25,23 @@ def mixture(alpha, beta, student_loss_weight):
             "`student_loss_weight=w` is another spelling of `alpha=w, beta=1-w`; give one of them. "
             f"Received: student_loss_weight={student_loss_weight}, alpha={alpha}, beta={beta}"
         )
-    if not isinstance(student_loss_weight, (int, float)) or not 0 <= student_loss_weight <= 1:
+    is_number = isinstance(student_loss_weight, (int, float, np.number))
+    if not is_number or not 0 <= student_loss_weight <= 1:
         raise ValueError(
             "Invalid value for argument `student_loss_weight`. Expected a number between 0 and 1. "
             f"Received: student_loss_weight={student_loss_weight!r}"
         )
     return float(student_loss_weight), 1.0 - float(student_loss_weight)
+
+
+def check_loss_weights(given):
+    """Raises unless `compile` got numbers, where `keras.distillation` takes metrics."""
+    for each in keras.tree.flatten(given):
+        if each is not None and not isinstance(each, (int, float, np.number)):
+            raise ValueError(
+                "`loss_weights` of compile must be numbers, as of keras.Model.compile. Received: "
+                f"{each!r}. Name what you mean: compile(optimizer, loss, metrics=[...])."
+            )
 
 
 def check_weighting(weighting):
@@ -59,6 +71,11 @@ def loss_list(losses, weights, student):
             "keras_kd.losses.SoftTargets(temperature=4.0)."
         )
     losses = [_as_loss(loss) for loss in losses]
+    if len({id(loss) for loss in losses}) < len(losses):
+        raise ValueError(
+            "`distillation_losses` has the same loss object twice. Make two, or one with twice the "
+            "weight."
+        )
     _set_weights(losses, weights)
     return losses
 
@@ -104,7 +121,7 @@ def _as_loss(loss):
 def _set_weights(losses, weights):
     if weights is None:
         return
-    weights = list(weights) if isinstance(weights, (list, tuple)) else [weights]
+    weights = list(weights) if isinstance(weights, (list, tuple, np.ndarray)) else [weights]
     if len(weights) != len(losses):
         raise ValueError(
             "`distillation_loss_weights` must have one number for each of the "

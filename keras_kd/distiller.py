@@ -139,6 +139,16 @@ class Distiller(
         return list(self.loss_list.losses_in_order)
 
     @property
+    def distillation_loss_weights(self):
+        """The losses' weights, a list, as `keras.distillation.Distiller` has them."""
+        return [loss.weight for loss in self.distillation_losses]
+
+    @property
+    def student_loss_weight(self):
+        """Another name of `alpha`, as `keras.distillation.Distiller` has it."""
+        return self.alpha
+
+    @property
     def losses_by_name(self):
         """The distillation losses by their names in the history."""
         return self.loss_list.by_name
@@ -204,6 +214,7 @@ class Distiller(
                 "loss of the labels, or build the distiller with alpha=0 to learn from the teacher "
                 "alone."
             )
+        configuration.check_loss_weights(loss_weights)
         replicas.refuse_what_fails(self.distribute_strategy, optimizer, steps_per_execution)
         self._check_metric_names([metrics, weighted_metrics])
         super().compile(

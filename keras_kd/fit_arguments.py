@@ -11,13 +11,20 @@ def bound(args, kwargs):
     Raises:
         ValueError: There are sample weights, which Keras would drop for want of labels.
     """
-    arguments = inspect.signature(keras.Model.fit).bind(None, *args, **kwargs).arguments
+    arguments = named(keras.Model.fit, args, kwargs)
     if arguments.get("sample_weight") is not None and arguments.get("y") is None:
         raise ValueError(
             "`sample_weight` without `y`: Keras would leave the weights out without a word. Pass "
             "labels too (with alpha=0 they do not count), or a dataset of (x, y, weights)."
         )
-    return {name: value for name, value in arguments.items() if name != "self"}
+    return arguments
+
+
+def named(method, args, kwargs):
+    """The arguments of a call of a method of `keras.Model` by name."""
+    found = inspect.signature(method).bind(None, *args, **kwargs).arguments
+    more = found.pop("kwargs", {})
+    return {name: value for name, value in {**found, **more}.items() if name != "self"}
 
 
 def callbacks(arguments):

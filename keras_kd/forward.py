@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd import models
+from keras_kd import by_output, models
 from keras_kd.objective import Outputs
 from keras_kd.taps import tap
 from keras_kd.taps.listening import Taps
@@ -96,7 +96,9 @@ class ForwardPasses:
                 inputs = self.teacher_preprocess(inputs)
             answer = listening.teach(Lesson(inputs, y, student, said, self.is_rehearsing))
         outputs, tapped = keras.tree.map_structure(_detached, answer)
-        return Outputs(outputs, tapped, getattr(self.student, "output_names", None))
+        names = getattr(self.student, "output_names", None)
+        outputs = by_output.aligned(outputs, source.output_names or names, student)
+        return Outputs(outputs, tapped, names)
 
     def carrying(self, x, y=None):
         """The inputs of a batch with what the teacher says of it."""

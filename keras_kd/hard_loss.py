@@ -1,5 +1,6 @@
 """`HardLoss`: the loss of the labels alone."""
 
+import keras
 import tensorflow as tf
 
 from keras_kd import replicas
@@ -9,6 +10,11 @@ class HardLoss:
     """Mixin of a `keras.Model`: its compiled loss, apart from its regularisers."""
 
     _hard_loss_only = False
+
+    @staticmethod
+    def sums_of(losses):
+        """The regularisers as float32 scalars: they come in the types of what they penalise."""
+        return [keras.ops.cast(keras.ops.sum(loss), "float32") for loss in losses]
 
     @property
     def losses(self):
@@ -21,6 +27,8 @@ class HardLoss:
         self._hard_loss_only = True
         try:
             # Keras has divided it by the number of replicas.
-            return replicas.count() * super().compute_loss(None, y, y_pred, sample_weight)
+            loss = super().compute_loss(None, y, y_pred, sample_weight)
+            # In float32, as all terms: `floatx` may be another.
+            return replicas.count() * tf.cast(loss, tf.float32)
         finally:
             self._hard_loss_only = False

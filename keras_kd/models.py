@@ -92,11 +92,15 @@ def flat_outputs(outputs, key, names=None):
 
     `names` are the student's output names, by which the outputs in a list may be called too.
     """
-    if isinstance(outputs, (list, tuple)) and names and key in names:
-        key = list(names).index(key)
     if key is None:
         return keras.tree.flatten(outputs)
+    if isinstance(outputs, (list, tuple)) and names and key in names:
+        key = list(names).index(key)
+    if not keras.tree.is_nested(outputs) and key in (0, -1, *(names or ())[:1]):
+        return [outputs]  # indexed, it would be a row of the batch
     try:
+        if not keras.tree.is_nested(outputs):
+            raise KeyError(key)
         return [outputs[key]]
     except (KeyError, IndexError, TypeError) as error:
         have = (

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd import models, replicas
+from keras_kd import by_output, models, replicas
 from keras_kd.losses import base
 from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.taps import masks
@@ -112,7 +112,13 @@ def _labels(loss, student, labels, count):
         )
     if not keras.tree.is_nested(labels):
         return [labels] * count
-    return models.flat_outputs(labels, loss.output_key, student.names)
+    found = by_output.of_each(labels, loss.output_key, student.outputs, student.names)
+    if loss.requires("labels") and any(each is None for each in found):
+        raise ValueError(
+            f"Distillation loss {loss.name!r} needs labels of each output that it reads, and the "
+            "data has none of some. Choose an output with its argument `output`."
+        )
+    return found
 
 
 def _pairs(loss, teacher, student):
@@ -146,7 +152,7 @@ def _row_weights(loss, student, sample_weight):
                 "cannot choose among the sample weights of several outputs. Pass one sample_weight."
             )
         return keras.tree.flatten(sample_weight) * count
-    return models.flat_outputs(sample_weight, loss.output_key, student.names)
+    return by_output.of_each(sample_weight, loss.output_key, student.outputs, student.names)
 
 
 def times(sample_weight, factor):

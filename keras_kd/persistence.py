@@ -51,6 +51,7 @@ class Persistence(OwnVariables):
                 "beta": float(self.beta),
                 "teacher_preprocess": serialized("teacher_preprocess", self.teacher_preprocess),
                 "weighting": serialized("weighting", self.weighting),
+                "evaluate_with_teacher": self.evaluate_with_teacher,
             }
         )
         return config
@@ -79,7 +80,10 @@ class Persistence(OwnVariables):
         config["distillation_losses"] = [
             keras.saving.deserialize_keras_object(loss) for loss in config["distillation_losses"]
         ]
-        return cls(**config)
+        with_teacher = config.pop("evaluate_with_teacher", False)
+        made = cls(**config)
+        made.evaluate_with_teacher = with_teacher
+        return made
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -39,20 +39,32 @@ class Rehearsal(keras.layers.Layer):
     def _values(self, inputs):
         distiller = self._distiller.model
         student = distiller.study(inputs, training=False)
-        # Of any labels: class 0, or the number 0.
-        classes = any_labels(student.outputs)
-        numbers = keras.tree.map_structure(keras.ops.zeros_like, student.outputs)
-        teacher = distiller.teach(inputs, classes, student)
-        means = [
-            objective.means_of(
-                loss,
-                teacher,
-                student,
-                objective.Batch(numbers if loss.labels_are_numbers else classes),
-            )[0]
-            for loss in distiller.distillation_losses
-        ]
-        return keras.ops.concatenate(means)
+        teacher = distiller.teach(inputs, any_labels(student.outputs), student)
+        losses = distiller.distillation_losses
+        return keras.ops.concatenate([means(loss, teacher, student) for loss in losses])
+
+
+def means(loss, teacher, student):
+    """The means of a loss with any labels."""
+    batch = objective.Batch(_labels(loss, student.outputs))
+    try:
+        return objective.means_of(loss, teacher, student, batch)[0]
+    except Exception as error:
+        is_own = type(loss).__module__.partition(".")[0] == "keras_kd"
+        if is_own or not loss.takes("labels") or loss.labels_are_numbers:
+            raise
+        raise ValueError(
+            f"Distillation loss {loss.name!r} failed with labels that are class indices: {error} "
+            "If its labels have the shape of the outputs, give its class the attribute "
+            "`labels_are_numbers = True`."
+        ) from error
+
+
+def _labels(loss, outputs):
+    """Labels for each output: number 0, or class 0."""
+    if loss.labels_are_numbers:
+        return keras.tree.map_structure(keras.ops.zeros_like, outputs)
+    return any_labels(outputs)
 
 
 def any_labels(outputs):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import history_names, models
+from keras_kd import fit_arguments, history_names, models, unlabelled
 from keras_kd.live import traced_value
 
 
@@ -53,6 +53,7 @@ class Reporting:
         return self.evaluate_with_teacher or self.loss is None
 
     def _check_evaluation_labels(self, y):
+        self._evaluation_has_labels = y is not None
         if y is None and not self._runs_teacher_in_evaluate():
             raise ValueError(
                 "The evaluation data has no labels, and without the teacher there is no other "
@@ -61,8 +62,17 @@ class Reporting:
                 "distiller.evaluate_with_teacher = True."
             )
 
+    def _check_validation_labels(self, data):
+        if data is None or self._runs_teacher_in_evaluate():
+            return
+        x, y = (data, None) if not isinstance(data, (tuple, list)) else (*data[:2], None)[:2]
+        if unlabelled.are_there_labels(x, y) is False:
+            self._check_evaluation_labels(None)
+
     def get_metrics_result(self):
-        results = super().get_metrics_result()
+        has_labels = self._evaluation_has_labels if self._evaluating else self._has_labels
+        is_blind = has_labels is False
+        results = unlabelled.results(self) if is_blind else super().get_metrics_result()
         return self._without_teacher(results) if self._evaluating else results
 
     def _without_teacher(self, logs):
@@ -86,8 +96,10 @@ class Reporting:
         """As `keras.Model.fit`.
 
         Raises:
-            ValueError: The data is empty, or has no labels although `alpha` is not 0.
+            ValueError: The data is empty, or has no labels although `alpha` is not 0; or the
+                validation data has none, and the teacher is not asked.
         """
+        self._check_validation_labels(fit_arguments.bound(args, kwargs).get("validation_data"))
         self._rows_before_evaluate = None
         history = super().fit(*args, **kwargs)
         rows = self._rows_before_evaluate  # validation has counted its own rows since
@@ -119,7 +131,11 @@ class Reporting:
         before = self.evaluate_with_teacher
         self._rows_before_evaluate = traced_value(self._hard_tracker.count)
         self._evaluating = True
+        data = fit_arguments.named(keras.Model.evaluate, args, kwargs)
+        self._evaluation_has_labels = unlabelled.are_there_labels(data.get("x"), data.get("y"))
         self.evaluate_with_teacher = before if with_teacher is None else with_teacher
+        if unlabelled.has_unbuilt_metrics([self]):
+            self.test_function = None
         try:
             return super().evaluate(*args, **kwargs)
         finally:

@@ -15,7 +15,7 @@ class Step:
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The student's own loss: the compiled one and the regularisers, as in `evaluate`."""
         if self.loss is None or y is None:
-            return keras.ops.sum([keras.ops.zeros(()), *map(keras.ops.sum, self.losses)])
+            return keras.ops.sum([keras.ops.zeros((), "float32"), *self.sums_of(self.losses)])
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def train_step(self, data):
@@ -25,7 +25,7 @@ class Step:
         with tf.GradientTape() as tape:
             student = self.study(x, training=True)
             terms = self._terms(x, y, student, sample_weight, rows)
-            regularisers = [keras.ops.sum(loss) for loss in self.losses]
+            regularisers = self.sums_of(self.losses)
             scaled = self.optimizer.scale_loss(
                 replicas.part_of_global(terms.total, rows, regularisers)
             )
@@ -49,7 +49,7 @@ class Step:
             balance = objective.hard_balance(self.loss, y, outputs, sample_weight, rows)
             hard = balance * self.hard_loss(y, outputs, sample_weight)
             terms = objective.Terms(hard, hard, [])
-        self._track(terms, [keras.ops.sum(loss) for loss in self.losses], rows)
+        self._track(terms, self.sums_of(self.losses), rows)
         return self._without_teacher(self._logs(x, y, student.outputs, sample_weight))
 
     def _all_terms(self, teacher, student, batch, rows):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_kd.callbacks import loss_weight
+from keras_kd.callbacks import loss_weight, snapshot
 from keras_kd.losses import base
 
 SAVING = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
@@ -32,8 +32,10 @@ class EarlyStopDistillation(keras.callbacks.Callback):
         verbose: 1: prints when it ends the distillation.
 
     Raises:
-        ValueError: An argument is wrong; in `fit`: the history has no such entry, another callback
-            schedules `beta` or watches the same entry, or one that saves is listed before.
+        ValueError: An argument is wrong; in `fit`: the history has no such entry, there is no
+            validation data for it, another callback schedules `beta` (or the `alpha` that is given
+            here), begins to distil later or watches the same entry, or one that saves is listed
+            before.
 
     Example:
 
@@ -80,6 +82,7 @@ class EarlyStopDistillation(keras.callbacks.Callback):
         larger = ("accuracy", "acc", "auc", "precision", "recall", "score", "agreement")
         is_larger = mode == "max" or (mode == "auto" and monitor.lower().endswith(larger))
         self._sign = -1.0 if is_larger else 1.0
+        self._validates = False
 
     def prepare(self, distiller, callbacks):
         """Checks the callbacks beside it; called by `fit`."""
@@ -89,7 +92,10 @@ class EarlyStopDistillation(keras.callbacks.Callback):
                     f"{type(callback).__name__} is listed before EarlyStopDistillation, so a file "
                     "would lack what the epoch showed. List EarlyStopDistillation first."
                 )
-        loss_weight.check_no_schedule_of_beta(callbacks, self)
+        loss_weight.check_no_schedule("beta", callbacks, self)
+        if self.alpha is not None:
+            loss_weight.check_no_schedule("alpha", callbacks, self)
+        self._check_snapshots(callbacks)
         watching = [each for each in callbacks if isinstance(each, EarlyStopDistillation)]
         if sum(each.monitor == self.monitor for each in watching) > 1:
             raise ValueError(
@@ -97,6 +103,31 @@ class EarlyStopDistillation(keras.callbacks.Callback):
             )
         if self._key not in distiller.callback_states:
             self._remember(distiller, np.inf, 0, False)
+
+    def _check_snapshots(self, callbacks):
+        starts = [x.start_epoch for x in callbacks if isinstance(x, snapshot.SnapshotTeacher)]
+        if starts and self.start_epoch < max(starts):
+            raise ValueError(
+                f"SnapshotTeacher begins to teach in epoch {max(starts)}, and would undo what "
+                f"EarlyStopDistillation(start_epoch={self.start_epoch}) ended before. Pass "
+                f"EarlyStopDistillation(start_epoch={max(starts)})."
+            )
+
+    def check_data(self, validates, callbacks):
+        """Raises where there will be nothing to watch; called by `fit`.
+
+        Args:
+            validates: Whether there is data to validate with.
+            callbacks: All callbacks; one of the user's may write such an entry.
+        """
+        self._validates = validates
+        modules = {type(each).__module__.partition(".")[0] for each in callbacks}
+        is_missing = self.monitor.startswith("val_") and not validates
+        if is_missing and modules <= {"keras", "keras_kd"}:
+            raise ValueError(
+                f"EarlyStopDistillation watches {self.monitor!r}, and fit has no validation data. "
+                "Pass validation_data to fit, or another `monitor`."
+            )
 
     @property
     def _key(self):
@@ -113,10 +144,17 @@ class EarlyStopDistillation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         ran_with = {"alpha": self.model.alpha, "beta": self.model.beta}
         best, waited, stopped = self.model.callback_states[self._key]
-        if not stopped and epoch >= self.start_epoch:
+        is_due = not stopped and epoch >= self.start_epoch
+        if is_due and not self._is_without_validation(logs or {}):
             self._look(epoch, self._value(logs or {}), best, waited)
         if logs is not None:
             logs.update(ran_with)
+
+    def _is_without_validation(self, logs):
+        """Whether this epoch does not validate, with a `validation_freq` above 1."""
+        if not self._validates or not self.monitor.startswith("val_"):
+            return False
+        return not any(name.startswith("val_") for name in logs)
 
     def _value(self, logs):
         if self.monitor not in logs:

@@ -88,10 +88,10 @@ class LossWeightSchedule(ScheduledValue):
         return getattr(*self._owner())
 
 
-def check_no_schedule_of_beta(callbacks, callback, why=""):
-    """Raises if a schedule of `beta` is beside a callback that sets it."""
-    if any(isinstance(x, LossWeightSchedule) and x.target == "beta" for x in callbacks):
+def check_no_schedule(target, callbacks, callback, why=""):
+    """Raises if a schedule of `"alpha"` or `"beta"` is beside a callback that sets it."""
+    if any(isinstance(x, LossWeightSchedule) and x.target == target for x in callbacks):
         raise ValueError(
-            f"LossWeightSchedule('beta') would undo what {type(callback).__name__} sets{why}. Use "
-            "one of them, or schedule the weights of the losses."
+            f"LossWeightSchedule({target!r}) would undo what {type(callback).__name__} sets{why}. "
+            "Use one of them, or schedule the weights of the losses."
         )

@@ -120,10 +120,14 @@ class DistillationMonitor(keras.callbacks.Callback):
         resolved = [self.model.resolve_pair(*pair) for pair in pairs]
         self._names = _names(resolved)
         self._compare = tf.function(self._comparison(self.model, resolved), autograph=False)
+        if self.model.student.built:  # a teacher that cannot answer here says so before any step
+            self._compare.get_concrete_function(self._inputs())
+
+    def _inputs(self):
+        return keras.tree.map_structure(tf.convert_to_tensor, self.inputs)
 
     def on_epoch_end(self, epoch, logs=None):
-        inputs = keras.tree.map_structure(tf.convert_to_tensor, self.inputs)
-        (teacher, student), features = self._compare(inputs)
+        (teacher, student), features = self._compare(self._inputs())
         agree = np.argmax(teacher, -1) == np.argmax(student, -1)
         values = {
             "probe_agreement": float(np.mean(agree)),

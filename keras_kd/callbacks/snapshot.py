@@ -50,7 +50,7 @@ class SnapshotTeacher(keras.callbacks.Callback):
     def prepare(self, distiller, callbacks):
         """Checks the callbacks beside it; called by `fit`."""
         why = ": beta is 0 until the first snapshot"
-        loss_weight.check_no_schedule_of_beta(callbacks, self, why)
+        loss_weight.check_no_schedule("beta", callbacks, self, why)
 
     def on_train_begin(self, logs=None):
         teacher = getattr(self.model, "teacher", None)

@@ -82,18 +82,26 @@ def _of_operation(operation):
     return type(operation).__name__.lower()
 
 
-def check_logits(role, model, output, loss):
-    """Raises if an output is known to hold probabilities.
+def check_logits(role, model, output, loss, from_logits=True):
+    """Raises if an output is known to hold probabilities where logits, or softmax, are expected.
 
     Args:
         role: `"teacher"` or `"student"`, for the message.
         model: The model.
         output: Name or index of the output, `None` for all.
         loss: Name of the loss, for the message.
+        from_logits: Whether logits are expected; `False`: what softmax makes of them.
     """
     for key in [output] if output is not None else output_keys(model):
-        if last_activation(model, key) == "softmax":
-            where = "" if key is None else f" (output {key!r})"
+        activation = last_activation(model, key)
+        where = "" if key is None else f" (output {key!r})"
+        if activation == "sigmoid":
+            raise ValueError(
+                f"The {role}{where} ends in sigmoid, but {loss} compares distributions over "
+                "classes. Remove the sigmoid from its last layer (activation=None); where a row "
+                "has several labels, or one of yes or no, use keras_kd.losses.SigmoidKD."
+            )
+        if activation == "softmax" and from_logits:
             raise ValueError(
                 f"The {role}{where} ends in softmax, but {loss} expects logits. Remove the "
                 "softmax from its last layer (activation=None), or use "

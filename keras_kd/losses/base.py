@@ -18,8 +18,9 @@ class DistillationLoss(keras.layers.Layer):
     trained and saved with the distiller and are no part of the student. Subclasses implement
     `call(teacher_outputs, student_outputs)` and return one value for each row: `[batch]`, or
     `[batch, ...]` for sequences; the distiller weights and averages them. A `call` that also takes
-    `labels` gets those of the output it reads; one that takes `training` is told whether the batch
-    is trained on.
+    `labels` gets those of the output it reads (where they have the shape of the outputs, such as
+    one-hot labels or numbers, set the class attribute `labels_are_numbers = True`); one that takes
+    `training` is told whether the batch is trained on.
 
     Args:
         weight: The loss's factor among the distillation losses, at least 0. Live: set
@@ -252,6 +253,11 @@ def fitted(row_weight, loss, what):
 
 def unreduced(loss, first, second):
     """The values of a Keras loss, or of a function, before any reduction."""
+    if getattr(loss, "reduction", None) == "sum":
+        raise ValueError(
+            f"{type(loss).__name__}(reduction='sum') grows with the batch; a distillation loss is "
+            "averaged over its rows. Leave `reduction` at its default, and set the loss's weight."
+        )
     # `call` of a Loss gives the values before its reduction; a function gives them anyway.
     function = loss.call if isinstance(loss, keras.losses.Loss) else loss
     return function(first, second)

@@ -111,7 +111,7 @@ class CurriculumTemperature(base.DistillationLoss):
         return [hidden, last]
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
+        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
         if self.per_row:
             hidden, last = self.network
             hidden.build((None, 2 * student_outputs_shape[-1]))
@@ -151,7 +151,7 @@ class CurriculumTemperature(base.DistillationLoss):
         return self.lowest + (self.highest - self.lowest) * tf.sigmoid(raw)
 
     def validate(self, teacher, student):
-        logits.refuse(self, teacher, student, "softmax")
+        logits.refuse(self, teacher, student)
 
     def get_config(self):
         return {

@@ -68,7 +68,7 @@ class DecoupledKD(HasTemperature):
         return keras.ops.where(keras.ops.any(of_label, axis=-1), loss, 0.0)
 
     def validate(self, teacher, student):
-        logits.refuse(self, teacher, student, "softmax")
+        logits.refuse(self, teacher, student)
 
     def get_config(self):
         config = super().get_config()

@@ -58,6 +58,8 @@ class DIST(HasTemperature):
                 f"Distillation loss {self.name!r} expects logits of one shape, [batch, classes]. "
                 f"Received: teacher {shapes[0]}, student {shapes[1]}."
             )
+        if shapes[0][1] == 1:
+            raise ValueError(f"Distillation loss {self.name!r}: {logits.ONE_VALUE}.")
         super().build(shapes)
 
     def call(self, teacher_outputs, student_outputs):
@@ -70,7 +72,7 @@ class DIST(HasTemperature):
         return t * t * (self.inter_class * inter + self.intra_class * intra)
 
     def validate(self, teacher, student):
-        logits.refuse(self, teacher, student, "softmax")
+        logits.refuse(self, teacher, student)
 
     def get_config(self):
         config = super().get_config()

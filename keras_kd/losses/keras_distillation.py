@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_kd import ops
-from keras_kd.losses import base
+from keras_kd.losses import base, logits
 from keras_kd.losses.activation import check_logits
 from keras_kd.ops import arguments
 
@@ -64,16 +64,15 @@ class KerasDistillation(base.DistillationLoss):
 
     @property
     def reads_structure(self):
-        """The loss gets the models' whole outputs, not one after the other."""
-        return True
+        """The loss gets the models' whole outputs, unless it is that of one of them."""
+        return self.output_key is None
 
     def build(self, *shapes):
         del shapes
         self.built = True
 
     def call(self, teacher_outputs, student_outputs):
-        known = (keras.distillation.LogitsDistillation, keras.distillation.FeatureDistillation)
-        if not isinstance(self.loss, known):
+        if self._is_custom():
             return self._custom(teacher_outputs, student_outputs)
         self.loss.validate_outputs(teacher_outputs, student_outputs)
         if not keras.tree.is_nested(self.loss.loss):
@@ -83,6 +82,11 @@ class KerasDistillation(base.DistillationLoss):
             self._one, self.loss.loss, teacher_outputs, student_outputs
         )
         return sum(_per_sample(part) for part in keras.tree.flatten(parts) if part is not None)
+
+    def _is_custom(self):
+        """Whether the loss computes something of its own: also a subclass that overrides."""
+        known = (keras.distillation.LogitsDistillation, keras.distillation.FeatureDistillation)
+        return type(self.loss).compute_loss not in [each.compute_loss for each in known]
 
     def _custom(self, teacher_outputs, student_outputs):
         # A subclass of the user's: a scalar by contract, given to every row.
@@ -96,8 +100,7 @@ class KerasDistillation(base.DistillationLoss):
         return keras.ops.broadcast_to(value, batch)
 
     def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
-        known = (keras.distillation.LogitsDistillation, keras.distillation.FeatureDistillation)
-        if row_weight is not None and not isinstance(self.loss, known):
+        if row_weight is not None and self._is_custom():
             raise ValueError(
                 f"{type(self.loss).__name__} returns one number for the batch, so sample_weight "
                 "and class_weight cannot reach its rows. Make it a subclass of "
@@ -111,6 +114,8 @@ class KerasDistillation(base.DistillationLoss):
         if self.temperature_variable is None:
             return base.unreduced(loss, teacher, student)
         kind = _kind(loss)
+        if kind in (*_KL, *_CROSS_ENTROPY):
+            logits.check_classes(self, student)
         if kind in _KL:
             return ops.soft_target_loss(student, teacher, self.temperature_variable)
         scale = keras.ops.convert_to_tensor(self.temperature_variable)
@@ -140,21 +145,29 @@ class KerasDistillation(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        for key in ("output", "teacher_layer", "student_layer"):
+        for key in ("teacher_layer", "student_layer"):
             del config[key]
         config["loss"] = keras.saving.serialize_keras_object(self.loss)
+        if self.temperature_variable is not None:
+            config["temperature"] = float(self.temperature)  # which may have changed since
         return config
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
         config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
-        return cls(**config)
+        temperature = config.pop("temperature", None)
+        made = cls(**config)
+        if temperature is not None:
+            made.temperature = temperature
+        return made
 
 
 def _kind(loss):
-    name = getattr(loss, "__name__", None) or type(loss).__name__
-    return name.lower()
+    """The name of a loss of Keras itself; of a user's, who may have called it the same, none."""
+    made = loss if hasattr(loss, "__name__") else type(loss)
+    is_of_keras = (made.__module__ or "").partition(".")[0] == "keras"
+    return made.__name__.lower() if is_of_keras else ""
 
 
 def _per_sample(values):

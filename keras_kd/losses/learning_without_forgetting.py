@@ -119,7 +119,7 @@ class LearningWithoutForgetting(HasTemperature):
         )
 
     def validate(self, teacher, student):
-        logits.refuse(self, teacher, student, "softmax")
+        logits.refuse(self, teacher, student)
 
     def get_config(self):
         config = super().get_config()

@@ -50,7 +50,7 @@ class LogitStandardization(HasTemperature):
         super().__init__(temperature, **kwargs)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
+        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
@@ -61,7 +61,7 @@ class LogitStandardization(HasTemperature):
         )
 
     def validate(self, teacher, student):
-        logits.refuse(self, teacher, student, "softmax")
+        logits.refuse(self, teacher, student)
 
 
 def _standardized(x):

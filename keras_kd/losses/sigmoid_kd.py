@@ -54,7 +54,7 @@ class SigmoidKD(HasTemperature):
         return keras.ops.mean(losses, axis=-1)
 
     def validate(self, teacher, student):
-        logits.refuse(self, teacher, student, "sigmoid")
+        logits.refuse(self, teacher, student)
 
 
 def _yes_or_no(x):

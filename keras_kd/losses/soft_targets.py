@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_kd import ops
-from keras_kd.losses import base
+from keras_kd.losses import base, logits
 from keras_kd.losses.activation import check_logits
 from keras_kd.losses.temperature import HasTemperature
 from keras_kd.ops import arguments
@@ -34,7 +34,8 @@ class SoftTargets(HasTemperature):
 
     Raises:
         ValueError: An argument is out of its range; or, when the distiller is built, a model ends
-            in softmax although `from_logits=True`, or class counts differ.
+            in softmax although `from_logits=True`, or in sigmoid; class counts differ, or there is
+            one.
 
     Example:
 
@@ -77,6 +78,9 @@ class SoftTargets(HasTemperature):
         return self.per_row(teacher_outputs, student_outputs, None)
 
     def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
+        if type(self).call is not SoftTargets.call:  # a subclass with a formula of its own
+            return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
+        logits.check_classes(self, student_outputs)
         weight, count = base.valid_rows(student_outputs[..., 0], row_weight, mask)
         return self.per_row(teacher_outputs, student_outputs, weight), count
 
@@ -121,9 +125,8 @@ class SoftTargets(HasTemperature):
         return tuple(student_shape[:-1])
 
     def validate(self, teacher, student):
-        if self.from_logits:
-            for role, model in (("teacher", teacher), ("student", student)):
-                check_logits(role, model, self.output_key, type(self).__name__)
+        for role, model in (("teacher", teacher), ("student", student)):
+            check_logits(role, model, self.output_key, type(self).__name__, self.from_logits)
 
     def get_config(self):
         config = super().get_config()

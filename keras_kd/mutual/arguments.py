@@ -123,7 +123,7 @@ def metrics(name, spec, count):
     is_for_each = isinstance(spec, (list, tuple)) and all(
         each is None or isinstance(each, (list, tuple, dict)) for each in spec
     )
-    if spec is None or not is_for_each:
+    if not spec or not is_for_each:
         return [copies.of_each(spec) for _ in range(count)]
     return _one_each(name, spec, count)
 

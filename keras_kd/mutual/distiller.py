@@ -218,7 +218,7 @@ class MutualDistiller(
     def get_metrics_result(self):
         results = dict(super().get_metrics_result())
         for learner in self.learners:
-            results.update(learner.results(self._evaluating))
+            results.update(learner.results(self._evaluating, self._has_labels))
         return results
 
     def reset_metrics(self):
@@ -270,10 +270,8 @@ class _PeerRehearsal(rehearsal.Rehearsal):
     def _values(self, inputs):
         distiller = self._distiller.model
         outputs = [learner.study(inputs, training=False) for learner in distiller.learners]
-        labels = rehearsal.any_labels(outputs[0].outputs)
-        loss, batch = distiller.distillation_loss, objective.Batch(labels)
         values = [
-            objective.means_of(loss, teacher, student, batch)[0]
+            rehearsal.means(distiller.distillation_loss, teacher, student)
             for teacher in outputs
             for student in outputs
             if teacher is not student

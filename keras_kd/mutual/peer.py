@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_kd import objective, replicas
+from keras_kd import by_output, objective, replicas, unlabelled
 from keras_kd.learner import Learner
 
 
@@ -43,14 +43,14 @@ class Peer(Learner):
         hard = balance * self.hard_loss(labels, own.outputs, weight)
         soft = tf.zeros(())
         for factor, teacher in teachers:
-            means, counts = objective.means_of(loss, _fixed(teacher), own, batch)
+            means, counts = objective.means_of(loss, _fixed(teacher, own), own, batch)
             soft += factor * objective.balanced(loss, means, counts, own, rows)
         factor = beta * keras.ops.convert_to_tensor(loss.weight_variable)
         return objective.Terms(alpha * hard + factor * soft, hard, [soft])
 
     def regularisers(self):
         """The losses that the model's layers add, of its last forward pass."""
-        return [keras.ops.sum(loss) for loss in self.model.losses]
+        return self.sums_of(self.model.losses)
 
     def scaled(self, terms, regularisers, rows):
         """What is differentiated."""
@@ -71,14 +71,20 @@ class Peer(Learner):
             self.compute_metrics(own.inputs, batch.labels, own.outputs, batch.sample_weight)
         return total
 
-    def results(self, evaluating):
-        """This peer's entries of the logs; without what an evaluation does not compute."""
+    def results(self, evaluating, has_labels):
+        """This peer's entries of the logs; without what an evaluation does not compute.
+
+        Args:
+            evaluating: Whether an evaluation runs.
+            has_labels: Whether the data that is trained on has any; `None`: not known.
+        """
         left_out = (self._hard_tracker.name, self._soft_tracker.name) if evaluating else ()
-        values = self.get_metrics_result()
+        is_blind = has_labels is False and not evaluating
+        values = unlabelled.results(self) if is_blind else self.get_metrics_result()
         return {f"{self.name}_{key}": v for key, v in values.items() if key not in left_out}
 
 
-def _fixed(outputs):
-    """The outputs of a peer as a teacher: no gradient flows to it."""
-    fixed = keras.tree.map_structure(tf.stop_gradient, outputs.outputs)
-    return objective.Outputs(fixed, {}, outputs.names)
+def _fixed(peer, student):
+    """The outputs of a peer as a teacher of another one: no gradient flows to it."""
+    fixed = keras.tree.map_structure(tf.stop_gradient, peer.outputs)
+    return objective.Outputs(by_output.aligned(fixed, peer.names, student), {}, student.names)

@@ -81,6 +81,11 @@ class Teacher(keras.layers.Layer):
         del shapes  # the models inside build themselves
         self.built = True
 
+    @property
+    def output_names(self):
+        """What it calls the outputs of a list; `None`: what the student calls them."""
+        return None
+
     def prepared(self, inputs):
         """The inputs as this teacher expects them."""
         return inputs if self.preprocess is None else self.preprocess(inputs)

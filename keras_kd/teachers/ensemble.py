@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import by_output
 from keras_kd.losses import labels as labels_of
 from keras_kd.losses.base import non_negative
 from keras_kd.ops import arguments
@@ -113,9 +114,30 @@ class Ensemble(base.Teacher):
             inputs = _after(answers, inputs)
             answer = member.answer(base.Lesson(inputs, lesson.labels, lesson.student))
             answers.append(keras.tree.map_structure(tf.convert_to_tensor, answer))
-        several = keras.tree.is_nested(answers[0])
-        labels = None if several or keras.tree.is_nested(lesson.labels) else lesson.labels
-        return keras.tree.map_structure(lambda *outputs: self._combined(outputs, labels), *answers)
+        flat = [keras.tree.flatten(answer) for answer in answers]
+        combined = [
+            self._combined(outputs, labels)
+            for outputs, labels in zip(
+                zip(*flat, strict=True), self._labels(lesson.labels, answers[0]), strict=True
+            )
+        ]
+        return keras.tree.pack_sequence_as(answers[0], combined)
+
+    def _labels(self, labels, outputs):
+        """The labels of each output, `None` where there are none or they are not looked at."""
+        count = len(keras.tree.flatten(outputs))
+        if labels is None or self.combine != "per_sample_best":
+            return [None] * count
+        if not keras.tree.is_nested(labels):
+            return [labels] if count == 1 else [None] * count
+        found = by_output.of_each(labels, None, outputs, self.output_names)
+        return found if len(found) == count else [None] * count
+
+    @property
+    def output_names(self):
+        """Those of the members, where all have the same."""
+        names = [member.output_names for member in self.sources.values]
+        return names[0] if all(each == names[0] for each in names) else None
 
     def _combined(self, outputs, labels):
         if len({output.shape[-1] for output in outputs}) > 1:

@@ -60,6 +60,11 @@ class KerasTeacher(base.Teacher):
     def with_taps(self, layers):
         return base.tapped(self.model, layers, self.answer)
 
+    @property
+    def output_names(self):
+        """As of the model."""
+        return getattr(self.model, "output_names", None)
+
     def last_activation(self, output=None):
         return last_activation(self.model, output)
 

@@ -102,7 +102,7 @@ def test_a_resumed_fit_goes_on_waiting(tmp_path):
 @pytest.mark.parametrize(
     ("callbacks", "message"),
     [
-        ([kd.callbacks.EarlyStopDistillation()], r"no entry 'val_loss'.*Pass validation_data"),
+        ([kd.callbacks.EarlyStopDistillation()], r"no validation data. Pass validation_data"),
         (
             [kd.callbacks.LossWeightSchedule("beta", 1.0, 0.0), stop()],
             r"LossWeightSchedule\('beta'\) would undo",
@@ -245,3 +245,43 @@ def test_a_plot_in_a_folder_that_is_not_there_yet(tmp_path):
     monitor = kd.callbacks.DistillationMonitor(linear.data()[0], plot=plot)
     distiller.fit(*linear.data(), callbacks=[monitor], verbose=0)
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_epochs_that_do_not_validate_are_not_looked_at():
+    distiller = compiled(*linear.pair())
+    stop = kd.callbacks.EarlyStopDistillation("val_loss", patience=1, min_delta=100.0)
+    options = {"validation_data": (X, Y), "validation_freq": 2, "verbose": 0}
+    history = distiller.fit(X, Y, epochs=6, callbacks=[stop], **options).history
+    assert history["beta"] == [0.5, 0.5, 0.5, 0.5, 0.0, 0.0]
+
+
+def test_nothing_to_validate_with_is_told_before_training():
+    distiller = compiled(*linear.pair())
+    with pytest.raises(ValueError, match="'val_loss', and fit has no validation data"):
+        distiller.fit(X, Y, callbacks=[kd.callbacks.EarlyStopDistillation()], verbose=0)
+    assert int(distiller.optimizer.iterations) == 0
+    stop = kd.callbacks.EarlyStopDistillation()
+    distiller.fit(X, Y, validation_split=0.5, callbacks=[stop], verbose=0)
+
+
+def test_callbacks_that_would_undo_each_other():
+    student = linear.linear(2)
+    distiller = compiled(kd.teachers.Snapshot(student), student)
+    options = {"validation_data": (X, Y), "verbose": 0}
+    stop = kd.callbacks.EarlyStopDistillation(alpha=1.0)
+    schedule = kd.callbacks.LossWeightSchedule("alpha", 0.2, 0.5)
+    with pytest.raises(ValueError, match=r"LossWeightSchedule\('alpha'\) would undo"):
+        distiller.fit(X, Y, callbacks=[stop, schedule], **options)
+    later = kd.callbacks.SnapshotTeacher(start_epoch=2)
+    with pytest.raises(ValueError, match=r"EarlyStopDistillation\(start_epoch=2\)"):
+        distiller.fit(X, Y, callbacks=[stop, later], **options)
+    kept = kd.callbacks.EarlyStopDistillation(start_epoch=2, patience=1, min_delta=100.0)
+    history = distiller.fit(X, Y, epochs=5, callbacks=[kept, later], **options).history
+    assert history["beta"] == [0.0, 0.0, 0.5, 0.5, 0.0]
+
+
+def test_a_teacher_that_a_monitor_cannot_ask_is_told_before_training():
+    distiller = compiled(kd.teachers.VirtualTeacher(), linear.linear(2))
+    with pytest.raises(ValueError, match="VirtualTeacher teaches what the labels say"):
+        distiller.fit(X, Y, callbacks=[kd.callbacks.DistillationMonitor(X)], verbose=0)
+    assert int(distiller.optimizer.iterations) == 0

@@ -196,3 +196,52 @@ def test_label_smoothing_is_kept():
     expected = T**2 * -np.sum(targets * student_log, axis=-1).mean()
     logs = losses_of(kd.Distiller(teacher, student, LogitsDistillation(T, loss)), x, y)
     assert_same_values(logs, {"logits_distillation": expected})
+
+
+class Scaled(LogitsDistillation):
+    """A subclass with a formula of its own."""
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        return 100.0 * keras.ops.mean(keras.ops.abs(teacher_outputs - student_outputs))
+
+
+def kl_divergence(first, second):
+    """The user's, which is called as Keras' is."""
+    del second
+    return keras.ops.zeros_like(first[:, 0]) + 7.0
+
+
+def test_what_a_user_calls_the_same_is_the_users():
+    teacher, student = linear.pair()
+    x, y = linear.data()
+    gap = np.abs(linear.logits_of(teacher, x) - linear.logits_of(student, x)).mean()
+    found = losses_of(kd.Distiller(teacher, student, Scaled(loss="mse")), x, y)
+    assert found["scaled"] == pytest.approx(100 * gap, rel=1e-5)
+    found = losses_of(kd.Distiller(teacher, student, LogitsDistillation(loss=kl_divergence)), x, y)
+    assert found["logits_distillation"] == pytest.approx(7.0)
+
+
+def test_a_temperature_that_changed_is_in_the_configuration():
+    made = kd.Distiller(*linear.pair(), LogitsDistillation(temperature=T))
+    made.temperature = 7.0
+    assert kd.Distiller.from_config(made.get_config()).temperature == 7.0
+
+
+def test_numbers_of_numpy_and_the_names_of_its_attributes():
+    losses = [LogitsDistillation(), LogitsDistillation(loss="mse")]
+    made = kd.Distiller(
+        *linear.pair(),
+        losses,
+        distillation_loss_weights=np.array([1.0, 0.5]),
+        student_loss_weight=np.float32(0.25),
+    )
+    assert made.distillation_loss_weights == [1.0, 0.5]
+    assert (made.student_loss_weight, made.alpha, made.beta) == (0.25, 0.25, 0.75)
+
+
+def test_whether_evaluations_ask_the_teacher_is_saved(tmp_path):
+    made = kd.Distiller(*linear.pair())
+    made.evaluate_with_teacher = True
+    made.compile("sgd", linear.from_logits())
+    made.save(tmp_path / "distiller.keras")
+    assert keras.saving.load_model(tmp_path / "distiller.keras").evaluate_with_teacher

@@ -210,3 +210,72 @@ def test_losses_of_keras_distillation_for_each_output(x):
     with pytest.warns(UserWarning, match="Gradients do not exist"):
         logs = distiller.train_on_batch(x, return_dict=True)
     assert_same_values(logs, {"logits_distillation": expected})
+
+
+@pytest.mark.parametrize("forms", [("list", "list"), ("list", "dict"), ("dict", "list")])
+@pytest.mark.parametrize("choice", [None, "a"])
+def test_outputs_are_paired_by_their_names(forms, choice, x):
+    """In another order, or of another form, each head learns from the one of its name."""
+    teacher = heads.model(1, forms[0], names=("b", "a"))
+    student = heads.model(2, forms[1])
+    loss = SoftTargets(4.0, output=choice)
+    logs = compiled(teacher, student, loss).evaluate(
+        x, heads.arrange(heads.labels(), forms[1]), with_teacher=True, return_dict=True, verbose=0
+    )
+    read = "ab" if choice is None else choice
+    expected = sum(soft(teacher, student, x, name) for name in read)
+    assert logs["soft_targets"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_heads_of_peers_are_paired_by_their_names(x):
+    peers = [heads.model(1, "list", names=("a", "b")), heads.model(2, "dict")]
+    made = kd.MutualDistiller(peers, alpha=0.0)
+    made.compile(keras.optimizers.SGD(0.0))
+    history = made.fit(x, batch_size=len(x), verbose=0).history
+    expected = sum(soft(peers[0], peers[1], x, name, 1.0) for name in "ab")
+    assert history["peer_1_soft_targets"][0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("output", [0, -1, "dense"])
+def test_the_only_output_by_its_number_or_name(output):
+    """Not the first row of the batch."""
+    teacher, student = (keras.Model(model.inputs, model.outputs[0]) for model in (linear.pair()))
+    x, y = linear.data()
+    logs = [
+        compiled(teacher, student, SoftTargets(4.0, output=each)).evaluate(
+            x, y, with_teacher=True, return_dict=True, verbose=0
+        )
+        for each in (None, output)
+    ]
+    assert logs[1]["soft_targets"] == pytest.approx(logs[0]["soft_targets"], rel=1e-6)
+    with pytest.raises(ValueError, match="reads output 1, which the model does not have"):
+        compiled(teacher, student, SoftTargets(4.0, output=1))
+    compiled(teacher, student, {"dense": SoftTargets(4.0)})
+
+
+def test_labels_and_weights_of_one_output_only(x):
+    teacher, student = pair("dict")
+    weight = WEIGHTS["a"]
+    made = compiled(teacher, student, loss={"a": linear.from_logits(), "b": None})
+    logs = made.evaluate(
+        x,
+        {"a": heads.labels()["a"]},
+        sample_weight={"a": weight},
+        with_teacher=True,
+        return_dict=True,
+        verbose=0,
+    )
+    expected = soft(teacher, student, x, "a", weights=weight) + soft(teacher, student, x, "b")
+    assert logs["soft_targets"] == pytest.approx(expected, rel=1e-5)
+    needy = compiled(teacher, student, kd.losses.DecoupledKD(), loss={"a": linear.from_logits()})
+    with pytest.raises(ValueError, match="needs labels of each output.*`output`"):
+        needy.fit(x, {"a": heads.labels()["a"]}, verbose=0)
+
+
+def test_a_loss_of_keras_distillation_for_one_output(x):
+    teacher, student = pair("dict")
+    logs = compiled(
+        teacher, student, {"a": keras.distillation.LogitsDistillation(temperature=4.0)}
+    ).evaluate(x, heads.labels(), with_teacher=True, return_dict=True, verbose=0)
+    expected = soft(teacher, student, x, "a")
+    assert logs["logits_distillation"] == pytest.approx(expected, rel=1e-5)

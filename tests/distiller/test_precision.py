@@ -174,3 +174,21 @@ def test_gradient_clipping(kind):
     distiller = compiled(teacher, student, compile_args={"optimizer": optimizer})
     distiller.train_on_batch(x, y)
     assert_same_weights(student, loop)
+
+
+@pytest.mark.parametrize("mode", linear.MODES)
+@pytest.mark.parametrize("mutual", [False, True])
+def test_keras_in_float64(mode, mutual):
+    floatx = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        models = [linear.linear(seed, kernel_regularizer="l2") for seed in (1, 2)]
+        made = kd.MutualDistiller(models) if mutual else kd.Distiller(*models)
+        made.compile("sgd", linear.from_logits(), metrics=["accuracy"], **linear.MODES[mode])
+        x, y = linear.data()
+        history = made.fit(x.astype("float64"), y, epochs=2, verbose=0).history
+        assert history["loss"][1] < history["loss"][0]
+        assert models[1].weights[0].dtype == "float64"
+    finally:
+        keras.config.set_floatx(floatx)

@@ -109,3 +109,13 @@ def test_missing_labels():
         distiller.fit(linear.data()[0], verbose=0)
     with pytest.raises(ValueError, match="An evaluation needs labels"):
         distiller.evaluate(linear.data()[0], verbose=0)
+
+
+def test_a_bound_for_several_numbers():
+    """Its labels have the shape of the outputs, also where shapes are looked at."""
+    loss = kd.losses.RegressionKD(bounded=True)
+    peers = kd.MutualDistiller(list(linear.pair()), loss)
+    peers.compile("sgd", "mse", metrics=[])
+    x, y = linear.data(8)
+    numbers = np.eye(linear.CLASSES, dtype="float32")[y]
+    assert np.isfinite(peers.fit(x, numbers, verbose=0).history["loss"][0])

@@ -139,6 +139,21 @@ def test_several_outputs_are_combined_one_by_one():
         np.testing.assert_allclose(found[name], expected, rtol=1e-6)
 
 
+def test_the_best_member_for_the_label_of_each_output():
+    def member(seed):
+        inputs = keras.Input((caches.FEATURES,))
+        heads = {n: caches.model(seed + i)(inputs) for i, n in enumerate(("a", "b"))}
+        return keras.Model(inputs, heads)
+
+    members, (x, y) = [member(1), member(5)], caches.arrays(ROWS)
+    ensemble = kd.teachers.Ensemble(members, combine="per_sample_best")
+    found = ensemble(x, labels={"a": y, "b": y[::-1].copy()})
+    for name, labels in (("a", y), ("b", y[::-1])):
+        logits = [np.float64(each(x)[name]) for each in members]
+        expected = by_hand(logits, [1, 1], "per_sample_best", labels)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_it_is_saved_with_the_distiller(tmp_path):
     members = [caches.model(1), caches.model(2)]
     options = {"weights": [1, 3], "combine": "confidence", "temperatures": [1, 2]}
