@@ -83,8 +83,7 @@ def read(subject, data, output, batch_size, teacher):
             parts["teacher"].append(teacher.answer(inputs, said, key))
     if first is None:
         raise ValueError("`data` is empty.")
-    missing = {"outputs": 0, "labels": -1, "weights": 0, "teacher": 0}
-    found = Answers(*(_together(parts[key], missing[key]) for key in parts), first)
+    found = Answers(*(_together(name, each) for name, each in parts.items()), first)
     for each in (subject, teacher):
         check_rows(each, len(found.labels))
     return found
@@ -132,26 +131,25 @@ def _of_output(values, key):
     return values[index] if isinstance(values, (list, tuple)) else values
 
 
-def _together(parts, missing):
+def _together(name, parts):
     if not parts or parts[0] is None:
         return None
     if isinstance(parts[0], (list, tuple)):
         return [x for part in parts for x in part]
-    return np.concatenate(_of_one_length([np.asarray(part) for part in parts], missing))
+    return np.concatenate(_of_one_length(name, [np.asarray(part) for part in parts]))
 
 
-def _of_one_length(parts, missing):
+def _of_one_length(name, parts):
     """Batches that were padded to lengths of their own, padded to the longest.
 
     Args:
+        name: The `Answers`' field: labels are -1, which is none, where a batch has no position.
         parts: Arrays `[rows, positions, ...]`, or `[rows]`.
-        missing: What positions that a batch does not have are filled with; labels are -1 there,
-            which is no label.
     """
     lengths = {part.shape[1] for part in parts if part.ndim > 1}
     if len(lengths) < 2 or len({part.ndim for part in parts}) > 1:
         return parts
-    if missing == -1 and parts[0].dtype.kind not in "iu":
+    if name == "labels" and parts[0].dtype.kind not in "iu":
         raise ValueError(
             f"`data` has batches of different lengths {sorted(lengths)} and labels that are no "
             "class indices, of which none can be left out. Pad them to one length."
@@ -161,7 +159,7 @@ def _of_one_length(parts, missing):
         np.pad(
             part,
             [(0, 0), (0, longest - part.shape[1]), *[(0, 0)] * (part.ndim - 2)],
-            constant_values=missing,
+            constant_values=-1 if name == "labels" else 0,
         )
         for part in parts
     ]

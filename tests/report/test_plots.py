@@ -41,6 +41,15 @@ def test_a_scale_maps_ends_to_ends():
     assert flat.low < 5 < flat.high
 
 
+def test_long_names_that_begin_alike_stay_apart():
+    names = [f"a class of many things, number {i}" for i in range(12)]
+    room = canvas.width_of("x" * 14)
+    found = [canvas.shortened(name, room) for name in names]
+    assert len(set(found)) == 12
+    assert max(len(each) for each in found) <= 14
+    assert canvas.shortened("short", room) == "short"
+
+
 def test_bars_begin_at_zero_and_are_as_long_as_their_values():
     svg = bars.changes("t", [bars.Change("up", 4.0), bars.Change("down", -2.0)], "d")
     up, down = svg.iter("rect")

@@ -66,9 +66,15 @@ def _short(value):
 
 
 def shortened(words, room):
-    """Text cut to a width in units, with an ellipsis where something is missing."""
+    """Text cut to a width in units, with an ellipsis where something is missing.
+
+    Not at its end: names that begin alike, as of numbered classes, must stay apart.
+    """
     words, most = str(words), max(2, int(room / CHARACTER))
-    return words if len(words) <= most else words[: most - 1] + "…"
+    if len(words) <= most:
+        return words
+    end = (most - 1) // 3
+    return words[: most - 1 - end] + "…" + words[len(words) - end :]
 
 
 def width_of(words):
