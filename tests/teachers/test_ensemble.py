@@ -38,6 +38,12 @@ def by_hand(logits, weights, combine, labels=None):
     return np.log(p[score.argmax(0), rows])
 
 
+def two_headed(seed):
+    """Outputs "a" and "b"."""
+    inputs = keras.Input((caches.FEATURES,))
+    return keras.Model(inputs, {n: caches.model(seed + i)(inputs) for i, n in enumerate("ab")})
+
+
 WAYS = ["mean_logits", "mean_probabilities", "confidence", "per_sample_best"]
 
 
@@ -127,12 +133,7 @@ def test_layers_of_members_are_tapped():
 
 
 def test_several_outputs_are_combined_one_by_one():
-    def member(seed):
-        inputs = keras.Input((caches.FEATURES,))
-        heads = {n: caches.model(seed + i)(inputs) for i, n in enumerate(("a", "b"))}
-        return keras.Model(inputs, heads)
-
-    members, (x, _) = [member(1), member(5)], caches.arrays(ROWS)
+    members, (x, _) = [two_headed(1), two_headed(5)], caches.arrays(ROWS)
     found = kd.teachers.Ensemble(members)(x)
     for name in ("a", "b"):
         expected = (members[0](x)[name] + members[1](x)[name]) / 2
@@ -140,12 +141,7 @@ def test_several_outputs_are_combined_one_by_one():
 
 
 def test_the_best_member_for_the_label_of_each_output():
-    def member(seed):
-        inputs = keras.Input((caches.FEATURES,))
-        heads = {n: caches.model(seed + i)(inputs) for i, n in enumerate(("a", "b"))}
-        return keras.Model(inputs, heads)
-
-    members, (x, y) = [member(1), member(5)], caches.arrays(ROWS)
+    members, (x, y) = [two_headed(1), two_headed(5)], caches.arrays(ROWS)
     ensemble = kd.teachers.Ensemble(members, combine="per_sample_best")
     found = ensemble(x, labels={"a": y, "b": y[::-1].copy()})
     for name, labels in (("a", y), ("b", y[::-1])):
