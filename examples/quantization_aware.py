@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 from quickstart import load_data, make_teacher, parsed, train, write
-from to_device import STUDENTS, distiller, student_options, train_student
+from to_device import STUDENTS, check_extras, distiller, student_options, train_student
 
 import keras_kd as kd
 
@@ -42,7 +42,11 @@ def parse():
     add("--schemes", nargs="+", choices=SCHEMES, default=SCHEMES)
     add("--aware-epochs", type=int, help="with rounding; default: a third of --epochs")
     args = parsed(parser)
-    args.aware_epochs = args.aware_epochs or -(-args.epochs // 3)
+    check_extras(parser)
+    if args.aware_epochs is None:
+        args.aware_epochs = -(-args.epochs // 3)
+    if args.aware_epochs < 1:
+        parser.error(f"--aware-epochs must be at least 1, received {args.aware_epochs}")
     return args
 
 

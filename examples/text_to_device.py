@@ -42,8 +42,9 @@ def parse():
     add("--temperature", type=float, default=2.0)
     add("--exports", nargs="+", choices=list(EXPORTS), default=["float32", "dynamic", "int8"])
     add("--output", type=pathlib.Path, default=pathlib.Path("text_to_device_output"))
+    args = checked(parser, parser.parse_args())
     check_extras(parser)
-    return checked(parser, parser.parse_args())
+    return args
 
 
 def docstrings(package):

@@ -40,7 +40,6 @@ def check_extras(parser):
 def student_options(description, output, student="cnn", width=24, learning_rate=0.01):
     """The options of the examples that take students to devices."""
     parser = options(description, output, width=width, learning_rate=learning_rate)
-    check_extras(parser)
     parser.add_argument("--student", choices=list(STUDENTS), default=student)
     return parser
 
@@ -49,7 +48,9 @@ def parse():
     parser = student_options(__doc__, "to_device_output")
     add = parser.add_argument
     add("--exports", nargs="+", choices=list(EXPORTS), default=["float32", "int8"])
-    return parsed(parser)
+    args = parsed(parser)
+    check_extras(parser)
+    return args
 
 
 def make_cnn(shape, width):

@@ -1,12 +1,12 @@
 """`AskingAhead`: data whose batches carry what a teacher of another runtime says."""
 
 import contextlib
-import inspect
 import re
 
 import keras
 import tensorflow as tf
 
+from keras_kd import fit_arguments
 from keras_kd.cache.format import CacheError
 from keras_kd.teachers import ahead
 
@@ -22,8 +22,7 @@ class AskingAhead:
     def _fit_ahead(self, *args, **kwargs):
         if not self._source.model.runs_on_host:
             return super().fit(*args, **kwargs)
-        given = inspect.signature(keras.Model.fit).bind(self, *args, **kwargs).arguments
-        given.pop("self")
+        given = fit_arguments.named(keras.Model.fit, args, kwargs)
         given.update(_split(given))
         given.update(self._asked_ahead(given, given.get("shuffle", True)))
         if isinstance(given["x"], tf.data.Dataset):
@@ -40,9 +39,7 @@ class AskingAhead:
     def _evaluate_ahead(self, *args, **kwargs):
         if not (self._source.model.runs_on_host and self._runs_teacher_in_evaluate()):
             return super().evaluate(*args, **kwargs)
-        given = inspect.signature(keras.Model.evaluate).bind(self, *args, **kwargs).arguments
-        given.pop("self")
-        given.update(given.pop("kwargs", {}))
+        given = fit_arguments.named(keras.Model.evaluate, args, kwargs)
         given.update(self._asked_ahead(given, shuffle=False))
         return super().evaluate(**given)
 

@@ -1,8 +1,32 @@
 """Models with several outputs: which belongs to which, told by their names."""
 
+import re
+
 import keras
 
 from keras_kd import models
+from keras_kd.losses.base import keras_name
+
+
+def given_names(model):
+    """The names of a model's outputs, where somebody gave all of them; else `None`.
+
+    A layer that was given none is `dense_1`, by a counter that begins anew in each process: two
+    models may have the same such names in different orders.
+    """
+    names, outputs = getattr(model, "output_names", None), getattr(model, "outputs", None)
+    if not names or not outputs or len(names) != len(outputs):
+        return None
+    automatic = (_automatic(each, name) for name, each in zip(names, outputs, strict=True))
+    return None if any(automatic) else list(names)
+
+
+def _automatic(tensor, name):
+    history = getattr(tensor, "_keras_history", None)
+    if history is None:
+        return True
+    kinds = keras_name(type(history.operation).__name__), "functional", "model"
+    return re.fullmatch(rf"({'|'.join(kinds)})(_\d+)?", name) is not None
 
 
 def names_of(outputs, names):
@@ -10,7 +34,7 @@ def names_of(outputs, names):
 
     Args:
         outputs: A tensor, or a list, tuple or dict of tensors.
-        names: What the model calls the outputs of a list, or `None`.
+        names: What the outputs of a list are called, or `None`.
 
     Returns:
         A list of different names, or `None` where the outputs have none.
@@ -23,33 +47,37 @@ def names_of(outputs, names):
     return found if is_known else None
 
 
-def aligned(outputs, names, student):
-    """A teacher's outputs in the structure of the student's, where both have the same names.
+def aligned(values, names, outputs, names_of_outputs):
+    """What one model gives for several outputs in the structure of another one's outputs.
 
-    By position a teacher `[a, b]` would teach a student `[b, a]` the wrong one.
+    By their names, where both have the same: by position a teacher `[a, b]` would teach a student
+    `[b, a]` the wrong one. A list without names goes by position.
 
     Args:
-        outputs: Of the teacher.
-        names: As of `names_of`, of the teacher.
-        student: The student's `Outputs`, or `None`.
+        values: A structure of tensors.
+        names: As of `names_of`, of these.
+        outputs: The other model's outputs.
+        names_of_outputs: As of `names_of`, of those.
     """
-    if student is None or not keras.tree.is_nested(outputs):
-        return outputs
-    of_teacher, of_student = names_of(outputs, names), names_of(student.outputs, student.names)
-    if None in (of_teacher, of_student) or set(of_teacher) != set(of_student):
-        return outputs
-    by_name = dict(zip(of_teacher, keras.tree.flatten(outputs), strict=True))
-    if isinstance(student.outputs, dict):
-        return {name: by_name[name] for name in student.outputs}
-    return [by_name[name] for name in of_student]
+    if not (keras.tree.is_nested(values) and keras.tree.is_nested(outputs)):
+        return values
+    flat, wanted = keras.tree.flatten(values), names_of(outputs, names_of_outputs)
+    have = names_of(values, names)
+    if None not in (have, wanted) and set(have) == set(wanted):
+        by_name = dict(zip(have, flat, strict=True))
+        return keras.tree.pack_sequence_as(outputs, [by_name[name] for name in wanted])
+    are_lists = not isinstance(values, dict) and not isinstance(outputs, dict)
+    if are_lists and len(flat) == len(keras.tree.flatten(outputs)):
+        return keras.tree.pack_sequence_as(outputs, flat)
+    return values
 
 
 def of_each(values, key, outputs, names):
     """Labels or sample weights for each output that is read.
 
     Args:
-        values: A structure of them like the outputs, some of which may be left out of a
-            dict, or be `None`.
+        values: A structure of them like the outputs, some of which may be left out of a dict, or be
+            `None`.
         key: Which output is read; `None`: all.
         outputs: Of the model.
         names: As of `names_of`.

@@ -94,4 +94,10 @@ def model(path, option):
         raise ValueError(f"{option} must be a .keras file. Received: {path!r}")
     if path.endswith(".keras") and not zipfile.is_zipfile(path):
         raise ValueError(f"{option}: {path!r} is no .keras file, or only a part of one.")
-    return keras.models.load_model(path, compile=False)
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:
+        raise ValueError(
+            f"{option}: {path!r} cannot be loaded: {error}\nLayers of your own must be registered "
+            "(keras.saving.register_keras_serializable) by the module that --data names."
+        ) from error

@@ -35,9 +35,9 @@ def mixture(alpha, beta, student_loss_weight):
 
 
 def check_loss_weights(given):
-    """Raises unless `compile` got numbers, where `keras.distillation` takes metrics."""
+    """Raises if `compile` got metrics, which `keras.distillation` takes in this place."""
     for each in keras.tree.flatten(given):
-        if each is not None and not isinstance(each, (int, float, np.number)):
+        if isinstance(each, (str, keras.metrics.Metric, keras.losses.Loss)):
             raise ValueError(
                 "`loss_weights` of compile must be numbers, as of keras.Model.compile. Received: "
                 f"{each!r}. Name what you mean: compile(optimizer, loss, metrics=[...])."

@@ -9,6 +9,7 @@ from keras_kd.first_batch import FirstBatch
 from keras_kd.forward import ForwardPasses
 from keras_kd.fused_loss import FusedLoss
 from keras_kd.hard_loss import HardLoss
+from keras_kd.label_check import LabelCheck
 from keras_kd.live import LiveNumbers
 from keras_kd.loss_list import LossList
 from keras_kd.persistence import Persistence
@@ -23,6 +24,7 @@ class Distiller(
     LiveNumbers,
     Persistence,
     Attachment,
+    LabelCheck,
     Reporting,
     AskingAhead,
     FirstBatch,

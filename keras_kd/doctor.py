@@ -31,7 +31,8 @@ def report():
     try:
         found = {"kernel": _kernel(), "xla": _xla(), "gpu": _gpu()}
     except ValueError as error:  # of a variable: the operations raise the same
-        found = {"kernel": {"used": "none", "choice": "none", "error": str(error)}}
+        kernel = {"used": "none", "choice": "none", "error": str(error)}
+        found = {"kernel": kernel, "xla": {}, "gpu": {}}
     return {"versions": _versions(), **found, "environment": environment}
 
 
@@ -132,7 +133,10 @@ def run(as_json=False):
     kernel = facts["kernel"]
     failed = str(kernel.get("self_test", "")).startswith("FAILED")
     missing = kernel["choice"] == "native" and kernel["used"] != "native"
-    if failed or missing or "error" in kernel:
+    if "error" in kernel:
+        print("An environment variable has no such value; see above.", file=sys.stderr)
+        return 1
+    if failed or missing:
         print("The fused kernel cannot be used; see above.", file=sys.stderr)
         return 1
     return 0

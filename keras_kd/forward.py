@@ -97,7 +97,11 @@ class ForwardPasses:
             answer = listening.teach(Lesson(inputs, y, student, said, self.is_rehearsing))
         outputs, tapped = keras.tree.map_structure(_detached, answer)
         names = getattr(self.student, "output_names", None)
-        outputs = by_output.aligned(outputs, source.output_names or names, student)
+        if not keras.tree.is_nested(outputs):
+            return Outputs(outputs, tapped, source.output_names or names)
+        if student is not None:
+            given = by_output.given_names(self.student)
+            outputs = by_output.aligned(outputs, source.output_names, student.outputs, given)
         return Outputs(outputs, tapped, names)
 
     def carrying(self, x, y=None):

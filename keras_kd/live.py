@@ -1,11 +1,8 @@
 """Numbers of the distiller that may change during `fit`: alpha, beta, temperature."""
 
-import contextlib
-
 import keras
 import tensorflow as tf
 
-from keras_kd import fit_arguments, unlabelled
 from keras_kd.losses import base
 
 
@@ -17,8 +14,6 @@ class LiveNumbers:
     """
 
     def _add_numbers(self, alpha, beta):
-        # Of the running fit, and of the running evaluation; `None`: not known.
-        self._has_labels = self._evaluation_has_labels = None
         self.alpha_variable = self._number("alpha", alpha)
         self.beta_variable = self._number("beta", beta)
 
@@ -38,53 +33,6 @@ class LiveNumbers:
             tf.convert_to_tensor(keras.ops.convert_to_tensor(variable))
             for variable in (self.alpha_variable, self.beta_variable)
         )
-
-    def fit(self, *args, **kwargs):
-        """As `keras.Model.fit`.
-
-        Raises:
-            ValueError: The data has no labels although `alpha` is not 0.
-        """
-        given = fit_arguments.bound(args, kwargs)
-        x, y = given.get("x"), given.get("y")
-        if unlabelled.is_generator(x):
-            has_labels, given["x"] = unlabelled.peeked(x)
-        else:
-            has_labels = unlabelled.are_there_labels(x, y)
-        with self._training_on(has_labels):
-            return super().fit(**given)
-
-    def train_on_batch(self, x, y=None, *args, **kwargs):
-        """As `keras.Model.train_on_batch`.
-
-        Raises:
-            ValueError: There are no labels although `alpha` is not 0.
-        """
-        with self._training_on(y is not None):
-            return super().train_on_batch(x, y, *args, **kwargs)
-
-    @contextlib.contextmanager
-    def _training_on(self, has_labels):
-        """Here, because a step looks at its data only while it is traced."""
-        if has_labels is False:
-            self._check_labels(None)
-        elif unlabelled.has_unbuilt_metrics([self, *getattr(self, "learners", [])]):
-            self.train_function = None
-        self._has_labels = has_labels
-        try:
-            yield
-        finally:
-            self._has_labels = None
-
-    def _check_labels(self, y):
-        """Raises if there are no labels that `alpha` asks for."""
-        self._has_labels = y is not None
-        alpha = traced_value(self.alpha_variable)
-        if y is None and alpha != 0:
-            raise ValueError(
-                f"The training data has no labels, but alpha={alpha} gives the hard loss a "
-                "factor. Pass (inputs, labels), or set alpha=0 to learn from the teacher alone."
-            )
 
     @property
     def alpha(self):

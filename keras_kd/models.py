@@ -96,7 +96,8 @@ def flat_outputs(outputs, key, names=None):
         return keras.tree.flatten(outputs)
     if isinstance(outputs, (list, tuple)) and names and key in names:
         key = list(names).index(key)
-    if not keras.tree.is_nested(outputs) and key in (0, -1, *(names or ())[:1]):
+    only = list(names) if names and len(names) == 1 else []
+    if not keras.tree.is_nested(outputs) and key in (0, -1, *only):
         return [outputs]  # indexed, it would be a row of the batch
     try:
         if not keras.tree.is_nested(outputs):

@@ -1,5 +1,7 @@
 """What the distiller reports: the metrics of `fit`, and `evaluate` with or without the teacher."""
 
+import weakref
+
 import keras
 
 from keras_kd import fit_arguments, history_names, models, unlabelled
@@ -16,6 +18,8 @@ class Reporting:
     def _add_trackers(self):
         self._with_teacher = self._evaluating = False
         self._other_test_function = None
+        self._evaluation_has_labels = None
+        self._looked_at = (lambda: None), None
         self._metrics_given = models.Untracked(None)
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
 
@@ -62,11 +66,20 @@ class Reporting:
                 "distiller.evaluate_with_teacher = True."
             )
 
+    def _labels_of_evaluation(self, x, y):
+        """`unlabelled.are_there_labels`, which looks at the same object in each epoch once."""
+        looked_at, answer = self._looked_at
+        if looked_at() is not x or x is None:
+            answer = unlabelled.are_there_labels(x, y)
+            if isinstance(x, keras.utils.PyDataset):
+                self._looked_at = weakref.ref(x), answer
+        return answer
+
     def _check_validation_labels(self, data):
         if data is None or self._runs_teacher_in_evaluate():
             return
         x, y = (data, None) if not isinstance(data, (tuple, list)) else (*data[:2], None)[:2]
-        if unlabelled.are_there_labels(x, y) is False:
+        if self._labels_of_evaluation(x, y) is False:
             self._check_evaluation_labels(None)
 
     def get_metrics_result(self):
@@ -132,9 +145,10 @@ class Reporting:
         self._rows_before_evaluate = traced_value(self._hard_tracker.count)
         self._evaluating = True
         data = fit_arguments.named(keras.Model.evaluate, args, kwargs)
-        self._evaluation_has_labels = unlabelled.are_there_labels(data.get("x"), data.get("y"))
+        self._evaluation_has_labels = self._labels_of_evaluation(data.get("x"), data.get("y"))
         self.evaluate_with_teacher = before if with_teacher is None else with_teacher
-        if unlabelled.has_unbuilt_metrics([self]):
+        is_blind = self._evaluation_has_labels is False
+        if not is_blind and unlabelled.has_unbuilt_metrics([self]):
             self.test_function = None
         try:
             return super().evaluate(*args, **kwargs)

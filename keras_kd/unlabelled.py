@@ -12,7 +12,7 @@ def are_there_labels(x, y):
     """Whether the data of a `fit` has labels; `None`: only its batches tell.
 
     Args:
-        x: As of `keras.Model.fit`, but no generator.
+        x: As of `keras.Model.fit`; of a generator see `peeked`.
         y: Likewise.
     """
     if y is not None:
@@ -20,7 +20,7 @@ def are_there_labels(x, y):
     if isinstance(getattr(x, "element_spec", None), (tuple, list, dict, tf.TypeSpec)):
         return _in_batch(x.element_spec)
     if isinstance(x, keras.utils.PyDataset):
-        return _in_batch(x[0]) if len(x) else None
+        return _in_batch(x[0]) if x.num_batches != 0 else None
     return False if ahead.is_arrays(x) else None
 
 
@@ -38,7 +38,9 @@ def is_generator(x):
 def _whole(batch, generator):
     if batch is not None:
         yield batch
-    yield from generator
+    # Not `yield from`, which would close the user's generator with this one.
+    for each in generator:  # noqa: UP028
+        yield each
 
 
 def _in_batch(batch):

@@ -66,7 +66,9 @@ class Weighting:
     def validate(self, teacher, student):
         """Raises if it cannot read the teacher. Called by the distiller."""
         if self.from_logits:
-            check_logits("teacher", teacher, self.output, type(self).__name__)
+            instead = "where a row has several labels, leave out `weighting`"
+            name = type(self).__name__
+            check_logits("teacher", teacher, self.output, name, instead=instead)
         outputs = models.output_specs(teacher)
         if outputs is not None:
             self._read(outputs, getattr(student, "output_names", None))

@@ -110,6 +110,10 @@ def cache_teacher(
         "structure": asked.structure,
         "components": records.to_json(run.specs),
         "last_activation": asked.source.last_activation() if top_k is None else None,
+        "last_activations": {
+            str(key): asked.source.last_activation(key) for key in _keys(asked.structure)
+        },
+        "output_names": asked.source.output_names,
         "has_keys": key is not None,
         "views": epochs,
         "batches_per_shard": batches_per_shard or _default_shard(first),
@@ -155,6 +159,13 @@ def _views(dataset):
 def _default_shard(components):
     size = sum(np.prod(value.shape) * value.dtype.size for value in components.values())
     return max(1, int(_SHARD_BYTES // max(size, 1)))
+
+
+def _keys(structure):
+    """The names or numbers of several outputs."""
+    if structure is None:
+        return []
+    return range(structure) if isinstance(structure, int) else structure
 
 
 def _agreed_plan(folder, plan):

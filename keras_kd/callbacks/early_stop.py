@@ -106,7 +106,8 @@ class EarlyStopDistillation(keras.callbacks.Callback):
 
     def _check_snapshots(self, callbacks):
         starts = [x.start_epoch for x in callbacks if isinstance(x, snapshot.SnapshotTeacher)]
-        if starts and self.start_epoch < max(starts):
+        # It cannot end before it has waited; what it watched until then is the labels alone.
+        if starts and self.start_epoch + self.patience <= max(starts):
             raise ValueError(
                 f"SnapshotTeacher begins to teach in epoch {max(starts)}, and would undo what "
                 f"EarlyStopDistillation(start_epoch={self.start_epoch}) ended before. Pass "
@@ -121,7 +122,10 @@ class EarlyStopDistillation(keras.callbacks.Callback):
             callbacks: All callbacks; one of the user's may write such an entry.
         """
         self._validates = validates
-        modules = {type(each).__module__.partition(".")[0] for each in callbacks}
+        modules = {
+            "" if isinstance(each, keras.callbacks.LambdaCallback) else _package(each)
+            for each in callbacks
+        }
         is_missing = self.monitor.startswith("val_") and not validates
         if is_missing and modules <= {"keras", "keras_kd"}:
             raise ValueError(
@@ -179,3 +183,7 @@ class EarlyStopDistillation(keras.callbacks.Callback):
                 f"Epoch {epoch + 1}: {self.monitor} no longer improves; the labels teach alone "
                 f"(alpha={self.model.alpha:g})."
             )
+
+
+def _package(callback):
+    return type(callback).__module__.partition(".")[0]

@@ -67,7 +67,9 @@ class DistillationMonitor(keras.callbacks.Callback):
             _check_plot(pathlib.Path(self.plot))
         for role, model in (("teacher", distiller.teacher), ("student", distiller.student)):
             if self.from_logits:
-                check_logits(role, model, self.output, type(self).__name__)
+                instead = "where a row has several labels, use keras_kd.measure after fit"
+                name = type(self).__name__
+                check_logits(role, model, self.output, name, instead=instead)
             outputs = models.output_specs(model)
             if outputs is not None:
                 self._chosen(outputs, distiller)

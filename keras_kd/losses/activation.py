@@ -30,10 +30,15 @@ def last_activation(model, output=None):
 
 
 def _pick(model, output):
+    if output is None:
+        return model.outputs[0]
     if isinstance(output, int):
         return model.outputs[output] if output < len(model.outputs) else None
+    # The keys of a dict are not the names of its outputs' layers.
+    if isinstance(model.output, dict):
+        return model.output.get(output)
     names = list(getattr(model, "output_names", []))
-    return model.outputs[names.index(output)] if output in names else model.outputs[0]
+    return model.outputs[names.index(output)] if output in names else None
 
 
 def _of_layers(layers):
@@ -82,7 +87,10 @@ def _of_operation(operation):
     return type(operation).__name__.lower()
 
 
-def check_logits(role, model, output, loss, from_logits=True):
+SIGMOID_LOSS = "where a row has several labels, or one of yes or no, use keras_kd.losses.SigmoidKD"
+
+
+def check_logits(role, model, output, loss, from_logits=True, instead=SIGMOID_LOSS):
     """Raises if an output is known to hold probabilities where logits, or softmax, are expected.
 
     Args:
@@ -91,6 +99,7 @@ def check_logits(role, model, output, loss, from_logits=True):
         output: Name or index of the output, `None` for all.
         loss: Name of the loss, for the message.
         from_logits: Whether logits are expected; `False`: what softmax makes of them.
+        instead: What to do where sigmoid is meant, for the message.
     """
     for key in [output] if output is not None else output_keys(model):
         activation = last_activation(model, key)
@@ -98,8 +107,7 @@ def check_logits(role, model, output, loss, from_logits=True):
         if activation == "sigmoid":
             raise ValueError(
                 f"The {role}{where} ends in sigmoid, but {loss} compares distributions over "
-                "classes. Remove the sigmoid from its last layer (activation=None); where a row "
-                "has several labels, or one of yes or no, use keras_kd.losses.SigmoidKD."
+                f"classes. Remove the sigmoid from its last layer (activation=None); {instead}."
             )
         if activation == "softmax" and from_logits:
             raise ValueError(

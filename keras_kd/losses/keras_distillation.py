@@ -138,10 +138,17 @@ class KerasDistillation(base.DistillationLoss):
             self.loss.validate_model_compatibility(teacher, student)
         if self.temperature_variable is None:
             return
-        kinds = {_kind(loss) for loss in keras.tree.flatten(self.loss.loss)}
-        if kinds & {*_KL, *_CROSS_ENTROPY}:
+        for key in self._of_classes():
             for role, model in (("teacher", teacher), ("student", student)):
-                check_logits(role, model, None, "SoftTargets")
+                check_logits(role, model, key, "SoftTargets")
+
+    def _of_classes(self):
+        """The outputs that a loss between distributions reads; `None` for all, or the only one."""
+        given = self.loss.loss
+        if not keras.tree.is_nested(given):
+            return [self.output_key] if _kind(given) in (*_KL, *_CROSS_ENTROPY) else []
+        items = given.items() if isinstance(given, dict) else enumerate(given)
+        return [key for key, loss in items if _kind(loss) in (*_KL, *_CROSS_ENTROPY)]
 
     def get_config(self):
         config = super().get_config()

@@ -66,9 +66,9 @@ class SoftTargets(HasTemperature):
         super().__init__(temperature, weight=weight, output=output, name=name, **kwargs)
         self.divergence, self.mixing_weight = arguments.divergence(divergence, mixing_weight)
         self.from_logits = from_logits
+        # Not a subclass with a formula of its own, which gets logits.
+        self.takes_sparse = type(self).call is SoftTargets.call
         self.built = True
-
-    takes_sparse = True
 
     def build(self, *shapes):
         del shapes  # nothing depends on them

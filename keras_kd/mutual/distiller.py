@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_kd import fit_arguments, models, objective, rehearsal, replicas
 from keras_kd.callbacks import Cluster, LossWeightSchedule, Sparsify, TemperatureSchedule
+from keras_kd.label_check import LabelCheck
 from keras_kd.live import LiveNumbers
 from keras_kd.losses.base import non_negative
 from keras_kd.mutual import arguments
@@ -20,7 +21,7 @@ _OF_ONE_OPTIMIZER = (keras.callbacks.LearningRateScheduler, keras.callbacks.Redu
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class MutualDistiller(
-    LiveNumbers, Compiling, MutualPersistence, replicas.MultiWorkerFit, keras.Model
+    LiveNumbers, LabelCheck, Compiling, MutualPersistence, replicas.MultiWorkerFit, keras.Model
 ):
     """Trains several models at once, each from the labels and from the others.
 
@@ -204,7 +205,8 @@ class MutualDistiller(
         mixture, loss = self._mixture(), self.distillation_loss
         terms = []
         for learner, own, row in zip(self.learners, outputs, self.teaching, strict=True):
-            teachers = [(float(f), other) for f, other in zip(row, outputs, strict=True) if f > 0]
+            peers = zip(row, self.learners, outputs, strict=True)
+            teachers = [(float(f), (peer, its)) for f, peer, its in peers if f > 0]
             terms.append(learner.terms(own, teachers, loss, batch, mixture))
         return terms
 

@@ -31,7 +31,7 @@ class Peer(Learner):
 
         Args:
             own: This peer's `Outputs`.
-            teachers: `(factor, Outputs)` of each peer that teaches this one.
+            teachers: `(factor, (peer, Outputs))` of each that teaches this one.
             loss: The `DistillationLoss`.
             batch: A `Batch`.
             mixture: `alpha` and `beta`, scalars.
@@ -43,10 +43,18 @@ class Peer(Learner):
         hard = balance * self.hard_loss(labels, own.outputs, weight)
         soft = tf.zeros(())
         for factor, teacher in teachers:
-            means, counts = objective.means_of(loss, _fixed(teacher, own), own, batch)
+            means, counts = objective.means_of(loss, self._taught_by(*teacher, own), own, batch)
             soft += factor * objective.balanced(loss, means, counts, own, rows)
         factor = beta * keras.ops.convert_to_tensor(loss.weight_variable)
         return objective.Terms(alpha * hard + factor * soft, hard, [soft])
+
+    def _taught_by(self, peer, its, own):
+        """The outputs of a peer as a teacher of this one: no gradient flows to it."""
+        fixed = keras.tree.map_structure(tf.stop_gradient, its.outputs)
+        names = [by_output.given_names(each.model) for each in (peer, self)]
+        return objective.Outputs(
+            by_output.aligned(fixed, names[0], own.outputs, names[1]), {}, own.names
+        )
 
     def regularisers(self):
         """The losses that the model's layers add, of its last forward pass."""
@@ -82,9 +90,3 @@ class Peer(Learner):
         is_blind = has_labels is False and not evaluating
         values = unlabelled.results(self) if is_blind else self.get_metrics_result()
         return {f"{self.name}_{key}": v for key, v in values.items() if key not in left_out}
-
-
-def _fixed(peer, student):
-    """The outputs of a peer as a teacher of another one: no gradient flows to it."""
-    fixed = keras.tree.map_structure(tf.stop_gradient, peer.outputs)
-    return objective.Outputs(by_output.aligned(fixed, peer.names, student), {}, student.names)

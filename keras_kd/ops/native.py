@@ -23,11 +23,11 @@ def load():
         LibraryError: The library is missing, broken, or of another version.
         ValueError: `KERAS_KD_NUM_THREADS` is no number of threads.
     """
-    threads = os.environ.get(THREADS_VARIABLE)
-    if threads is not None and not (threads.isdecimal() and int(threads) > 0):
+    threads = os.environ.get(THREADS_VARIABLE) or "0"
+    if not threads.isdecimal():
         raise ValueError(
-            f"Invalid value for environment variable {THREADS_VARIABLE}. Expected a whole number "
-            f"of at least 1. Received: {threads!r}"
+            f"Invalid value for environment variable {THREADS_VARIABLE}. Expected a number of "
+            f"threads, or 0 for the default. Received: {threads!r}"
         )
     core = _library.load()
     path = _library.TENSORFLOW_PATH
@@ -46,7 +46,7 @@ def load():
             f"{path.name} speaks interface version {found}; expected {_library.ABI_VERSION}. "
             f"{_library.REMEDY}"
         )
-    if threads is None:
+    if int(threads) == 0:
         # 0 means one per processor, to TensorFlow and to the kernels alike.
         core.keras_kd_set_num_threads(tf.config.threading.get_intra_op_parallelism_threads())
     return operations

@@ -32,7 +32,7 @@ def check_order(data):
     readings = zip(labels.as_numpy_iterator(), labels.as_numpy_iterator(), strict=False)
     for once, again in readings:
         pairs = zip(keras.tree.flatten(once), keras.tree.flatten(again), strict=True)
-        if not all(np.array_equal(*pair) for pair in pairs):
+        if not all(_same(*pair) for pair in pairs):
             raise ValueError(
                 "`data` gives other rows when it is read again, and each model reads it anew. "
                 "Leave out shuffle, or pass shuffle(..., reshuffle_each_iteration=False), or pass "
@@ -40,12 +40,25 @@ def check_order(data):
             )
 
 
+def _same(one, other):
+    kind = np.asarray(one).dtype.kind
+    if kind == "O":  # texts, or rows of lengths of their own
+        return _listed(one) == _listed(other)
+    return np.array_equal(one, other, equal_nan=kind == "f")
+
+
+def _listed(values):
+    values = np.asarray(values)
+    has_parts = values.dtype.kind == "O" and values.ndim > 0
+    return [_listed(each) for each in values] if has_parts else values.tolist()
+
+
 def check_plain(request):
     """Raises unless the arguments that are no models, data or functions are what they should be."""
     if not isinstance(request.title, str):
         raise invalid("title", "text", repr(request.title))
     for name in ("latency", "verbose"):
-        if not isinstance(getattr(request, name), (bool, np.bool_)):
+        if getattr(request, name) not in (0, 1):  # False and True are these
             raise invalid(name, "True or False", repr(getattr(request, name)))
 
 

@@ -91,7 +91,15 @@ class Cached(base.Teacher):
         return carried.Carried(outputs, taps, cache_format.identity(manifest))
 
     def last_activation(self, output=None):
-        return self.manifest.value["last_activation"]
+        manifest = self.manifest.value
+        if manifest["structure"] is None or output is None:
+            return manifest["last_activation"]
+        return manifest.get("last_activations", {}).get(str(output))
+
+    @property
+    def output_names(self):
+        """Those of the teacher that was asked, if they were given."""
+        return self.manifest.value.get("output_names")
 
     def get_config(self):
         return {"path": self.folder, "name": self.name}

@@ -35,6 +35,8 @@ def join(inputs, outputs, taps=None, origin=""):
         origin: The identity of the cache that they come from. A name of the dict holds it, because
             structures of tensors have no other place for a text that XLA would not see.
     """
+    # A tuple, because datasets take a list for one array.
+    outputs = tuple(outputs) if isinstance(outputs, list) else outputs
     return {
         INPUTS: inputs,
         TEACHER: {"outputs": outputs, "taps": {origin: dict(taps or {})}},

@@ -114,30 +114,51 @@ class Ensemble(base.Teacher):
             inputs = _after(answers, inputs)
             answer = member.answer(base.Lesson(inputs, lesson.labels, lesson.student))
             answers.append(keras.tree.map_structure(tf.convert_to_tensor, answer))
+        answers = self._alike(answers)
         flat = [keras.tree.flatten(answer) for answer in answers]
         combined = [
             self._combined(outputs, labels)
             for outputs, labels in zip(
-                zip(*flat, strict=True), self._labels(lesson.labels, answers[0]), strict=True
+                zip(*flat, strict=True), self._labels(lesson, answers[0]), strict=True
             )
         ]
         return keras.tree.pack_sequence_as(answers[0], combined)
 
-    def _labels(self, labels, outputs):
+    def _alike(self, answers):
+        """The answers in the structure of the first member's, outputs of one name together."""
+        names, first = [each.output_names for each in self.sources.values], answers[0]
+        made = [
+            by_output.aligned(answer, own, first, names[0])
+            for answer, own in zip(answers, names, strict=True)
+        ]
+        for each in made[1:]:
+            try:
+                keras.tree.assert_same_structure(first, each)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"The members of {self.name!r} give outputs of different structures: {error}. "
+                    "Give them outputs of the same names, or lists of as many."
+                ) from error
+        return made
+
+    def _labels(self, lesson, outputs):
         """The labels of each output, `None` where there are none or they are not looked at."""
-        count = len(keras.tree.flatten(outputs))
+        labels, count = lesson.labels, len(keras.tree.flatten(outputs))
         if labels is None or self.combine != "per_sample_best":
             return [None] * count
         if not keras.tree.is_nested(labels):
             return [labels] if count == 1 else [None] * count
+        if lesson.student is not None and not isinstance(labels, dict):
+            # In a list they are in the student's order.
+            names = lesson.student.names
+            labels = by_output.aligned(labels, names, outputs, self.output_names)
         found = by_output.of_each(labels, None, outputs, self.output_names)
         return found if len(found) == count else [None] * count
 
     @property
     def output_names(self):
-        """Those of the members, where all have the same."""
-        names = [member.output_names for member in self.sources.values]
-        return names[0] if all(each == names[0] for each in names) else None
+        """Those of the first member, in whose order the others' are brought."""
+        return self.sources.values[0].output_names
 
     def _combined(self, outputs, labels):
         if len({output.shape[-1] for output in outputs}) > 1:
@@ -173,7 +194,7 @@ class Ensemble(base.Teacher):
 
     def last_activation(self, output=None):
         found = {member.last_activation(output) for member in self.sources.values}
-        return "softmax" if "softmax" in found else None
+        return next((each for each in ("softmax", "sigmoid") if each in found), None)
 
     def get_config(self):
         config = super().get_config()

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import models
+from keras_kd import by_output, models
 from keras_kd.losses.activation import last_activation
 from keras_kd.serializing import serialized
 from keras_kd.taps import tap
@@ -62,8 +62,8 @@ class KerasTeacher(base.Teacher):
 
     @property
     def output_names(self):
-        """As of the model."""
-        return getattr(self.model, "output_names", None)
+        """Those of the model, if they were given."""
+        return by_output.given_names(self.model)
 
     def last_activation(self, output=None):
         return last_activation(self.model, output)

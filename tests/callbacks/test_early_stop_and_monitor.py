@@ -262,6 +262,12 @@ def test_nothing_to_validate_with_is_told_before_training():
     assert int(distiller.optimizer.iterations) == 0
     stop = kd.callbacks.EarlyStopDistillation()
     distiller.fit(X, Y, validation_split=0.5, callbacks=[stop], verbose=0)
+    own = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(val_loss=1.0 + epoch)
+    )
+    stop = kd.callbacks.EarlyStopDistillation(patience=1)
+    history = distiller.fit(X, Y, epochs=3, callbacks=[own, stop], verbose=0).history
+    assert history["beta"] == [0.5, 0.5, 0.0]
 
 
 def test_callbacks_that_would_undo_each_other():
@@ -273,8 +279,10 @@ def test_callbacks_that_would_undo_each_other():
     with pytest.raises(ValueError, match=r"LossWeightSchedule\('alpha'\) would undo"):
         distiller.fit(X, Y, callbacks=[stop, schedule], **options)
     later = kd.callbacks.SnapshotTeacher(start_epoch=2)
+    early = kd.callbacks.EarlyStopDistillation(patience=2)
     with pytest.raises(ValueError, match=r"EarlyStopDistillation\(start_epoch=2\)"):
-        distiller.fit(X, Y, callbacks=[stop, later], **options)
+        distiller.fit(X, Y, callbacks=[early, later], **options)
+    distiller.fit(X, Y, callbacks=[stop, later], **options)  # it waits longer than that
     kept = kd.callbacks.EarlyStopDistillation(start_epoch=2, patience=1, min_delta=100.0)
     history = distiller.fit(X, Y, epochs=5, callbacks=[kept, later], **options).history
     assert history["beta"] == [0.0, 0.0, 0.5, 0.5, 0.0]

@@ -11,9 +11,10 @@ ROWS = 24
 
 
 class Sequence(keras.utils.PyDataset):
-    """The rows in batches of 8."""
+    """The rows in batches of 8; by Keras' interface, of which `len` is no part."""
 
-    def __len__(self):
+    @property
+    def num_batches(self):
         return ROWS // 8
 
     def __getitem__(self, i):
@@ -122,3 +123,38 @@ def test_peers():
     assert "peer_1_accuracy" in peers.fit(x, y, verbose=0).history
     with pytest.raises(ValueError, match=r"no labels, but alpha=1\.0"):
         peers.fit(x, verbose=0)
+
+
+def test_a_fit_that_was_refused_leaves_nothing_behind():
+    made = make(alpha=0.5)
+    with pytest.raises(ValueError, match="no labels"):
+        made.fit(KINDS["arrays"](), verbose=0)
+    made.alpha = 0.7
+    rows = generator()
+    stop = kd.callbacks.EarlyStopDistillation("val_loss")
+    with pytest.raises(ValueError, match="no validation data"):
+        made.fit(rows, callbacks=[stop], **options_of("generator"))
+    assert len(list(rows)) == 3
+
+
+def test_evaluations_without_labels_are_traced_once():
+    made = make(alpha=0.0)
+    made.evaluate_with_teacher = True
+    traced, step = [], made.test_step
+    made.test_step = lambda data: (traced.append(1), step(data))[1]
+    x = KINDS["arrays"]()
+    made.fit(x, validation_data=(x,), epochs=3, verbose=0)
+    assert len(traced) == 1
+
+
+class LabelsOfItsOwn(kd.Distiller):
+    """Makes labels in its step."""
+
+    def train_step(self, data):
+        return super().train_step((data, tf.zeros(tf.shape(data)[:1], "int32")))
+
+
+def test_a_step_that_makes_labels():
+    made = LabelsOfItsOwn(*linear.pair())
+    made.compile("sgd", linear.from_logits())
+    assert made.fit(KINDS["arrays"](), verbose=0).history["hard_loss"][0] > 0

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_kd as kd
 from keras_kd.measurement.runtimes import TFLiteFile
+from keras_kd.report import arguments
 from tests.report import tiny
 
 
@@ -183,6 +184,9 @@ def test_what_is_wrong_with_the_data_and_the_files_is_told_before_any_training(s
     once = tf.data.Dataset.from_tensor_slices(small).shuffle(100, reshuffle_each_iteration=False)
     with pytest.raises(pytest.fail.Exception):
         report(once.batch(25), train=train)
+    for labels in (np.where(small[1] == 3, np.nan, small[1]), tf.ragged.range(small[1])):
+        data = tf.data.Dataset.from_tensor_slices((small[0], labels)).batch(25)
+        arguments.check_order(data)
     for name, message in (("a.txt", "a .tflite, .onnx or .keras file"), ("a.tflite", "a.tflite")):
         (tmp_path / name).write_text("no model")
         with pytest.raises(ValueError, match=rf"exports\['int8'\]: .*{message}"):

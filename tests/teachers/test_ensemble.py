@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_kd as kd
 from tests.cache import caches
@@ -148,6 +149,41 @@ def test_the_best_member_for_the_label_of_each_output():
         logits = [np.float64(each(x)[name]) for each in members]
         expected = by_hand(logits, [1, 1], "per_sample_best", labels)
         np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_outputs_of_members_belong_together_by_name():
+    a, b = (two_headed(seed) for seed in (1, 5))
+    x, y = caches.arrays(ROWS)
+    inputs = keras.Input((caches.FEATURES,))
+    heads = b(inputs)
+    named = {n: keras.layers.Identity(name=n)(heads[n]) for n in "ba"}
+    swapped = keras.Model(inputs, [named["b"], named["a"]])
+    for combine in ("mean_logits", "per_sample_best"):
+        expected = kd.teachers.Ensemble([a, b], combine=combine)(x, labels={"a": y, "b": y[::-1]})
+        found = kd.teachers.Ensemble([a, swapped], combine=combine)(
+            x, labels={"a": y, "b": y[::-1]}
+        )
+        for name in "ab":
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+    other = keras.Model(inputs, {"a": heads["a"], "c": heads["b"]})
+    with pytest.raises(ValueError, match="structure"):
+        kd.teachers.Ensemble([a, other])(x)
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_labels_in_a_list_are_in_the_students_order(order):
+    members, (x, y) = [two_headed(1), two_headed(5)], caches.arrays(ROWS)
+    labels = {"a": y, "b": y[::-1].copy()}
+    ensemble = kd.teachers.Ensemble(members, combine="per_sample_best")
+    inputs = keras.Input((caches.FEATURES,))
+    outputs = [keras.layers.Dense(caches.CLASSES, name=name)(inputs) for name in order]
+    made = kd.Distiller(ensemble, keras.Model(inputs, outputs))
+    student = made.study(tf.constant(x), training=False)
+    given = [tf.constant(labels[name]) for name in order]
+    answer = made.teach(tf.constant(x), given, student).outputs
+    expected = ensemble(x, labels=labels)
+    for name, found in zip(order, answer, strict=True):
+        np.testing.assert_allclose(found, expected[name], rtol=1e-5, atol=1e-6)
 
 
 def test_it_is_saved_with_the_distiller(tmp_path):
