@@ -128,7 +128,7 @@ def test_without_labels():
     distiller.compile("sgd", run_eagerly=True)
     history = distiller.fit(x, epochs=5, verbose=0).history
     assert history["peer_0_soft_targets"][-1] < history["peer_0_soft_targets"][0]
-    with pytest.raises(ValueError, match="alpha=1.0 needs labels"):
+    with pytest.raises(ValueError, match="alpha=1.0 needs a hard loss"):
         distiller.alpha = 1.0
 
 
