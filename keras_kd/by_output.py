@@ -23,10 +23,13 @@ def given_names(model):
 
 def _automatic(tensor, name):
     history = getattr(tensor, "_keras_history", None)
-    if history is None:
-        return True
-    kinds = keras_name(type(history.operation).__name__), "functional", "model"
-    return re.fullmatch(rf"({'|'.join(kinds)})(_\d+)?", name) is not None
+    return history is None or is_counted(history.operation, name)
+
+
+def is_counted(layer, name):
+    """Whether a name is one that Keras makes of the class of a layer or model, and a number."""
+    kind = keras_name(type(layer).__name__)
+    return re.fullmatch(rf"({kind}|functional|model)(_\d+)?", name) is not None
 
 
 def names_of(outputs, names):

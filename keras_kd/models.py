@@ -94,14 +94,12 @@ def flat_outputs(outputs, key, names=None):
     """
     if key is None:
         return keras.tree.flatten(outputs)
+    if not keras.tree.is_nested(outputs):
+        outputs = [outputs]  # indexed itself, it would give a row of the batch
+        names = names if len(names or ()) == 1 else None  # else they are another model's
     if isinstance(outputs, (list, tuple)) and names and key in names:
         key = list(names).index(key)
-    only = list(names) if names and len(names) == 1 else []
-    if not keras.tree.is_nested(outputs) and key in (0, -1, *only):
-        return [outputs]  # indexed, it would be a row of the batch
     try:
-        if not keras.tree.is_nested(outputs):
-            raise KeyError(key)
         return [outputs[key]]
     except (KeyError, IndexError, TypeError) as error:
         have = (

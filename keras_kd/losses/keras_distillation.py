@@ -17,6 +17,8 @@ from keras_kd.ops import arguments
 
 _KL = ("kl_divergence", "kldivergence", "kullback_leibler_divergence")
 _CROSS_ENTROPY = ("categorical_crossentropy", "categoricalcrossentropy")
+# Between distributions over classes.
+_OF_CLASSES = (*_KL, *_CROSS_ENTROPY)
 
 
 def is_keras_distillation_loss(loss):
@@ -114,7 +116,7 @@ class KerasDistillation(base.DistillationLoss):
         if self.temperature_variable is None:
             return base.unreduced(loss, teacher, student)
         kind = _kind(loss)
-        if kind in (*_KL, *_CROSS_ENTROPY):
+        if kind in _OF_CLASSES:
             logits.check_classes(self, student)
         if kind in _KL:
             return ops.soft_target_loss(student, teacher, self.temperature_variable)
@@ -146,9 +148,9 @@ class KerasDistillation(base.DistillationLoss):
         """The outputs that a loss between distributions reads; `None` for all, or the only one."""
         given = self.loss.loss
         if not keras.tree.is_nested(given):
-            return [self.output_key] if _kind(given) in (*_KL, *_CROSS_ENTROPY) else []
+            return [self.output_key] if _kind(given) in _OF_CLASSES else []
         items = given.items() if isinstance(given, dict) else enumerate(given)
-        return [key for key, loss in items if _kind(loss) in (*_KL, *_CROSS_ENTROPY)]
+        return [key for key, loss in items if _kind(loss) in _OF_CLASSES]
 
     def get_config(self):
         config = super().get_config()

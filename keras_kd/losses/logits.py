@@ -39,8 +39,10 @@ def refuse(loss, teacher, student):
         if layer is not None:  # it reads an inner layer, not the output
             continue
         keys = output_keys(model) if loss.output_key is None else [loss.output_key]
-        for activation in {last_activation(model, key) for key in keys} & {"sigmoid", "softmax"}:
+        activations = {last_activation(model, key) for key in keys}
+        found = next((each for each in ("softmax", "sigmoid") if each in activations), None)
+        if found is not None:
             raise ValueError(
-                f"The {role} ends in {activation}, but {type(loss).__name__} expects logits. "
-                f"Remove the {activation} from its last layer (activation=None)."
+                f"The {role} ends in {found}, but {type(loss).__name__} expects logits. "
+                f"Remove the {found} from its last layer (activation=None)."
             )

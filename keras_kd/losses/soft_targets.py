@@ -66,9 +66,12 @@ class SoftTargets(HasTemperature):
         super().__init__(temperature, weight=weight, output=output, name=name, **kwargs)
         self.divergence, self.mixing_weight = arguments.divergence(divergence, mixing_weight)
         self.from_logits = from_logits
-        # Not a subclass with a formula of its own, which gets logits.
-        self.takes_sparse = type(self).call is SoftTargets.call
+        self.takes_sparse = not self._has_own_formula()
         self.built = True
+
+    def _has_own_formula(self):
+        """Whether a subclass computes something else, from logits."""
+        return type(self).call is not SoftTargets.call
 
     def build(self, *shapes):
         del shapes  # nothing depends on them
@@ -78,7 +81,7 @@ class SoftTargets(HasTemperature):
         return self.per_row(teacher_outputs, student_outputs, None)
 
     def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
-        if type(self).call is not SoftTargets.call:  # a subclass with a formula of its own
+        if self._has_own_formula():
             return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
         logits.check_classes(self, student_outputs)
         weight, count = base.valid_rows(student_outputs[..., 0], row_weight, mask)

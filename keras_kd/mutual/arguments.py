@@ -1,14 +1,12 @@
 """Makes the arguments of `MutualDistiller` uniform, or says what is wrong with them."""
 
 import itertools
-import re
 
 import keras
 import numpy as np
 
-from keras_kd import copies, models
+from keras_kd import by_output, copies, models
 from keras_kd.losses import DistillationLoss, SoftTargets
-from keras_kd.losses.base import keras_name
 from keras_kd.ops.arguments import invalid
 
 
@@ -48,10 +46,7 @@ def names(peers):
     Keras numbers the models of a process; those numbers would make other entries in each run.
     """
     given = [peer.name for peer in peers]
-    automatic = any(
-        re.fullmatch(rf"({keras_name(type(peer).__name__)}|functional|model)(_\d+)?", peer.name)
-        for peer in peers
-    )
+    automatic = any(by_output.is_counted(peer, peer.name) for peer in peers)
     is_clear = len(set(given)) == len(given) and not automatic and "val" not in given
     return given if is_clear else [f"peer_{i}" for i in range(len(peers))]
 
