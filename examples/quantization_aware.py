@@ -1,17 +1,20 @@
 """What saves a student from its rounding: training for it, or training for it with a teacher?
 
-For each seed one student is distilled in float, and then rounded in three ways, to int8 and int4:
+For each seed one student is distilled in float, and then rounded in four ways, to int8 and int4:
 
-- afterwards: `to_tflite` rounds what was trained (post-training quantization);
+- at once: `to_tflite` rounds what was trained (post-training quantization);
+- afterwards: the same, of a student that was trained further in float with the teacher;
 - aware: it is trained further on the labels, with its weights and activations rounded;
 - aware, distilled: the same, with the teacher.
 
-Both trainings take the same number of epochs from the same weights; the float student is also
-trained that much further, so that rounding and not training is what is compared. All accuracies
-are those of the `.tflite` files, on the test set.
+The three trainings take the same number of epochs from the same weights, so that "afterwards"
+differs from "aware, distilled" by the rounding alone; "at once" is what users have who train no
+further. All accuracies are those of the `.tflite` files, on the test set; "same class" tells in how
+many of its images a file agrees with the model it was written from.
 
     python examples/quantization_aware.py
     python examples/quantization_aware.py --student cnn --width 24 --learning-rate 0.01
+    python examples/quantization_aware.py --student minimalistic --learning-rate 0.01
 
 Needs `pip install 'keras-kd[examples,export]'`.
 """
@@ -33,7 +36,8 @@ from to_device import STUDENTS, check_extras, distiller, student_options, train_
 import keras_kd as kd
 
 SCHEMES = ["int8", "int4"]
-WAYS = ["afterwards", "aware", "aware, distilled"]
+FLOAT = ("float32", "trained as long")
+WAYS = ["at once", "afterwards", "aware", "aware, distilled"]
 
 
 def parse():
@@ -51,7 +55,7 @@ def parse():
 
 
 class Seed:
-    """The models of one seed, and the accuracies of their files."""
+    """The models of one seed, and their files."""
 
     def __init__(self, args, teacher, samples, judged_by, seed):
         self.args, self.teacher, self.samples, self.judged_by = args, teacher, samples, judged_by
@@ -78,10 +82,10 @@ class Seed:
             lambda student: kd.quantization_aware(student, scheme, images), with_teacher
         )
 
-    def accuracy(self, model, quantization=None):
-        """Of the model's file, in percent."""
+    def file(self, model, quantization=None):
+        """The `TFLiteExport` of the model's file."""
         with tempfile.TemporaryDirectory() as folder:
-            done = kd.export.to_tflite(
+            return kd.export.to_tflite(
                 model,
                 pathlib.Path(folder) / "student.tflite",
                 quantization,
@@ -89,39 +93,50 @@ class Seed:
                 data=self.judged_by,
                 min_agreement=0.0,
             )
-        return 100 * done.accuracy
 
     def run(self):
-        """`{(scheme, way): accuracy}`."""
+        """`{(scheme, way): TFLiteExport}`."""
         longer = self.further(lambda student: student, with_teacher=True)
-        found = {("float32", "trained as long"): self.accuracy(longer)}
+        found = {("float32", "distilled"): self.file(self.student), FLOAT: self.file(longer)}
         for scheme in self.args.schemes:
-            models = [longer, self.aware(scheme, False), self.aware(scheme, True)]
-            for way, model in zip(WAYS, models, strict=True):
-                quantization = scheme if way == "afterwards" else None
-                found[scheme, way] = self.accuracy(model, quantization)
+            for way, model in zip(WAYS[:2], (self.student, longer), strict=True):
+                found[scheme, way] = self.file(model, scheme)
+            for way, with_teacher in zip(WAYS[2:], (False, True), strict=True):
+                found[scheme, way] = self.file(self.aware(scheme, with_teacher))
         return found
 
 
+def accuracies(found, key):
+    """In percent, of each seed."""
+    return np.array([100 * each[key].accuracy for each in found])
+
+
+def spread(values, digits=2):
+    """The mean, and over several seeds the standard deviation."""
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
+
+
 def print_table(found):
-    print(f"\n{'':10}{'':20}{'accuracy, %':>16}{'of float32, points':>22}")
-    base = np.array([each["float32", "trained as long"] for each in found])
+    header = f"{'accuracy, %':>14}{'of float32, points':>20}{'size, KB':>10}{'same class, %':>15}"
+    print(f"\n{'':8}{'':17}{header}")
     for scheme, way in found[0]:
-        values = np.array([each[scheme, way] for each in found])
-        lost = values - base
-        spread = [f" ± {np.std(x, ddof=1):.2f}" if len(x) > 1 else "" for x in (values, lost)]
+        files = [each[scheme, way] for each in found]
+        values = accuracies(found, (scheme, way))
+        lost = values - accuracies(found, FLOAT)
+        size = np.mean([file.bytes for file in files]) / 1000
+        agreed = min(100 * file.agreement for file in files)
         print(
-            f"{scheme:10}{way:20}{f'{values.mean():.2f}{spread[0]}':>16}"
-            f"{f'{lost.mean():+.2f}{spread[1]}':>22}"
+            f"{scheme:8}{way:17}{spread(values):>14}{spread(lost):>20}{size:>10.1f}{agreed:>15.2f}"
         )
-    print("±: standard deviation over seeds")
+    print("of float32: trained as long. ±: standard deviation over seeds. same class: the least")
 
 
-def verdict(found, scheme):
-    """What the seeds show of one scheme, and no more."""
-    gains = [each[scheme, "aware, distilled"] - each[scheme, "afterwards"] for each in found]
+def verdict(found, scheme, way):
+    """What the seeds show of one scheme against one way to round afterwards, and no more."""
+    gains = accuracies(found, (scheme, WAYS[-1])) - accuracies(found, (scheme, way))
     listed = ", ".join(f"{gain:+.2f}" for gain in gains)
-    words = f"{scheme}: aware and distilled against afterwards {np.mean(gains):+.2f} points"
+    words = f"{scheme}: aware and distilled against {way} {np.mean(gains):+.2f} points"
     noisy = len(gains) < 2 or abs(np.mean(gains)) <= 2 * np.std(gains, ddof=1) / len(gains) ** 0.5
     return f"{words} (by seed: {listed})" + (": within the noise." if noisy else ".")
 
@@ -131,7 +146,8 @@ def plot(path, found):
     axes = figure.subplots()
     names = [f"{scheme}\n{way}" for scheme, way in found[0]]
     for seed, each in enumerate(found):
-        axes.plot(names, list(each.values()), marker="o", linestyle="none", label=f"seed {seed}")
+        values = [100 * file.accuracy for file in each.values()]
+        axes.plot(names, values, marker="o", linestyle="none", label=f"seed {seed}")
     axes.tick_params("x", rotation=45)
     axes.set(ylabel="accuracy of the file (%)", title="Rounding, and training for it")
     axes.legend(fontsize="small")
@@ -152,7 +168,8 @@ def main():
         print(f"seed {seed}: done", flush=True)
     print_table(found)
     for scheme in args.schemes:
-        print(verdict(found, scheme))
+        for way in WAYS[:2]:
+            print(verdict(found, scheme, way))
     write(args.output / "accuracy.png", lambda path: plot(path, found))
 
 

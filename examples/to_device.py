@@ -8,6 +8,7 @@ the gain. Prints a table and a verdict; `--output` gets the page, the students a
     python examples/to_device.py
     python examples/to_device.py --exports int8 int4 --seeds 5
     python examples/to_device.py --student mobilenet --learning-rate 0.003   # a quarter of an hour
+    python examples/to_device.py --student minimalistic --learning-rate 0.01
 
 Needs `pip install 'keras-kd[examples,export,measure]'`.
 """
@@ -62,8 +63,11 @@ def make_cnn(shape, width):
     return keras.Sequential([*stack, layers.Flatten(), layers.Dense(10)])
 
 
-def make_mobilenet(shape, width):
-    """MobileNetV3Small of Keras, which takes images of 32 pixels and more; `width` is its own."""
+def make_mobilenet(shape, width, minimalistic=False):
+    """MobileNetV3Small of Keras, which takes images of 32 pixels and more; `width` is its own.
+
+    `minimalistic`: without squeeze-and-excite and hard-swish, as its authors made it for integers.
+    """
     del width
     images = layers.Input(shape)
     scaled = layers.UpSampling2D(max(1, _SIDE // shape[0]))(images)
@@ -72,6 +76,7 @@ def make_mobilenet(shape, width):
     mobilenet = keras.applications.MobileNetV3Small(
         input_shape=padded.shape[1:],
         input_tensor=padded,
+        minimalistic=minimalistic,
         weights=None,
         classes=10,
         classifier_activation=None,
@@ -96,6 +101,7 @@ def make_separable(shape, width):
 
 _SIDE = 32
 STUDENTS = {"cnn": make_cnn, "separable": make_separable, "mobilenet": make_mobilenet}
+STUDENTS["minimalistic"] = functools.partial(make_mobilenet, minimalistic=True)
 
 
 def train_student(model, samples, epochs, learning_rate):
