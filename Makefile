@@ -50,6 +50,8 @@ build-native-asan: SANITIZE := address,undefined
 build-native-tsan: SANITIZE := thread
 # The code that AVX-512 runs, on machines without it.
 build-native-lanes16: LANES := 16
+# What TensorFlow's headers make slow to compile is built once, for the tests do not run it here.
+build-native-asan build-native-tsan build-native-lanes16: TARGETS := kernel_test
 $(NATIVE_BUILDS:%=build-%): build-%: .venv/group-native
 	$(BIN)/cmake -S . -B build/$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 	  -DKERAS_KD_BUILD_TESTS=ON -DKERAS_KD_CUDA=OFF -DKERAS_KD_SANITIZE=$(SANITIZE) \

@@ -1,5 +1,7 @@
 """`LossList`: the distillation losses of a distiller, with the metric that reports each."""
 
+import warnings
+
 import keras
 
 from keras_kd.taps import paths
@@ -21,6 +23,8 @@ class LossList(keras.layers.Layer):
 
     def add(self, loss):
         """Adds a loss and its metric, named by it."""
+        _warn_of_trained(loss)
+        loss.has_distiller = True
         repeated = sum(other.name == loss.name for other in self.losses_in_order)
         name = f"{loss.name}_{repeated}" if repeated else loss.name
         self.losses_in_order.append(loss)
@@ -41,8 +45,19 @@ class LossList(keras.layers.Layer):
 
     def remove_last(self):
         """Takes the last loss back."""
-        self.losses_in_order.pop()
+        self.losses_in_order.pop().has_distiller = False
         self.trackers.pop()
 
     def call(self, inputs):
         return inputs
+
+
+def _warn_of_trained(loss):
+    """A projector that another training has made is no fresh start: seeds would not be apart."""
+    if loss.has_distiller and loss.trainable_variables:
+        warnings.warn(
+            f"Distillation loss {loss.name!r} has weights of another distiller, and both will "
+            "train them. For weights of its own make a new loss for each distiller: "
+            "loss.from_config(loss.get_config()).",
+            stacklevel=4,
+        )

@@ -31,10 +31,26 @@ class Step:
             )
         variables = self.trainable_variables
         gradients = self._gradients_of_losses_left_out(tape.gradient(scaled, variables), variables)
-        self.optimizer.apply(gradients, variables)
-        self._source.model.learn(self.student)
+        self._apply(gradients, variables)
         self._track(terms, regularisers, rows)
         return self._logs(x, y, student.outputs, sample_weight)
+
+    def _apply(self, gradients, variables):
+        """Moves the student, and lets the teacher learn where that is moved."""
+        # Which never is in a step that only accumulates gradients; `iterations` counts updates.
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not inner.gradient_accumulation_steps:
+            self.optimizer.apply(gradients, variables)
+            self._source.model.learn(self.student)
+            return
+        before = keras.ops.copy(inner.iterations)
+        self.optimizer.apply(gradients, variables)
+
+        def learn():
+            self._source.model.learn(self.student)
+            return before
+
+        cond(keras.ops.convert_to_tensor(inner.iterations) > before, learn, lambda: before)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

@@ -56,6 +56,8 @@ class DistillationLoss(keras.layers.Layer):
     takes_sparse = False
     # Whether the labels that it takes have the shape of the outputs; else they are classes.
     labels_are_numbers = False
+    # Set by the distiller that takes it.
+    has_distiller = False
 
     def __init__(
         self,

@@ -58,9 +58,10 @@ class OfStudent(keras_model.KerasTeacher):
 class EMA(OfStudent):
     """The running average of the student's weights teaches the student (mean teacher).
 
-    After each step `weight <- d weight + (1 - d) student's weight` for the weights that are
-    trained; the others (statistics of batch normalisation) are copied. `d` is `decay`, or, early,
-    `(1 + t) / (10 + t)` after `t` steps, so that the random weights of the start are forgotten.
+    After each update of the student `weight <- d weight + (1 - d) student's weight` for the weights
+    that are trained; the others (statistics of batch normalisation) are copied. `d` is `decay`, or,
+    early, `(1 + t) / (10 + t)` after `t` updates, so that the random weights of the start are
+    forgotten. A step that only accumulates gradients is no update.
 
     Args:
         student: The student model, built. It is copied.

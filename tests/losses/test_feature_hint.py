@@ -170,6 +170,17 @@ def test_fit_lowers_it_and_trains_the_projector(kind, mode):
     np.testing.assert_array_equal(made.student.get_weights()[-1], student[-1])
 
 
+def test_a_projector_that_another_distiller_trained_is_no_fresh_start():
+    used = kd.losses.FeatureHint("features", "features")
+    distiller(used)
+    with pytest.warns(UserWarning, match="'feature_hint' has weights of another distiller"):
+        distiller(used)
+    fresh = used.from_config(used.get_config())
+    made = distiller(fresh)  # without a warning, which would be an error
+    kernels = [loss.trainable_variables[0] for loss in (used, made.distillation_losses[0])]
+    assert kernels[0] is not kernels[1]
+
+
 def test_each_model_runs_once_a_step_with_two_hints():
     teacher, student = counters.model(), counters.model()
     hints = [

@@ -34,11 +34,12 @@ class Watching(keras.callbacks.Callback):
         self.seen.append(self.model.student.get_weights())
 
 
-def fitted(teacher, student, mode="graph", epochs=2, callbacks=()):
+def fitted(teacher, student, mode="graph", epochs=2, callbacks=(), **of_optimizer):
     distiller = kd.Distiller(teacher, student)
     options = {"eager": {"run_eagerly": True}, "graph": {"jit_compile": False}}
     options["xla"] = {"jit_compile": True}
-    distiller.compile(keras.optimizers.SGD(0.5), caches.from_logits(), **options[mode])
+    optimizer = keras.optimizers.SGD(0.5, **of_optimizer)
+    distiller.compile(optimizer, caches.from_logits(), **options[mode])
     watching = Watching()
     history = distiller.fit(
         caches.dataset(),
@@ -68,6 +69,20 @@ def test_an_ema_is_the_running_average_of_the_students_weights(mode, warm_up):
     for own, expected in zip(teacher.model.get_weights(), average, strict=True):
         np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-6)
     assert int(teacher.steps) == 18
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_an_ema_moves_with_updates_not_with_steps_that_accumulate_gradients(mode):
+    student = caches.model(1)
+    average = [np.float64(w) for w in student.get_weights()]
+    teacher = kd.teachers.EMA(student, 0.9, warm_up=False)
+    _, seen, _ = fitted(teacher, student, mode, gradient_accumulation_steps=3)
+    assert len(seen) == 18
+    for weights in seen[2::3]:
+        average = [0.9 * own + 0.1 * new for own, new in zip(average, weights, strict=True)]
+    for own, expected in zip(teacher.model.get_weights(), average, strict=True):
+        np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-6)
+    assert int(teacher.steps) == 6
 
 
 def test_the_decay_is_live_and_scheduled():
