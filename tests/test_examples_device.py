@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_kd as kd
 from tests import example_runs
@@ -27,14 +28,15 @@ def test_to_device(tmp_path):
     assert sizes[0] < sizes[1]
 
 
-def test_a_mobilenet_shrinks_to_three_tenths(tmp_path, monkeypatch):
+@pytest.mark.parametrize("student", ["mobilenet", "minimalistic"])
+def test_a_mobilenet_shrinks_to_three_tenths(student, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(example_runs.EXAMPLES)
     to_device = importlib.import_module("to_device")
     keras.utils.set_random_seed(0)
-    student = to_device.make_mobilenet((28, 28, 1), width=None)
+    student = to_device.STUDENTS[student]((28, 28, 1), width=None)
     x = np.random.default_rng(0).random((32, 28, 28, 1)).astype("float32")
-    for _ in range(30):  # BatchNormalization sees the rows
-        student(x, training=True)
+    # BatchNormalization sees the rows.
+    kd.quantization.recalibrate(student, tf.data.Dataset.from_tensors(x))
     done = {
         name: kd.export.to_tflite(
             student, tmp_path / name, quantization, representative_data=x, min_agreement=0.0
@@ -46,7 +48,7 @@ def test_a_mobilenet_shrinks_to_three_tenths(tmp_path, monkeypatch):
 
 
 def test_quantization_aware(tmp_path):
-    small = ["--dataset", "digits", "--train-samples", 100, "--epochs", 3, "--width", 8]
+    small = ["--dataset", "digits", "--train-samples", 100, "--epochs", 3, "--student", "cnn"]
     one = ["--seeds", 1, "--schemes", "int8"]
     text = printed("quantization_aware.py", *small, *one, "--output", tmp_path)
     assert len(re.findall(r"^int8 +(?:at once|afterwards|aware)", text, re.MULTILINE)) == 4
