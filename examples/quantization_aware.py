@@ -29,6 +29,7 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
+from comparison import is_clear, spread
 from matplotlib.figure import Figure
 from quickstart import load_data, make_teacher, parsed, train, write
 from to_device import STUDENTS, check_extras, distiller, student_options, train_student
@@ -111,12 +112,6 @@ def accuracies(found, key):
     return np.array([100 * each[key].accuracy for each in found])
 
 
-def spread(values, digits=2):
-    """The mean, and over several seeds the standard deviation."""
-    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{deviation}"
-
-
 def print_table(found):
     header = f"{'accuracy, %':>14}{'of float32, points':>20}{'size, KB':>10}{'same class, %':>15}"
     print(f"\n{'':8}{'':17}{header}")
@@ -127,7 +122,8 @@ def print_table(found):
         size = np.mean([file.bytes for file in files]) / 1000
         agreed = min(100 * file.agreement for file in files)
         print(
-            f"{scheme:8}{way:17}{spread(values):>14}{spread(lost):>20}{size:>10.1f}{agreed:>15.2f}"
+            f"{scheme:8}{way:17}{spread(values):>14}{spread(lost, '+'):>20}"
+            f"{size:>10.1f}{agreed:>15.2f}"
         )
     print("of float32: trained as long. ±: standard deviation over seeds. same class: the least")
 
@@ -137,7 +133,7 @@ def verdict(found, scheme, way):
     gains = accuracies(found, (scheme, WAYS[-1])) - accuracies(found, (scheme, way))
     listed = ", ".join(f"{gain:+.2f}" for gain in gains)
     words = f"{scheme}: aware and distilled against {way} {np.mean(gains):+.2f} points"
-    noisy = len(gains) < 2 or abs(np.mean(gains)) <= 2 * np.std(gains, ddof=1) / len(gains) ** 0.5
+    noisy = len(gains) < 2 or not is_clear(gains)
     return f"{words} (by seed: {listed})" + (": within the noise." if noisy else ".")
 
 
