@@ -3,19 +3,22 @@
 import keras
 import tensorflow as tf
 
-from keras_kd import ops
+from keras_kd import ops, replicas
 from keras_kd.losses import SoftTargets, base
 from keras_kd.taps import masks
 
 _TINY = 1e-30
+# Keras divides by the number of values that count, by either name.
+_MEANS = ("sum_over_batch_size", "mean")
 
 
 class FusedLoss:
     """Hard and soft loss from one sweep over the logits.
 
-    It applies where the hard loss is sparse cross-entropy from logits with its default reduction,
-    and one of the distillation losses is `SoftTargets` on the one output. The others, `others`, are
-    computed by themselves.
+    It applies where the hard loss is sparse cross-entropy from logits, averaged, and one of the
+    distillation losses is `SoftTargets` that reads the student's one output as plain logits: its
+    `reading` says so. Sample weights, masks and `ignore_class` are weights of the rows. The other
+    losses, `others`, are computed by themselves.
 
     Args:
         hard_loss: The `loss` given to `compile`.
@@ -24,20 +27,18 @@ class FusedLoss:
     """
 
     def __init__(self, hard_loss, loss_weights, distillation_losses):
-        found = [loss for loss in distillation_losses if type(loss) is SoftTargets]
+        found = [loss for loss in distillation_losses if _is_plain(loss)]
         self._soft = found[0] if found else None
         self.others = [loss for loss in distillation_losses if loss is not self._soft]
         self._position = distillation_losses.index(self._soft) if found else None
         config = hard_loss.get_config() if _is_sparse_cross_entropy(hard_loss) else {}
+        self._ignored = config.get("ignore_class")
         self._possible = (
             config.get("from_logits") is True
-            and config.get("ignore_class") is None
-            and config.get("reduction") == "sum_over_batch_size"
+            and config.get("reduction") in _MEANS
             and hard_loss.dtype == "float32"
             and loss_weights is None
             and self._soft is not None
-            and self._soft.from_logits
-            and self._soft.output_key is None
         )
 
     def applies(self, y, student, sample_weight):
@@ -46,9 +47,21 @@ class FusedLoss:
             return False
         if keras.tree.is_nested(y) or keras.tree.is_nested(sample_weight):
             return False
-        if masks.of(student.outputs) is not None:
+        labels = self._labels(y, student.outputs)
+        if labels is None or not self._fit(labels, student):
             return False
-        return self._labels(y, student.outputs) is not None
+        # Replicas with other shares of valid positions are balanced loss by loss.
+        is_masked = self._ignored is not None or any(x is not None for x in self._masks(student))
+        return not (is_masked and replicas.count() > 1)
+
+    def _masks(self, student):
+        """The masks of hard and of soft loss."""
+        return masks.of(student.outputs), student.mask(self._soft.reading, student.outputs)
+
+    def _fit(self, labels, student):
+        """Whether the masks are those of positions that have a label."""
+        ranks = [len(mask.shape) for mask in self._masks(student) if mask is not None]
+        return all(rank <= len(labels.shape) for rank in ranks)
 
     def _labels(self, y, logits):
         rank = len(logits.shape) - 1
@@ -73,11 +86,15 @@ class FusedLoss:
             alpha: Scalar.
             beta: Scalar.
         """
-        logits = student.outputs
-        (soft_logits,) = keras.tree.flatten(teacher.outputs)  # it may be one in a dict
+        reading = self._soft.reading
+        (logits,), (soft_logits,) = student.read(reading), teacher.read(reading)
         labels = self._labels(batch.labels, logits)
-        weights = hard_weight, batch.sample_weight
-        hard_weight, soft_weight = (_per_row(weight, labels) for weight in weights)
+        hard_mask, soft_mask = self._masks(student)
+        if self._ignored is not None:
+            counts = tf.cast(labels, tf.float32) != float(self._ignored)  # as Keras compares
+            hard_mask = counts if hard_mask is None else counts & _per_label(hard_mask, labels)
+        hard_weight = _per_row(hard_weight, hard_mask, labels)
+        soft_weight = _per_row(batch.sample_weight, soft_mask, labels)
         soft_factor = beta * keras.ops.convert_to_tensor(self._soft.weight_variable)
         alpha, soft_factor = tf.maximum(alpha, _TINY), tf.maximum(soft_factor, _TINY)
         total, hard, soft = ops.combined_loss(
@@ -98,10 +115,20 @@ class FusedLoss:
         return [*values[: self._position], soft, *values[self._position :]]
 
 
-def _per_row(sample_weight, labels):
-    """Each row's part of the mean over the rows; a scalar where all have the same."""
-    weight = tf.math.reciprocal_no_nan(tf.cast(tf.size(labels), tf.float32))
-    return weight if sample_weight is None else weight * base.align(sample_weight, labels)
+def _per_row(sample_weight, mask, labels):
+    """Each row's part of the mean over the valid rows; a scalar where all have the same."""
+    # `valid_rows` asks for the shape of a loss a row only.
+    weight, count = base.valid_rows(labels, sample_weight, mask)
+    share = tf.math.reciprocal_no_nan(count)
+    return share if weight is None else weight * share
+
+
+def _per_label(mask, labels):
+    return tf.broadcast_to(base.align(mask, labels) > 0, tf.shape(labels))
+
+
+def _is_plain(loss):
+    return type(loss) is SoftTargets and loss.reading.is_of_plain_logits
 
 
 def _is_sparse_cross_entropy(loss):

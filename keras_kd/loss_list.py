@@ -1,9 +1,8 @@
 """`LossList`: the distillation losses of a distiller, with the metric that reports each."""
 
-import warnings
-
 import keras
 
+from keras_kd import user_warnings
 from keras_kd.taps import paths
 
 
@@ -55,9 +54,8 @@ class LossList(keras.layers.Layer):
 def _warn_of_trained(loss):
     """A projector that another training has made is no fresh start: seeds would not be apart."""
     if loss.has_distiller and loss.trainable_variables:
-        warnings.warn(
+        user_warnings.warn(
             f"Distillation loss {loss.name!r} has weights of another distiller, and both will "
             "train them. For weights of its own make a new loss for each distiller: "
-            "loss.from_config(loss.get_config()).",
-            stacklevel=4,
+            "loss.from_config(loss.get_config())."
         )

@@ -12,29 +12,61 @@ import keras
 import tensorflow as tf
 
 from keras_kd import by_output, models, replicas
-from keras_kd.losses import base
+from keras_kd.losses import base, projector
 from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.taps import masks
 
 
 @dataclasses.dataclass
 class Outputs:
-    """What one forward pass of a model gave: its outputs and the tapped layers' outputs."""
+    """What one forward pass of a model gave.
+
+    Attributes:
+        outputs: A tensor, or a structure of them.
+        taps: What the tapped layers gave, `{layer: value}`.
+        names: What outputs in a list are called, or `None`.
+        inputs: The batch's inputs; a dict by their names, where they have any.
+        role: `"teacher"` or `"student"`.
+        padding: The mask of the distiller's `mask_input`, `[batch, time]`, or `None`.
+    """
 
     outputs: Any
     taps: dict = dataclasses.field(default_factory=dict)
     names: Any = None
     inputs: Any = None
+    role: str = "student"
+    padding: Any = None
 
-    def read_by(self, loss, layer):
+    def read(self, reading):
         """The tensors that a loss reads, as a list (usually of one)."""
+        layer = reading.layer(self.role)
         if isinstance(layer, tuple):
             return [[self.taps[each] for each in layer]]
         if layer is not None:
             return [self.taps[layer]]
-        if getattr(loss, "reads_structure", False):
+        if reading.is_structure:
             return [self.outputs]
-        return models.flat_outputs(self.outputs, loss.output_key, self.names)
+        if self.role == "teacher" and reading.teacher_output is None:
+            flat = keras.tree.flatten(self.outputs)
+            # Whatever the student calls it: one output can teach one head only.
+            if len(flat) == 1:
+                return flat
+        return models.flat_outputs(self.outputs, reading.key(self.role), self.names, self.role)
+
+    def mask(self, reading, values):
+        """Which positions of what is read count, `[batch, time]`; `None`: all.
+
+        The loss's own `mask_input` tells, else the Keras mask of the tensor, else the distiller's
+        `mask_input`, where the tensor has its positions.
+        """
+        if reading.mask_input is not None:
+            return mask_of(self.inputs, reading.mask_input)
+        if keras.tree.is_nested(values):
+            return None
+        carried = masks.of(values)
+        if carried is not None or self.padding is None:
+            return carried
+        return self.padding if _has_positions(reading, values, self.padding) else None
 
 
 @dataclasses.dataclass
@@ -44,6 +76,7 @@ class Batch:
     labels: Any = None
     sample_weight: Any = None
     training: bool = False
+    inputs: Any = None
 
 
 @dataclasses.dataclass
@@ -75,14 +108,15 @@ def means_of(loss, teacher, student, batch):
         `(means, counts)`, float32 `[outputs]`: the averages, not yet times the loss's weight, and
         over how many valid values each is taken.
     """
-    pairs = list(_pairs(loss, teacher, student))
-    weights = _row_weights(loss, student, batch.sample_weight)
-    labels = _labels(loss, student, batch.labels, len(pairs))
+    reading = loss.reading
+    pairs = list(_pairs(loss.name, reading, teacher, student))
+    weights = _sample_weights(reading, student, batch.sample_weight, len(pairs))
+    labels = _labels(loss.name, reading, student, batch.labels, len(pairs))
     means, counts = [], []
     for (teacher_outputs, student_outputs), weight, label in zip(
         pairs, weights, labels, strict=True
     ):
-        mask = _mask_for(loss, student, student_outputs)
+        mask = student.mask(reading, student_outputs)
         _check_takes(loss, teacher_outputs)
         context = {"labels": label, "training": batch.training}
         weighted, count = loss.weighted(teacher_outputs, student_outputs, weight, mask, **context)
@@ -99,60 +133,116 @@ def _check_takes(loss, teacher_outputs):
         )
 
 
-def _labels(loss, student, labels, count):
+def _labels(name, reading, student, labels, count):
     """The labels of each output the loss reads; `None` for a loss that takes none."""
-    if not loss.takes("labels"):
-        return [None] * count
-    if labels is None and not loss.requires("labels"):
+    if reading.labels is None or (labels is None and reading.labels == "optional"):
         return [None] * count
     if labels is None:
         raise ValueError(
-            f"Distillation loss {loss.name!r} needs labels, and the data has none. Pass (inputs, "
+            f"Distillation loss {name!r} needs labels, and the data has none. Pass (inputs, "
             "labels)."
         )
     if not keras.tree.is_nested(labels):
         return [labels] * count
-    found = by_output.of_each(labels, loss.output_key, student.outputs, student.names)
-    if loss.requires("labels") and any(each is None for each in found):
+    found = by_output.of_each(labels, reading.output, student.outputs, student.names)
+    if reading.labels == "required" and any(each is None for each in found):
         raise ValueError(
-            f"Distillation loss {loss.name!r} needs labels of each output that it reads, and the "
+            f"Distillation loss {name!r} needs labels of each output that it reads, and the "
             "data has none of some. Choose an output with its argument `output`."
         )
     return found
 
 
-def _pairs(loss, teacher, student):
+def _pairs(name, reading, teacher, student):
     """The teacher's and the student's tensors that a loss compares."""
-    of_teacher = teacher.read_by(loss, loss.teacher_layer)
-    of_student = student.read_by(loss, loss.student_layer)
+    of_teacher, of_student = teacher.read(reading), student.read(reading)
     if len(of_teacher) != len(of_student):
         raise ValueError(
-            f"Distillation loss {loss.name!r} reads {len(of_teacher)} outputs of the teacher and "
-            f"{len(of_student)} of the student. Choose one with its argument `output`, or give the "
-            "models the same outputs."
+            f"Distillation loss {name!r} reads {len(of_teacher)} outputs of the teacher and "
+            f"{len(of_student)} of the student. Choose one of each: its argument `output` names "
+            "the student's, `teacher_output` the teacher's where that is called otherwise."
         )
-    keys = [sorted(x.outputs) for x in (teacher, student) if isinstance(x.outputs, dict)]
-    if len(of_student) > 1 and len(keys) == 2 and keys[0] != keys[1]:
+    # Of several outputs each must be compared with its own: `by_output.aligned` found out which.
+    if len(of_student) > 1 and not by_output.is_aligned(teacher.outputs, student.outputs):
+        have = [_called(each) for each in (teacher, student)]
         raise ValueError(
-            f"The teacher's outputs are {keys[0]}, the student's {keys[1]}. Give them the same "
-            "names."
+            f"The teacher's outputs are {have[0]}, the student's {have[1]}: which belong together "
+            "cannot be told. Give them the same names, or one loss for each: its arguments "
+            "`output` and `teacher_output` name them."
         )
     return zip(of_teacher, of_student, strict=True)
 
 
-def _row_weights(loss, student, sample_weight):
+def _called(model):
+    """The outputs of a model, for a message."""
+    outputs = model.outputs
+    names = by_output.names_of(outputs, model.names)
+    return sorted(names) if names else f"{len(keras.tree.flatten(outputs))} without names"
+
+
+def _sample_weights(reading, student, sample_weight, count):
     """The sample weights for each output the loss reads."""
-    count = len(student.read_by(loss, loss.student_layer))
     if not keras.tree.is_nested(sample_weight):
         return [sample_weight] * count
-    if loss.student_layer is not None or getattr(loss, "reads_structure", False):
-        if len(keras.tree.flatten(sample_weight)) > 1:
-            raise ValueError(
-                f"Distillation loss {loss.name!r} reads all outputs or an inner layer, so it "
-                "cannot choose among the sample weights of several outputs. Pass one sample_weight."
-            )
-        return keras.tree.flatten(sample_weight) * count
-    return by_output.of_each(sample_weight, loss.output_key, student.outputs, student.names)
+    found = by_output.of_each(sample_weight, reading.output, student.outputs, student.names)
+    if reading.student_layer is None and not reading.is_structure:
+        return found
+    # One value a row for several heads: the mean of their weights, of 1 for a head without.
+    if all(each is None for each in found):
+        return [None] * count
+    if len(found) == 1:
+        return found * count
+    rows = next(tf.shape(each)[:1] for each in found if each is not None)
+    of_rows = [tf.ones(rows) if each is None else base.mean_of_row(each) for each in found]
+    return [tf.add_n(of_rows) / len(of_rows)] * count
+
+
+def mask_of(inputs, name):
+    """The mask that an input is, boolean: what is not 0 counts."""
+    if not isinstance(inputs, dict) or name not in inputs:
+        have = sorted(inputs) if isinstance(inputs, dict) else "without names"
+        raise ValueError(
+            f"A mask is read from input {name!r} (`mask_input`). The student's inputs are {have}. "
+            "Name one of them, or pass the inputs as a dict."
+        )
+    return tf.cast(inputs[name], tf.bool)
+
+
+def _begins_with(shape, positions):
+    return len(shape) > len(positions) and projector.agree(shape[: len(positions)], positions)
+
+
+def _has_positions(reading, values, mask):
+    """Whether what is read of the student has the positions of a mask."""
+    if reading.is_attention:  # [batch, heads, queries, keys]
+        return len(mask.shape) == 2 and projector.agree(values.shape[-2:-1], mask.shape[1:])
+    return _begins_with(values.shape, mask.shape)
+
+
+def with_mask(outputs, mask, name):
+    """Outputs that carry a mask of their positions, as Keras' tensors do.
+
+    Keras then leaves masked positions out of the hard loss and of metrics, and the distillation
+    losses leave them out likewise. Outputs without these positions stay as they are.
+
+    Args:
+        outputs: A tensor, or a structure of them.
+        mask: `[batch, ...]`, boolean.
+        name: The input's, for the message.
+
+    Raises:
+        ValueError: No output has the mask's positions.
+    """
+    flat = keras.tree.flatten(outputs)
+    fitting = [_begins_with(x.shape, mask.shape) for x in flat]
+    if not any(fitting):
+        raise ValueError(
+            f"mask_input={name!r} has shape {tuple(mask.shape)}; no output has these positions "
+            f"before its last axis: {[tuple(x.shape) for x in flat]}. Leave `mask_input` out, and "
+            "name it in the losses that read positions."
+        )
+    masked = [masks.kept(x, mask) if fits else x for x, fits in zip(flat, fitting, strict=True)]
+    return keras.tree.pack_sequence_as(outputs, masked)
 
 
 def times(sample_weight, factor):
@@ -165,19 +255,6 @@ def times(sample_weight, factor):
 def _product(a, b):
     longest = a if len(a.shape) > len(b.shape) else b
     return base.align(a, longest) * base.align(b, longest)
-
-
-def _mask_for(loss, student, outputs):
-    """Which positions of a loss count, `[batch, time]`; `None`: all."""
-    if loss.mask_input is None:
-        return None if keras.tree.is_nested(outputs) else masks.of(outputs)
-    if not isinstance(student.inputs, dict) or loss.mask_input not in student.inputs:
-        have = sorted(student.inputs) if isinstance(student.inputs, dict) else "not a dict"
-        raise ValueError(
-            f"Distillation loss {loss.name!r} reads its mask from input {loss.mask_input!r}. The "
-            f"student's inputs are {have}."
-        )
-    return tf.cast(student.inputs[loss.mask_input], tf.bool)
 
 
 def hard_divisor(loss, y, outputs, sample_weight):
@@ -218,7 +295,7 @@ def separate_parts(hard, losses, teacher, student, batch, alpha):
 
 def parts_without_teacher(hard, losses, student, alpha):
     """As `separate_parts`, where the teacher does not run: nothing is learned from it."""
-    counts = [len(student.read_by(loss, loss.student_layer)) for loss in losses]
+    counts = [len(student.read(loss.reading)) for loss in losses]
     return alpha * hard, hard, tf.zeros(()), [(tf.zeros(n), tf.zeros(n)) for n in counts]
 
 
@@ -257,6 +334,5 @@ def balanced(loss, means, counts, student, rows):
 
 
 def _is_masked(loss, student):
-    read = student.read_by(loss, loss.student_layer)
-    tensors = [] if keras.tree.is_nested(read[0]) else read
-    return loss.mask_input is not None or any(masks.of(x) is not None for x in tensors)
+    reading = loss.reading
+    return any(student.mask(reading, values) is not None for values in student.read(reading))

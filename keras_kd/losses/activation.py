@@ -2,6 +2,9 @@
 
 import keras
 
+from keras_kd.losses import reading
+from keras_kd.taps import tap
+
 # Layers after which values are still the same probabilities.
 _PASSES_ON = ("Identity", "Dropout", "Reshape", "Flatten")
 
@@ -101,21 +104,77 @@ def check_logits(role, model, output, loss, from_logits=True, instead=SIGMOID_LO
         from_logits: Whether logits are expected; `False`: what softmax makes of them.
         instead: What to do where sigmoid is meant, for the message.
     """
-    for key in [output] if output is not None else output_keys(model):
-        activation = last_activation(model, key)
-        where = "" if key is None else f" (output {key!r})"
-        if activation == "sigmoid":
-            raise ValueError(
-                f"The {role}{where} ends in sigmoid, but {loss} compares distributions over "
-                f"classes. Remove the sigmoid from its last layer (activation=None); {instead}."
-            )
-        if activation == "softmax" and from_logits:
-            raise ValueError(
-                f"The {role}{where} ends in softmax, but {loss} expects logits. Remove the "
-                "softmax from its last layer (activation=None), or use "
-                f"{loss}(from_logits=False), which takes probabilities (of both models, where it "
-                "reads both)."
-            )
+    expected = reading.LOGITS if from_logits else reading.PROBABILITIES
+    for where, activation in _of_outputs(model, output):
+        _refuse(role, where, activation, expected, loss, instead)
+
+
+def check_values(loss, teacher, student):
+    """Raises if what a loss reads is known not to be what it takes it for.
+
+    Args:
+        loss: A `LogitsLoss`.
+        teacher: The model, `Teacher` or function that teaches.
+        student: The `keras.Model`.
+    """
+    read = loss.reading
+    for role, model in (("teacher", teacher), ("student", student)):
+        layer = read.layer(role)
+        if layer is None:
+            found = _of_outputs(model, read.key(role))
+        else:
+            found = [(f" (layer {str(layer)!r})", _of_layer(model, layer))]
+        for where, activation in found:
+            _refuse(role, where, activation, read.values(role), type(loss).__name__)
+
+
+def _of_outputs(model, output):
+    """`(words for a message, activation)` of each output that is read."""
+    keys = [output] if output is not None else output_keys(model)
+    return [
+        ("" if key is None else f" (output {key!r})", last_activation(model, key)) for key in keys
+    ]
+
+
+def _of_layer(model, layer):
+    """The activation of an inner layer that is read, or `None` where it is not known."""
+    model = getattr(model, "model", model)  # of a KerasTeacher
+    if not isinstance(model, keras.Model):
+        return None
+    found = tap.resolve(model, layer)[1]
+    of_output = not isinstance(layer, tap.Tap) or layer.kind == "output"
+    return _of_operation(found) if of_output else None
+
+
+def _refuse(role, where, activation, expected, loss, instead=SIGMOID_LOSS):
+    """Raises if values of an activation are not those that are expected."""
+    who, drop = f"The {role}{where}", "Remove it from its last layer (activation=None)"
+    say = "teacher_from_logits" if role == "teacher" else "from_logits"
+    if activation == "sigmoid" and expected in (reading.LOGITS, reading.PROBABILITIES):
+        raise ValueError(
+            f"{who} ends in sigmoid, but {loss} compares distributions over classes. Remove the "
+            f"sigmoid from its last layer (activation=None); {instead}."
+        )
+    if activation == "softmax" and expected == reading.LOGITS:
+        alone = "" if say == "from_logits" else f", or {say}=False where the teacher alone does"
+        raise ValueError(
+            f"{who} ends in softmax, but {loss} expects logits. {drop}, or use "
+            f"{loss}(from_logits=False), which takes probabilities of both models{alone}."
+        )
+    if activation == "sigmoid" and expected == reading.EACH_LOGIT:
+        raise ValueError(
+            f"{who} ends in sigmoid, but {loss} expects logits. {drop}, or say {say}=False."
+        )
+    if activation == "softmax" and expected in (reading.EACH_LOGIT, reading.EACH_PROBABILITY):
+        raise ValueError(
+            f"{who} ends in softmax, a distribution over classes, but {loss} takes each class for "
+            f"a yes or no of its own. {drop}, or use keras_kd.losses.SoftTargets."
+        )
+    if activation == "linear" and expected in (reading.PROBABILITIES, reading.EACH_PROBABILITY):
+        raise ValueError(
+            f"{who} ends in a linear layer, which gives logits, but {loss} was told to expect "
+            f"probabilities: {say}=False. Say {say}=True."
+        )
 
 
 def output_keys(model):

@@ -113,7 +113,11 @@ class AttentionMaps(base.DistillationLoss):
             # A query counts if it may attend to anything.
             mask = keras.ops.any(mask, axis=-1) if self.loss == "kl" else mask
         if row_weight is not None and len(row_weight.shape) > 1:
-            row_weight = keras.ops.expand_dims(row_weight, 1)  # of tokens: the same in each head
+            queries = student_outputs.shape[-2]
+            if len(row_weight.shape) == 2 and row_weight.shape[1] in (queries, None):
+                row_weight = keras.ops.expand_dims(row_weight, 1)  # the same in each head
+            else:  # of other positions
+                row_weight = base.mean_of_row(row_weight)
         return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
 
     def get_config(self):

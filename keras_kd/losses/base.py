@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import user_warnings
+from keras_kd.losses.reading import Reading
 from keras_kd.serializing import deserialized
 from keras_kd.taps import tap
 
@@ -26,7 +28,9 @@ class DistillationLoss(keras.layers.Layer):
         weight: The loss's factor among the distillation losses, at least 0. Live: set
             `loss.weight` before or during `fit` and the next step uses it, without retracing.
         output: Which output of a model with several it reads: a name, or an index into a list.
-            `None` reads every output, and adds the losses up.
+            `None` reads every output, and adds the losses up. A teacher with one output teaches
+            the one that is named. Of a loss of inner layers: whose labels and sample weights it
+            takes; `None` takes the mean of the outputs' sample weights.
         teacher_layer: Name of the teacher's layer whose output it reads instead, a path through
             nested models (`"backbone/block3"`), a layer, a function from the model to one of
             these, or a `keras_kd.taps.Tap` (a layer's input, its attention, one of its calls).
@@ -34,7 +38,14 @@ class DistillationLoss(keras.layers.Layer):
         mask_input: Name of the student's input, of a dict of inputs, that is 0 where a position is
             padding (`"padding_mask"` of keras_hub's models). Without it the Keras mask that the
             student's tensor carries tells, if it carries one.
+        teacher_output: Which output of the teacher it reads, where the teacher calls it otherwise
+            than `output` says: a name, or an index into a list.
         name: The loss's entry in the history of `fit`.
+
+    Weights and masks: a loss on outputs takes the sample weights of their positions. A loss of
+    inner layers takes the weights of its own positions where it has those that the weights are for,
+    else the mean weight of the row's positions (of each image of a batch, of each sentence). A loss
+    is averaged over the positions that its mask leaves.
 
     Example:
 
@@ -67,27 +78,27 @@ class DistillationLoss(keras.layers.Layer):
         student_layer=None,
         name=None,
         mask_input=None,
+        teacher_output=None,
         **kwargs,
     ):
         # A float32 layer that casts nothing: the logits reach the loss in the models' own dtypes.
         kwargs.setdefault("dtype", "float32")
         super().__init__(name=name or keras_name(type(self).__name__), autocast=False, **kwargs)
-        self.output_key = output
-        self.mask_input = mask_input
+        self.output_key = _output("output", output)
+        self.teacher_output = _output("teacher_output", teacher_output)
+        self.mask_input = input_name(mask_input)
         self.teacher_layer = _checked("teacher_layer", teacher_layer)
         self.student_layer = _checked("student_layer", student_layer)
+        if self.teacher_layer is not None and self.teacher_output is not None:
+            raise ValueError(
+                "`teacher_output` and `teacher_layer` both say what is read of the teacher; give "
+                f"one. Received: teacher_output={teacher_output!r}, teacher_layer={teacher_layer!r}"
+            )
         self.weight_variable = self.add_scalar("weight", non_negative("weight", weight))
 
     def add_scalar(self, name, value):
         """Adds a live number: a float32 variable that is saved but not trained."""
-        return self.add_weight(
-            name=name,
-            shape=(),
-            initializer=keras.initializers.Constant(float(value)),
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-        )
+        return add_number(self, name, value)
 
     @property
     def weight(self):
@@ -96,7 +107,28 @@ class DistillationLoss(keras.layers.Layer):
 
     @weight.setter
     def weight(self, value):
-        self.weight_variable.assign(non_negative("weight", value))
+        assign(self.weight_variable, non_negative("weight", value))
+
+    @property
+    def reads_structure(self):
+        """Whether it gets all outputs at once, in their structure."""
+        return False
+
+    @property
+    def reading(self):
+        """What the loss reads of a step, a `Reading`; asked by all that must know it."""
+        needed = {True: "required", False: "optional"}
+        return Reading(
+            output=self.output_key,
+            teacher_output=self.teacher_output,
+            teacher_layer=self.teacher_layer,
+            student_layer=self.student_layer,
+            mask_input=self.mask_input,
+            is_structure=self.reads_structure,
+            labels=needed[self.requires("labels")] if self.takes("labels") else None,
+            has_numbers=self.labels_are_numbers,
+            is_exact=type(self).__module__.partition(".")[0] == "keras_kd",
+        )
 
     def takes(self, name):
         """Whether `call` has an argument of this name."""
@@ -125,10 +157,16 @@ class DistillationLoss(keras.layers.Layer):
         context = {name: value for name, value in context.items() if self.takes(name)}
         loss = keras.ops.cast(self(*outputs, **context), "float32")
         self._check_rows(loss, teacher_outputs, student_outputs)
-        weight, count = valid_rows(loss, row_weight, mask)
+        weight, count = self.valid_rows(loss, row_weight, mask)
         if weight is None:
             return loss, count
         return keras.ops.where(weight == 0, keras.ops.zeros_like(loss), loss * weight), count
+
+    def valid_rows(self, loss, row_weight, mask):
+        """The weight of each value, zero where masked, and how many are valid: see `valid_rows`."""
+        if mask is not None and len(mask.shape) > len(loss.shape) > 0:
+            _warn_of_mask(self.name, mask, loss)
+        return valid_rows(loss, row_weight, mask, self.reading.student_layer is None)
 
     def _check_rows(self, loss, teacher_outputs, student_outputs):
         rows = [keras.tree.flatten(x)[0].shape[0] for x in (student_outputs, teacher_outputs)]
@@ -156,6 +194,7 @@ class DistillationLoss(keras.layers.Layer):
                 "weight": float(self.weight),
                 "output": self.output_key,
                 "mask_input": self.mask_input,
+                "teacher_output": self.teacher_output,
                 "teacher_layer": _serialized(self.teacher_layer),
                 "student_layer": _serialized(self.student_layer),
             }
@@ -172,6 +211,37 @@ def _checked(role, layer):
     if isinstance(layer, (list, tuple)):
         return tuple(tap.check(role, each) for each in layer)
     return layer if layer is None else tap.check(role, layer)
+
+
+def _output(name, key):
+    """Returns what names an output, or raises."""
+    if key is None or (isinstance(key, (str, int)) and not isinstance(key, bool)):
+        return key
+    if isinstance(key, np.integer):
+        return int(key)
+    raise ValueError(
+        f"Invalid value for argument `{name}`. Expected the name of an output, an index or None. "
+        f"Received: {name}={key!r}"
+    )
+
+
+def input_name(name):
+    """Returns the name of an input that is a mask, or `None`, or raises."""
+    if name is None or (isinstance(name, str) and name):
+        return name
+    raise ValueError(
+        "Invalid value for argument `mask_input`. Expected the name of one of the student's "
+        f"inputs, or None. Received: mask_input={name!r}"
+    )
+
+
+def boolean(name, value):
+    """Returns True or False, or raises."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise ValueError(
+        f"Invalid value for argument `{name}`. Expected True or False. Received: {name}={value!r}"
+    )
 
 
 def _serialized(value):
@@ -215,24 +285,82 @@ def integer(name, value, least, optional=False):
     return int(value)
 
 
+def add_number(layer, name, value):
+    """Adds a live number to a layer: a float32 variable that is saved but not trained."""
+    variable = layer.add_weight(
+        name=name,
+        shape=(),
+        initializer=keras.initializers.Constant(float(value)),
+        dtype="float32",
+        trainable=False,
+        autocast=False,
+    )
+    variable.given = float(value)
+    return variable
+
+
+def assign(variable, value):
+    """Sets a live number."""
+    variable.assign(value)
+    if not tf.is_symbolic_tensor(value):
+        variable.given = float(value)
+
+
 def read(variable):
-    """A variable's value: a Python float in eager code, a tensor inside a traced function."""
-    if tf.executing_eagerly():
-        return float(variable.numpy())
-    return keras.ops.convert_to_tensor(variable)
+    """A variable's value: a Python float in eager code, a tensor inside a traced function.
+
+    The float that it was given, where float32 holds it as nearly as it can: 0.7, not 0.699999988.
+    """
+    if not tf.executing_eagerly():
+        return keras.ops.convert_to_tensor(variable)
+    value = variable.numpy()
+    given = getattr(variable, "given", None)
+    return given if given is not None and np.float32(given) == value else float(value)
 
 
-def valid_rows(loss, row_weight, mask):
+def valid_rows(loss, row_weight, mask, is_exact=True):
     """The weight of each row of `loss` (`None` for 1), zero where masked, and the valid rows.
 
     A loss that has no time axis, such as one of pooled features, has nothing to mask.
+
+    Args:
+        loss: `[batch, ...]`.
+        row_weight: `[batch, ...]`, or `None`.
+        mask: `[batch, ...]`, or `None`.
+        is_exact: Whether the weights are for the very positions of the loss. `False`: where they
+            are for others it takes the mean weight of the row's positions.
     """
     count = keras.ops.cast(keras.ops.size(loss), "float32")
+    if row_weight is not None and not is_exact and not _has_positions(loss, row_weight):
+        row_weight = mean_of_row(row_weight)
     weight = None if row_weight is None else fitted(row_weight, loss, "sample_weight")
     if mask is None or len(mask.shape) > len(loss.shape):
         return weight, count
     mask = keras.ops.broadcast_to(fitted(mask, loss, "The mask"), keras.ops.shape(loss))
     return mask if weight is None else mask * weight, keras.ops.sum(mask)
+
+
+def _has_positions(loss, row_weight):
+    """Whether a loss has the positions, `[batch, ...]`, that weights are for."""
+    if len(row_weight.shape) > len(loss.shape):
+        return all(size == 1 for size in row_weight.shape[len(loss.shape) :])
+    sizes = zip(row_weight.shape[1:], loss.shape[1:], strict=False)
+    return all(None in pair or pair[0] in (1, pair[1]) for pair in sizes)
+
+
+def mean_of_row(weight):
+    """The mean weight of a row's positions, `[batch]`."""
+    weight = keras.ops.cast(weight, "float32")
+    axes = list(range(1, len(weight.shape)))
+    return keras.ops.mean(weight, axis=axes) if axes else weight
+
+
+def _warn_of_mask(name, mask, loss):
+    user_warnings.warn(
+        f"Distillation loss {name!r} gives values of shape {tuple(loss.shape)} for features with a "
+        f"mask of shape {tuple(mask.shape)}: padded positions count in it. Compare what has no "
+        "positions (pooled features), or take a loss that keeps them, such as HiddenStates."
+    )
 
 
 def fitted(row_weight, loss, what):

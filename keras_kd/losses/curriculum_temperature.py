@@ -10,7 +10,7 @@ from keras_kd.losses import base, logits
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class CurriculumTemperature(base.DistillationLoss):
+class CurriculumTemperature(logits.LogitsLoss):
     """Soft targets whose temperature is trained to make the student's loss large.
 
     `l = T^2 KL(softmax(teacher / T) || softmax(student / T))` with `T = lowest + (highest -
@@ -33,7 +33,8 @@ class CurriculumTemperature(base.DistillationLoss):
         per_row: Whether each row has a temperature of its own.
         hidden_width: Units of the hidden layer, for `per_row`.
         reversal: How strongly the temperature works against the student, at least 0. At 0 it stays.
-        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`.
+        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets`; `weight`, `output`,
+            `name` and the others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, ..., classes]`.
     Returns `[batch, ...]`, float32.
@@ -89,7 +90,7 @@ class CurriculumTemperature(base.DistillationLoss):
 
     @reversal.setter
     def reversal(self, value):
-        self.reversal_variable.assign(base.non_negative("reversal", value))
+        base.assign(self.reversal_variable, base.non_negative("reversal", value))
 
     @property
     def learned_temperature(self):
@@ -125,6 +126,7 @@ class CurriculumTemperature(base.DistillationLoss):
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         temperature = self._temperature(self._reversed(self._raw(teacher_outputs, student_outputs)))
         temperature += tf.zeros_like(student_outputs[..., 0])  # one for each row
         fixed = tf.stop_gradient(temperature)
@@ -149,9 +151,6 @@ class CurriculumTemperature(base.DistillationLoss):
 
     def _temperature(self, raw):
         return self.lowest + (self.highest - self.lowest) * tf.sigmoid(raw)
-
-    def validate(self, teacher, student):
-        logits.refuse(self, teacher, student)
 
     def get_config(self):
         return {

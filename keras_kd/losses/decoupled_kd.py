@@ -8,7 +8,7 @@ from keras_kd.losses.temperature import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class DecoupledKD(HasTemperature):
+class DecoupledKD(logits.LogitsLoss, HasTemperature):
     """KL divergence in two parts: is it the label's class, and which of the others is it (DKD).
 
     `l = T^2 (target * KL(b^t || b^s) + non_target * KL(p^t || p^s))`. `b` are the probabilities of
@@ -21,7 +21,8 @@ class DecoupledKD(HasTemperature):
         temperature: `T`, a positive number. Live, as `weight`.
         target: Factor of the label's class, at least 0 (`alpha` in the paper).
         non_target: Factor of the others (`beta` in the paper, 2 to 8 there).
-        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`.
+        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets`; `weight`, `output`,
+            `name` and the others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, ..., classes]`, and
     `labels`: class indices `[batch, ...]`, or one number for each class. Returns `[batch, ...]`,
@@ -55,6 +56,7 @@ class DecoupledKD(HasTemperature):
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs, labels):
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         of_label = _is_label(labels, student_outputs)
         others = [_others(x, of_label) for x in (student_outputs, teacher_outputs)]
         t = keras.ops.convert_to_tensor(self.temperature_variable)
@@ -66,9 +68,6 @@ class DecoupledKD(HasTemperature):
         non_target = ops.soft_target_loss(*others, self.temperature_variable)
         loss = self.target * target + self.non_target * non_target
         return keras.ops.where(keras.ops.any(of_label, axis=-1), loss, 0.0)
-
-    def validate(self, teacher, student):
-        logits.refuse(self, teacher, student)
 
     def get_config(self):
         config = super().get_config()

@@ -7,7 +7,7 @@ from keras_kd.losses.temperature import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class DIST(HasTemperature):
+class DIST(logits.LogitsLoss, HasTemperature):
     """Correlation of the softened probabilities, within rows and within classes.
 
     `l_i = T^2 (inter_class * (1 - r(p_i, q_i)) + intra_class * mean_c (1 - r(p_c, q_c)))` with
@@ -20,7 +20,8 @@ class DIST(HasTemperature):
         temperature: `T`, a positive number. Live, as `weight`.
         inter_class: Factor of the relation between the classes of a row, at least 0.
         intra_class: Factor of the relation between the rows within a class, at least 0.
-        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`.
+        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets`; `weight`, `output`,
+            `name` and the others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, classes]`. Returns
     `[batch]`, float32.
@@ -45,6 +46,7 @@ class DIST(HasTemperature):
     """
 
     least_rows = 2
+    takes_infinite = True
 
     def __init__(self, temperature=1.0, inter_class=1.0, intra_class=1.0, **kwargs):
         super().__init__(temperature, **kwargs)
@@ -63,6 +65,7 @@ class DIST(HasTemperature):
         super().build(shapes)
 
     def call(self, teacher_outputs, student_outputs):
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         t = keras.ops.convert_to_tensor(self.temperature_variable)
         p = keras.ops.softmax(teacher_outputs / t)
         q = keras.ops.softmax(student_outputs / t)
@@ -70,9 +73,6 @@ class DIST(HasTemperature):
         columns = keras.ops.transpose(p), keras.ops.transpose(q)
         intra = keras.ops.mean(_one_minus_correlation(*columns))
         return t * t * (self.inter_class * inter + self.intra_class * intra)
-
-    def validate(self, teacher, student):
-        logits.refuse(self, teacher, student)
 
     def get_config(self):
         config = super().get_config()

@@ -7,13 +7,16 @@ categorical cross-entropy is taken for what it means: between the softened distr
 logits, times T^2. All other losses get what Keras gives them, the logits divided by T.
 """
 
+import dataclasses
+
 import keras
 import tensorflow as tf
 
 from keras_kd import ops
 from keras_kd.losses import base, logits
 from keras_kd.losses.activation import check_logits
-from keras_kd.ops import arguments
+from keras_kd.losses.reading import LOGITS
+from keras_kd.losses.temperature import checked
 
 _KL = ("kl_divergence", "kldivergence", "kullback_leibler_divergence")
 _CROSS_ENTROPY = ("categorical_crossentropy", "categoricalcrossentropy")
@@ -36,6 +39,13 @@ class KerasDistillation(base.DistillationLoss):
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
     """
+
+    def __new__(cls, loss, *args, **kwargs):
+        # Such that `isinstance` finds what the user gave.
+        for kind, wrapper in _WRAPPERS.items():
+            if cls is KerasDistillation and isinstance(loss, kind):
+                return super().__new__(wrapper, loss, *args, **kwargs)
+        return super().__new__(cls, loss, *args, **kwargs)
 
     def __init__(self, loss, weight=1.0, name=None, **kwargs):
         super().__init__(
@@ -62,7 +72,15 @@ class KerasDistillation(base.DistillationLoss):
     def temperature(self, value):
         if self.temperature_variable is None:
             raise AttributeError(f"{type(self.loss).__name__} has no temperature.")
-        self.temperature_variable.assign(arguments.temperature(value))
+        base.assign(self.temperature_variable, checked(value))
+
+    @property
+    def reading(self):
+        """Logits, where the loss is between distributions over the classes of one output."""
+        read = super().reading
+        if self.temperature_variable is None or len(self._of_classes()) != 1:
+            return read
+        return dataclasses.replace(read, teacher_values=LOGITS, student_values=LOGITS)
 
     @property
     def reads_structure(self):
@@ -84,6 +102,18 @@ class KerasDistillation(base.DistillationLoss):
             self._one, self.loss.loss, teacher_outputs, student_outputs
         )
         return sum(_per_sample(part) for part in keras.tree.flatten(parts) if part is not None)
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        """As of the wrapped loss: a scalar, as Keras computes it."""
+        return self.loss.compute_loss(teacher_outputs, student_outputs, **kwargs)
+
+    def validate_outputs(self, teacher_outputs, student_outputs):
+        """As of the wrapped loss."""
+        self.loss.validate_outputs(teacher_outputs, student_outputs)
+
+    def validate_model_compatibility(self, teacher, student):
+        """As of the wrapped loss."""
+        self.loss.validate_model_compatibility(teacher, student)
 
     def _is_custom(self):
         """Whether the loss computes something of its own: also a subclass that overrides."""
@@ -156,6 +186,7 @@ class KerasDistillation(base.DistillationLoss):
         config = super().get_config()
         for key in ("teacher_layer", "student_layer"):
             del config[key]
+        del config["teacher_output"]  # the loss reads whole structures
         config["loss"] = keras.saving.serialize_keras_object(self.loss)
         if self.temperature_variable is not None:
             config["temperature"] = float(self.temperature)  # which may have changed since
@@ -170,6 +201,22 @@ class KerasDistillation(base.DistillationLoss):
         if temperature is not None:
             made.temperature = temperature
         return made
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class _Logits(KerasDistillation, keras.distillation.LogitsDistillation):
+    """A `KerasDistillation` of a `LogitsDistillation`, which it is an instance of."""
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class _Features(KerasDistillation, keras.distillation.FeatureDistillation):
+    """A `KerasDistillation` of a `FeatureDistillation`, which it is an instance of."""
+
+
+_WRAPPERS = {
+    keras.distillation.LogitsDistillation: _Logits,
+    keras.distillation.FeatureDistillation: _Features,
+}
 
 
 def _kind(loss):

@@ -10,7 +10,7 @@ from keras_kd.losses.temperature import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class LearningWithoutForgetting(HasTemperature):
+class LearningWithoutForgetting(logits.LogitsLoss, HasTemperature):
     """Soft targets of the classes that teacher and student share: the student may have more (LwF).
 
     `l = T^2 KL(softmax(z^t_A / T) || softmax(z^s_B / T))` with the logits of the teacher's classes
@@ -30,7 +30,8 @@ class LearningWithoutForgetting(HasTemperature):
         student_classes: Which of the student's classes: a list of indices, or of booleans, one for
             each class. Default: the first, as many as the teacher's.
         teacher_classes: Which of the teacher's, in the same order. Default: all.
-        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`.
+        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets`; `weight`, `output`,
+            `name` and the others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs`, logits `[batch, ..., old classes]`, and `student_outputs`,
     logits `[batch, ..., classes]`. Returns `[batch, ...]`, float32.
@@ -111,15 +112,13 @@ class LearningWithoutForgetting(HasTemperature):
         return indices
 
     def call(self, teacher_outputs, student_outputs):
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         of_teacher, of_student = self._pairs
         return ops.soft_target_loss(
             _pick(student_outputs, of_student),
             _pick(teacher_outputs, of_teacher),
             self.temperature_variable,
         )
-
-    def validate(self, teacher, student):
-        logits.refuse(self, teacher, student)
 
     def get_config(self):
         config = super().get_config()

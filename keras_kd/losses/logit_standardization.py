@@ -11,7 +11,7 @@ SMALLEST = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class LogitStandardization(HasTemperature):
+class LogitStandardization(logits.LogitsLoss, HasTemperature):
     """Soft targets after each row's logits were brought to mean 0 and deviation 1.
 
     `l = T^2 KL(softmax(Z(teacher) / T) || softmax(Z(student) / T))` with `Z(z) = (z - mean) /
@@ -21,8 +21,9 @@ class LogitStandardization(HasTemperature):
 
     Args:
         temperature: `T`, a positive number. Live, as `weight`.
-        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`. The paper raises
-            `weight` to about 9.
+        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets`; `weight`, `output`,
+            `name` and the others of `DistillationLoss`. The paper
+            raises `weight` to about 9.
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, ..., classes]`.
     Returns `[batch, ...]`, float32.
@@ -54,14 +55,12 @@ class LogitStandardization(HasTemperature):
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         return ops.soft_target_loss(
             _standardized(student_outputs),
             _standardized(teacher_outputs),
             self.temperature_variable,
         )
-
-    def validate(self, teacher, student):
-        logits.refuse(self, teacher, student)
 
 
 def _standardized(x):

@@ -1,26 +1,138 @@
-"""Shapes of logits."""
+"""`LogitsLoss`: what the losses on logits share: shapes, and logits of probabilities."""
 
+import dataclasses
+
+import tensorflow as tf
+
+from keras_kd.losses import activation, base, reading
 from keras_kd.losses import projector as projectors
-from keras_kd.losses.activation import last_activation, output_keys
 
 # Softmax over one class is 1, whatever the logit: such a loss would be 0 without a word.
 ONE_VALUE = (
     "Of one value a row softmax says nothing: use keras_kd.losses.SigmoidKD where it is the logit "
     "of yes or no, RegressionKD where it is a number"
 )
+# The smallest normal float32: the logarithm of what is below it is taken for that of this.
+TINY = 1.17549435e-38
 
 
-def check_shapes(loss, teacher_shape, student_shape, least=1):
+class LogitsLoss(base.DistillationLoss):
+    """Base class of the losses on logits; they take models that return probabilities, too.
+
+    Of probabilities `p` the loss works on `log p` (of a yes or no on `log p - log(1 - p)`), which
+    are logits of the same distribution.
+
+    Args:
+        *args: As of the other base class.
+        from_logits: Whether the models return logits. `False`: probabilities; they end in softmax
+            (of a yes or no: in sigmoid).
+        teacher_from_logits: The same of the teacher alone, such as a file that ends in softmax.
+            Default: as `from_logits`.
+        **kwargs: As of `DistillationLoss`.
+    """
+
+    # Whether a row is a distribution over its classes, or each value a yes or no of its own.
+    is_of_classes = True
+    # Whether a logit of -inf, a class of no probability, is taken; else it is that of `TINY`.
+    takes_infinite = False
+
+    def __init__(self, *args, from_logits=True, teacher_from_logits=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.from_logits = base.boolean("from_logits", from_logits)
+        self.teacher_from_logits = teacher_from_logits
+        if teacher_from_logits is not None:
+            self.teacher_from_logits = base.boolean("teacher_from_logits", teacher_from_logits)
+
+    @property
+    def are_teachers_logits(self):
+        """Whether the teacher's values are logits."""
+        return self.from_logits if self.teacher_from_logits is None else self.teacher_from_logits
+
+    @property
+    def reading(self):
+        kinds = (
+            (reading.PROBABILITIES, reading.LOGITS)
+            if self.is_of_classes
+            else (reading.EACH_PROBABILITY, reading.EACH_LOGIT)
+        )
+        return dataclasses.replace(
+            super().reading,
+            teacher_values=kinds[self.are_teachers_logits],
+            student_values=kinds[self.from_logits],
+        )
+
+    def logits(self, teacher_outputs, student_outputs):
+        """Both as logits: as they are, or those of probabilities."""
+        return (
+            teacher_outputs if self.are_teachers_logits else self._logits_of(teacher_outputs),
+            student_outputs if self.from_logits else self._logits_of(student_outputs),
+        )
+
+    def _logits_of(self, probabilities):
+        if self.is_of_classes:
+            return log(probabilities, -float("inf") if self.takes_infinite else None)
+        return log(probabilities) - log(1.0 - tf.cast(probabilities, tf.float32))
+
+    def validate(self, teacher, student):
+        activation.check_values(self, teacher, student)
+
+    def get_config(self):
+        config = super().get_config()
+        config["from_logits"] = self.from_logits
+        config["teacher_from_logits"] = self.teacher_from_logits
+        return config
+
+
+def log(probabilities, of_zero=None):
+    """The logarithm of probabilities, without a gradient where it would be infinite.
+
+    Args:
+        probabilities: A tensor.
+        of_zero: The logarithm of 0; default: that of `TINY`, -87.3.
+    """
+    # Softmax's backward pass would make NaN of 0 * inf.
+    probabilities = tf.cast(probabilities, tf.float32)
+    positive = probabilities >= TINY
+    logarithm = tf.math.log(tf.where(positive, probabilities, TINY))
+    if of_zero is None:
+        return logarithm
+    return tf.where(probabilities > 0, logarithm, of_zero)
+
+
+def check_shapes(loss, teacher_shape, student_shape, least=1, what="logits"):
     """Raises unless both are `[batch, ..., classes]` of one shape, with `least` classes or more."""
     teacher_shape, student_shape = tuple(teacher_shape), tuple(student_shape)
     fits = len(teacher_shape) >= 2 and projectors.agree(teacher_shape[1:], student_shape[1:])
     if not fits or (student_shape[-1] or least) < least:
+        last = "classes" if what == "logits" else "values"
         raise ValueError(
-            f"Distillation loss {loss.name!r} expects logits of one shape, [batch, ..., classes]"
+            f"Distillation loss {loss.name!r} expects {what} of one shape, [batch, ..., {last}]"
             f"{f' with at least {least} classes' if least > 1 else ''}. "
             f"Received: teacher {teacher_shape}, student {student_shape}."
-            f"{f' {ONE_VALUE}.' if student_shape[-1:] == (1,) else ''}"
+            f"{remedy_for_shapes(teacher_shape, student_shape)}"
         )
+
+
+def remedy_for_shapes(teacher_shape, student_shape):
+    """What to do where the outputs of teacher and student have other shapes; begins with a space.
+
+    Args:
+        teacher_shape: With the batch.
+        student_shape: Likewise.
+    """
+    teacher, student = tuple(teacher_shape), tuple(student_shape)
+    if student[-1:] == (1,):
+        return f" {ONE_VALUE}."
+    if len(teacher) != len(student):
+        return (
+            " Give the teacher the student's shape in a function: `lambda x: reshape(teacher(x))`."
+        )
+    if len(teacher) > 2 and not projectors.agree(teacher[1:-1], student[1:-1]):
+        return (
+            " Bring the teacher's positions to the student's in a function as the teacher, such as "
+            "`lambda x: keras.ops.image.resize(teacher(x), size)` for images."
+        )
+    return ""
 
 
 def check_classes(loss, student_outputs):
@@ -30,19 +142,3 @@ def check_classes(loss, student_outputs):
             f"Distillation loss {loss.name!r} compares distributions over classes; the student's "
             f"output has shape {tuple(student_outputs.shape)}. {ONE_VALUE}."
         )
-
-
-def refuse(loss, teacher, student):
-    """Raises if a model is known to end in probabilities."""
-    models = (("teacher", teacher, loss.teacher_layer), ("student", student, loss.student_layer))
-    for role, model, layer in models:
-        if layer is not None:  # it reads an inner layer, not the output
-            continue
-        keys = output_keys(model) if loss.output_key is None else [loss.output_key]
-        activations = {last_activation(model, key) for key in keys}
-        found = next((each for each in ("softmax", "sigmoid") if each in activations), None)
-        if found is not None:
-            raise ValueError(
-                f"The {role} ends in {found}, but {type(loss).__name__} expects logits. "
-                f"Remove the {found} from its last layer (activation=None)."
-            )

@@ -2,25 +2,27 @@
 
 import keras
 
-from keras_kd.losses import base, logits
+from keras_kd.losses import logits
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class LogitsMSE(base.DistillationLoss):
+class LogitsMSE(logits.LogitsLoss):
     """Mean squared difference of the logits: soft targets in the limit of a high temperature.
 
     `l = mean_c (z^t_c - z^s_c)^2`. Unlike the KL divergence it also asks for the teacher's common
     offset of a row's logits.
 
     Args:
-        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, as of
-            `DistillationLoss`.
+        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets` (of probabilities
+            the logits are their logarithms, of 0 that of 1e-38); `weight`, `output`, `name` and the
+            others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, classes]` or `[batch,
     time, classes]`. Returns their shape without the classes, float32.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: The shapes differ; when the distiller is built: a model ends in softmax though
+            it shall return logits.
 
     Example:
 
@@ -42,4 +44,5 @@ class LogitsMSE(base.DistillationLoss):
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         return keras.ops.mean(keras.ops.square(teacher_outputs - student_outputs), axis=-1)

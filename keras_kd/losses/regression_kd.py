@@ -67,7 +67,7 @@ class RegressionKD(base.DistillationLoss):
         self.margin = base.non_negative("margin", margin)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
+        shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, what="numbers")
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs, labels=None):

@@ -8,7 +8,7 @@ from keras_kd.losses.temperature import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class SigmoidKD(HasTemperature):
+class SigmoidKD(logits.LogitsLoss, HasTemperature):
     """Divergence between the yes-or-no probabilities of each class.
 
     `l = T^2 mean_c KL(Bernoulli(sigmoid(z^t_c / T)) || Bernoulli(sigmoid(z^s_c / T)))`, by the
@@ -16,7 +16,9 @@ class SigmoidKD(HasTemperature):
 
     Args:
         temperature: `T`, a positive number. Live, as `weight`.
-        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`.
+        **kwargs: `from_logits` (`False`: the models end in sigmoid; of a probability `p` the logit
+            is `log p - log(1 - p)`) and `teacher_from_logits`, the same of the teacher alone;
+            `weight`, `output`, `name` and the others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, ..., classes]`.
     Returns `[batch, ...]`, float32.
@@ -40,6 +42,8 @@ class SigmoidKD(HasTemperature):
     (its logits part; Hinton's loss for each class).
     """
 
+    is_of_classes = False
+
     def __init__(self, temperature=1.0, **kwargs):
         super().__init__(temperature, **kwargs)
 
@@ -48,13 +52,11 @@ class SigmoidKD(HasTemperature):
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         losses = ops.soft_target_loss(
             _yes_or_no(student_outputs), _yes_or_no(teacher_outputs), self.temperature_variable
         )
         return keras.ops.mean(losses, axis=-1)
-
-    def validate(self, teacher, student):
-        logits.refuse(self, teacher, student)
 
 
 def _yes_or_no(x):

@@ -4,15 +4,14 @@ import keras
 import tensorflow as tf
 
 from keras_kd import ops
-from keras_kd.losses import base, logits
-from keras_kd.losses.activation import check_logits
+from keras_kd.losses import logits
 from keras_kd.losses.temperature import HasTemperature
 from keras_kd.ops import arguments
 from keras_kd.ops.sparse_logits import SparseLogits
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class SoftTargets(HasTemperature):
+class SoftTargets(logits.LogitsLoss, HasTemperature):
     """Divergence between the softened class distributions of teacher and student.
 
     `T^2 KL(softmax(teacher / T) || softmax(student / T))` for each row, computed by the fused
@@ -28,6 +27,10 @@ class SoftTargets(HasTemperature):
         weight: As of `DistillationLoss`.
         output: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
+        teacher_from_logits: As `from_logits`, of the teacher alone: `False` for a file that ends in
+            softmax beside a student that returns logits. Default: as `from_logits`.
+        **kwargs: `teacher_layer`, `student_layer`, `teacher_output` and `mask_input`, as of
+            `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, ..., num_classes]`. Returns
     `[batch, ...]`, float32.
@@ -52,6 +55,8 @@ class SoftTargets(HasTemperature):
     https://arxiv.org/abs/1503.02531
     """
 
+    takes_infinite = True
+
     def __init__(
         self,
         temperature=4.0,
@@ -61,11 +66,19 @@ class SoftTargets(HasTemperature):
         weight=1.0,
         output=None,
         name="soft_targets",
+        teacher_from_logits=None,
         **kwargs,
     ):
-        super().__init__(temperature, weight=weight, output=output, name=name, **kwargs)
+        super().__init__(
+            temperature,
+            from_logits=from_logits,
+            teacher_from_logits=teacher_from_logits,
+            weight=weight,
+            output=output,
+            name=name,
+            **kwargs,
+        )
         self.divergence, self.mixing_weight = arguments.divergence(divergence, mixing_weight)
-        self.from_logits = from_logits
         self.takes_sparse = not self._has_own_formula()
         self.built = True
 
@@ -84,7 +97,7 @@ class SoftTargets(HasTemperature):
         if self._has_own_formula():
             return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
         logits.check_classes(self, student_outputs)
-        weight, count = base.valid_rows(student_outputs[..., 0], row_weight, mask)
+        weight, count = self.valid_rows(student_outputs[..., 0], row_weight, mask)
         return self.per_row(teacher_outputs, student_outputs, weight), count
 
     def per_row(self, teacher_outputs, student_outputs, row_weight):
@@ -108,7 +121,7 @@ class SoftTargets(HasTemperature):
         """Of a teacher of which the largest logits and the mass of the rest are known."""
         temperature = tf.identity(keras.ops.convert_to_tensor(self.temperature_variable))
         return ops.sparse_soft_target_loss(
-            student_outputs if self.from_logits else _log(student_outputs),
+            student_outputs if self.from_logits else self._logits_of(student_outputs),
             teacher.logits,
             teacher.indices,
             teacher.rest(temperature),
@@ -117,37 +130,11 @@ class SoftTargets(HasTemperature):
             **options,
         )
 
-    def logits(self, teacher_outputs, student_outputs):
-        """Both as logits: as they are, or the logarithms of probabilities."""
-        if self.from_logits:
-            return teacher_outputs, student_outputs
-        return _log(teacher_outputs), _log(student_outputs)
-
     def compute_output_shape(self, teacher_shape, student_shape):
         del teacher_shape
         return tuple(student_shape[:-1])
 
-    def validate(self, teacher, student):
-        for role, model in (("teacher", teacher), ("student", student)):
-            check_logits(role, model, self.output_key, type(self).__name__, self.from_logits)
-
     def get_config(self):
         config = super().get_config()
-        del config["teacher_layer"], config["student_layer"]
-        config.update(
-            {
-                "divergence": self.divergence,
-                "mixing_weight": self.mixing_weight,
-                "from_logits": self.from_logits,
-            }
-        )
+        config.update({"divergence": self.divergence, "mixing_weight": self.mixing_weight})
         return config
-
-
-def _log(probabilities):
-    # The logarithm of zero is -inf, a class of no probability; its slope would be infinite, and
-    # softmax's backward pass would make NaN of 0 * inf: no gradient flows there.
-    probabilities = tf.cast(probabilities, tf.float32)
-    positive = probabilities > 0
-    safe = tf.where(positive, probabilities, tf.ones_like(probabilities))
-    return tf.where(positive, tf.math.log(safe), tf.constant(float("-inf")))

@@ -1,7 +1,15 @@
 """`HasTemperature`: the live temperature of a loss."""
 
+import tensorflow as tf
+
 from keras_kd.losses import base
 from keras_kd.ops import arguments
+
+
+def checked(temperature):
+    """Returns a temperature, a number as it was given, or raises."""
+    tensor = arguments.temperature(temperature)
+    return tensor if tf.is_tensor(temperature) else float(temperature)
 
 
 class HasTemperature(base.DistillationLoss):
@@ -14,9 +22,7 @@ class HasTemperature(base.DistillationLoss):
 
     def __init__(self, temperature, **kwargs):
         super().__init__(**kwargs)
-        self.temperature_variable = self.add_scalar(
-            "temperature", arguments.temperature(temperature)
-        )
+        self.temperature_variable = self.add_scalar("temperature", checked(temperature))
 
     @property
     def temperature(self):
@@ -25,7 +31,7 @@ class HasTemperature(base.DistillationLoss):
 
     @temperature.setter
     def temperature(self, value):
-        self.temperature_variable.assign(arguments.temperature(value))
+        base.assign(self.temperature_variable, checked(value))
 
     def get_config(self):
         config = super().get_config()

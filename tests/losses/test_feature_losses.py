@@ -235,10 +235,22 @@ def test_weights_of_tokens_are_those_of_queries(heads, loss):
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 1, 5), (2,)])
 def test_weights_that_would_repeat_the_values_are_refused(shape):
-    loss = kd.losses.FeatureHint("t", "s")
+    loss = kd.losses.RegressionKD()  # of outputs, whose positions the weights must be for
     values = np.ones((3, 1, 4), "float32")
     with pytest.raises(ValueError, match=r"shape \(.*does not fit a loss of shape \(3, 1\)"):
         loss.weighted(values, values, np.ones(shape, "float32"))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 1, 5)])
+def test_weights_of_other_positions_are_averaged(shape):
+    loss = kd.losses.FeatureHint("t", "s")
+    teacher, student = checks.normal(3, 1, 4, seed=1), checks.normal(3, 1, 4, seed=2)
+    weights = np.random.default_rng(0).uniform(size=shape).astype("float32")
+    found, _ = loss.weighted(teacher, student, weights)
+    of_rows = weights.reshape(3, -1).mean(1)[:, None]
+    np.testing.assert_allclose(found, of_rows * np.asarray(loss(teacher, student)), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"does not fit a loss of shape \(3, 1\)"):
+        loss.weighted(teacher, student, np.ones(2, "float32"))
 
 
 def test_the_memory_holds_the_last_rows_of_training_and_is_saved(tmp_path):

@@ -368,4 +368,6 @@ def test_softmax_is_refused_with_a_remedy_that_there_is(make):
         ]
         with pytest.raises(ValueError, match=r"ends in softmax, but .*activation=None") as error:
             kd.Distiller(*models, make())
-        assert "from_logits" not in str(error.value)  # none of them takes it
+        assert "from_logits=False" in str(error.value)
+    both = [keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, **ends[0])]) for _ in "ts"]
+    kd.Distiller(*both, make(from_logits=False))
