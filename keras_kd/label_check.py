@@ -29,6 +29,7 @@ class LabelCheck:
         if unlabelled.is_generator(x):
             has_labels, given["x"] = unlabelled.peeked(x)
         else:
+            given["x"] = x = unlabelled.peekable(x)
             has_labels = unlabelled.are_there_labels(x, y)
         with self._training_on(has_labels):
             return super().fit(**given)
@@ -59,11 +60,15 @@ class LabelCheck:
         finally:
             self._has_labels = None
 
+    def _needs_labels(self):
+        """Whether a hard loss that counts needs labels."""
+        return True
+
     def _check_labels(self, y):
         """Raises if there are no labels that `alpha` asks for."""
         self._has_labels = y is not None
         alpha = traced_value(self.alpha_variable)
-        if y is None and alpha != 0:
+        if y is None and alpha != 0 and self._needs_labels():
             raise ValueError(
                 f"The training data has no labels, but alpha={alpha} gives the hard loss a "
                 "factor. Pass (inputs, labels), or set alpha=0 to learn from the teacher alone."

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import models
+from keras_kd import hooks, models
 from keras_kd.hard_loss import HardLoss
 
 
@@ -12,9 +12,13 @@ class Learner(HardLoss, keras.Model):
     Args:
         model: A `keras.Model`. Its weights are trained; how it is compiled is not changed.
         name: Name of this model.
+
+    Raises:
+        ValueError: The model's class overrides what would never be called.
     """
 
     def __init__(self, model, name="learner"):
+        hooks.check(model, "model", ("train_step", "test_step", "compute_loss", "compute_metrics"))
         # The inputs reach the model as its own `fit` would give them: nothing is cast here.
         super().__init__(name=name, autocast=False, dtype=models.dtype_policy(model))
         self.model = model
