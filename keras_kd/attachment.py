@@ -38,13 +38,11 @@ class Attachment:
             self._fuse()
 
     def _build_attached(self, loss):
-        inputs = models.input_specs(self.student)
-        if inputs is None:
-            self._rehearsed, self._has_unbuilt_loss = False, True  # until the next step
-        else:
+        self._rehearsed, self._has_unbuilt_loss = False, True  # until the next step
+        if models.input_specs(self.student) is not None:
             with self.student.distribute_strategy.scope():
-                self._rehearse(inputs)
-        has_weights = bool(loss.trainable_variables) or inputs is None
+                self._rehearse_made_up()
+        has_weights = bool(loss.trainable_variables) or self._has_unbuilt_loss
         if self.compiled and self.optimizer.built and has_weights:
             raise ValueError(
                 f"Distillation loss {loss.name!r} has weights of its own (a projector), which the "
@@ -57,12 +55,17 @@ class Attachment:
         """As `keras.Model.fit`.
 
         Raises:
-            ValueError: The data is empty, or has no labels although `alpha` is not 0; batches are
-                too small for a loss between rows.
+            ValueError: `alpha` and `beta` are 0, and no callback changes them; batches are too
+                small for a loss between rows.
         """
         given = fit_arguments.bound(args, kwargs)
         callbacks = fit_arguments.callbacks(given)
         own = [each for each in callbacks if hasattr(each, "prepare")]
+        if self.alpha == self.beta == 0 and not own:
+            raise ValueError(
+                "alpha and beta are both 0: the student has nothing to learn from. Set one of "
+                "them, such as distiller.alpha = 1.0 to learn from the labels, or pass a schedule."
+            )
         for callback in own:
             callback.prepare(self, callbacks)
         validates = bool(given.get("validation_split")) or given.get("validation_data") is not None
@@ -86,7 +89,7 @@ class Attachment:
             small_batches.check(losses, rows // self.distribute_strategy.num_replicas_in_sync)
             return []
         loss = max(losses, key=lambda loss: loss.least_rows)
-        seen = self._hard_tracker.count
+        seen = self._total_tracker.count
         return [small_batches.Watch(loss, seen)] if loss.least_rows > 1 else []
 
     def _build_optimizer(self):

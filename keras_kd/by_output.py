@@ -14,9 +14,11 @@ def given_names(model):
     A layer that was given none is `dense_1`, by a counter that begins anew in each process: two
     models may have the same such names in different orders.
     """
-    names, outputs = getattr(model, "output_names", None), getattr(model, "outputs", None)
+    names, outputs = models.output_names(model), getattr(model, "outputs", None)
     if not names or not outputs or len(names) != len(outputs):
         return None
+    if isinstance(models.output_specs(model), dict):
+        return names
     automatic = (_automatic(each, name) for name, each in zip(names, outputs, strict=True))
     return None if any(automatic) else list(names)
 
@@ -42,10 +44,7 @@ def names_of(outputs, names):
     Returns:
         A list of different names, or `None` where the outputs have none.
     """
-    if isinstance(outputs, dict):
-        found = keras.tree.flatten({key: key for key in outputs})
-    else:
-        found = list(names or ())
+    found = models.names_in(outputs) if isinstance(outputs, dict) else list(names or ())
     is_known = len(found) == len(set(found)) == len(keras.tree.flatten(outputs))
     return found if is_known else None
 
@@ -54,13 +53,16 @@ def aligned(values, names, outputs, names_of_outputs):
     """What one model gives for several outputs in the structure of another one's outputs.
 
     By their names, where both have the same: by position a teacher `[a, b]` would teach a student
-    `[b, a]` the wrong one. A list without names goes by position.
+    `[b, a]` the wrong one. Lists go by position where not both have names, or other ones.
 
     Args:
         values: A structure of tensors.
         names: As of `names_of`, of these.
         outputs: The other model's outputs.
         names_of_outputs: As of `names_of`, of those.
+
+    Returns:
+        `values` in the structure of `outputs`; or as they are, where they do not fit it.
     """
     if not (keras.tree.is_nested(values) and keras.tree.is_nested(outputs)):
         return values
@@ -70,9 +72,16 @@ def aligned(values, names, outputs, names_of_outputs):
         by_name = dict(zip(have, flat, strict=True))
         return keras.tree.pack_sequence_as(outputs, [by_name[name] for name in wanted])
     are_lists = not isinstance(values, dict) and not isinstance(outputs, dict)
-    if are_lists and len(flat) == len(keras.tree.flatten(outputs)):
+    share_some = None not in (have, wanted) and bool(set(have) & set(wanted))
+    if are_lists and len(flat) == len(keras.tree.flatten(outputs)) and not share_some:
         return keras.tree.pack_sequence_as(outputs, flat)
     return values
+
+
+def is_aligned(values, outputs):
+    """Whether outputs have the structure of other ones, as `aligned` gives it."""
+    one, other = (keras.tree.map_structure(lambda x: 0, x) for x in (values, outputs))
+    return type(values) is type(outputs) and one == other
 
 
 def of_each(values, key, outputs, names):

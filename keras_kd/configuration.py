@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_kd import models
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.base import non_negative
 from keras_kd.losses.keras_distillation import KerasDistillation, is_keras_distillation_loss
@@ -82,7 +83,7 @@ def loss_list(losses, weights, student):
 
 def _by_output(items, student):
     chosen = []
-    names = getattr(student, "output_names", None)
+    names = models.output_names(student)
     for key, loss in items:
         if isinstance(key, str) and names and key not in names:
             raise ValueError(

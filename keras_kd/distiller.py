@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import configuration, models, replicas
+from keras_kd import configuration, history_names, hooks, models, replicas
 from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
 from keras_kd.first_batch import FirstBatch
@@ -12,11 +12,12 @@ from keras_kd.hard_loss import HardLoss
 from keras_kd.label_check import LabelCheck
 from keras_kd.live import LiveNumbers
 from keras_kd.loss_list import LossList
+from keras_kd.losses.base import input_name
 from keras_kd.persistence import Persistence
-from keras_kd.rehearsal import Rehearsal
+from keras_kd.rehearsal import Rehearsal, TeacherFailed
 from keras_kd.reporting import Reporting
 from keras_kd.step import Step
-from keras_kd.teachers import carried, keras_model
+from keras_kd.teachers import base, carried, keras_model
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -68,6 +69,17 @@ class Distiller(
             it expects another size or range.
         weighting: A `keras_kd.weighting.Weighting`: which rows learn more from the labels and
             which from the teacher.
+        mask_input: Name of the student's input that is 0 where a position is padding, for models
+            whose tensors carry no Keras mask (KerasHub's `"padding_mask"`): padded positions then
+            count neither in the hard loss and the metrics nor in distillation losses of what has
+            these positions. Default: what the losses on outputs name as theirs.
+
+    The data may hold more inputs than the student reads: a dict of inputs reaches both models, and
+    each takes those that it names.
+
+    A subclass may override `compute_loss`, `compute_metrics` and the steps, as of `keras.Model`. A
+    student's own `compute_loss` stands for the hard loss and the student's regularisers; the `loss`
+    given to `compile` is compiled into the student, for it to read.
 
     Raises:
         ValueError: An argument is wrong, or teacher and student do not fit each other.
@@ -105,21 +117,28 @@ class Distiller(
         *,
         teacher_preprocess=None,
         weighting=None,
+        mask_input=None,
         **kwargs,
     ):
         models.check(teacher, student)
+        hooks.check(student, "student", ("train_step", "test_step", "compute_metrics"))
         source = keras_model.adapt(teacher)
         source.meet(student)
         configuration.check_weighting(weighting)
+        base.check_preprocess(teacher_preprocess, "teacher_preprocess")
         alpha, beta = configuration.mixture(alpha, beta, student_loss_weight)
+        keras_names = history_names.uses_keras_names(distillation_losses, student_loss_weight)
         kwargs.setdefault("dtype", models.dtype_policy(student))
         # The inputs reach the student as `student.fit` would give them: nothing is cast here.
         super().__init__(name=name, autocast=False, **kwargs)
         self._teacher, self._source = models.Untracked(teacher), models.Untracked(source)
         self.student = student
         self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
+        self.mask_input = input_name(mask_input)
+        self.student_computes_loss = hooks.is_overridden(student, "compute_loss")
         self.supports_jit = self.supports_jit and source.supports_jit
         self._rehearsed = self._has_unbuilt_loss = self.is_rehearsing = False
+        self.uses_keras_names = keras_names
         self.callback_states = {}
         with student.distribute_strategy.scope():
             self.loss_list = LossList(
@@ -165,18 +184,47 @@ class Distiller(
             loss.validate(self.teacher, self.student)
         if self.weighting is not None:
             self.weighting.validate(self.teacher, self.student)
-        inputs = models.input_specs(self.student)
-        if inputs is not None:
+        if models.input_specs(self.student) is not None:
             with self.student.distribute_strategy.scope():
-                self._rehearse(inputs)
+                self._rehearse_made_up()
             self.built = True
 
-    def _rehearse(self, inputs):
-        self._rehearsed = self.is_rehearsing = True
+    @property
+    def may_read_more(self):
+        """Whether the teacher may read inputs of the data that nothing names before it comes."""
+        source = self._source.model
+        return self.teacher_preprocess is not None or source.input_specs() is None
+
+    def _rehearse_made_up(self):
+        """Rehearses on what the models say of their inputs; the first batch decides what is left.
+
+        Returns:
+            Whether nothing is left.
+        """
+        inputs = models.input_specs(self.student)
+        of_teacher = None if self.may_read_more else self._source.model.input_specs()
+        if of_teacher is not None and models.reads_more(of_teacher, inputs):
+            # The data is a dict that has the inputs of both.
+            inputs = {**of_teacher, **models.named_inputs(self.student, inputs)}
         try:
-            Rehearsal(self).run(inputs)
+            self._rehearse(inputs, is_made_up=True)
+        except TeacherFailed:
+            self._has_unbuilt_loss = True
+        return self._rehearsed
+
+    def _rehearse_batch(self, x, y):
+        """Rehearses on the first batch of the data, where nothing told enough before."""
+        if not self._rehearsed:
+            self._rehearse(x, y)
+
+    def _rehearse(self, inputs, labels=None, is_made_up=False):
+        rehearsal = Rehearsal(self, is_made_up)
+        self.is_rehearsing = True
+        try:
+            rehearsal.run(inputs, labels)
         finally:
             self.is_rehearsing = False
+        self._rehearsed = not rehearsal.waiting
         self._has_unbuilt_loss = False
 
     def build(self, input_shape=None):
@@ -185,8 +233,11 @@ class Distiller(
 
     def call(self, inputs, training=None, mask=None):
         inputs, _ = carried.split(inputs)
-        if not self._rehearsed:
+        # Keras builds a model on symbolic inputs, in the scope of its strategy.
+        is_symbolic = isinstance(keras.tree.flatten(inputs)[0], keras.KerasTensor)
+        if is_symbolic and not self._rehearsed and not self.is_rehearsing:
             self._rehearse(inputs)
+        inputs = models.own_inputs(self.student, inputs)
         if not models.is_masked(mask):  # a subclassed student may not take any
             return self.student(inputs, training=training)
         return self.student(inputs, training=training, mask=mask)
@@ -210,7 +261,7 @@ class Distiller(
                 several replicas, `steps_per_execution` is above 1 or the optimizer accumulates
                 gradients, which TensorFlow cannot run; or a metric is called as a loss is.
         """
-        if loss is None and self.alpha != 0:
+        if loss is None and self.alpha != 0 and not self.student_computes_loss:
             raise ValueError(
                 f"`loss` is None, but alpha={self.alpha} gives the hard loss a factor. Pass the "
                 "loss of the labels, or build the distiller with alpha=0 to learn from the teacher "
@@ -231,7 +282,13 @@ class Distiller(
             auto_scale_loss,
         )
         self._loss_weights = models.Untracked(loss_weights)
+        if self.student_computes_loss and loss is not None:
+            optimizer = self.student.optimizer if self.student.compiled else None
+            self.student.compile(optimizer, loss, loss_weights)
         self._fuse()
+
+    def _needs_labels(self):
+        return self.loss is not None or not self.student_computes_loss
 
     def _fuse(self):
         """Looks whether the kernel's one sweep can compute the hard loss too."""

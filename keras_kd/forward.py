@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd import by_output, models
+from keras_kd import by_output, models, objective
 from keras_kd.objective import Outputs
 from keras_kd.taps import tap
 from keras_kd.taps.listening import Taps
@@ -60,12 +60,16 @@ class ForwardPasses:
         )
 
     def comparison(self, pairs):
-        """A function from inputs to both models' `Outputs` in inference, with taps of `pairs`."""
+        """A function from inputs to both models' `Outputs` in inference, with taps of `pairs`.
+
+        Nothing of the models changes by it.
+        """
         listening = self._listening(*([pair[which] for pair in pairs] for which in (0, 1)))
 
         def compare(inputs):
-            student = self._study(inputs, False, listening)
-            return self._teach(inputs, None, student, listening), student
+            with models.looking(inputs):
+                student = self._study(inputs, False, listening)
+                return self._teach(inputs, None, student, listening), student
 
         return compare
 
@@ -96,13 +100,13 @@ class ForwardPasses:
                 inputs = self.teacher_preprocess(inputs)
             answer = listening.teach(Lesson(inputs, y, student, said, self.is_rehearsing))
         outputs, tapped = keras.tree.map_structure(_detached, answer)
-        names = getattr(self.student, "output_names", None)
-        if not keras.tree.is_nested(outputs):
-            return Outputs(outputs, tapped, source.output_names or names)
-        if student is not None:
+        names = source.output_names
+        if keras.tree.is_nested(outputs) and student is not None:
             given = by_output.given_names(self.student)
-            outputs = by_output.aligned(outputs, source.output_names, student.outputs, given)
-        return Outputs(outputs, tapped, names)
+            outputs = by_output.aligned(outputs, names, student.outputs, given)
+            if by_output.is_aligned(outputs, student.outputs):
+                names = student.names
+        return Outputs(outputs, tapped, names, role="teacher")
 
     def carrying(self, x, y=None):
         """The inputs of a batch with what the teacher says of it."""
@@ -114,14 +118,30 @@ class ForwardPasses:
         """The student's `Outputs` for a batch."""
         return self._study(x, training, self._taps.model)
 
+    @property
+    def padding_input(self):
+        """The input that tells what is padding; `None`: Keras' masks tell.
+
+        Where `mask_input` was not given it is what all losses on outputs that name one name: hard
+        and soft losses then average over the same positions.
+        """
+        if self.mask_input is not None:
+            return self.mask_input
+        readings = [loss.reading for loss in self.distillation_losses]
+        named = {x.mask_input for x in readings if x.student_layer is None} - {None}
+        return named.pop() if len(named) == 1 else None
+
     def _study(self, x, training, listening):
         x, _ = carried.split(x)
-        if not self._rehearsed:
-            self._rehearse(x)  # not inside the tapped pass: the taps would see two
         taps = listening.student
         forward = functools.partial(super().__call__, x, training=training)
         outputs, tapped = taps.run(forward) if taps else (forward(), {})
-        return Outputs(outputs, tapped, getattr(self.student, "output_names", None), x)
+        inputs, padding = models.named_inputs(self.student, x), None
+        if self.padding_input is not None:
+            padding = objective.mask_of(inputs, self.padding_input)
+            outputs = objective.with_mask(outputs, padding, self.padding_input)
+        names = models.output_names(self.student, outputs)
+        return Outputs(outputs, tapped, names, inputs, padding=padding)
 
 
 def _detached(value):

@@ -1,4 +1,6 @@
-"""Checks teacher and student, and reads what is known of their outputs before any data."""
+"""Checks teacher and student, and reads what is known of their inputs and outputs before data."""
+
+import contextlib
 
 import keras
 
@@ -40,6 +42,17 @@ def check_shared_weights(model, trained, who="Teacher and student"):
         )
 
 
+def losses_outside(model, inner):
+    """The losses that the layers of a model add, but for those of a model inside of it."""
+    regularised = [v for v in model.trainable_weights if v.regularizer is not None]
+    added = model.losses[: len(model.losses) - len(regularised)]  # Keras lists them first
+    of_inner = {id(loss) for loss in inner.losses}
+    own = {id(weight) for weight in inner.trainable_weights}
+    return [loss for loss in added if id(loss) not in of_inner] + [
+        v.regularizer(v) for v in regularised if id(v) not in own
+    ]
+
+
 def layers(model):
     """All layers of a model, those of nested models included."""
     for layer in model.layers:
@@ -60,13 +73,125 @@ def dtype_policy(student):
     return student.dtype_policy
 
 
+def input_names(model):
+    """What a functional model calls its inputs, in the order in which they are flattened.
+
+    Returns:
+        A list, or `None` where the model does not tell (subclassed ones).
+    """
+    if isinstance(model, keras.Sequential) or not getattr(model, "inputs", None):
+        return None
+    if isinstance(model.input, dict):
+        return names_in(model.input)
+    return [x.name for x in model.inputs]
+
+
+def output_names(model, outputs=None):
+    """What a model calls its outputs, in the order in which they are flattened.
+
+    As `compile` takes losses by name: the keys of a dict, else the names of the layers that make
+    them.
+
+    Args:
+        model: A Keras model.
+        outputs: What it returned, where it does not know its outputs itself.
+
+    Returns:
+        A list of different names, or `None` where the outputs have none.
+    """
+    if outputs is None:
+        outputs = output_specs(model)
+    if isinstance(outputs, dict):
+        return names_in(outputs)
+    if isinstance(model, keras.Sequential):
+        return [model.layers[-1].name]
+    names = list(getattr(model, "output_names", None) or [])
+    count = len(names) if outputs is None else len(keras.tree.flatten(outputs))
+    return names if names and len(names) == len(set(names)) == count else None
+
+
+def names_in(structure):
+    """The names of what is in a dict, by their paths where it holds other structures."""
+    paths = keras.tree.flatten_with_path(structure)
+    return ["/".join(str(key) for key in path) for path, _ in paths]
+
+
+def named_inputs(model, inputs):
+    """The inputs of a batch as a dict by their names, where they have any; else as they are."""
+    names = None if isinstance(inputs, dict) else input_names(model)
+    flat = keras.tree.flatten(inputs)
+    return dict(zip(names, flat, strict=True)) if names and len(names) == len(flat) else inputs
+
+
+def own_inputs(model, inputs):
+    """Of the inputs of a batch those that a model reads, in the structure that it takes.
+
+    The data may hold more than one of two models reads: the segments of a BERT beside a DistilBERT.
+    Keras would leave them out too, with a warning. A dict that lacks one of the model's inputs
+    comes back as it is: Keras says what is missing.
+    """
+    names = input_names(model)
+    if names is None:
+        return inputs
+    takes_dict = isinstance(model.input, dict)
+    if not isinstance(inputs, dict):
+        is_one = len(names) == 1 and not keras.tree.is_nested(inputs)
+        return {names[0]: inputs} if takes_dict and is_one else inputs
+    if not set(names) <= set(inputs):
+        return inputs
+    if takes_dict:
+        return {name: inputs[name] for name in names}
+    return keras.tree.pack_sequence_as(model.input, [inputs[name] for name in names])
+
+
+def reads_more(specs, given):
+    """Whether a model reads inputs that those of another one do not name.
+
+    Args:
+        specs: What it reads, by their names.
+        given: What the other one reads, in its structure.
+    """
+    # Inputs of another structure are given by their places.
+    is_named = isinstance(given, dict)
+    return len(specs) > len(keras.tree.flatten(given)) or (
+        is_named and not set(specs) <= set(given)
+    )
+
+
 def input_specs(model):
     """The symbolic inputs of a model whose input shapes are known, else `None`."""
     if not getattr(model, "inputs", None):
         return None
     # A Sequential model that was never called has no `input` yet.
     inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    return keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), inputs)
+    return keras.tree.map_structure(
+        lambda x: keras.KerasTensor(x.shape, x.dtype, name=x.name), inputs
+    )
+
+
+def symbolic(value):
+    """What stands for a tensor of any batch; optional inputs may be `None`."""
+    if value is None or isinstance(value, keras.KerasTensor):
+        return value
+    value = keras.ops.convert_to_tensor(value)
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    return keras.KerasTensor((None, *value.shape[1:]), dtype)
+
+
+@contextlib.contextmanager
+def looking(inputs, *looked_at):
+    """While it is open models run, and no variable, state or seed of them changes.
+
+    Args:
+        inputs: Of a batch.
+        *looked_at: Models, which are built first where they are not, or functions.
+    """
+    for model in looked_at:
+        if isinstance(model, keras.Model) and not model.built:
+            model(keras.tree.map_structure(symbolic, own_inputs(model, inputs)), training=False)
+    # What is assigned in it stays in it.
+    with keras.StatelessScope():
+        yield
 
 
 def output_shapes(model):
@@ -87,10 +212,14 @@ def is_masked(mask):
     return any(each is not None for each in keras.tree.flatten(mask))
 
 
-def flat_outputs(outputs, key, names=None):
+def flat_outputs(outputs, key, names=None, role="model"):
     """The outputs a loss reads: all of them, or the one of a name or an index.
 
-    `names` are the student's output names, by which the outputs in a list may be called too.
+    Args:
+        outputs: A tensor, or a structure of them.
+        key: A name or an index; `None`: all.
+        names: What outputs in a list are called, too.
+        role: Whose they are, for the message.
     """
     if key is None:
         return keras.tree.flatten(outputs)
@@ -106,8 +235,9 @@ def flat_outputs(outputs, key, names=None):
             sorted(outputs)
             if isinstance(outputs, dict)
             else f"{len(keras.tree.flatten(outputs))} output(s) in a list"
+            + (f", called {list(names)}" if names else "")
         )
         raise ValueError(
-            f"A distillation loss reads output {key!r}, which the model does not have. It has: "
+            f"A distillation loss reads output {key!r}, which the {role} does not have. It has: "
             f"{have}."
         ) from error

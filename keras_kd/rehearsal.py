@@ -5,64 +5,98 @@ import keras
 from keras_kd import models, objective
 
 
+class TeacherFailed(Exception):  # noqa: N818 what failed, not how
+    """The teacher cannot take a batch that was made up from the student's inputs.
+
+    The data may hold more than these: its first batch tells.
+    """
+
+
 class Rehearsal(keras.layers.Layer):
     """A throw-away layer around teacher, student and losses.
 
     Called on symbolic inputs, Keras traces it without data: losses with weights (projectors) are
-    built, in the scope of the strategy, and shapes that do not fit raise.
+    built, in the scope of the strategy, and shapes that do not fit raise. No state moves.
 
     Args:
         distiller: A `Distiller`.
+        is_made_up: Whether the inputs are made up from what the models say of them.
+
+    Attributes:
+        waiting: Names of losses of a user's own that failed with labels that were made up, class
+            indices: those of the data may have another shape.
     """
 
-    def __init__(self, distiller):
+    def __init__(self, distiller, is_made_up):
         super().__init__(autocast=False)
         self._distiller = models.Untracked(distiller)
+        self._is_made_up = is_made_up
         self.error = None
+        self.waiting = []
 
-    def run(self, inputs):
-        """Calls it; what does not fit is told in its own words, without Keras' around them."""
+    def run(self, inputs, labels=None):
+        """Calls it; what does not fit is told in its own words, without Keras' around them.
+
+        Args:
+            inputs: Of a batch, or `keras.KerasTensor`s like them.
+            labels: Likewise, or `None`: they are made up.
+        """
+        symbolic = keras.tree.map_structure(models.symbolic, (inputs, labels))
         try:
-            self(inputs)
+            self(*symbolic)
         except Exception as error:
             if self.error is None:
                 raise
             raise self.error from error.__cause__
 
-    def call(self, inputs):
+    def call(self, inputs, labels=None):
         try:
-            return self._values(inputs)
+            return self._values(inputs, labels)
         except Exception as error:
             self.error = error
             raise
 
-    def _values(self, inputs):
+    def _values(self, inputs, labels):
         distiller = self._distiller.model
         student = distiller.study(inputs, training=False)
-        teacher = distiller.teach(inputs, any_labels(student.outputs), student)
+        teacher = self._taught(inputs, labels, student)
         losses = distiller.distillation_losses
-        return keras.ops.concatenate([means(loss, teacher, student) for loss in losses])
+        return keras.ops.concatenate(
+            [self._means(loss, teacher, student, labels) for loss in losses]
+        )
 
-
-def means(loss, teacher, student):
-    """The means of a loss with any labels."""
-    batch = objective.Batch(_labels(loss, student.outputs))
-    try:
-        return objective.means_of(loss, teacher, student, batch)[0]
-    except Exception as error:
-        is_own = type(loss).__module__.partition(".")[0] == "keras_kd"
-        if is_own or not loss.takes("labels") or loss.labels_are_numbers:
+    def _taught(self, inputs, labels, student):
+        distiller = self._distiller.model
+        labels = any_labels(student.outputs) if labels is None else labels
+        try:
+            return distiller.teach(inputs, labels, student)
+        except Exception as error:
+            if self._is_made_up and distiller.may_read_more:
+                raise TeacherFailed from error
             raise
-        raise ValueError(
-            f"Distillation loss {loss.name!r} failed with labels that are class indices: {error} "
-            "If its labels have the shape of the outputs, give its class the attribute "
-            "`labels_are_numbers = True`."
-        ) from error
+
+    def _means(self, loss, teacher, student, labels):
+        if labels is not None:
+            return means(loss, teacher, student, labels)
+        try:
+            return means(loss, teacher, student)
+        except Exception:
+            reading = loss.reading
+            if reading.is_exact or reading.labels is None or reading.has_numbers:
+                raise
+            self.waiting.append(loss.name)
+            return keras.ops.zeros((1,))
 
 
-def _labels(loss, outputs):
+def means(loss, teacher, student, labels=None):
+    """The means of a loss; with any labels, where none are given."""
+    labels = made_up_labels(loss.reading, student.outputs) if labels is None else labels
+    return objective.means_of(loss, teacher, student, objective.Batch(labels))[0]
+
+
+def made_up_labels(reading, outputs):
     """Labels for each output: number 0, or class 0."""
-    if loss.labels_are_numbers:
+    if reading.has_numbers:
         return keras.tree.map_structure(keras.ops.zeros_like, outputs)
     return any_labels(outputs)
 

@@ -70,7 +70,7 @@ def _from_example(model, example):
 def _input_names(model, structure, flat):
     """The keys of a dict, else the names that the user gave, else `input`."""
     if isinstance(structure, dict):
-        return _paths(structure)
+        return models.names_in(structure)
     own = [x.name for x in model.inputs] if getattr(model, "inputs", None) else [""] * len(flat)
     alone = len(own) == 1
     return _distinct(
@@ -91,19 +91,8 @@ def output_names(model, outputs, taken):
         The keys of a dict, else the names of the layers, else `output`; flat, all distinct.
     """
     count = len(keras.tree.flatten(outputs))
-    own = list(getattr(model, "output_names", None) or [])
-    if isinstance(outputs, dict):
-        own = _paths(outputs)
-    elif isinstance(model, keras.Sequential):
-        own = [model.layers[-1].name]
-    if len(own) != count:
-        own = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
-    return _distinct(own, taken)
-
-
-def _paths(structure):
-    paths = keras.tree.flatten_with_path(structure)
-    return ["/".join(str(key) for key in path) for path, _ in paths]
+    without = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    return _distinct(models.output_names(model, outputs) or without, taken)
 
 
 def _distinct(names, taken=()):

@@ -46,8 +46,9 @@ def input_names(student):
     are replaced, because tensors of a file are found again by their names.
     """
     names = []
-    for i, tensor in enumerate(keras.tree.flatten(student.inputs)):
-        cleaned = "".join(c if c.isalnum() and c.isascii() else "_" for c in tensor.name or "")
+    given = models.input_names(student) or [tensor.name for tensor in student.inputs]
+    for i, name in enumerate(given):
+        cleaned = "".join(c if c.isalnum() and c.isascii() else "_" for c in name or "")
         if not cleaned or _COUNTED.fullmatch(cleaned) or cleaned in names:
             cleaned = f"input_{i}"
         names.append(cleaned if cleaned[0].isalpha() else f"input_{cleaned}")
@@ -56,14 +57,8 @@ def input_names(student):
 
 def output_names(student):
     """The names of the outputs in the order of their structure."""
-    specs = models.output_specs(student)
-    if isinstance(specs, dict):
-        return [str(name) for name in sorted(specs)]
-    flat = keras.tree.flatten(specs)
-    names = list(getattr(student, "output_names", None) or [])
-    if len(names) == len(flat) and len(set(names)) == len(names):
-        return names
-    return [f"output_{i}" for i in range(len(flat))]
+    count = len(keras.tree.flatten(models.output_specs(student)))
+    return models.output_names(student) or [f"output_{i}" for i in range(count)]
 
 
 def vocabularies(model):

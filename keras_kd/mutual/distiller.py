@@ -116,7 +116,7 @@ class MutualDistiller(
     def _rehearse(self):
         inputs = models.input_specs(self.peers[0])
         if inputs is not None:
-            _PeerRehearsal(self).run(inputs)
+            _PeerRehearsal(self, True).run(inputs)
         if self.distillation_loss.trainable_variables:
             raise ValueError(
                 f"Distillation loss {self.distillation_loss.name!r} has weights of its own, which "
@@ -269,13 +269,14 @@ class MutualDistiller(
 
 
 class _PeerRehearsal(rehearsal.Rehearsal):
-    def _values(self, inputs):
+    def _values(self, inputs, labels):
         distiller = self._distiller.model
         outputs = [learner.study(inputs, training=False) for learner in distiller.learners]
+        pairs = list(zip(distiller.learners, outputs, strict=True))
         values = [
-            rehearsal.means(distiller.distillation_loss, teacher, student)
-            for teacher in outputs
-            for student in outputs
-            if teacher is not student
+            rehearsal.means(distiller.distillation_loss, learner.taught_by(peer, its, own), own)
+            for learner, own in pairs
+            for peer, its in pairs
+            if peer is not learner
         ]
         return keras.ops.concatenate(values)

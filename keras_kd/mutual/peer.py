@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_kd import by_output, objective, replicas, unlabelled
+from keras_kd import by_output, models, objective, replicas, unlabelled
 from keras_kd.learner import Learner
 
 
@@ -23,8 +23,9 @@ class Peer(Learner):
 
     def study(self, x, training):
         """The model's `Outputs` for a batch, from its one forward pass."""
-        names = getattr(self.model, "output_names", None)
-        return objective.Outputs(self.model(x, training=training), {}, names, x)
+        outputs = self.model(models.own_inputs(self.model, x), training=training)
+        inputs = models.named_inputs(self.model, x)
+        return objective.Outputs(outputs, {}, models.output_names(self.model, outputs), inputs)
 
     def terms(self, own, teachers, loss, batch, mixture):
         """The `Terms` of a batch.
@@ -43,18 +44,17 @@ class Peer(Learner):
         hard = balance * self.hard_loss(labels, own.outputs, weight)
         soft = tf.zeros(())
         for factor, teacher in teachers:
-            means, counts = objective.means_of(loss, self._taught_by(*teacher, own), own, batch)
+            means, counts = objective.means_of(loss, self.taught_by(*teacher, own), own, batch)
             soft += factor * objective.balanced(loss, means, counts, own, rows)
         factor = beta * keras.ops.convert_to_tensor(loss.weight_variable)
         return objective.Terms(alpha * hard + factor * soft, hard, [soft])
 
-    def _taught_by(self, peer, its, own):
+    def taught_by(self, peer, its, own):
         """The outputs of a peer as a teacher of this one: no gradient flows to it."""
         fixed = keras.tree.map_structure(tf.stop_gradient, its.outputs)
         names = [by_output.given_names(each.model) for each in (peer, self)]
-        return objective.Outputs(
-            by_output.aligned(fixed, names[0], own.outputs, names[1]), {}, own.names
-        )
+        aligned = by_output.aligned(fixed, names[0], own.outputs, names[1])
+        return objective.Outputs(aligned, {}, own.names, role="teacher")
 
     def regularisers(self):
         """The losses that the model's layers add, of its last forward pass."""

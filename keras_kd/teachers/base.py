@@ -86,6 +86,9 @@ class Teacher(keras.layers.Layer):
         """What it calls the outputs of a list; `None`: what the student calls them."""
         return None
 
+    def input_specs(self):
+        """What it reads of a batch, `{name: keras.KerasTensor}`; `None`: only the data tells."""
+
     def prepared(self, inputs):
         """The inputs as this teacher expects them."""
         return inputs if self.preprocess is None else self.preprocess(inputs)
@@ -143,11 +146,11 @@ def tapped(owner, layers, answer):
     return lambda lesson: taps.run(lambda: answer(lesson))
 
 
-def check_preprocess(preprocess):
+def check_preprocess(preprocess, name="preprocess"):
     """Returns it, or raises unless it is `None` or can be called."""
     if preprocess is not None and not callable(preprocess):
         raise ValueError(
-            "Invalid value for argument `preprocess`. Expected a function of the inputs, or None. "
-            f"Received: preprocess={preprocess!r}"
+            f"Invalid value for argument `{name}`. Expected a function of the inputs, or None. "
+            f"Received: {name}={preprocess!r}"
         )
     return preprocess

@@ -48,7 +48,15 @@ class KerasTeacher(base.Teacher):
         self.supports_jit = all(layer.supports_jit for layer in models.layers(model))
 
     def call(self, inputs):
-        return self.model(inputs, training=False)
+        return self.model(models.own_inputs(self.model, inputs), training=False)
+
+    def input_specs(self):
+        specs = models.input_specs(self.model)
+        if self.preprocess is not None or specs is None:
+            return None
+        if models.input_names(self.model) is None:
+            return {"": specs}  # a Sequential model has one input, whatever it is called
+        return models.named_inputs(self.model, specs)
 
     def answer(self, lesson):
         # Not through the layer's own `__call__`, which would cast and trace a second time.

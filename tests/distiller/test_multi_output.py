@@ -249,7 +249,9 @@ def test_the_only_output_by_its_number_or_name(output):
         for each in (None, output)
     ]
     assert logs[1]["soft_targets"] == pytest.approx(logs[0]["soft_targets"], rel=1e-6)
-    with pytest.raises(ValueError, match="reads output 1, which the model does not have"):
+    with pytest.raises(
+        ValueError, match="reads output 1, which the (teacher|student) does not have"
+    ):
         compiled(teacher, student, SoftTargets(4.0, output=1))
     compiled(teacher, student, {"dense": SoftTargets(4.0)})
 
@@ -359,7 +361,8 @@ def test_a_teacher_with_one_output_teaches_the_one_of_its_name(x):
     logits = heads.logits_of(student, x)["b"], linear.logits_of(teacher.get_layer("b"), x)
     expected = reference.soft_target_loss(*logits, 4.0).mean()
     assert logs["soft_targets"] == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(ValueError, match="reads output 'a', which the model does not have"):
+    # It would teach head "a", whatever it is called, if that had its classes.
+    with pytest.raises(ValueError, match="different numbers of classes"):
         compiled(teacher, student, {"a": SoftTargets(4.0)})
 
 

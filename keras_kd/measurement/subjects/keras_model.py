@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import models
 from keras_kd.measurement.size import of_keras
 from keras_kd.measurement.subjects import base
 
@@ -62,7 +63,5 @@ def named(model, outputs):
     if isinstance(outputs, dict):  # a file has this order too, and an index means the same
         return {name: np.asarray(outputs[name]) for name in sorted(outputs)}
     flat = keras.tree.flatten(outputs)
-    names = list(getattr(model, "output_names", None) or [])
-    if len(names) != len(flat) or len(set(names)) != len(flat):
-        names = [f"output_{i}" for i in range(len(flat))]
+    names = models.output_names(model, outputs) or [f"output_{i}" for i in range(len(flat))]
     return {name: np.asarray(x) for name, x in zip(names, flat, strict=True)}
