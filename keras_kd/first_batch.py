@@ -1,23 +1,25 @@
 """`FirstBatch`: looks at what the models say of the first batch of a `fit`, and warns."""
 
-import warnings
-
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import fit_arguments, replicas
+from keras_kd import fit_arguments, models, replicas, unlabelled, user_warnings
 from keras_kd.diagnosis import DiagnosisWarning, first_batch_findings
-from keras_kd.losses import SoftTargets
+from keras_kd.diagnosis.first_batch import padding_findings, yes_or_no_findings
+from keras_kd.losses.reading import EACH_LOGIT, EACH_PROBABILITY, LOGITS
+from keras_kd.taps import masks
 from keras_kd.teachers import ahead, own_weights
+from keras_kd.wrapped_batches import WatchedBatches, watched_generator
 
 
 class FirstBatch:
     """Mixin of the distiller: the cheap checks of `keras_kd.diagnose`, in its first `fit`.
 
-    After the first step both models run once more on its batch, in inference. Set
-    `distiller.checks_first_batch = False` to leave that out. Classifiers with one output that learn
-    from `SoftTargets` are looked at.
+    After the first step both models run once more on its batch, in inference; no variable of them
+    moves, no state of a recurrent layer and no seed. Set `distiller.checks_first_batch = False` to
+    leave that out. What is looked at: the values that each loss on logits reads, with and without
+    labels; the teacher's accuracy, where the labels are classes; and padding that counts.
     """
 
     checks_first_batch = True
@@ -28,7 +30,7 @@ class FirstBatch:
             return super().fit(*args, **kwargs)
         given = fit_arguments.bound(args, kwargs)
         look = _Look(self)
-        given["x"] = look.watched(given.get("x"), given.get("y"), given.get("batch_size"))
+        given["x"] = look.watched(given)
         callbacks = given.get("callbacks")
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(look)
@@ -38,11 +40,8 @@ class FirstBatch:
         return super().fit(**given)
 
     def _can_look(self):
-        if not self.checks_first_batch or self.beta == 0:
-            return False
         is_shared = replicas.is_multi_worker(self.distribute_strategy)
-        soft = [loss for loss in self.distillation_losses if isinstance(loss, SoftTargets)]
-        return bool(soft) and not is_shared and not self._source.model.is_sparse
+        return self.checks_first_batch and self.beta != 0 and not is_shared
 
 
 class _Look(keras.callbacks.Callback):
@@ -57,16 +56,26 @@ class _Look(keras.callbacks.Callback):
         self._distiller = distiller
         self._batch, self._is_done = None, False
 
-    def watched(self, x, y, batch_size):
+    def watched(self, given):
         """Data for `fit` that leaves its first batch here. What cannot be watched is not."""
+        x, y, weight = (given.get(name) for name in ("x", "y", "sample_weight"))
         if isinstance(x, tf.data.Dataset):
             # Not `next(iter(x))`, after which a dataset that shuffles gives another order.
             return x.enumerate().map(lambda i, *parts: self._passed(i, parts))
         if isinstance(x, keras.utils.PyDataset):
-            self._batch = x[0]
-        elif ahead.is_arrays(x) and y is not None and ahead.is_arrays(y):
-            self._batch = keras.tree.map_structure(lambda v: v[: batch_size or 32], (x, y))
+            return WatchedBatches(x, self._keep)
+        if unlabelled.is_generator(x):
+            return watched_generator(x, self._keep)
+        if ahead.is_arrays(x) and all(
+            each is None or ahead.is_arrays(each) for each in (y, weight)
+        ):
+            rows = slice(given.get("batch_size") or 32)
+            batch = x if y is None else (x, y) if weight is None else (x, y, weight)
+            self._batch = keras.tree.map_structure(lambda v: v[rows], batch)
         return x
+
+    def _keep(self, batch):
+        self._batch = batch
 
     def _passed(self, index, parts):
         # `enumerate` gives an element that is a tuple as one.
@@ -92,32 +101,95 @@ class _Look(keras.callbacks.Callback):
         if batch is None:
             return
         self._is_done = True
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        distiller = self._distiller
-        student = distiller.study(x, training=False)
-        if y is None or keras.tree.is_nested(y) or keras.tree.is_nested(student.outputs):
-            return
-        teacher = distiller.teach(x, y, student)
-        if not _are_classes(y, student.outputs) or keras.tree.is_nested(teacher.outputs):
-            return
-        soft = [loss for loss in distiller.distillation_losses if isinstance(loss, SoftTargets)]
-        # A teacher that is made of the student knows no more than it.
-        is_student = isinstance(distiller.teacher, own_weights.OfStudent)
-        findings = first_batch_findings(
-            np.asarray(tf.cast(teacher.outputs, tf.float32)),
-            np.asarray(tf.cast(student.outputs, tf.float32)),
-            None if is_student else np.asarray(y),
-            soft[0].from_logits,
+        # In the types of a step: a `teacher_preprocess` may add tensors to the inputs.
+        batch = keras.tree.map_structure(_tensor, batch)
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        with models.looking(x):
+            student = self._distiller.study(x, training=False)
+            teacher = self._distiller.teach(x, y, student)
+        for finding in _findings(self._distiller, teacher, student, y, weight):
+            message = f"keras_kd, first batch: {finding.message} {finding.remedy}"
+            user_warnings.warn(message, DiagnosisWarning)
+
+
+def _tensor(value):
+    return value if value is None else tf.convert_to_tensor(value)
+
+
+def _findings(distiller, teacher, student, labels, weight):
+    """What is wrong with what each loss reads; each finding once."""
+    found, seen = [], set()
+    for finding in [
+        *_of_values(distiller, teacher, student, labels, weight),
+        *_of_padding(distiller, student, weight),
+    ]:
+        if finding.message not in seen:
+            seen.add(finding.message)
+            found.append(finding)
+    return found
+
+
+def _of_values(distiller, teacher, student, labels, weight):
+    # A teacher that is made of the student knows no more than it.
+    if isinstance(distiller.teacher, own_weights.OfStudent) or keras.tree.is_nested(
+        student.outputs
+    ):
+        labels = None
+    for loss in distiller.distillation_losses:
+        reading = loss.reading
+        if reading.student_values is None or isinstance(reading.student_layer, tuple):
+            continue
+        for pair in zip(teacher.read(reading), student.read(reading), strict=True):
+            if all(hasattr(each, "shape") for each in pair):  # not the largest logits of a cache
+                counts = _counts(student, reading, pair[1], weight)
+                given = labels if reading.is_of_outputs else None
+                yield from _of_pair(reading, *pair, given, counts)
+
+
+def _of_pair(reading, teacher, student, labels, counts):
+    """Findings on the two tensors that a loss compares."""
+    values = {"teacher": teacher, "student": student}
+    values = {role: np.asarray(tf.cast(each, tf.float32)) for role, each in values.items()}
+    are_logits = {role: reading.values(role) in (LOGITS, EACH_LOGIT) for role in values}
+    if reading.values("student") in (EACH_LOGIT, EACH_PROBABILITY):
+        for role, each in values.items():
+            each = each if counts is None else each[np.broadcast_to(counts, each.shape[:-1])]
+            yield from yes_or_no_findings(role, each, are_logits[role])
+    elif all(each.ndim >= 2 and each.shape[-1] >= 2 for each in values.values()):
+        if labels is not None:
+            labels = labels if _are_classes(labels, teacher) else None
+        yield from first_batch_findings(
+            *values.values(), labels, are_logits["student"], are_logits["teacher"], counts
         )
-        for finding in findings:
-            warnings.warn(
-                f"keras_kd, first batch: {finding.message} {finding.remedy}",
-                DiagnosisWarning,
-                stacklevel=2,
-            )
 
 
 def _are_classes(labels, outputs):
     shape, logits = np.shape(labels), tuple(outputs.shape)
     is_index = shape in (logits[:-1], (*logits[:-1], 1)) and np.asarray(labels).dtype.kind in "iu"
-    return logits[-1] > 1 and (is_index or shape == logits)
+    return is_index or shape == logits
+
+
+def _counts(student, reading, values, weight):
+    """Which positions count, a boolean array; `None`: all."""
+    mask = student.mask(reading, values)
+    shape = tuple(values.shape[:-1])
+    parts = [] if mask is None else [np.asarray(mask)]
+    if weight is not None and not keras.tree.is_nested(weight):
+        parts.append(np.asarray(weight) != 0)
+    counts = np.ones(shape, bool)
+    for part in parts:
+        part = part.reshape(part.shape[: len(shape)]) if part.ndim > len(shape) else part
+        if part.shape == shape[: part.ndim]:
+            counts &= part.reshape(part.shape + (1,) * (len(shape) - part.ndim))
+    return counts if parts else None
+
+
+def _of_padding(distiller, student, weight):
+    """Padding that the data tells of by an input, and that counts in the loss of outputs."""
+    if not isinstance(student.inputs, dict) or keras.tree.is_nested(weight):
+        return
+    for name, value in student.inputs.items():
+        if "mask" in name and distiller.padding_input is None:
+            for outputs in keras.tree.flatten(student.outputs):
+                if masks.of(outputs) is None:
+                    yield from padding_findings(name, value, outputs, weight)

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_kd.teachers import ahead
+from keras_kd.wrapped_batches import PeekedBatches
 
 
 def are_there_labels(x, y):
@@ -19,6 +20,8 @@ def are_there_labels(x, y):
         return True
     if isinstance(getattr(x, "element_spec", None), (tuple, list, dict, tf.TypeSpec)):
         return _in_batch(x.element_spec)
+    if isinstance(x, PeekedBatches):
+        return _in_batch(x.first)
     if isinstance(x, keras.utils.PyDataset):
         return _in_batch(x[0]) if x.num_batches != 0 else None
     return False if ahead.is_arrays(x) else None
@@ -28,6 +31,12 @@ def peeked(generator):
     """`(are_there_labels, the same generator)`; its first batch is looked at."""
     batch = next(generator, None)
     return None if batch is None else _in_batch(batch), _whole(batch, generator)
+
+
+def peekable(x):
+    """Data of a `fit` whose first batch may be looked at; a `PyDataset` draws it once."""
+    is_batches = isinstance(x, keras.utils.PyDataset) and x.num_batches != 0
+    return PeekedBatches(x) if is_batches else x
 
 
 def is_generator(x):

@@ -1,12 +1,23 @@
-"""The cheap checks of one batch, which `fit` may make before it trains."""
+"""The cheap checks of one batch, which `fit` makes in its first step."""
 
 import numpy as np
 
 from keras_kd.diagnosis import accuracy, outputs, rows
 from keras_kd.diagnosis.confusion import Confusion
+from keras_kd.diagnosis.finding import Finding
+
+# So many logits that lie between 0 and 1 all together are no chance.
+_LEAST_VALUES = 32
 
 
-def first_batch_findings(teacher_outputs, student_outputs=None, labels=None, from_logits=True):
+def first_batch_findings(
+    teacher_outputs,
+    student_outputs=None,
+    labels=None,
+    from_logits=True,
+    teacher_from_logits=None,
+    counts=None,
+):
     """What is wrong with a first batch.
 
     Probabilities where logits are expected (and the reverse), NaN and infinities, outputs that say
@@ -21,6 +32,9 @@ def first_batch_findings(teacher_outputs, student_outputs=None, labels=None, fro
         student_outputs: Likewise, or `None`.
         labels: Class indices `[batch, ...]`, or a probability for each class, or `None`.
         from_logits: Whether the outputs are logits; `False`: probabilities.
+        teacher_from_logits: The same of the teacher alone; default: as `from_logits`.
+        counts: Boolean `[batch, ...]`: which rows count, such as those that are no padding;
+            `None`: all.
 
     Returns:
         A list of `Finding`: warnings and errors only, empty where nothing is wrong.
@@ -45,13 +59,20 @@ def first_batch_findings(teacher_outputs, student_outputs=None, labels=None, fro
         values["student"] = rows.flat_outputs("student", student_outputs)
     classes = None if labels is None else rows.class_indices(labels, shape)
     labels = None if classes is None else classes[0]
+    if counts is not None:
+        counts = np.broadcast_to(counts, shape[:-1]).reshape(-1)
+        values = {role: each[counts] for role, each in values.items()}
+        labels = None if labels is None else labels[counts]
+    are_logits = {"student": from_logits, "teacher": from_logits}
+    if teacher_from_logits is not None:
+        are_logits["teacher"] = teacher_from_logits
     found = []
     for role, each in values.items():
         tally = outputs.OutputsTally(each.shape[-1])
         tally.add(each)
         # Inputs may be equal; where labels differ they are not.
         differ = labels is not None and len(np.unique(labels)) > 1
-        found += outputs.check(role, tally, from_logits, differ)
+        found += outputs.check(role, tally, are_logits[role], differ)
     if labels is not None:
         found += _accuracy(values["teacher"], labels)
     return [finding for finding in found if finding.is_problem]
@@ -71,3 +92,81 @@ def _accuracy(values, labels):
     found = accuracy.check_teacher(confusion)
     # That it knows little is no news of a batch: its bound is for the accuracy on all data.
     return [found] if found.severity == "error" else []
+
+
+def yes_or_no_findings(role, values, from_logits):
+    """What is wrong with the values of classes that are a yes or no each.
+
+    Args:
+        role: `"teacher"` or `"student"`.
+        values: An array.
+        from_logits: Whether they are logits; `False`: probabilities.
+
+    Returns:
+        A list of `Finding`, warnings and errors.
+    """
+    values = np.asarray(values, np.float64).reshape(-1)
+    values = values[np.isfinite(values)]
+    inside = (values >= 0) & (values <= 1)
+    figures = {"values": len(values), "between_0_and_1": int(inside.sum())}
+    say = "teacher_from_logits" if role == "teacher" else "from_logits"
+    if from_logits and len(values) >= _LEAST_VALUES and inside.all():
+        return [
+            Finding(
+                f"{role}'s outputs",
+                "error",
+                f"The {role} seems to end in sigmoid: all of its {len(values)} values lie between "
+                "0 and 1, though logits are expected. The sigmoid of that lies between 0.5 and "
+                "0.73.",
+                f"Remove the sigmoid (activation=None in the last layer), or say {say}=False.",
+                figures,
+            )
+        ]
+    if not from_logits and not inside.all():
+        return [
+            Finding(
+                f"{role}'s outputs",
+                "error",
+                f"The {role} returns no probabilities, although {say}=False: "
+                f"{len(values) - inside.sum()} of {len(values)} values do not lie between 0 and 1.",
+                f"If they are logits say {say}=True.",
+                figures,
+            )
+        ]
+    return []
+
+
+def padding_findings(name, mask, outputs, weight=None):
+    """Whether padding that an input tells of counts in the losses on an output.
+
+    Args:
+        name: The input's name.
+        mask: The input, 0 where a position is padding.
+        outputs: `[batch, ...]`, of which the leading dimensions may be the mask's.
+        weight: Sample weights, or `None`: padding of weight 0 does not count.
+
+    Returns:
+        A list of `Finding`, of one or none.
+    """
+    padded = np.asarray(mask) == 0
+    rank = padded.ndim
+    if rank < 2 or np.ndim(outputs) <= rank or np.shape(outputs)[:rank] != padded.shape:
+        return []
+    weight = np.ones(padded.shape) if weight is None else np.asarray(weight)
+    weight = weight.reshape(weight.shape[:rank])
+    if weight.shape != padded.shape[: weight.ndim]:
+        return []
+    weight = weight.reshape(weight.shape + (1,) * (rank - weight.ndim))
+    counted = int((padded & (weight != 0)).sum())
+    if not counted:
+        return []
+    return [
+        Finding(
+            "padding",
+            "warning",
+            f"Input {name!r} says that {counted} of {padded.size} positions are padding, and they "
+            "count in the losses: the outputs carry no Keras mask.",
+            f"Say Distiller(..., mask_input={name!r}), or give padding a sample_weight of 0.",
+            {"padded": counted, "positions": int(padded.size)},
+        )
+    ]

@@ -11,6 +11,7 @@ from keras_kd.diagnosis import batches, rows
 from keras_kd.diagnosis.confusion import Confusion
 from keras_kd.diagnosis.outputs import OutputsTally
 from keras_kd.diagnosis.sweep import TemperatureSweep
+from keras_kd.models import looking, own_inputs
 from keras_kd.teachers import keras_model
 from keras_kd.teachers.base import Lesson
 
@@ -36,13 +37,16 @@ class Models:
     def of_teacher(self, inputs):
         """The teacher's outputs, NumPy."""
         inputs = inputs if self.preprocess is None else self.preprocess(inputs)
-        outputs, _ = keras_model.adapt(self.teacher).with_taps([])(Lesson(inputs))
+        with looking(inputs, self.teacher):
+            outputs, _ = keras_model.adapt(self.teacher).with_taps([])(Lesson(inputs))
         return keras.tree.map_structure(_numpy, outputs)
 
     def of_student(self, inputs):
         """The student's outputs, NumPy."""
         # Not `predict`: it would leave a compiled function in the caller's model.
-        return keras.tree.map_structure(_numpy, self.student(inputs, training=False))
+        with looking(inputs, self.student):
+            outputs = self.student(own_inputs(self.student, inputs), training=False)
+        return keras.tree.map_structure(_numpy, outputs)
 
 
 def _numpy(x):

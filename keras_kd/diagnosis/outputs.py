@@ -113,7 +113,8 @@ def _kind(role, check_name, tally, from_logits):
             f"The {role} ends in softmax: each of {tally.finite} rows lies between 0 and 1 and "
             "sums to 1, although from_logits=True. A softmax of that is nearly uniform.",
             "Remove the softmax (activation=None in the last layer), or say from_logits=False, "
-            "here and in the loss: SoftTargets(from_logits=False).",
+            "here and in the loss: SoftTargets(from_logits=False); of the teacher alone: "
+            "SoftTargets(teacher_from_logits=False).",
             values,
         )
     if not from_logits and not tally.are_probabilities:

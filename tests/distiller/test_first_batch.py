@@ -72,7 +72,7 @@ def test_it_can_be_left_out_and_is_where_it_cannot_tell():
     with warnings.catch_warnings():
         warnings.simplefilter("error", kd.diagnosis.DiagnosisWarning)
         distiller.fit(x, (y + 1) % linear.CLASSES, verbose=0)
-    assert told(guessing, [kd.losses.LogitsMSE()]) == []
+    assert told(guessing, [kd.losses.RegressionKD()]) == []
     assert told(guessing, alpha=1.0, beta=0.0) == []
 
 
@@ -93,3 +93,86 @@ def test_a_shuffled_dataset_keeps_its_order_and_no_state_moves():
 
     for one, other in zip(run(True), run(False), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def without_labels(teacher, loss, kind="arrays"):
+    """The warnings of a `fit` from the teacher alone."""
+    distiller = kd.Distiller(teacher, linear.linear(2), loss, alpha=0.0, beta=1.0)
+    distiller.compile("sgd")
+    x, _ = data()
+    batches = [x[:32], x[32:]]
+    given = {
+        "arrays": lambda: {"x": x},
+        "dataset": lambda: {"x": tf.data.Dataset.from_tensor_slices(x).batch(32)},
+        "generator": lambda: {"x": ((batch,) for batch in batches)},
+    }[kind]()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        distiller.fit(**given, verbose=0)
+    of_us = [w for w in found if issubclass(w.category, kd.diagnosis.DiagnosisWarning)]
+    assert all(w.filename == __file__ for w in of_us)  # the user's line
+    return [str(w.message) for w in of_us]
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "generator"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        kd.losses.SoftTargets,
+        kd.losses.LogitsMSE,
+        kd.losses.DIST,
+        kd.losses.LogitStandardization,
+        keras.distillation.LogitsDistillation,
+    ],
+)
+def test_probabilities_are_told_without_labels_for_every_loss_on_logits(loss, kind):
+    """As a file gives them, which no layer tells of."""
+    if kind != "arrays" and loss is not kd.losses.SoftTargets:
+        pytest.skip("how the batch is kept does not depend on the loss")
+    teacher = knowing()
+    (message,) = without_labels(lambda x: keras.ops.softmax(teacher(x)), loss(), kind)
+    assert "The teacher ends in softmax" in message
+    assert "teacher_from_logits=False" in message
+    assert without_labels(lambda x: teacher(x), loss(), kind) == []
+
+
+def test_probabilities_of_yes_or_no_are_told():
+    teacher = knowing()
+    (message,) = without_labels(lambda x: keras.ops.sigmoid(teacher(x)), kd.losses.SigmoidKD())
+    assert "seems to end in sigmoid" in message
+    assert "teacher_from_logits=False" in message
+    loss = kd.losses.SigmoidKD(teacher_from_logits=False)
+    assert without_labels(lambda x: keras.ops.sigmoid(teacher(x)), loss) == []
+    (message,) = without_labels(
+        lambda x: teacher(x), kd.losses.SigmoidKD(teacher_from_logits=False)
+    )
+    assert "returns no probabilities, although teacher_from_logits=False" in message
+
+
+def test_the_remedy_of_probabilities_teaches():
+    """Without it the student's confidence stays near the uniform one."""
+    teacher = knowing()
+    x, _ = data()
+    confidence = {}
+    for loss in (kd.losses.SoftTargets(1.0), kd.losses.SoftTargets(1.0, teacher_from_logits=False)):
+        student = linear.linear(2)
+        distiller = kd.Distiller(lambda x: keras.ops.softmax(teacher(x)), student, loss, alpha=0.0)
+        distiller.compile(keras.optimizers.Adam(0.2))
+        distiller.checks_first_batch = False
+        distiller.fit(x, epochs=40, verbose=0)
+        probabilities = keras.ops.softmax(student(x))
+        confidence[loss.teacher_from_logits] = np.max(probabilities, axis=-1).mean()
+    assert confidence[None] < 0.5 < 0.8 < confidence[False]
+
+
+def test_rows_that_do_not_count_are_not_looked_at():
+    """Padding has label 0, of which the teacher knows nothing."""
+    x, y = data()
+    out = np.arange(ROWS) % 2 == 0
+    teacher = knowing()
+    distiller = linear.compiled(teacher, linear.linear(2))
+    wrong = np.where(out, (teacher(x).numpy().argmax(-1) + 1) % linear.CLASSES, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", kd.diagnosis.DiagnosisWarning)
+        weight = np.where(out, 0.0, 1.0)
+        distiller.fit(x, wrong, batch_size=ROWS, sample_weight=weight, verbose=0)
