@@ -2,6 +2,28 @@
 
 import keras
 
+# What `keras.distillation.Distiller` calls its losses, which its users monitor.
+OF_KERAS = ("total_loss", "student_loss", "distillation_loss")
+
+
+def uses_keras_names(losses, student_loss_weight):
+    """Whether a distiller was spelled as `keras.distillation.Distiller` is.
+
+    Args:
+        losses: As its argument `distillation_losses`.
+        student_loss_weight: As its argument of this name.
+    """
+    given = losses if isinstance(losses, (list, tuple)) else [losses]
+    of_keras = any(isinstance(loss, keras.distillation.DistillationLoss) for loss in given)
+    return of_keras or student_loss_weight is not None
+
+
+def with_keras_names(logs):
+    """Logs that have the losses by the names of `keras.distillation`, too, where they are known."""
+    if "hard_loss" not in logs:
+        return logs
+    return {**logs, "total_loss": logs["loss"], "student_loss": logs["hard_loss"]}
+
 
 def check(metrics, losses, output_names):
     """Refuses a metric that would take the place of a loss in the history.

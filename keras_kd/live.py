@@ -14,18 +14,8 @@ class LiveNumbers:
     """
 
     def _add_numbers(self, alpha, beta):
-        self.alpha_variable = self._number("alpha", alpha)
-        self.beta_variable = self._number("beta", beta)
-
-    def _number(self, name, value):
-        return self.add_weight(
-            name=name,
-            shape=(),
-            initializer=keras.initializers.Constant(value),
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-        )
+        self.alpha_variable = base.add_number(self, "alpha", alpha)
+        self.beta_variable = base.add_number(self, "beta", beta)
 
     def _mixture(self):
         """`(alpha, beta)` as tensors, for use inside a step."""
@@ -52,7 +42,7 @@ class LiveNumbers:
                 f"alpha={value} needs a hard loss, but compile got no loss. Pass one to compile, "
                 "or leave alpha at 0."
             )
-        self.alpha_variable.assign(value)
+        base.assign(self.alpha_variable, value)
 
     @property
     def beta(self):
@@ -61,7 +51,7 @@ class LiveNumbers:
 
     @beta.setter
     def beta(self, value):
-        self.beta_variable.assign(base.non_negative("beta", value))
+        base.assign(self.beta_variable, base.non_negative("beta", value))
 
     @property
     def temperature(self):

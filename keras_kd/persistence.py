@@ -47,11 +47,15 @@ class Persistence(OwnVariables):
                 "distillation_losses": [
                     keras.saving.serialize_keras_object(loss) for loss in self.distillation_losses
                 ],
+                "distillation_loss_weights": self.distillation_loss_weights,
+                "student_loss_weight": float(self.alpha),
                 "alpha": float(self.alpha),
                 "beta": float(self.beta),
+                "uses_keras_names": self.uses_keras_names,
                 "teacher_preprocess": serialized("teacher_preprocess", self.teacher_preprocess),
                 "weighting": serialized("weighting", self.weighting),
-                "evaluate_with_teacher": self.evaluate_with_teacher,
+                "mask_input": self.mask_input,
+                "evaluate_with_teacher": self._with_teacher,
             }
         )
         return config
@@ -80,9 +84,21 @@ class Persistence(OwnVariables):
         config["distillation_losses"] = [
             keras.saving.deserialize_keras_object(loss) for loss in config["distillation_losses"]
         ]
-        with_teacher = config.pop("evaluate_with_teacher", False)
+        # As `keras.distillation.Distiller` has them; here they repeat what the losses know, and
+        # alpha. A configuration of Keras' own has no alpha.
+        if "alpha" in config:
+            for key in ("distillation_loss_weights", "student_loss_weight"):
+                config.pop(key, None)
+        with_teacher = config.pop("evaluate_with_teacher", None)
+        numbers = {}
+        if config.pop("uses_keras_names", False):
+            numbers = {name: config.pop(name) for name in ("alpha", "beta")}
+            config["student_loss_weight"] = min(numbers["alpha"], 1.0)
         made = cls(**config)
-        made.evaluate_with_teacher = with_teacher
+        for name, value in numbers.items():
+            setattr(made, name, value)
+        if with_teacher is not None:
+            made.evaluate_with_teacher = with_teacher
         return made
 
     def compile_from_config(self, config):

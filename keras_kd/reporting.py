@@ -1,10 +1,11 @@
 """What the distiller reports: the metrics of `fit`, and `evaluate` with or without the teacher."""
 
+import contextlib
 import weakref
 
 import keras
 
-from keras_kd import fit_arguments, history_names, models, unlabelled
+from keras_kd import fit_arguments, history_names, models, replicas, unlabelled
 from keras_kd.live import traced_value
 
 
@@ -16,49 +17,92 @@ class Reporting:
     """
 
     def _add_trackers(self):
-        self._with_teacher = self._evaluating = False
+        self._with_teacher, self._evaluating = None, False
         self._other_test_function = None
         self._evaluation_has_labels = None
         self._looked_at = (lambda: None), None
         self._metrics_given = models.Untracked(None)
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
+        self._sum_tracker = None
+        if self.uses_keras_names:
+            self._sum_tracker = keras.metrics.Mean(name="distillation_loss")
 
     @property
     def _soft_trackers(self):
         return self.loss_list.trackers
 
-    def _track(self, terms, regularisers, rows):
-        total = keras.ops.sum([terms.total, *regularisers])
-        tracker = next(metric for metric in self.metrics if metric.name == "loss")
-        tracker.update_state(total, sample_weight=rows)
+    @property
+    def _total_tracker(self):
+        return next(metric for metric in self.metrics if metric.name == "loss")
+
+    def _track(self, running, loss):
+        """Updates the means of a step.
+
+        Args:
+            running: The `step.Running` of it.
+            loss: What `compute_loss` gave, which a subclass may have overridden.
+        """
+        terms, rows, replicas_count = running.terms, running.rows, replicas.count()
+        if terms is None:  # a subclass computes all of it
+            self._total_tracker.update_state(replicas_count * loss, sample_weight=rows)
+            return
+        total = keras.ops.sum([terms.total, *running.regularisers])
+        if loss is not running.loss:
+            total += replicas_count * (loss - running.loss)
+        self._total_tracker.update_state(total, sample_weight=rows)
         self._hard_tracker.update_state(terms.hard, sample_weight=rows)
         for soft_tracker, value in zip(self._soft_trackers, terms.soft, strict=False):
             soft_tracker.update_state(value, sample_weight=rows)
+        if self._sum_tracker is not None and terms.soft:
+            weights = [loss.weight_variable for loss in self.distillation_losses]
+            pairs = zip(weights, terms.soft, strict=True)
+            parts = [keras.ops.convert_to_tensor(weight) * value for weight, value in pairs]
+            self._sum_tracker.update_state(keras.ops.sum(parts), sample_weight=rows)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """As `keras.Model.compute_metrics`; without labels the compiled metrics see nothing."""
+        if y is None:
+            return self.get_metrics_result()
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _logs(self, x, y, y_pred, sample_weight):
-        if y is None:
-            return self.per_worker(self.get_metrics_result())
-        return self.per_worker(self.compute_metrics(x, y, y_pred, sample_weight=sample_weight))
+        logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        return self.per_worker(self._with_keras_names(logs))
+
+    def _without_terms(self, running, logs):
+        """The logs of a step without losses that a subclass's `compute_loss` did not compute."""
+        if running.terms is not None:
+            return logs
+        return {key: value for key, value in logs.items() if key not in self._names_of_terms()}
+
+    def _names_of_terms(self):
+        names = {tracker.name for tracker in (self._hard_tracker, *self._soft_trackers)}
+        return {*names, *history_names.OF_KERAS} if self.uses_keras_names else names
 
     @property
     def evaluate_with_teacher(self):
-        """Whether evaluations run the teacher; assigning holds for `fit`'s validation too."""
-        return self._with_teacher
+        """Whether evaluations run the teacher; assigning holds for `fit`'s validation too.
+
+        Where it was not assigned they do not. Only the validation of a `fit` does that was spelled
+        as `keras.distillation`: its users monitor `val_total_loss`.
+        """
+        return bool(self._with_teacher)
 
     @evaluate_with_teacher.setter
     def evaluate_with_teacher(self, value):
-        if bool(value) != self._with_teacher:
+        if bool(value) != self.evaluate_with_teacher:
             # Each way is traced once: the function of the other one is kept.
             other, self._other_test_function = self._other_test_function, self.test_function
             self.test_function = other
         self._with_teacher = bool(value)
 
     def _runs_teacher_in_evaluate(self):
-        return self.evaluate_with_teacher or self.loss is None
+        is_without_loss = self.loss is None and not self.student_computes_loss
+        return self.evaluate_with_teacher or is_without_loss
 
     def _check_evaluation_labels(self, y):
         self._evaluation_has_labels = y is not None
-        if y is None and not self._runs_teacher_in_evaluate():
+        if y is None and not self._runs_teacher_in_evaluate() and self._needs_labels():
             raise ValueError(
                 "The evaluation data has no labels, and without the teacher there is no other "
                 "loss to report. Pass (inputs, labels), or compare with the teacher: "
@@ -76,7 +120,7 @@ class Reporting:
         return answer
 
     def _check_validation_labels(self, data):
-        if data is None or self._runs_teacher_in_evaluate():
+        if data is None or self._runs_teacher_in_evaluate() or not self._needs_labels():
             return
         x, y = (data, None) if not isinstance(data, (tuple, list)) else (*data[:2], None)[:2]
         if self._labels_of_evaluation(x, y) is False:
@@ -88,12 +132,16 @@ class Reporting:
         results = unlabelled.results(self) if is_blind else super().get_metrics_result()
         return self._without_teacher(results) if self._evaluating else results
 
+    def _with_keras_names(self, logs):
+        if not self.uses_keras_names:
+            return logs
+        return history_names.with_keras_names(logs)
+
     def _without_teacher(self, logs):
         """The logs of an evaluation, without losses that were not computed or are `loss` again."""
         if self._runs_teacher_in_evaluate():
             return logs
-        names = {tracker.name for tracker in (self._hard_tracker, *self._soft_trackers)}
-        return {key: value for key, value in logs.items() if key not in names}
+        return {key: value for key, value in logs.items() if key not in self._names_of_terms()}
 
     def compile(self, *args, **kwargs):
         super().compile(*args, **kwargs)
@@ -101,8 +149,7 @@ class Reporting:
 
     def _check_metric_names(self, metrics):
         """Before what has the names of losses is compiled, and when a loss joins later."""
-        losses = [tracker.name for tracker in (self._hard_tracker, *self._soft_trackers)]
-        history_names.check(metrics, losses, getattr(self, "output_names", None))
+        history_names.check(metrics, self._names_of_terms(), getattr(self, "output_names", None))
         self._metrics_given = models.Untracked(metrics)
 
     def fit(self, *args, **kwargs):
@@ -112,17 +159,33 @@ class Reporting:
             ValueError: The data is empty, or has no labels although `alpha` is not 0; or the
                 validation data has none, and the teacher is not asked.
         """
-        self._check_validation_labels(fit_arguments.bound(args, kwargs).get("validation_data"))
-        self._rows_before_evaluate = None
-        history = super().fit(*args, **kwargs)
+        with self._validating_as_keras():
+            data = fit_arguments.bound(args, kwargs).get("validation_data")
+            self._check_validation_labels(data)
+            self._rows_before_evaluate = None
+            history = super().fit(*args, **kwargs)
         rows = self._rows_before_evaluate  # validation has counted its own rows since
-        rows = traced_value(self._hard_tracker.count) if rows is None else rows
+        rows = traced_value(self._total_tracker.count) if rows is None else rows
         if history.epoch and rows == 0:
             raise ValueError(
                 "The training data is empty: no batch came out of it. Check filters and "
                 "steps_per_epoch; a generator is used up after one pass."
             )
         return history
+
+    @contextlib.contextmanager
+    def _validating_as_keras(self):
+        """While it is open evaluations run the teacher, if `keras.distillation`'s would."""
+        runs_alone = isinstance(self.teacher, keras.Model)  # its Distiller takes no other teacher
+        if not (self.uses_keras_names and runs_alone and self._with_teacher is None):
+            yield
+            return
+        self.evaluate_with_teacher = True
+        try:
+            yield
+        finally:
+            self.evaluate_with_teacher = False
+            self._with_teacher = None
 
     def evaluate(self, *args, with_teacher=None, **kwargs):
         """As `keras.Model.evaluate`, of the student.
@@ -141,8 +204,8 @@ class Reporting:
         Raises:
             ValueError: The data has no labels, and the teacher does not run.
         """
-        before = self.evaluate_with_teacher
-        self._rows_before_evaluate = traced_value(self._hard_tracker.count)
+        before, assigned = self.evaluate_with_teacher, self._with_teacher
+        self._rows_before_evaluate = traced_value(self._total_tracker.count)
         self._evaluating = True
         data = fit_arguments.named(keras.Model.evaluate, args, kwargs)
         self._evaluation_has_labels = self._labels_of_evaluation(data.get("x"), data.get("y"))
@@ -155,3 +218,4 @@ class Reporting:
         finally:
             self._evaluating = False
             self.evaluate_with_teacher = before
+            self._with_teacher = assigned

@@ -245,3 +245,63 @@ def test_whether_evaluations_ask_the_teacher_is_saved(tmp_path):
     made.compile("sgd", linear.from_logits())
     made.save(tmp_path / "distiller.keras")
     assert keras.saving.load_model(tmp_path / "distiller.keras").evaluate_with_teacher
+
+
+NAMES = ("total_loss", "student_loss", "distillation_loss")
+
+
+@pytest.mark.parametrize("spelled", ["losses", "weight"])
+def test_the_names_that_users_of_keras_distillation_monitor(spelled):
+    x, y = linear.data()
+    teacher, student = linear.pair()
+    if spelled == "losses":
+        losses = [LogitsDistillation(T), LogitsDistillation(2.0)]
+        made = kd.Distiller(teacher, student, losses, [0.7, 0.3])
+    else:
+        losses = [kd.losses.SoftTargets(T), kd.losses.LogitsMSE()]
+        made = kd.Distiller(teacher, student, losses, [0.7, 0.3], student_loss_weight=0.5)
+    made.compile(keras.optimizers.SGD(0.1), loss=linear.from_logits())
+    stop = keras.callbacks.EarlyStopping(monitor="val_total_loss", patience=9)
+    history = made.fit(
+        x, y, validation_data=(x, y), epochs=2, batch_size=10, verbose=0, callbacks=[stop]
+    ).history
+    for prefix in ("", "val_"):
+        logs = {name: np.array(history[prefix + name]) for name in (*NAMES, "loss", "hard_loss")}
+        np.testing.assert_array_equal(logs["total_loss"], logs["loss"])
+        np.testing.assert_array_equal(logs["student_loss"], logs["hard_loss"])
+        total = 0.5 * (logs["student_loss"] + logs["distillation_loss"])
+        np.testing.assert_allclose(logs["total_loss"], total, rtol=1e-5)
+
+
+def test_other_spellings_have_no_second_names():
+    x, y = linear.data()
+    made = linear.compiled(*linear.pair())
+    history = made.fit(x, y, validation_data=(x, y), verbose=0).history
+    assert set(NAMES).isdisjoint(history)
+    assert "val_soft_targets" not in history
+
+
+def test_floats_come_back_as_they_were_given(tmp_path):
+    losses = [LogitsDistillation(0.1), kd.losses.SoftTargets(4.7, weight=0.3)]
+    made = kd.Distiller(*linear.pair(), losses, [0.7, 1 / 3], student_loss_weight=0.6)
+    made.compile("sgd", linear.from_logits())
+    made.save(tmp_path / "d.keras")
+    for each in (made, keras.saving.load_model(tmp_path / "d.keras")):
+        assert each.distillation_loss_weights == [0.7, 1 / 3]
+        assert (each.student_loss_weight, each.beta) == (0.6, 0.4)
+        assert [loss.temperature for loss in each.distillation_losses] == [0.1, 4.7]
+        assert isinstance(each.distillation_losses[0], LogitsDistillation)
+        assert each.uses_keras_names
+    made.alpha = 0.15
+    assert made.alpha == 0.15
+    made.alpha_variable.assign(0.25)
+    assert made.alpha == 0.25
+
+
+def test_a_configuration_of_keras_own():
+    theirs = keras.distillation.Distiller(
+        *(deep(seed) for seed in (1, 2)), LogitsDistillation(T), student_loss_weight=0.3
+    )
+    made = kd.Distiller.from_config(theirs.get_config())
+    assert (made.alpha, made.beta, made.temperature) == (0.3, 0.7, T)
+    assert {"distillation_loss_weights", "student_loss_weight"} <= set(made.get_config())
