@@ -81,7 +81,8 @@ def logits(student_logits, teacher_logits):
         raise ValueError(
             "`student_logits` and `teacher_logits` must have the same rank, at least 1: "
             f"[..., num_classes]. Received: student_logits.shape={student.shape}, "
-            f"teacher_logits.shape={teacher.shape}"
+            f"teacher_logits.shape={teacher.shape}. Reshape the teacher's in a function as the "
+            "teacher: lambda x: keras.ops.reshape(teacher(x), shape)."
         )
     _same_classes(student.shape, teacher.shape)
     return student, teacher
@@ -110,7 +111,9 @@ def _same_classes(student, teacher):
         )
     raise ValueError(
         "`student_logits` and `teacher_logits` must have the same shape. Received: "
-        f"student_logits.shape={student}, teacher_logits.shape={teacher}"
+        f"student_logits.shape={student}, teacher_logits.shape={teacher}. Bring the teacher's "
+        "positions to the student's in a function as the teacher, such as "
+        "lambda x: keras.ops.image.resize(teacher(x), size)."
     )
 
 

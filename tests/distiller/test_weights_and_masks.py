@@ -1,0 +1,238 @@
+"""Weights for each position, or each head, meet every loss by a rule; padding counts nowhere."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_kd as kd
+from tests import reference
+from tests.distiller import linear
+from tests.distiller.linear import MODES, assert_same_values
+
+BATCH, SIZE, CLASSES = 4, 6, 3
+
+
+def segmenter(width, seed):
+    """`[batch, 6, 6, 2]` to a class for each pixel; features at half of the size."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((SIZE, SIZE, 2))
+    hidden = layers.Conv2D(width, 3, strides=2, padding="same", name="features")(inputs)
+    outputs = layers.Conv2D(CLASSES, 1)(layers.UpSampling2D(2)(hidden))
+    return keras.Model(inputs, outputs)
+
+
+def pixels():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(BATCH, SIZE, SIZE, 2)).astype("float32")
+    weight = rng.uniform(0.0, 2.0, (BATCH, SIZE, SIZE)).astype("float32")
+    weight[1] = 0.0
+    return x, rng.integers(CLASSES, size=(BATCH, SIZE, SIZE)), weight
+
+
+def features(model, x):
+    return np.float64(
+        keras.Model(model.inputs, model.get_layer("features").output).predict(x, verbose=0)
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_hint_takes_the_mean_weight_of_the_pixels(mode):
+    teacher, student = segmenter(4, 1), segmenter(4, 2)
+    x, y, weight = pixels()
+    of_rows = np.mean((features(teacher, x) - features(student, x)) ** 2, axis=(1, 2, 3))
+    pair = student.predict(x, verbose=0), teacher.predict(x, verbose=0)
+    expected = {
+        "soft_targets": np.mean(weight * reference.soft_target_loss(*pair, 4.0)),
+        "feature_hint": np.mean(weight.mean((1, 2)) * of_rows),
+    }
+    hint = kd.losses.FeatureHint("features", "features")
+    distiller = kd.Distiller(teacher, student, [kd.losses.SoftTargets(), hint])
+    distiller.compile(keras.optimizers.SGD(0.0), linear.from_logits(), **MODES[mode])
+    logs = distiller.train_on_batch(x, y, weight, return_dict=True)
+    assert_same_values(logs, expected)
+
+
+READ = {"teacher_layer": "features", "student_layer": "features"}
+FEATURE_LOSSES = [
+    lambda: kd.losses.ChannelWise(**READ),
+    lambda: kd.losses.AttentionTransfer(**READ),
+    lambda: kd.losses.SimilarityPreserving(**READ),
+    lambda: kd.losses.RelationalDistance(**READ),
+    lambda: kd.losses.NeuronSelectivity(**READ),
+]
+
+
+@pytest.mark.parametrize("make", FEATURE_LOSSES)
+def test_every_loss_of_images_takes_weights_of_pixels(make):
+    """Row by row they are those of the row's mean weight."""
+    x, y, weight = pixels()
+    logs = []
+    for given in (weight, weight.mean((1, 2))):
+        loss = make()
+        distiller = kd.Distiller(segmenter(4, 1), segmenter(4, 2), loss)
+        distiller.compile(keras.optimizers.SGD(0.0), linear.from_logits(), run_eagerly=True)
+        if given.ndim == 1:  # Keras' own loss takes one for each pixel
+            distiller.alpha = 0.0
+        logs.append(distiller.train_on_batch(x, y, given, return_dict=True)[loss.name])
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+    assert logs[0] > 0
+
+
+def two_heads(seed):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((5,))
+    hidden = layers.Dense(6, name="hidden")(inputs)
+    return keras.Model(inputs, {name: layers.Dense(4, name=name)(hidden) for name in ("a", "b")})
+
+
+@pytest.mark.parametrize("output", [None, "a", "b"])
+@pytest.mark.parametrize("left_out", [False, True])
+def test_a_hint_takes_the_weights_of_a_head_or_their_mean(output, left_out):
+    teacher, student = two_heads(1), two_heads(2)
+    x, y = linear.data(9)
+    rng = np.random.default_rng(4)
+    weights = {name: rng.uniform(size=9).astype("float32") for name in ("a", "b")}
+    if left_out:
+        weights["b"] = None
+    factors = {name: np.ones(9) if w is None else w for name, w in weights.items()}
+    factor = factors[output] if output else (factors["a"] + factors["b"]) / 2
+    gap = np.float64(teacher.get_layer("hidden")(x)) - np.float64(student.get_layer("hidden")(x))
+    hint = kd.losses.FeatureHint("hidden", "hidden", output=output)
+    distiller = kd.Distiller(teacher, student, [kd.losses.SoftTargets(), hint])
+    loss = {name: linear.from_logits() for name in ("a", "b")}
+    distiller.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=True)
+    logs = distiller.train_on_batch(x, {"a": y, "b": y}, weights, return_dict=True)
+    assert_same_values(logs, {"feature_hint": np.mean(factor * np.mean(gap**2, axis=-1))})
+
+
+TIME, WORDS = 7, 20
+LENGTHS = (7, 2, 5, 3)
+
+
+def tagger(seed, width=5):
+    ids = keras.Input((TIME,), dtype="int32", name="ids")
+    mask = keras.Input((TIME,), dtype="int32", name="padding_mask")
+    hidden = layers.Dense(width, name="hidden")(layers.Embedding(WORDS, 4, name="words")(ids))
+    model = keras.Model(
+        {"ids": ids, "padding_mask": mask}, layers.Dense(CLASSES, name="head")(hidden)
+    )
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.normal(size=weight.shape) for weight in model.weights])
+    return model
+
+
+def tokens(padding=0):
+    rng = np.random.default_rng(1)
+    mask = np.arange(TIME)[None] < np.array(LENGTHS)[:, None]
+    ids = np.where(mask, rng.integers(1, WORDS, (BATCH, TIME)), padding)
+    y = np.where(mask, rng.integers(CLASSES, size=(BATCH, TIME)), 0)
+    return {"ids": ids, "padding_mask": mask.astype("int32")}, y, mask
+
+
+def logits(model, x):
+    words, k1, b1, k2, b2 = (np.float64(weight) for weight in model.get_weights())
+    return (words[x["ids"]] @ k1 + b1) @ k2 + b2
+
+
+SPELLINGS = {
+    "distiller": ({"mask_input": "padding_mask"}, {}),
+    "loss": ({}, {"mask_input": "padding_mask"}),
+    "both": ({"mask_input": "padding_mask"}, {"mask_input": "padding_mask"}),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_hard_and_soft_loss_divide_by_the_positions_that_count(spelling, mode):
+    teacher, student = tagger(1), tagger(2)
+    x, y, mask = tokens()
+    pair = logits(student, x), logits(teacher, x)
+    right = (pair[0].argmax(-1) == y)[mask].mean()
+    expected = {
+        "hard_loss": reference.hard_loss(pair[0], y)[mask].mean(),
+        "soft_targets": reference.soft_target_loss(*pair, 4.0)[mask].mean(),
+        "accuracy": right,
+    }
+    of_distiller, of_loss = SPELLINGS[spelling]
+    losses = kd.losses.SoftTargets(4.0, **of_loss)
+    distiller = kd.Distiller(teacher, student, losses, **of_distiller)
+    options = {"metrics": ["accuracy"], **MODES[mode]}
+    distiller.compile(keras.optimizers.SGD(0.0), linear.from_logits(), **options)
+    assert_same_values(distiller.train_on_batch(x, y, return_dict=True), expected)
+    evaluated = distiller.evaluate(x, y, return_dict=True, verbose=0)
+    assert_same_values(evaluated, {"loss": expected["hard_loss"], "accuracy": right})
+    evaluated = distiller.evaluate(x, y, with_teacher=True, return_dict=True, verbose=0)
+    assert_same_values(evaluated, expected)
+
+
+@pytest.mark.parametrize("hard_loss", [linear.from_logits, lambda: [linear.from_logits()]])
+def test_what_is_under_the_padding_changes_not_a_bit(hard_loss):
+    found = []
+    for padding in (0, 13):
+        teacher, student = tagger(1), tagger(2, width=3)
+        mask = {"mask_input": "padding_mask"}
+        hidden = kd.losses.HiddenStates("hidden", "hidden", projector="auto", **mask)
+        keras.utils.set_random_seed(0)
+        losses = [kd.losses.SoftTargets(2.0), hidden]
+        distiller = kd.Distiller(teacher, student, losses, **mask)
+        distiller.compile(keras.optimizers.SGD(0.1), hard_loss(), weighted_metrics=["accuracy"])
+        x, y, mask = tokens(padding)
+        y = np.where(mask, y, padding % CLASSES)
+        logs = distiller.train_on_batch(x, y, return_dict=True)
+        words = student.get_weights()[0]
+        found.append((logs, [words[1:13], *student.get_weights()[1:]]))
+    assert found[0][0] == found[1][0]
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def told(x, y, weight=None, losses=None, **options):
+    """What the first `fit` says of padding."""
+    distiller = kd.Distiller(tagger(1), tagger(2), losses, **options)
+    distiller.compile("sgd", linear.from_logits())
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            distiller.fit(x, y, sample_weight=weight, epochs=2, verbose=0)
+    return [str(w.message) for w in found if "padding" in str(w.message)]
+
+
+def test_padding_that_no_loss_honours_is_told_of_once():
+    x, y, mask = tokens()
+    (message,) = told(x, y)
+    assert f"{(~mask).sum()} of {mask.size} positions are padding" in message
+    assert "mask_input='padding_mask'" in message
+    assert told(x, y, mask_input="padding_mask") == []
+    assert told(x, y, losses=kd.losses.SoftTargets(mask_input="padding_mask")) == []
+    assert told(x, y, mask.astype("float32")) == []
+    full = {**x, "padding_mask": np.ones_like(x["padding_mask"])}
+    assert told(full, y) == []
+
+
+def test_a_mask_of_positions_that_no_output_has():
+    ids, mask = keras.Input((TIME,), dtype="int32", name="ids"), keras.Input((TIME,), name="mask")
+    models = [
+        keras.Model(
+            {"ids": ids, "mask": mask},
+            layers.Dense(CLASSES)(layers.Embedding(WORDS, 4)(ids)[:, 0]),
+        )
+        for _ in "ts"
+    ]
+    with pytest.raises(ValueError, match=r"mask_input='mask' has shape \(None, 7\); no output has"):
+        kd.Distiller(*models, mask_input="mask")
+    with pytest.raises(ValueError, match=r"from input 'masc'.*inputs are \['ids', 'mask'\]"):
+        kd.Distiller(*models, mask_input="masc")
+    with pytest.raises(ValueError, match="argument `mask_input`.*Received: mask_input=3"):
+        kd.Distiller(*models, mask_input=3)
+
+
+def test_a_loss_without_positions_tells_that_padding_counts():
+    ids = keras.Input((TIME,), dtype="int32")
+    embeddings = [layers.Embedding(WORDS, 4, mask_zero=True, name="words") for _ in "ts"]
+    models = [keras.Model(ids, layers.Dense(CLASSES)(each(ids))) for each in embeddings]
+    loss = kd.losses.SimilarityPreserving(teacher_layer="words", student_layer="words")
+    with pytest.warns(UserWarning, match="padded positions count in it.*HiddenStates"):
+        kd.Distiller(*models, loss)
