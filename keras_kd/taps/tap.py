@@ -21,7 +21,8 @@ class Tap:
 
     Args:
         layer: Name or path of a layer, a layer of the model, or a function that gets the model and
-            returns either.
+            returns either. Each step of a path is the layer's name or the attribute that holds it:
+            `"backbone/transformer_layer_3"`, `"backbone/transformer_layers/3"`.
         kind: `"output"`; `"input"`: what the layer is given (of several arguments, the first);
             `"attention_scores"`: how much each query attends to each key, after softmax and before
             dropout, as `return_attention_scores` of Keras' attention layers gives it, `[batch,
