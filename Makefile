@@ -23,7 +23,7 @@ help: ## list the targets
 
 venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its library built
 
-test: venv .venv/group-foreign .venv/tfmot .venv/browser ## run the tests
+test: venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: venv ## distil a student on real data and print the table
@@ -105,6 +105,13 @@ clean: ## remove what the targets made
 	$(BIN)/pip install --quiet --no-deps 'tensorflow-model-optimization>=0.8,<0.9' \
 	  'tf-keras>=2.18,<2.22' 'setuptools>=77'
 	$(BIN)/pip install --quiet 'dm-tree>=0.1.8' absl-py six
+	touch $@
+
+# Without its dependencies: it asks for tensorflow-text, of which there is none for every TensorFlow,
+# and only its tokenizers need it. These two are what it cannot be imported without.
+.venv/hub: .venv/installed
+	$(BIN)/pip install --quiet --no-deps 'keras-hub>=0.32,<0.33' 'regex>=2024.11' \
+	  'tokenizers>=0.21,<0.24'
 	touch $@
 
 # The dependency groups of pyproject.toml: tools of the developer, not of the user.

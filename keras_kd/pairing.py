@@ -1,6 +1,9 @@
 """`pair_layers`: proposes which layers of teacher and student belong together."""
 
+import collections
+import dataclasses
 import fnmatch
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,8 +11,10 @@ import tensorflow as tf
 
 from keras_kd import losses, similarity
 from keras_kd.losses import base
+from keras_kd.taps import blocks
 from keras_kd.taps.listening import Taps
-from keras_kd.taps.overview import calls_of
+from keras_kd.taps.overview import calls_of, inputs_for, top_of
+from keras_kd.taps.tap import Tap
 
 STRATEGIES = ("depth", "shape", "last_of_stage", "similarity")
 # Layers that only pass on, or put into another form, what another layer made.
@@ -26,8 +31,25 @@ _PASSES_ON = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+    """A layer that may be paired.
+
+    Args:
+        layer: Its path, or a `Tap` of one of its calls or tensors.
+        shape: Of its features.
+        group: Only layers of one group are paired.
+    """
+
+    layer: Any
+    shape: tuple
+    group: Any = None
+
+
 class LayerPairs(list):
-    """A list of `(teacher_layer, student_layer)` paths; `hints` makes losses of them.
+    """A list of `(teacher_layer, student_layer)`; `hints` makes losses of them.
+
+    A layer is its path, or, where that does not say it, a `keras_kd.taps.Tap`.
 
     Args:
         rows: Dicts with `teacher`, `student`, their shapes and the `score` of the strategy.
@@ -72,20 +94,24 @@ def pair_layers(
     """Proposes pairs of layers for hints, and prints them.
 
     Candidates are the layers and operations that run once, give one float tensor `[batch, width]`,
-    `[batch, time, width]` or `[batch, height, width, channels]`, and do more than pass values on;
-    of a model's output none. Layers inside of others (of a transformer's block) are left out where
-    the block itself is one. Pairs have equal ranks and never cross.
+    `[batch, time, width]` or `[batch, height, width, channels]` (of several tensors, the first is
+    taken), and do more than pass values on; of a model's output none. Layers inside of others (of
+    a transformer's block) are left out where the block itself is one. Pairs have equal ranks and
+    never cross.
 
     Args:
         teacher: A Keras model.
         student: A Keras model.
         strategy: `"depth"`: the student's layer at a fraction of its depth with the teacher's at
-            the same fraction. `"shape"`: layers of one shape, in order, which need no projector.
-            `"last_of_stage"`: the last layers before the size of the features changes (height,
-            width and, of vectors, their width), counted from the end. `"similarity"`: the pairs
-            with the largest sum of CKA on `data`.
+            the same fraction, counted among the layers of that rank: of N layers and M, the m-th of
+            the student with the teacher's m N / M, so the last ones meet. Where both models are
+            made of blocks (see `keras_kd.taps.summary`) only blocks are paired, those of an encoder
+            and those of a decoder each among themselves. `"shape"`: layers of one shape, in order,
+            which need no projector. `"last_of_stage"`: the last layers before the size of the
+            features changes (height, width and, of vectors, their width), counted from the end.
+            `"similarity"`: the pairs with the largest sum of CKA on `data`.
         data: A batch of inputs, some hundred rows: for `"similarity"`, and for models that do not
-            know the shapes of their inputs.
+            know the shapes of their inputs. Of a dict, each model gets what it has inputs for.
         count: At most so many pairs, spread over the depth and the last one among them; default:
             4, or all stages.
         pattern: Only layers whose path matches, such as `"*transformer_layer_*"`.
@@ -123,9 +149,12 @@ def pair_layers(
     count = base.integer("count", count, 1, optional=True)
     if strategy == "similarity" and data is None:
         raise ValueError("strategy='similarity' needs `data`: a batch of inputs.")
-    sides = [_candidates(model, data, pattern) for model in (teacher, student)]
+    calls = [
+        calls_of(model, data, role) for role, model in (("teacher", teacher), ("student", student))
+    ]
+    sides = [_candidates(side, pattern) for side in calls]
     rows = {
-        "depth": _by_depth,
+        "depth": lambda *sides: _by_blocks(calls, pattern) or _by_depth(*sides),
         "shape": _by_shape,
         "last_of_stage": _by_stage,
         "similarity": lambda *sides: _by_similarity(*sides, teacher, student, data),
@@ -133,7 +162,7 @@ def pair_layers(
     if not rows:
         raise ValueError(
             f"No layers of {teacher.name!r} and {student.name!r} fit each other by "
-            f"strategy={strategy!r}. Try another one, or name pairs yourself; "
+            f"strategy={strategy!r}, pattern={pattern!r}. Try another one, or name pairs yourself; "
             "keras_kd.taps.summary(model) lists the layers."
         )
     limit = count if count is not None else (len(rows) if strategy == "last_of_stage" else 4)
@@ -143,58 +172,99 @@ def pair_layers(
     return pairs
 
 
-def _candidates(model, data, pattern):
-    """`(path, shape, depth)` of each layer that may be paired, in the order in which they run."""
-    calls = calls_of(model, data)
-    called = [row["layer"] for row, _ in calls]
+def _candidates(calls, pattern):
+    """Layers that may be paired, in the order in which they run."""
+    called = collections.Counter(id(call.layer) for call in calls)
     found = [
-        (row["layer"], row["output"], layer)
-        for row, layer in calls
-        if called.count(row["layer"]) == 1 and _is_features(row["output"])
+        (call, candidate)
+        for call in calls
+        if called[id(call.layer)] == 1 and (candidate := _candidate(call)) is not None
     ]
-    blocks = [path for path, _, layer in found if not isinstance(layer, keras.Model)]
-    inner = {path for path in called for block in blocks if path.startswith(block + "/")}
-    last = found[-1][1] if found else None
+    outer = [call for call, _ in found if not isinstance(call.layer, keras.Model)]
+    inside = {id(inner) for call in outer for inner in call.all_inside()}
+    last = found[-1][1].shape if found else None
     useful = [
-        (path, shape)
-        for path, shape, layer in found
-        if path not in inner and not isinstance(layer, (*_PASSES_ON, keras.Model))
+        (call, candidate)
+        for call, candidate in found
+        if id(call) not in inside and not isinstance(call.layer, (*_PASSES_ON, keras.Model))
     ]
-    if useful and useful[-1][1] == last:
+    if useful and useful[-1][1].shape == last:
         useful.pop()  # the model's output: soft targets compare it
-    useful = [(path, shape) for path, shape in useful if fnmatch.fnmatchcase(path, pattern)]
-    return [(path, shape, (i + 1) / len(useful)) for i, (path, shape) in enumerate(useful)]
+    return [candidate for call, candidate in useful if _matches(call, pattern)]
 
 
-def _is_features(shape):
-    is_one = isinstance(shape, tuple) and all(n is None or isinstance(n, int) for n in shape)
-    return is_one and len(shape) in (2, 3, 4) and shape[-1] is not None
+def _candidate(call, group=None, is_shared=False):
+    """A `_Candidate` of what a call gives; `None` where that is no features."""
+    features = blocks.features_of(call.output)
+    several = keras.tree.is_nested(call.output)
+    if features is None or isinstance(call.output, dict):
+        return None
+    layer = call.row["layer"]
+    if is_shared or several:
+        layer = Tap(
+            layer, call=call.row["call"] if is_shared else None, index=0 if several else None
+        )
+    return _Candidate(layer, tuple(features.shape), group)
+
+
+def _matches(call, pattern):
+    return any(fnmatch.fnmatchcase(path, pattern) for path in (call.row["layer"], call.names))
 
 
 def _row(teacher, student, score):
     names = ("teacher", "teacher_shape", "student", "student_shape", "score")
-    return dict(zip(names, (*teacher[:2], *student[:2], score), strict=True))
+    values = (teacher.layer, teacher.shape, student.layer, student.shape, score)
+    return dict(zip(names, values, strict=True))
+
+
+def _by_blocks(calls, pattern):
+    """As `_by_depth`, of blocks; none where not both models have some."""
+    tops = [top_of(side) for side in calls]
+    repeated = [blocks.classes_of(blocks.runs_of(top)) for top in tops]
+    runs = [
+        [[call for call in run if _matches(call, pattern)] for run in blocks.runs_of(top, known)]
+        for top, known in zip(tops, reversed(repeated), strict=True)
+    ]
+    runs = [[run for run in side if run] for side in runs]
+    # An encoder and a decoder, or stages; where one side has more of them, all are one.
+    alike = len(runs[0]) == len(runs[1])
+    sides = []
+    for side, every in zip(runs, calls, strict=True):
+        called = collections.Counter(id(call.layer) for call in every)
+        found = [
+            _candidate(call, i if alike else 0, is_shared=called[id(call.layer)] > 1)
+            for i, run in enumerate(side)
+            for call in run
+        ]
+        sides.append([candidate for candidate in found if candidate is not None])
+    return _by_depth(*sides)
 
 
 def _by_depth(teacher, student):
-    """Score: how far apart their relative depths are."""
-    rows, least = [], 0
-    for layer in student:
-        fitting = [
-            (abs(other[2] - layer[2]), i)
-            for i, other in enumerate(teacher)
-            if i >= least and len(other[1]) == len(layer[1])
-        ]
-        if fitting:
-            distance, i = min(fitting)
-            rows.append(_row(teacher[i], layer, distance))
-            least = i + 1
-    return rows
+    """Score: how far apart their relative depths are, among the layers of a group and rank."""
+    gains, scores = np.zeros((len(teacher), len(student))), {}
+    keys = dict.fromkeys((each.group, len(each.shape)) for each in student)
+    for key in keys:
+        ours, theirs = (
+            [i for i, each in enumerate(side) if (each.group, len(each.shape)) == key]
+            for side in (student, teacher)
+        )
+        count = min(len(ours), len(theirs))
+        for n in range(1, count + 1):
+            i, j = _nearest(n, len(theirs), count), _nearest(n, len(ours), count)
+            gains[theirs[i - 1], ours[j - 1]] = 1.0
+            scores[theirs[i - 1], ours[j - 1]] = abs(i / len(theirs) - j / len(ours))
+    return [_row(teacher[i], student[j], scores[i, j]) for i, j in _best_in_order(gains)]
+
+
+def _nearest(n, length, count):
+    """The one of `length` at the depth of the n-th of `count`, from 1; halves go down."""
+    return -((count - 2 * n * length) // (2 * count))
 
 
 def _by_shape(teacher, student):
     """The longest run of pairs in order; score: 1."""
-    gains = np.array([[float(t[1] == s[1]) for s in student] for t in teacher])
+    gains = np.array([[float(t.shape == s.shape) for s in student] for t in teacher])
     return [_row(teacher[i], student[j], 1.0) for i, j in _best_in_order(gains)]
 
 
@@ -204,7 +274,7 @@ def _by_stage(teacher, student):
     rows = []
     for i in range(1, min(map(len, ends)) + 1):
         pair = ends[0][-i], ends[1][-i]
-        if len(pair[0][1]) == len(pair[1][1]):
+        if len(pair[0].shape) == len(pair[1].shape):
             rows.insert(0, _row(*pair, -i))
     return rows
 
@@ -212,7 +282,7 @@ def _by_stage(teacher, student):
 def _stage_ends(layers):
     ends = {}
     for layer in layers:
-        shape = layer[1]
+        shape = layer.shape
         size = shape[1:3] if len(shape) == 4 else shape[1:]
         ends[len(shape), size] = layer
     return list(ends.values())
@@ -227,7 +297,7 @@ def _by_similarity(teacher, student, teacher_model, student_model, data):
     gains = np.array(
         [
             [
-                similarity.cka(a, b) if len(t[1]) == len(s[1]) else 0.0
+                similarity.cka(a, b) if len(t.shape) == len(s.shape) else 0.0
                 for s, b in zip(student, features[1], strict=True)
             ]
             for t, a in zip(teacher, features[0], strict=True)
@@ -237,10 +307,10 @@ def _by_similarity(teacher, student, teacher_model, student_model, data):
 
 
 def _features(model, layers, data):
-    data = keras.tree.map_structure(tf.convert_to_tensor, data)
-    taps = Taps(model, [path for path, *_ in layers])
+    data = keras.tree.map_structure(tf.convert_to_tensor, inputs_for(model, data))
+    taps = Taps(model, [each.layer for each in layers])
     _, values = taps.run(lambda: model(data, training=False))
-    return [tf.cast(values[path], tf.float32).numpy() for path, *_ in layers]
+    return [tf.cast(values[each.layer], tf.float32).numpy() for each in layers]
 
 
 def _best_in_order(gains):

@@ -42,6 +42,82 @@ def test_by_depth():
     assert pairs(teacher, student, count=1) == [("t3", "s1")]
 
 
+@pytest.mark.parametrize(
+    ("of_teacher", "of_student", "expected"),
+    [
+        (4, 2, [(1, 0), (3, 1)]),
+        (5, 2, [(1, 0), (4, 1)]),
+        (5, 3, [(1, 0), (2, 1), (4, 2)]),
+        (4, 1, [(3, 0)]),
+        (2, 3, [(0, 0), (1, 2)]),
+        (1, 3, [(0, 2)]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["layers", "blocks"])
+def test_the_last_ones_meet_and_the_others_are_evenly_spread(
+    of_teacher, of_student, expected, kind
+):
+    if kind == "layers":
+        made = dense(*[4] * of_teacher, prefix="t"), dense(*[3] * of_student, prefix="s")
+        names = [(f"t{i}", f"s{j}") for i, j in expected]
+    else:
+        made = stacked(of_teacher), stacked(of_student)
+        names = [(f"block_{i}", f"block_{j}") for i, j in expected]
+    assert pairs(*made) == names
+
+
+def stacked(depth, width=networks.WIDTH, around=True):
+    """Blocks of several layers between layers that are none."""
+    inputs = keras.Input((linear.FEATURES,))
+    x = inputs
+    if around:
+        x = keras.layers.Dense(width, name="stem")(x)
+        x = keras.layers.LayerNormalization(name="norm")(x)
+    for i in range(depth):
+        x = keras.layers.Dropout(0.1)(networks.Block(width, name=f"block_{i}")(x))
+    if around:
+        x = keras.layers.Dense(7, name="neck")(x)
+    return keras.Model(inputs, keras.layers.Dense(linear.CLASSES, name="head")(x))
+
+
+def test_blocks_are_paired_only_where_both_models_have_them():
+    assert pairs(stacked(2), dense(5, prefix="s")) == [("neck", "s0")]
+    found = pairs(stacked(2), stacked(2), pattern="n*")
+    assert found == [("norm", "norm"), ("neck", "neck")]
+
+
+def test_layers_of_one_rank_are_counted_among_themselves():
+    # Many vectors at the end of the teacher say nothing of where its images end.
+    def network(convolutions, vectors, prefix):
+        layers = [keras.Input((8, 8, 1))]
+        for i in range(convolutions):
+            layers.append(keras.layers.Conv2D(4, 3, padding="same", name=f"{prefix}c{i}"))
+        layers.append(keras.layers.Flatten())
+        for i in range(vectors):
+            layers.append(keras.layers.Dense(6, name=f"{prefix}d{i}"))
+        return keras.Sequential([*layers, keras.layers.Dense(4, name="head")])
+
+    found = pairs(network(4, 4, "t"), network(2, 1, "s"))
+    assert found == [("tc1", "sc0"), ("tc3", "sc1"), ("td3", "sd0")]
+
+
+def test_calls_of_a_shared_block():
+    block = networks.Block(linear.FEATURES, name="shared")
+    inputs = keras.Input((linear.FEATURES,))
+    x = inputs
+    for _ in range(4):
+        x = block(x)
+    teacher = keras.Model(inputs, keras.layers.Dense(linear.CLASSES)(x))
+    student = stacked(2, around=False)
+    tap = kd.taps.Tap
+    found = pairs(teacher, student)
+    assert found == [(tap("shared", call=1), "block_0"), (tap("shared", call=3), "block_1")]
+    x, y = linear.data(12)
+    hints = kd.pair_layers(teacher, student, print_fn=None).hints()
+    made = compiled(teacher, student, hints)
+    assert np.isfinite(made.fit(x, y, verbose=0).history["loss"][0])
+
+
 def test_by_shape():
     teacher, student = dense(8, 3, 5, 6, prefix="t"), dense(3, 6, prefix="s")
     assert pairs(teacher, student, strategy="shape") == [("t1", "s0"), ("t3", "s1")]
@@ -119,8 +195,16 @@ def test_one_line_distils_layer_by_layer(strategy, capsys):
         ({"strategy": "order"}, "strategy='order'"),
         ({"strategy": "similarity"}, "needs `data`"),
         ({"count": 0}, "count"),
+        ({"pattern": "nothing*"}, r"No layers.*pattern='nothing\*'"),
     ],
 )
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         pairs(dense(3), dense(3), **options)
+
+
+def test_what_is_no_model():
+    with pytest.raises(ValueError, match="`teacher`. Expected a keras.Model. Received: teacher=3"):
+        pairs(3, dense(3))
+    with pytest.raises(ValueError, match="`student`. Expected a keras.Model. Received: student="):
+        pairs(dense(3), keras.layers.Dense(2))

@@ -21,9 +21,16 @@ def softmax_of(layer):
 
 def computes(layer, kind):
     """Whether a kind of attention can be read of a layer."""
-    if kind == "attention_scores" and returns_scores(layer):
-        return True
-    return isinstance(layer, keras.layers.Layer) and softmax_of(layer) is not None
+    if not isinstance(layer, keras.layers.Layer):
+        return False
+    return (kind == "attention_scores" and returns_scores(layer)) or softmax_of(layer) is not None
+
+
+def gives_scores(layer):
+    """Whether it computes scores itself; a layer around it may only pass them on."""
+    if isinstance(layer, keras.Model) or not computes(layer, "attention_scores"):
+        return False
+    return not any(gives_scores(inner) for _, _, inner in paths.walk(layer))
 
 
 def check(model, path, layer, kind):

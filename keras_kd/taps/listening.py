@@ -10,7 +10,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from keras_kd.taps import attention, masks, tap
+from keras_kd.taps import attention, masks, tap, tensors
 
 
 class Taps:
@@ -18,7 +18,7 @@ class Taps:
 
     Args:
         model: A Keras model.
-        layers: Names or paths of its layers, or `Tap`s of them.
+        layers: A list of names or paths of its layers, or `Tap`s of them.
     """
 
     def __init__(self, model, layers):
@@ -55,7 +55,7 @@ class Taps:
             listed = ", ".join(f"{i}: {_shapes(value)}" for i, value in enumerate(calls))
             raise ValueError(
                 f"{where} was called {len(calls)} times in one forward pass, with the shapes "
-                f"{listed}. Say which call is meant: keras_kd.taps.Tap({tapped.layer!r}, call=0)."
+                f"{listed}. Say which call is meant: {tap.remedy(tapped, call=0)}."
             )
         try:
             value = calls[0 if tapped.call is None else tapped.call]
@@ -64,19 +64,18 @@ class Taps:
                 f"{where} was called {len(calls)} times in one forward pass: there is no call "
                 f"{tapped.call}."
             ) from None
+        value = tensors.chosen(where, tapped, value)
         self._check_reachable(where, value)
         return value
 
     @staticmethod
     def _check_reachable(where, value):
         graphs = _graphs_in_reach()
-        for tensor in keras.tree.flatten(value):
-            if tf.is_symbolic_tensor(tensor) and all(tensor.graph is not x for x in graphs):
-                raise ValueError(
-                    f"{where} runs inside of a loop or condition of another layer (such as a "
-                    "recurrent layer's cell), which its outputs cannot leave. Tap the layer around "
-                    "it."
-                )
+        if tf.is_symbolic_tensor(value) and all(value.graph is not x for x in graphs):
+            raise ValueError(
+                f"{where} runs inside of a loop or condition of another layer (such as a "
+                "recurrent layer's cell), which its outputs cannot leave. Tap the layer around it."
+            )
 
 
 def _graphs_in_reach():
@@ -92,7 +91,7 @@ def _tap_of(layer):
 
 
 def _shapes(value):
-    return keras.tree.map_structure(lambda x: tuple(x.shape), value)
+    return keras.tree.map_structure(tensors.shape_of, value)
 
 
 def listeners(layer, kind, values):
@@ -122,13 +121,17 @@ def _outputs(layer, call, values):
     def listen(*args, **kwargs):
         given, mask = masks.of_call(args, kwargs)
         result = call(*args, **kwargs)
-        # Asked for its scores, by a layer around it, an attention layer gives two things.
-        both = isinstance(result, tuple) and kwargs.get("return_attention_scores")
-        output = result[0] if both else result
+        output = output_of(result, kwargs)
         values.append(masks.kept(output, masks.of_output(layer, output, given, mask)))
         return result
 
     return listen
+
+
+def output_of(result, kwargs):
+    """What a layer gives; asked for its scores, by one around it, an attention layer adds them."""
+    both = isinstance(result, tuple) and kwargs.get("return_attention_scores")
+    return result[0] if both else result
 
 
 def _inputs(call, values):

@@ -31,13 +31,15 @@ def of_output(layer, output, given, mask):
         given: What its `call` was given first.
         mask: The mask of that before the call.
     """
-    carried = keras.tree.map_structure(of, output)
-    if not getattr(layer, "supports_masking", False):
+    tensors = keras.tree.flatten(output)
+    carried = [of(tensor) for tensor in tensors]
+    if not getattr(layer, "supports_masking", False) or all(x is not None for x in carried):
         return carried
-    if all(each is not None for each in keras.tree.flatten(carried)):
-        return carried
-    computed = layer.compute_mask(given, mask)
-    return carried if computed is None else computed
+    computed = keras.tree.flatten(layer.compute_mask(given, mask))
+    # In order, as Keras does: of a layer that gives several tensors and computes one mask, it is
+    # the first one's.
+    computed += [None] * (len(tensors) - len(computed))
+    return [old if old is not None else new for old, new in zip(carried, computed, strict=False)]
 
 
 def kept(value, mask):
@@ -55,7 +57,7 @@ def kept(value, mask):
 
 
 def _copy(tensor, mask):
-    if mask is None:
+    if mask is None or tensor is None:
         return tensor
     tensor = tf.identity(tensor)
     tensor._keras_mask = mask if mask.dtype == tf.bool else tf.cast(mask, tf.float32) > 0.5

@@ -21,18 +21,22 @@ class Tap:
 
     Args:
         layer: Name or path of a layer, a layer of the model, or a function that gets the model and
-            returns either.
-        kind: `"output"`; `"input"`: what the layer is given (of several, the first);
+            returns either. Each step of a path is the layer's name or the attribute that holds it:
+            `"backbone/transformer_layer_3"`, `"backbone/transformer_layers/3"`.
+        kind: `"output"`; `"input"`: what the layer is given (of several arguments, the first);
             `"attention_scores"`: how much each query attends to each key, after softmax and before
             dropout, as `return_attention_scores` of Keras' attention layers gives it, `[batch,
             heads, queries, keys]`; `"attention_logits"`: the same before softmax and mask.
         call: Which call, where the layer is shared and called several times in a forward pass:
             0 is the first, -1 the last. `None`: it must be called once.
+        index: Which tensor, where the layer gives (or is given) several: the position in a list or
+            tuple, such as 0 for the sequence of `LSTM(return_state=True)` and -1 for its last
+            state, or the key of a dict. `None`: it must be one tensor.
 
     Raises:
         ValueError: An argument is wrong. When the distiller is built: there is no such layer, or
             it computes no attention scores. In the first pass: the layer is not called, or several
-            times and `call` is `None`.
+            times and `call` is `None`, or it gives several tensors and `index` is `None`.
 
     Example:
 
@@ -53,6 +57,7 @@ class Tap:
     layer: Any
     kind: str = "output"
     call: int | None = None
+    index: int | str | None = None
 
     def __post_init__(self):
         if not _names_a_layer(self.layer):
@@ -62,15 +67,26 @@ class Tap:
                 f"Invalid value for argument `kind`. Expected one of {KINDS}. "
                 f"Received: kind={self.kind!r}"
             )
-        if not (self.call is None or (isinstance(self.call, int) and self.call is not True)):
+        if not (self.call is None or _is_integer(self.call)):
             raise ValueError(
                 "Invalid value for argument `call`. Expected an integer or None. "
                 f"Received: call={self.call!r}"
             )
+        if not (self.index is None or _is_integer(self.index) or isinstance(self.index, str)):
+            raise ValueError(
+                "Invalid value for argument `index`. Expected an integer, the key of a dict, or "
+                f"None. Received: index={self.index!r}"
+            )
+        if self.index is not None and self.kind.startswith("attention"):
+            raise ValueError(
+                f"Attention is one tensor: kind={self.kind!r} takes no `index`. "
+                f"Received: index={self.index!r}"
+            )
 
     def __str__(self):
         words = "" if self.kind == "output" else f" ({self.kind})"
-        return f"{self.layer!r}{words}" + ("" if self.call is None else f" (call {self.call})")
+        words += "" if self.call is None else f" (call {self.call})"
+        return f"{self.layer!r}{words}" + ("" if self.index is None else f" (index {self.index!r})")
 
     def get_config(self):
         """The configuration; layers and functions are known by the path they were resolved to."""
@@ -79,7 +95,7 @@ class Tap:
                 f"A tap of {self.layer!r} cannot be saved before a Distiller is built with it; "
                 "name the layer by its path."
             )
-        return {"layer": self.layer, "kind": self.kind, "call": self.call}
+        return {"layer": self.layer, "kind": self.kind, "call": self.call, "index": self.index}
 
     @classmethod
     def from_config(cls, config):
@@ -98,6 +114,37 @@ def check(role, layer):
     if not _names_a_layer(layer):
         raise _wrong(role, layer)
     return Tap(layer)
+
+
+def check_each(role, layers):
+    """Returns a list of what `check` gives of each layer.
+
+    Raises:
+        ValueError: It is no list of layers; a single name, whose letters would be taken for names.
+    """
+    if layers is None:
+        return []
+    if isinstance(layers, (list, tuple, set, frozenset)):
+        return [check(role, layer) for layer in layers]
+    remedy = f" Pass {role}=[{layers!r}]." if isinstance(layers, (str, Tap)) else ""
+    raise ValueError(
+        f"Invalid value for argument `{role}`. Expected a list of layers. "
+        f"Received: {role}={layers!r}.{remedy}"
+    )
+
+
+def remedy(tap, **changes):
+    """How a tap with `changes` is written, for messages."""
+    tap = dataclasses.replace(tap, **changes)
+    given = [repr(tap.layer)] + ([] if tap.kind == "output" else [repr(tap.kind)])
+    for name in ("call", "index"):
+        if getattr(tap, name) is not None:
+            given.append(f"{name}={getattr(tap, name)!r}")
+    return f"keras_kd.taps.Tap({', '.join(given)})"
+
+
+def _is_integer(value):
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _names_a_layer(layer):
@@ -149,8 +196,10 @@ def each(layers):
 
 def plain_name(layer):
     """A layer by its path, as a part of a name."""
-    path = layer if isinstance(layer, str) else f"{layer.layer}_{layer.kind}"
-    return path.replace("/", "_")
+    if isinstance(layer, str):
+        return layer.replace("/", "_")
+    index = "" if layer.index is None else f"_{layer.index}"
+    return f"{layer.layer}_{layer.kind}{index}".replace("/", "_")
 
 
 def _chosen(function, model):
@@ -165,4 +214,4 @@ def _chosen(function, model):
 
 
 def _named(tap, path):
-    return path if tap == Tap(tap.layer) else Tap(path, tap.kind, tap.call)
+    return path if tap == Tap(tap.layer) else dataclasses.replace(tap, layer=path)
