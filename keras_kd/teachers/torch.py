@@ -24,7 +24,9 @@ class TorchTeacher(host.HostTeacher):
     TensorFlow the process dies (segmentation fault). Once `keras_kd` is imported the two are kept
     apart, whatever is imported next. It can do nothing for a process that dies earlier: import
     `keras_kd` (or triton) before a model of transformers wherever TensorFlow comes first.
-    `python -m keras_kd doctor` tells whether triton can be loaded.
+    Where `LD_PRELOAD` replaces malloc (jemalloc, tcmalloc) they cannot be kept apart: triton is
+    refused with an ImportError, and PyTorch works without it, except `torch.compile` on a GPU.
+    `python -m keras_kd doctor` tells which of the two it is.
 
     Args:
         module: A `torch.nn.Module`. A dict of inputs is passed as keyword arguments (as Hugging
