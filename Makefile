@@ -23,8 +23,11 @@ help: ## list the targets
 
 venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its library built
 
+# Crashed workers are not replaced. Under loadfile pytest-xdist hands the files of a dead worker to
+# the next one, those that are done too: a worker that gets one of them has nothing to run, never asks
+# for more, and the run never ends.
 test: venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 demo: venv ## distil a student on real data and print the table
 	$(BIN)/python examples/quickstart.py
@@ -62,7 +65,7 @@ test-cuda: venv .venv/group-cuda ## run the CUDA kernels without a GPU: emulated
 	$(MAKE) TARGETS=cuda_tests build-native-plain build-native-asan build-native-tsan
 	$(MAKE) -j2 --output-sync=target emulate-native-asan emulate-native-plain emulate-native-tsan
 	$(PYTHON) -m tools.seeded_bugs cuda
-	$(BIN)/python -m pytest -q -p no:cacheprovider -n 2 --dist loadgroup tests/cuda/check_ptx_*.py
+	$(BIN)/python -m pytest -q -p no:cacheprovider -n 2 --dist loadgroup --max-worker-restart=0 tests/cuda/check_ptx_*.py
 
 emulate-%:
 	$(BIN)/ctest --test-dir build/$* --output-on-failure -R cuda

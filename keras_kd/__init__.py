@@ -17,6 +17,10 @@ except ImportError as error:
         "keras_kd needs TensorFlow, which comes under several names: install one of them, for "
         "instance with `pip install 'keras-kd[tensorflow]'` or `'keras-kd[tensorflow-cpu]'`."
     ) from error
+else:
+    from keras_kd import _triton
+
+    _triton.keep_apart()
 
 import keras
 

@@ -1,5 +1,7 @@
 """`python -m keras_kd doctor`: what is installed, what is used, what is not and why."""
 
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -9,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import _library, ops, version
+from keras_kd import _library, _triton, ops, version
 
 VARIABLES = (
     "KERAS_KD_KERNEL",
@@ -33,7 +35,7 @@ def report():
     except ValueError as error:  # of a variable: the operations raise the same
         kernel = {"used": "none", "choice": "none", "error": str(error)}
         found = {"kernel": kernel, "xla": {}, "gpu": {}}
-    return {"versions": _versions(), **found, "environment": environment}
+    return {"versions": _versions(), **found, "torch": _torch(), "environment": environment}
 
 
 def _versions():
@@ -108,6 +110,27 @@ def _gpu():
     if "cuda_build" in status:
         section["library"] = status["cuda_build"]
     return section
+
+
+def _torch():
+    section = {name: _installed(name) for name in ("torch", "triton")}
+    if section["triton"] == "not installed":
+        return section
+    section["triton_after_tensorflow"] = _triton.status()
+    section["before_keras_kd"] = (
+        "a process that imports tensorflow first and then, without keras_kd, triton, torch._dynamo "
+        "or a model of transformers may die (segmentation fault). Import keras_kd or triton before "
+        "them"
+    )
+    return section
+
+
+def _installed(name):
+    """The version of a package, which is not imported for it."""
+    if importlib.util.find_spec(name) is None:
+        return "not installed"
+    distributions = importlib.metadata.packages_distributions().get(name)
+    return importlib.metadata.version(distributions[0]) if distributions else "installed"
 
 
 def _lines(section, indent):

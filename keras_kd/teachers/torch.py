@@ -6,6 +6,7 @@ import hashlib
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_kd import models
 from keras_kd.teachers import host
@@ -17,6 +18,15 @@ class TorchTeacher(host.HostTeacher):
     It runs in evaluation mode without gradients, and is left in the mode in which it was. Its
     inner modules are tapped by their names, as `module.named_modules()` gives them, such as
     `"encoder.layer.3"`; of a module that returns a tuple the first part is read.
+
+    The PyTorch that PyPI has for Linux comes with triton, which `torch.compile` and every model of
+    Hugging Face's transformers import. Its copy of LLVM meets TensorFlow's, and with a recent
+    TensorFlow the process dies (segmentation fault). Once `keras_kd` is imported the two are kept
+    apart, whatever is imported next. It can do nothing for a process that dies earlier: import
+    `keras_kd` (or triton) before a model of transformers wherever TensorFlow comes first.
+    Where `LD_PRELOAD` replaces malloc (jemalloc, tcmalloc) they cannot be kept apart: triton is
+    refused with an ImportError, and PyTorch works without it, except `torch.compile` on a GPU.
+    `python -m keras_kd doctor` tells which of the two it is.
 
     Args:
         module: A `torch.nn.Module`. A dict of inputs is passed as keyword arguments (as Hugging
@@ -70,6 +80,8 @@ class TorchTeacher(host.HostTeacher):
         """The PyTorch module."""
         return self._torch.model[1]
 
+    # Shapes are found out while TensorFlow traces: AutoGraph would rewrite the module's own code.
+    @tf.autograph.experimental.do_not_convert
     def predict(self, inputs, layers=()):
         torch, module = self._torch.model
         tapped = {}
