@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import losses, similarity
+from keras_kd import losses, models, similarity
 from keras_kd.losses import base
 from keras_kd.taps import blocks
 from keras_kd.taps.listening import Taps
-from keras_kd.taps.overview import calls_of, inputs_for, top_of
+from keras_kd.taps.overview import calls_of, top_of
 from keras_kd.taps.tap import Tap
 
 STRATEGIES = ("depth", "shape", "last_of_stage", "similarity")
@@ -307,9 +307,10 @@ def _by_similarity(teacher, student, teacher_model, student_model, data):
 
 
 def _features(model, layers, data):
-    data = keras.tree.map_structure(tf.convert_to_tensor, inputs_for(model, data))
+    data = keras.tree.map_structure(tf.convert_to_tensor, models.own_inputs(model, data))
     taps = Taps(model, [each.layer for each in layers])
-    _, values = taps.run(lambda: model(data, training=False))
+    with models.looking(data, model):
+        _, values = taps.run(lambda: model(data, training=False))
     return [tf.cast(values[each.layer], tf.float32).numpy() for each in layers]
 
 

@@ -163,5 +163,5 @@ def asked(teacher, taps, dtype, top_k, from_logits):
             "The teacher ends in softmax, and top_k keeps logits. Remove the softmax from its last "
             "layer (activation=None), or pass from_logits=False: the logarithms are kept."
         )
-    layers = [source.resolve(tap.check("taps", layer)) for layer in taps or []]
+    layers = [source.resolve(layer) for layer in tap.check_each("taps", taps)]
     return Asked(source, layers, dtype, top_k, from_logits)

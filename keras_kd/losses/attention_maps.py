@@ -1,5 +1,7 @@
 """`AttentionMaps`: each position shall attend to what the teacher attends to (TinyBERT)."""
 
+import dataclasses
+
 import keras
 import tensorflow as tf
 
@@ -131,9 +133,7 @@ def _attention_of(role, layer, kind):
     layer = tap.check(role, layer)
     if isinstance(layer, tap.Tap) and layer.kind != "output":
         return layer
-    return (
-        tap.Tap(layer, kind) if isinstance(layer, str) else tap.Tap(layer.layer, kind, layer.call)
-    )
+    return tap.Tap(layer, kind) if isinstance(layer, str) else dataclasses.replace(layer, kind=kind)
 
 
 def _heads(attention):

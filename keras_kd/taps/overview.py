@@ -105,20 +105,12 @@ def calls_of(model, inputs=None, role="model"):
             f"Model {model.name!r} does not know the shapes of its inputs. Pass `inputs`: a batch, "
             "or keras.KerasTensor objects like one."
         )
-    symbolic = keras.tree.map_structure(_symbolic, inputs_for(model, inputs))
+    symbolic = keras.tree.map_structure(models.symbolic, models.own_inputs(model, inputs))
     listener = _Listener(model)
     if not model.built:
         _Listener(model)(symbolic)  # a model may call layers twice while it builds itself
     listener(symbolic)
     return listener.found.model
-
-
-def inputs_for(model, inputs):
-    """Of a dict, what a model of named inputs takes; teacher and student may differ in that."""
-    known = getattr(model, "input", None) if getattr(model, "inputs", None) else None
-    if isinstance(known, dict) and isinstance(inputs, dict):
-        return {name: value for name, value in inputs.items() if name in known}
-    return inputs
 
 
 def top_of(calls):
@@ -153,13 +145,6 @@ def _attention_inside(block):
     found = [call.row["attention"] for call in block.all_inside()]
     found = [shape for shape in found if shape is not None]
     return found[0] if len(found) == 1 else None
-
-
-def _symbolic(value):
-    if isinstance(value, keras.KerasTensor):
-        return value
-    value = keras.ops.convert_to_tensor(value)
-    return keras.KerasTensor((None, *value.shape[1:]), keras.backend.standardize_dtype(value.dtype))
 
 
 class _Listener(keras.layers.Layer):
