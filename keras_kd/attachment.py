@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import fit_arguments, models, small_batches
+from keras_kd import configuration, fit_arguments, models, small_batches
 
 
 class Attachment:
@@ -16,13 +16,14 @@ class Attachment:
         attached before that. The training step is traced anew.
 
         Args:
-            loss: A `keras_kd.losses.DistillationLoss`.
+            loss: A `keras_kd.losses.DistillationLoss`, or a loss object of `keras.distillation`.
 
         Raises:
-            ValueError: The loss does not fit the models; or it owns weights, and the optimizer is
-                built; or a compiled metric is called as it is.
+            ValueError: It is no such loss; or it does not fit the models; or it owns weights, and
+                the optimizer is built; or a compiled metric is called as it is.
         """
         with self.student.distribute_strategy.scope():
+            loss = configuration.as_loss(loss)
             self.loss_list.add(loss)
         try:
             self._listen()

@@ -71,7 +71,7 @@ def loss_list(losses, weights, student):
             "`distillation_losses` is empty. Pass at least one loss, such as "
             "keras_kd.losses.SoftTargets(temperature=4.0)."
         )
-    losses = [_as_loss(loss) for loss in losses]
+    losses = [as_loss(loss) for loss in losses]
     if len({id(loss) for loss in losses}) < len(losses):
         raise ValueError(
             "`distillation_losses` has the same loss object twice. Make two, or one with twice the "
@@ -91,7 +91,7 @@ def _by_output(items, student):
             )
         if loss is None:
             continue
-        loss = _as_loss(loss)
+        loss = as_loss(loss)
         if any(loss is other for other in chosen):
             raise ValueError(
                 "`distillation_losses` gives the same loss object to two outputs. Give each output "
@@ -102,7 +102,8 @@ def _by_output(items, student):
     return chosen
 
 
-def _as_loss(loss):
+def as_loss(loss):
+    """A `DistillationLoss` of a loss in any form that `Distiller` takes, or raises."""
     if isinstance(loss, DistillationLoss):
         return loss
     if is_keras_distillation_loss(loss):

@@ -121,7 +121,7 @@ class Distiller(
         **kwargs,
     ):
         models.check(teacher, student)
-        hooks.check(student, "student", ("train_step", "test_step", "compute_metrics"))
+        hooks.check(student, "student", hooks.OF_STUDENT)
         source = keras_model.adapt(teacher)
         source.meet(student)
         configuration.check_weighting(weighting)

@@ -7,10 +7,15 @@ _REMEDIES = {
     "train_step": "put what it adds to the loss into its `compute_loss` (or `add_loss`), which the "
     "distiller calls, or move the step to `train_step` of a subclass of keras_kd.Distiller",
     "test_step": "override `test_step` in a subclass of keras_kd.Distiller",
+    "make_train_function": "override `make_train_function` in a subclass of keras_kd.Distiller",
+    "make_test_function": "override `make_test_function` in a subclass of keras_kd.Distiller",
     "compute_metrics": "override `compute_metrics` in a subclass of keras_kd.Distiller",
     "compute_loss": "give what it adds to `add_loss` in its `call`, or train it as the student of "
     "a keras_kd.Distiller, which calls it",
 }
+# Those of a student that a `Distiller` never calls, and those of a model that a `Learner` does not.
+OF_STUDENT = tuple(name for name in _REMEDIES if name != "compute_loss")
+OF_LEARNER = tuple(_REMEDIES)
 # Whose methods are the usual ones.
 _USUAL = ("keras", "keras_kd")
 

@@ -18,7 +18,7 @@ class Learner(HardLoss, keras.Model):
     """
 
     def __init__(self, model, name="learner"):
-        hooks.check(model, "model", ("train_step", "test_step", "compute_loss", "compute_metrics"))
+        hooks.check(model, "model", hooks.OF_LEARNER)
         # The inputs reach the model as its own `fit` would give them: nothing is cast here.
         super().__init__(name=name, autocast=False, dtype=models.dtype_policy(model))
         self.model = model

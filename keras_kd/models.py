@@ -148,9 +148,11 @@ def reads_more(specs, given):
     """Whether a model reads inputs that those of another one do not name.
 
     Args:
-        specs: What it reads, by their names.
+        specs: What it reads, by their names; `""` for one that has none.
         given: What the other one reads, in its structure.
     """
+    if "" in specs:  # one input, whatever it is called
+        return False
     # Inputs of another structure are given by their places.
     is_named = isinstance(given, dict)
     return len(specs) > len(keras.tree.flatten(given)) or (

@@ -73,6 +73,12 @@ class Rehearsal(keras.layers.Layer):
         except Exception as error:
             if self._is_made_up and distiller.may_read_more:
                 raise TeacherFailed from error
+            if self._is_made_up and isinstance(error, ValueError):
+                raise ValueError(
+                    f"The teacher fails on inputs like the student's: {error}\nIf it expects "
+                    "another size, range or structure, give the distiller a `teacher_preprocess`, "
+                    "a function from the student's inputs to the teacher's."
+                ) from error
             raise
 
     def _means(self, loss, teacher, student, labels):

@@ -16,6 +16,9 @@ class Reporting:
     student's own: its `loss` is the hard loss, and the teacher is not run unless asked for.
     """
 
+    # Whether the student's own `compute_loss` gives the hard loss; the distiller finds out.
+    student_computes_loss = False
+
     def _add_trackers(self):
         self._with_teacher, self._evaluating = None, False
         self._other_test_function = None
@@ -58,6 +61,19 @@ class Reporting:
             pairs = zip(weights, terms.soft, strict=True)
             parts = [keras.ops.convert_to_tensor(weight) * value for weight, value in pairs]
             self._sum_tracker.update_state(keras.ops.sum(parts), sample_weight=rows)
+
+    @property
+    def metrics(self):
+        """As `keras.Model.metrics`, with those that a student's own `compute_loss` may update.
+
+        Keras leaves out the metrics of models inside of a model.
+        """
+        found = super().metrics
+        if not self.student_computes_loss:
+            return found
+        known, made_by_keras = {id(each) for each in found}, ("loss", "compile_metrics")
+        own = (each for each in self.student.metrics if each.name not in made_by_keras)
+        return [*found, *(each for each in own if id(each) not in known)]
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """As `keras.Model.compute_metrics`; without labels the compiled metrics see nothing."""

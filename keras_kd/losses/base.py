@@ -253,6 +253,8 @@ def _serialized(value):
 def keras_name(class_name):
     """CamelCase to snake_case, without a counter: history keys must not depend on the process."""
     pieces = []
+    # TensorFlow takes no underscore at the beginning, where Python has one of a private class.
+    class_name = class_name.lstrip("_")
     for i, letter in enumerate(class_name):
         follows = i > 0 and (not class_name[i - 1].isupper() or class_name[i + 1 : i + 2].islower())
         pieces.append("_" + letter if letter.isupper() and follows else letter)

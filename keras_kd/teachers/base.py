@@ -87,7 +87,10 @@ class Teacher(keras.layers.Layer):
         return None
 
     def input_specs(self):
-        """What it reads of a batch, `{name: keras.KerasTensor}`; `None`: only the data tells."""
+        """What it reads of a batch, `{name: keras.KerasTensor}`; `None`: only the data tells.
+
+        The name of one that takes its only input under any name is `""`.
+        """
 
     def prepared(self, inputs):
         """The inputs as this teacher expects them."""

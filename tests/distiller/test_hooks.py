@@ -196,7 +196,31 @@ def overriding(name):
     return student_of(cls)
 
 
-@pytest.mark.parametrize("name", ["train_step", "test_step", "compute_metrics"])
+class Tracking(keras.Sequential):
+    """Has a metric that its loss updates."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.size = keras.metrics.Mean(name="size")
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        self.size.update_state(keras.ops.sum(keras.ops.square(y_pred)))
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+
+def test_metrics_that_the_students_loss_updates_are_shown_and_reset():
+    x, y = linear.data()
+    student = student_of(Tracking)
+    size = np.sum(linear.logits_of(student, x) ** 2)
+    distiller = kd.Distiller(linear.pair()[0], student)
+    distiller.compile(keras.optimizers.SGD(0.0), linear.from_logits())
+    history = distiller.fit(x, y, batch_size=len(x), epochs=2, verbose=0).history
+    np.testing.assert_allclose(history["size"], [size, size], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["train_step", "test_step", "compute_metrics", "make_train_function"]
+)
 def test_hooks_of_the_student_that_are_not_called_are_refused(name):
     with pytest.raises(ValueError, match=f"Student overrides `{name}`, which is never.*subclass"):
         kd.Distiller(linear.pair()[0], overriding(name))
