@@ -10,7 +10,7 @@ from keras_kd.measurement.subjects.keras_model import KerasSubject
 from keras_kd.measurement.subjects.model_file import FileSubject
 from keras_kd.measurement.subjects.texts import Decoded, FunctionSubject, TextsSubject
 
-_KINDS = {runtimes.TFLiteFile: "tflite", runtimes.OnnxFile: "onnx"}
+_KINDS: dict[type, str] = {runtimes.TFLiteFile: "tflite", runtimes.OnnxFile: "onnx"}
 
 
 def subject_of(given, threads=1, name=None, decode=None):
