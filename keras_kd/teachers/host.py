@@ -164,7 +164,7 @@ def needs(module, who, extra):
         return importlib.import_module(module)
     except ImportError as error:
         package, missing = module.split(".")[0], (error.name or "").split(".")[0]
-        if isinstance(error, ModuleNotFoundError) and error.name in (package, module):
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
             told = f"{who} needs {package}: pip install 'keras-kd[{extra}]'"
         elif isinstance(error, ModuleNotFoundError) and missing != package:
             told = (
@@ -175,7 +175,7 @@ def needs(module, who, extra):
         else:
             told = (
                 f"{who} needs {package}, which is installed, but cannot be imported: {error}. "
-                f"Install it again: pip install --upgrade 'keras-kd[{extra}]'"
+                f"Install it again: pip install 'keras-kd[{extra}]' --upgrade"
             )
         raise ImportError(told, name=error.name) from error
 

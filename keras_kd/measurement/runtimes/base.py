@@ -195,8 +195,11 @@ class ModelFile:
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
     def _check_rows(self, infos, found, rows):
+        takes_any = self.fixed_rows is None
         for info, array in zip(infos, found, strict=True):
-            if array.ndim == 0 or len(array) != rows:
+            # A size that is always the same may be that of this batch by chance.
+            by_chance = takes_any and info.shape and (info.shape[0] or 1) > 1
+            if array.ndim == 0 or len(array) != rows or by_chance:
                 raise RowsError(
                     f"Output {info.name!r} of {self.name} has shape {array.shape} for {rows} rows "
                     "of input. Expected as many rows. Leave it out: choose another with `output`, "
