@@ -98,7 +98,7 @@ def test_one_of_several_outputs_teaches_in_each_format(output):
         np.testing.assert_allclose(each, CASES["basic_pitch_tflite"].raw()[1], atol=1e-4)
 
 
-def test_what_ends_in_probabilities_is_known():
+def test_what_ends_in_probabilities_is_known(tmp_path):
     sigmoid = kd.teachers.TFLiteTeacher(path(f"{PITCH}.tflite"))
     assert [sigmoid.last_activation(x) for x in (None, 0, "onset")] == ["sigmoid"] * 3
     found = {
@@ -108,6 +108,9 @@ def test_what_ends_in_probabilities_is_known():
     assert list(found.values()) == ["softmax", "sigmoid", None]
     with pytest.raises(ValueError, match="The teacher ends in softmax"):
         kd.Distiller(kd.teachers.OnnxTeacher(path(MAGIKA)), CASES["magika"].student())
+    data = tf.data.Dataset.from_tensor_slices(CASES["magika"].x).batch(4)
+    with pytest.raises(ValueError, match="The teacher ends in softmax, and top_k keeps logits"):
+        kd.cache_teacher(CASES["magika"].teacher(), data, tmp_path / "c", top_k=3, verbose=0)
 
 
 def test_what_such_files_are_asked_wrongly_is_told():

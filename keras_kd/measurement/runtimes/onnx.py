@@ -120,11 +120,16 @@ class OnnxFile(base.ModelFile):
         return self.decoded(found, infos)
 
     def last_activation(self, output):
+        return self._activations.get(output)
+
+    @functools.cached_property
+    def _activations(self):
         try:
-            graph = self.model.graph
+            # Not `self.model`, which would hold the weights a second time.
+            steps = onnx_format.steps(onnx_format.parsed(self.path).graph)
         except ImportError:  # without the package onnx it is not known
-            return None
-        return last_operator.activation(onnx_format.steps(graph), output)
+            return {}
+        return {info.name: last_operator.activation(steps, info.name) for info in self.outputs}
 
     @functools.cached_property
     def files(self):
