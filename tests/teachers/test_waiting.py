@@ -1,5 +1,6 @@
 """A fit that mostly waits for its teacher is told so, once."""
 
+import typing
 import warnings
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from keras_kd import asking
 from keras_kd.teachers import ahead
 from keras_kd.teachers.waiting import TeacherWaitWarning, Waiting
 
@@ -99,3 +101,51 @@ def test_a_fit_hears_of_each_batch_that_a_slow_teacher_answers(clock):
         waiting = Waiting(clock)
         watched = ahead.with_teacher(distiller, data, waiting.delivered)
         distiller.fit(watched, callbacks=[waiting], verbose=0)
+
+
+class Recorded(Waiting):
+    """Counts what it hears of."""
+
+    made: typing.ClassVar[list] = []
+
+    def __init__(self):
+        super().__init__(clock=Clock())
+        self.batches, self.steps = 0, 0
+        self.made.append(self)
+
+    def delivered(self):
+        self.batches += 1
+        super().delivered()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+        super().on_train_batch_end(batch, logs)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+@pytest.mark.parametrize("own", ["none", "list", "callback_list"])
+def test_fit_listens(monkeypatch, kind, own):
+    monkeypatch.setattr(asking, "Waiting", Recorded)
+    Recorded.made.clear()
+
+    class Ones(kd.teachers.HostTeacher):
+        def predict(self, inputs, layers=()):
+            return np.ones((len(inputs), 3), "float32"), {}
+
+    student = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    distiller = kd.Distiller(Ones(), student, kd.losses.RegressionKD(), alpha=0.0, beta=1.0)
+    distiller.compile("sgd", None, jit_compile=False)
+    x = np.ones((40, 4), "float32")
+    data = tf.data.Dataset.from_tensor_slices(x).batch(4) if kind == "dataset" else x
+    options = {"batch_size": 4} if kind == "arrays" else {}
+    mine = keras.callbacks.LambdaCallback()
+    if own == "list":
+        options["callbacks"] = [mine]
+    elif own == "callback_list":
+        options["callbacks"] = keras.callbacks.CallbackList(
+            [mine], add_history=True, model=distiller, epochs=2, steps=10, verbose=0
+        )
+    distiller.fit(data, epochs=2, verbose=0, **options)
+    (waiting,) = Recorded.made
+    assert waiting.steps == 20
+    assert waiting.batches >= 20
