@@ -91,7 +91,8 @@ def test_it_is_asked_once_a_batch_off_the_training_thread():
     teacher.asked.model.clear()
     distiller.fit(caches.dataset(), epochs=2, shuffle=False, verbose=0)
     steps = [(rows, thread) for rows, thread in teacher.asked.model if rows != 2]  # 2: its shapes
-    assert [rows for rows, _ in steps] == 2 * [8, 8, 8, 8, 8, 8, 8, 8, 7]
+    # In any order: TensorFlow asks for several batches at a time, and hands them on in theirs.
+    assert sorted(rows for rows, _ in steps) == 2 * [7] + 16 * [8]
     assert threading.get_ident() not in {thread for _, thread in steps}
 
 
