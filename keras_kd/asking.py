@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_kd import fit_arguments
 from keras_kd.cache.format import CacheError
 from keras_kd.teachers import ahead
+from keras_kd.teachers.waiting import Waiting
 
 
 class AskingAhead:
@@ -24,9 +25,11 @@ class AskingAhead:
             return super().fit(*args, **kwargs)
         given = fit_arguments.named(keras.Model.fit, args, kwargs)
         given.update(_split(given))
-        given.update(self._asked_ahead(given, given.get("shuffle", True)))
+        waiting = Waiting()
+        given.update(self._asked_ahead(given, given.get("shuffle", True), waiting.delivered))
         if isinstance(given["x"], tf.data.Dataset):
             given["shuffle"] = False  # it is, or was meant not to be
+            _join(given, waiting)
         if self._runs_teacher_in_evaluate() and given.get("validation_data") is not None:
             given["validation_data"] = self._asked_validation(given)
         return super().fit(**given)
@@ -43,14 +46,14 @@ class AskingAhead:
         given.update(self._asked_ahead(given, shuffle=False))
         return super().evaluate(**given)
 
-    def _asked_ahead(self, given, shuffle):
+    def _asked_ahead(self, given, shuffle, delivered=None):
         x = given.get("x")
         if not ahead.is_arrays(x):
-            return {"x": ahead.with_teacher(self, x)}
+            return {"x": ahead.with_teacher(self, x, delivered)}
         data = ahead.dataset_of(
             x, given.get("y"), given.get("sample_weight"), given.get("batch_size"), shuffle
         )
-        asked = ahead.with_teacher(self, data)
+        asked = ahead.with_teacher(self, data, delivered)
         return {"x": asked, "y": None, "sample_weight": None, "batch_size": None}
 
     def _asked_validation(self, given):
@@ -60,6 +63,15 @@ class AskingAhead:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(data))
         size = given.get("validation_batch_size") or given.get("batch_size")
         return ahead.with_teacher(self, ahead.dataset_of(x, y, weight, size, shuffle=False))
+
+
+def _join(given, callback):
+    """Adds a callback to those of a `fit`."""
+    callbacks = given.get("callbacks")
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.callbacks.append(callback)
+    else:
+        given["callbacks"] = [*fit_arguments.callbacks(given), callback]
 
 
 @contextlib.contextmanager

@@ -33,5 +33,8 @@ def deserialized(value):
     """A value of a configuration, in which what Keras has serialized is made again."""
     if isinstance(value, list):
         return [deserialized(each) for each in value]
-    is_object = isinstance(value, dict) and "class_name" in value
-    return keras.saving.deserialize_keras_object(value) if is_object else value
+    if not isinstance(value, dict):
+        return value
+    if "class_name" in value:
+        return keras.saving.deserialize_keras_object(value)
+    return {key: deserialized(each) for key, each in value.items()}

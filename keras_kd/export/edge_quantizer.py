@@ -1,13 +1,13 @@
 """Quantization of a float `.tflite` file by `ai-edge-quantizer`."""
 
 import contextlib
-import importlib
 import warnings
 
 import numpy as np
 
 from keras_kd.export import conversion, kept_tensors
 from keras_kd.export.errors import ExportError
+from keras_kd.teachers import host
 
 # What can hold 4-bit weights; other operators with weights get 8 bits.
 _FOUR_BITS = ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "EMBEDDING_LOOKUP")
@@ -15,15 +15,10 @@ _FOUR_BITS = ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "EMBEDDING_LOOKUP")
 
 def needs():
     """The modules `quantizer` and `qtyping`; raises with the extra where they are missing."""
-    try:
-        return (
-            importlib.import_module("ai_edge_quantizer.quantizer"),
-            importlib.import_module("ai_edge_quantizer.qtyping"),
-        )
-    except ImportError as error:
-        raise ImportError(
-            "This quantization needs ai-edge-quantizer: pip install 'keras-kd[export]'"
-        ) from error
+    return tuple(
+        host.needs(f"ai_edge_quantizer.{name}", "This quantization", "export")
+        for name in ("quantizer", "qtyping")
+    )
 
 
 class EdgeQuantizer:

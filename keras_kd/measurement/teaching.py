@@ -51,7 +51,7 @@ class _Living:
             outputs = self._subject.predict(inputs)
         else:
             lesson = base.Lesson(tensors(inputs), carried=said)
-            outputs = named(self._model, self._answer(lesson)[0])
+            outputs = named(self._teacher, self._answer(lesson)[0])
         if len(outputs) == 1:
             return next(iter(outputs.values()))
         wanted = key[1] if key[1] in outputs else key[0]

@@ -10,13 +10,15 @@ from keras_kd.teachers import carried
 _WAITING = 4
 
 
-def with_teacher(distiller, data):
+def with_teacher(distiller, data, delivered=None):
     """The data of a `fit` or `evaluate` whose batches carry what the teacher says.
 
     Args:
         distiller: A `Distiller` with a teacher that runs on the host.
         data: A `tf.data.Dataset`, a `keras.utils.PyDataset` or a generator of batches. Anything
             else comes back as it is: its teacher is asked in the step.
+        delivered: A function that is called when a batch of a dataset is handed to its step, such
+            as `waiting.Waiting.delivered`.
 
     Returns:
         Data of the same kind.
@@ -25,7 +27,9 @@ def with_teacher(distiller, data):
         if carried.carries(carried.inputs_of(data.element_spec)):
             return data
         asked = data.map(lambda *parts: _carrying(distiller, carried.element_of(parts)))
-        return asked.prefetch(_WAITING)
+        asked = asked.prefetch(_WAITING)
+        # Behind the queue, where a batch passes when the step asks for it, if it is there by then.
+        return asked if delivered is None else asked.map(lambda *parts: _told(parts, delivered))
     if isinstance(data, keras.utils.PyDataset):
         return _AskedBatches(distiller, data)
     if hasattr(data, "__next__"):
@@ -47,11 +51,34 @@ def dataset_of(x, y, sample_weight, batch_size, shuffle):
     # TensorFlow would make one tensor of a list of arrays, and Keras gives float32 for float64.
     parts = tuple(keras.tree.lists_to_tuples(x) if is_arrays(x) else x for x in parts)
     arrays = keras.tree.map_structure(_as_keras_gives, parts)
+    _check_rows(dict(zip(("x", "y", "sample_weight"), arrays, strict=False)))
     rows = len(keras.tree.flatten(arrays)[0])
     dataset = tf.data.Dataset.from_tensor_slices(arrays if len(parts) > 1 else arrays[0])
     if shuffle:
         dataset = dataset.shuffle(max(rows, 1))
     return dataset.batch(batch_size or 32)
+
+
+def _check_rows(parts):
+    """Raises unless all arrays have as many rows."""
+    sizes = {name: list(_rows(value)) for name, value in parts.items()}
+    if len({size for each in sizes.values() for size in each}) > 1:
+        told = ", ".join(
+            f"{name}: {each[0] if len(set(each)) == 1 else each}" for name, each in sizes.items()
+        )
+        raise ValueError(
+            "x, y and sample_weight must have the same number of rows, one for each sample. "
+            f"Received rows of {told}."
+        )
+
+
+def _rows(value):
+    """How many rows each array has; a list becomes one array."""
+    if isinstance(value, (dict, tuple)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _rows(each)
+    elif isinstance(value, list) or np.ndim(value):
+        yield len(value)
 
 
 def _as_keras_gives(value):
@@ -69,6 +96,16 @@ def _carrying(distiller, element):
     y = element[1] if isinstance(element, tuple) and len(element) > 1 else None
     asked = distiller.carrying(carried.inputs_of(element), y)
     return carried.with_inputs(element, asked)
+
+
+def _told(parts, delivered):
+    """An element as it is, of which `delivered` hears."""
+    element = carried.element_of(parts)
+    flat = tf.nest.flatten(element, expand_composites=True)
+    with tf.control_dependencies(flat):
+        heard = tf.numpy_function(lambda: delivered() is None, [], tf.bool)
+    with tf.control_dependencies([heard]):
+        return tf.nest.map_structure(tf.identity, element, expand_composites=True)
 
 
 def _asked(distiller, batch):

@@ -82,68 +82,111 @@ class HostTeacher(base.Teacher):
     def _asked(self, inputs, layers):
         """`predict` as a TensorFlow operation."""
         inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+        flat_inputs = keras.tree.flatten(inputs)
+        if tf.executing_eagerly() and not any(map(tf.is_symbolic_tensor, flat_inputs)):
+            result = self._said(keras.tree.map_structure(lambda x: x.numpy(), inputs), layers)
+            return keras.tree.map_structure(tf.convert_to_tensor, result)
         spec = self._spec(inputs, layers)
+        flat_spec = keras.tree.flatten(spec)
 
         def predict(*flat):
-            given = keras.tree.pack_sequence_as(inputs, list(flat))
-            with self._turn.model:
-                result = self.predict(given, layers)
-            return [np.asarray(x, np.float32) for x in keras.tree.flatten(result)]
+            result = self._said(keras.tree.pack_sequence_as(inputs, list(flat)), layers)
+            found = keras.tree.flatten(result)
+            for array, each in zip(found, flat_spec, strict=True):
+                each.check(array, self.name)
+            return found
 
-        flat_spec = keras.tree.flatten(spec)
-        flat = tf.numpy_function(
-            predict, keras.tree.flatten(inputs), [tf.float32] * len(flat_spec), stateful=False
-        )
+        flat = tf.numpy_function(predict, flat_inputs, [tf.float32] * len(flat_spec), False)
         flat = flat if isinstance(flat, (list, tuple)) else [flat]  # TensorFlow unpacks one
         for tensor, shape in zip(flat, flat_spec, strict=True):
             tensor.set_shape(shape.shape)
         return keras.tree.pack_sequence_as(spec, flat)
 
+    def _said(self, inputs, layers):
+        with self._turn.model:
+            result = self.predict(inputs, layers)
+        return keras.tree.map_structure(lambda x: np.asarray(x, np.float32), result)
+
     def _spec(self, inputs, layers):
-        """The outputs' shapes, from what the teacher says of zeros."""
+        """The outputs' shapes, a `Shape` for each, from what the teacher says of zeros."""
         with self._turn.model:
             found = [
-                keras.tree.map_structure(_Shape, self.predict(_zeros(inputs, size), layers))
+                keras.tree.map_structure(
+                    lambda x: Shape(np.shape(x)), self.predict(_zeros(inputs, size), layers)
+                )
                 for size in _PROBE_SIZES
             ]
         return keras.tree.map_structure(_common, *found)
 
 
-class _Shape:
-    """The shape of an array; a leaf, not a structure, to `keras.tree`."""
+class Shape:
+    """The shape of an array; a leaf, not a structure, to `keras.tree`.
 
-    def __init__(self, array, shape=None):
-        self.shape = np.shape(array) if shape is None else shape
+    Args:
+        shape: Its dimensions, `None` for one that is not known.
+    """
+
+    def __init__(self, shape):
+        self.shape = tuple(shape)
+
+    def check(self, array, who):
+        """Raises where an array has another shape: the student's graph was made for this one."""
+        if not tf.TensorShape(self.shape).is_compatible_with(array.shape):
+            raise ValueError(
+                f"{who} gave an output of shape {array.shape}, where it gave {self.shape} for "
+                "inputs of zeros. The shape of an output must follow from that of the inputs."
+            )
 
 
 def _common(one, other):
     same = zip(one.shape[1:], other.shape[1:], strict=True)
-    return _Shape(None, (None, *(a if a == b else None for a, b in same)))
+    return Shape((None, *(a if a == b else None for a, b in same)))
 
 
 def _zeros(inputs, size):
     def zeros(tensor):
         shape = [size if dim is None else dim for dim in tensor.shape[1:]]
-        return np.zeros((2, *shape), tensor.dtype.as_numpy_dtype)
+        # A scalar has no axis of rows.
+        return np.zeros((2, *shape) if tensor.shape.rank else (), tensor.dtype.as_numpy_dtype)
 
     return keras.tree.map_structure(zeros, inputs)
 
 
-def needs(module, teacher, extra):
-    """The module that runs a teacher; raises with the extra to install where it is missing."""
+def needs(module, who, extra):
+    """The module that something needs; raises with what to install where it cannot be imported.
+
+    Args:
+        module: Its name.
+        who: What needs it, for the message.
+        extra: The extra of this package that installs it.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
-            f"{teacher} needs {module.split('.')[0]}: pip install 'keras-kd[{extra}]'"
-        ) from error
+        package, missing = module.split(".")[0], (error.name or "").split(".")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            told = f"{who} needs {package}: pip install 'keras-kd[{extra}]'"
+        elif isinstance(error, ModuleNotFoundError) and missing != package:
+            told = (
+                f"{who} needs {package}, which is installed, but misses {error.name}: "
+                f"pip install {missing}, or all that belongs to it: "
+                f"pip install 'keras-kd[{extra}]'"
+            )
+        else:
+            told = (
+                f"{who} needs {package}, which is installed, but cannot be imported: {error}. "
+                f"Install it again: pip install 'keras-kd[{extra}]' --upgrade"
+            )
+        raise ImportError(told, name=error.name) from error
 
 
-def of_files(paths):
-    """The digest of the contents of files."""
+def of_files(paths, more=()):
+    """The digest of the contents of files, and of more bytes."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(pathlib.Path(path).read_bytes())
+    for part in more:
+        digest.update(part)
     return digest.hexdigest()
 
 

@@ -4,9 +4,13 @@ import os
 import pathlib
 
 import keras
+import numpy as np
+import tensorflow as tf
 
+from keras_kd import models
 from keras_kd.teachers import base
-from keras_kd.teachers.host import of_files, pick
+from keras_kd.teachers.file_outputs import FileOutputs, counted_in_order
+from keras_kd.teachers.host import of_files
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -19,12 +23,17 @@ class SavedModelTeacher(base.Teacher):
         path: The SavedModel's folder.
         endpoint: Which of its functions is called; `"serve"` is Keras' own,
             `"serving_default"` that of other programs.
-        output: The name of the output, where the function gives several.
+        output: The name or the index of the output that teaches. Default: the only one, or all of
+            them as a list (of names: in their order), which belong to the student's outputs of the
+            same names. The others can be tapped by their names.
         preprocess: As of `Teacher`.
         name: As of `Teacher`.
+        constants: `{name of an input: value}` for inputs that the data does not have, of a function
+            whose inputs have names, such as `"serving_default"`. A size of 1 where the file leaves
+            it open is repeated to the rows of the batch.
 
     Raises:
-        ValueError: There is no such folder or function; or an output must be chosen.
+        ValueError: There is no such folder, function, output or input; the inputs do not fit.
 
     Example:
 
@@ -41,7 +50,17 @@ class SavedModelTeacher(base.Teacher):
     ```
     """
 
-    def __init__(self, path, endpoint="serve", output=None, preprocess=None, name=None, **kwargs):
+    def __init__(
+        self,
+        path,
+        endpoint="serve",
+        output=None,
+        preprocess=None,
+        name=None,
+        *,
+        constants=None,
+        **kwargs,
+    ):
         if not os.path.exists(os.path.join(path, "saved_model.pb")):
             raise ValueError(
                 "`path` must be the folder of a TensorFlow SavedModel (it holds saved_model.pb). "
@@ -49,27 +68,166 @@ class SavedModelTeacher(base.Teacher):
             )
         super().__init__(preprocess, name or "saved_model_teacher", **kwargs)
         self.folder, self.endpoint, self.output_key = os.fspath(path), endpoint, output
-        self.layer = keras.layers.TFSMLayer(self.folder, call_endpoint=endpoint)
+        self.layer = _loaded(self.folder, endpoint)
+        given, spec = _described(self.layer.call_endpoint_fn)
+        self._choice = FileOutputs(_names(spec, self.name), output, self.name)
+        self._inputs = models.Untracked(_Inputs(given, constants, endpoint))
 
     def call(self, inputs):
-        outputs = self.layer(inputs)
-        return pick(outputs, self.output_key, self.name) if isinstance(outputs, dict) else outputs
+        return self._asked(inputs, [])[0]
 
     def answer(self, lesson):
         return self.call(self.prepared(lesson.inputs))
 
+    def with_taps(self, layers):
+        return lambda lesson: self._asked(self.prepared(lesson.inputs), list(layers))
+
+    def _asked(self, inputs, layers):
+        given = self._inputs.model
+        if given.infos is None:
+            outputs = self.layer(inputs)
+        else:
+            outputs = self.layer.call_endpoint_fn(**given.named(inputs))
+        if isinstance(outputs, dict):
+            by_name = outputs
+        else:
+            by_name = dict(zip(self._choice.names, keras.tree.flatten(outputs), strict=True))
+        return self._choice.split(by_name, layers)
+
+    @property
+    def output_names(self):
+        """Those of the file, unless its exporter counted them."""
+        return self._choice.given_names
+
     def resolve(self, layer):
-        raise ValueError(
-            f"A distillation loss reads the teacher's layer {str(layer)!r}, but a SavedModel has "
-            "outputs only."
-        )
+        return self._choice.resolve(layer)
 
     def fingerprint(self):
-        """The digest of the files."""
+        """The digest of the files, and of what they are asked."""
         files = pathlib.Path(self.folder).rglob("*")
-        return of_files(sorted(file for file in files if file.is_file()))
+        more = self._inputs.model.digested()
+        if len(self._choice.chosen) < len(self._choice.names):
+            more.append(repr(self._choice.chosen).encode())
+        return of_files(sorted(file for file in files if file.is_file()), more)
 
     def get_config(self):
         config = super().get_config()
-        config.update({"path": self.folder, "endpoint": self.endpoint, "output": self.output_key})
+        constants = self._inputs.model.values()
+        config.update(
+            {
+                "path": self.folder,
+                "endpoint": self.endpoint,
+                "output": self.output_key,
+                "constants": keras.saving.serialize_keras_object(constants) or None,
+            }
+        )
         return config
+
+
+class _Inputs:
+    """The inputs of a function.
+
+    Args:
+        specs: `{name: tf.TensorSpec}`, or `None` for a function whose inputs have no names.
+        constants: As of `SavedModelTeacher`.
+        endpoint: Likewise, for messages.
+    """
+
+    def __init__(self, specs, constants, endpoint):
+        # Imported here: the package around it, which measures, imports teachers itself.
+        from keras_kd.measurement.runtimes import TensorInfo
+        from keras_kd.measurement.runtimes.constants import held
+
+        if specs is None and constants is not None:
+            raise ValueError(
+                f"`constants` go by the names of inputs, and those of the function {endpoint!r} "
+                "have none. Pass endpoint='serving_default', if the file has it. "
+                f"Received: constants={constants!r}"
+            )
+        self.infos: list | None = None
+        self.constants: dict = {}
+        if specs is not None:
+            infos = [
+                TensorInfo(name, tuple(spec.shape), np.dtype(spec.dtype.as_numpy_dtype).name)
+                for name, spec in specs.items()
+            ]
+            self.constants = held(constants, infos)
+            self.infos = [info for info in infos if info.name not in self.constants]
+
+    def named(self, inputs):
+        """The inputs of a batch and the constants: `{name: tensor}`."""
+        from keras_kd.measurement.runtimes import feeding, matching
+
+        infos = self.infos or []
+        given = matching.by_name(keras.tree.map_structure(tf.convert_to_tensor, inputs), infos)
+        for info in infos:
+            tensor = given[info.name]
+            if tensor.shape.rank is not None:
+                feeding.check_fit(info, tuple(tensor.shape))
+            given[info.name] = _as(info, tensor)
+        rows = tf.shape(given[infos[0].name])[0]
+        for name, each in self.constants.items():
+            shape = list(each.value.shape)
+            if each.rows is not None:
+                shape[each.rows] = rows
+            given[name] = tf.broadcast_to(tf.constant(each.value), shape)
+        return given
+
+    def values(self):
+        """The constants: `{name: array}`."""
+        return {name: each.value for name, each in self.constants.items()}
+
+    def digested(self):
+        """The bytes of the constants, for a digest."""
+        return [
+            part
+            for name, value in sorted(self.values().items())
+            for part in (f"{name} {value.dtype} {value.shape}".encode(), value.tobytes())
+        ]
+
+
+def _as(info, tensor):
+    wanted = tf.as_dtype(info.dtype)
+    if wanted.is_integer and not (tensor.dtype.is_integer or tensor.dtype.is_bool):
+        raise ValueError(
+            f"Input {info.name!r} of the file is of type {info.dtype}, such as ids or indices. "
+            f"Received a tensor of type {tensor.dtype.name}, whose numbers would be cut. Cast them "
+            f"with `preprocess`, if they are whole."
+        )
+    return tf.cast(tensor, wanted) if tensor.dtype != wanted else tensor
+
+
+def _loaded(folder, endpoint):
+    try:
+        return keras.layers.TFSMLayer(folder, call_endpoint=endpoint)
+    except ValueError as error:
+        raise ValueError(
+            f"The SavedModel has no function {endpoint!r} that could be called; choose one with "
+            f"`endpoint`. Keras says: {error}"
+        ) from error
+
+
+def _described(function):
+    """`({name: spec} of the inputs, structure of specs of the outputs)` of a function."""
+    traced = getattr(function, "concrete_functions", None)
+    if not traced:  # a signature, whose inputs have names
+        return function.structured_input_signature[1], function.structured_outputs
+    return None, traced[0].structured_outputs
+
+
+def _names(spec, who):
+    """The names of outputs; numbers in a list."""
+    if any(keras.tree.is_nested(x) for x in _leaves(spec)):
+        shapes = keras.tree.map_structure(lambda x: tuple(x.shape), spec)
+        raise ValueError(
+            f"The outputs of {who} must be one tensor, a list or a dict of them. Received: {shapes}"
+        )
+    if isinstance(spec, dict):
+        return counted_in_order(spec)
+    return [str(index) for index in range(len(_leaves(spec)))]
+
+
+def _leaves(spec):
+    if isinstance(spec, dict):
+        return list(spec.values())
+    return list(spec) if isinstance(spec, (list, tuple)) else [spec]

@@ -4,27 +4,35 @@ import os
 
 import keras
 
-from keras_kd import models
 from keras_kd.teachers import host
+from keras_kd.teachers.file import FileTeacher
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class TFLiteTeacher(host.HostTeacher):
+class TFLiteTeacher(FileTeacher):
     """A `.tflite` model, run by LiteRT (`pip install 'keras-kd[litert]'`).
 
     Integer inputs and outputs are quantized and dequantized by the file's own scales. Several
-    inputs go by their names (a dict) where their shapes do not tell them apart. With several
-    outputs all of them teach, as a list in the order of their names.
+    inputs go by their names (a dict) where their shapes and types do not tell them apart; a file of
+    a fixed number of rows is given that many at once.
 
     Args:
         path: The `.tflite` file.
         preprocess: As of `Teacher`.
         threads: Threads of the interpreter.
         name: As of `Teacher`.
+        output: The name or the index of the output that teaches. Default: the only one, or all of
+            them as a list in the file's order (of a signature: that of its names), which belong to
+            the student's outputs of the same names. The others can be tapped by their names.
+        constants: `{name of an input: value}` for inputs that the data does not have, such as a
+            state of zeros. A size of 1 where the file leaves it open is repeated to the rows of
+            the batch.
+        channels_first: Whether the file has images as `[rows, channels, height, width]`: inputs,
+            outputs and taps of rank 4 are then turned from and to Keras' order.
 
     Raises:
         ImportError: LiteRT is missing.
-        ValueError: There is no such file, or the inputs do not fit.
+        ValueError: There is no such file, output or input; the inputs do not fit.
 
     Example:
 
@@ -36,29 +44,25 @@ class TFLiteTeacher(host.HostTeacher):
     ```
     """
 
-    def __init__(self, path, preprocess=None, threads=1, name=None, **kwargs):
+    def __init__(
+        self,
+        path,
+        preprocess=None,
+        threads=1,
+        name=None,
+        *,
+        output=None,
+        constants=None,
+        channels_first=False,
+        **kwargs,
+    ):
         host.needs("ai_edge_litert.interpreter", "TFLiteTeacher", "litert")
         # Imported here: the package around it, which measures, imports teachers itself.
         from keras_kd.measurement import runtimes
-        from keras_kd.measurement.runtimes import matching
 
         if not os.path.isfile(path):
             raise ValueError(f"`path` must be a .tflite file. Received: path={path!r}")
-        super().__init__(preprocess, name or "tflite_teacher", **kwargs)
-        self.file, self.threads = os.fspath(path), int(threads)
-        self._runtime = models.Untracked(runtimes.TFLiteFile(self.file, self.threads))
-        self._by_name = matching.by_name
-
-    def predict(self, inputs, layers=()):
-        file = self._runtime.model
-        outputs = file.run(self._by_name(inputs, file.inputs))
-        return (outputs[0] if len(outputs) == 1 else outputs), {}
-
-    def fingerprint(self):
-        """The digest of the file."""
-        return host.of_files([self.file])
-
-    def get_config(self):
-        config = super().get_config()
-        config.update({"path": self.file, "threads": self.threads})
-        return config
+        file = runtimes.TFLiteFile(
+            path, threads, constants=constants, channels_first=channels_first
+        )
+        super().__init__(file, output, preprocess, name or "tflite_teacher", **kwargs)

@@ -14,6 +14,16 @@ X, _ = files.arrays()
 WEIGHTS = np.random.default_rng(5).uniform(0.5, 2.0, size=37).astype("float32")
 
 
+def r2(y, values, weights=None):
+    """The R2 of each column, weighted by its variance."""
+    y, values = np.float64(y), np.float64(values)
+    weights = np.ones(len(y)) if weights is None else np.float64(weights)
+    mean = (weights[:, None] * y).sum(0) / weights.sum()
+    spread = (weights[:, None] * (y - mean) ** 2).sum(0)
+    each = 1 - (weights[:, None] * (y - values) ** 2).sum(0) / spread
+    return (spread * each).sum() / spread.sum()
+
+
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
 @pytest.mark.parametrize("numbers", [1, 3])
 def test_regression(numbers, weights):
@@ -28,7 +38,7 @@ def test_regression(numbers, weights):
         {
             "mae": metrics.mean_absolute_error(y, values, **options),
             "rmse": metrics.root_mean_squared_error(y, values, **options),
-            "r2": metrics.r2_score(y, values, **options),
+            "r2": r2(y, values, weights),
         },
         rel=1e-5,
     )
@@ -41,6 +51,25 @@ def test_regression_of_a_row_has_no_r2():
     found = kd.measure(files.classifier(classes=1), (X[:1], [0.5]), latency=False)
     assert set(found.quality) == {"mae", "rmse"}
     assert "r2: left out; it needs two rows at least." in found.notes
+
+
+def test_columns_that_hardly_vary_do_not_rule_r2():
+    model = files.classifier(classes=3)
+    values = np.asarray(model(X), "float64")
+    y = values + np.random.default_rng(0).normal(size=values.shape)
+    y[:, 1] = 0.1 + 1e-12 * np.arange(len(y))  # the mean over columns is below -1e20
+    found = kd.measure(model, (X, y), task="regression", latency=False)
+    expected = r2(y[:, ::2], values[:, ::2])
+    assert abs(found.quality["r2"] - r2(y, values)) < 1e-5
+    assert -10 < found.quality["r2"] < expected
+    y[:, 1] = 0.1
+    found = kd.measure(model, (X, y), task="regression", latency=False)
+    assert found.quality["r2"] == pytest.approx(expected, rel=1e-5)
+    told = "r2: 1 of 3 numbers have the same label in all rows and do not count."
+    assert told in found.notes
+    found = kd.measure(model, (X, np.full_like(y, 0.1)), task="regression", latency=False)
+    assert "r2" not in found.quality
+    assert "r2: left out; the labels are all the same." in found.notes
 
 
 def test_numbers_that_are_missing():

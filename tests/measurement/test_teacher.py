@@ -103,6 +103,20 @@ def test_of_regression():
     assert found == pytest.approx({"mean_abs_difference": difference}, rel=1e-5)
 
 
+def test_outputs_of_a_file_belong_to_those_of_their_names(tmp_path):
+    inputs = keras.Input((5,))
+    heads = lambda names: [keras.layers.Dense(2, name=name)(inputs) for name in names]  # noqa: E731
+    teacher = files.filled(keras.Model(inputs, dict(zip("ab", heads("ab"), strict=True))), 1)
+    student = files.filled(keras.Model(inputs, heads("ba")), 2)
+    path = files.tflite(teacher, tmp_path / "t.tflite")
+    labels = {name: np.random.default_rng(0).normal(size=(len(X), 2)) for name in "ab"}
+    given = {"teacher": kd.teachers.TFLiteTeacher(path), "task": "regression", "latency": False}
+    for index, name in enumerate("ba"):
+        found = kd.measure(student, (X, labels), output=name, **given).teacher
+        difference = abs(np.float64(student(X)[index]) - np.float64(teacher(X)[name])).mean()
+        assert found["mean_abs_difference"] == pytest.approx(difference, rel=1e-4)
+
+
 def test_of_a_cache(tmp_path):
     path = caches.written(tmp_path / "c")
     data = kd.load_cache(path, caches.dataset())

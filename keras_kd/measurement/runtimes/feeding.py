@@ -15,10 +15,10 @@ def existing(path, ending):
     return path
 
 
-def positive(name, value):
+def positive(name, value, least=1):
     """A whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise invalid(name, "a whole number of at least 1", repr(value))
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise invalid(name, f"a whole number of at least {least}", repr(value))
     return int(value)
 
 
@@ -45,17 +45,47 @@ def in_order(inputs, infos):
         )
     arrays = [np.asarray(each) for each in found]
     for info, array in zip(infos, arrays, strict=True):
-        if not info.fits(array.shape):
-            raise ValueError(
-                f"Input {info.name!r} of the file has shape {info.shape}. "
-                f"Received an array of shape {array.shape}"
-            )
-    rows = {array.shape[0] for array in arrays if array.ndim}
+        check_fit(info, array.shape)
+    rows = {array.shape[0] for array in arrays}
     if len(rows) != 1 or rows == {0}:
         raise ValueError(
             f"The inputs must have one number of rows, above 0. Received: {sorted(rows)}"
         )
     return arrays
+
+
+def check_fit(info, shape):
+    """Raises `ValueError` unless an array of a shape can be an input."""
+    if not info.shape:
+        raise ValueError(
+            f"Input {info.name!r} of the file is a scalar, which no batch has. Give it to the "
+            f"file: constants={{{info.name!r}: ...}}"
+        )
+    if info.fits(shape):
+        return
+    raise ValueError(
+        f"Input {info.name!r} of the file has shape {info.shape}. Received an array of shape "
+        f"{tuple(shape)}{_hint(info, tuple(shape))}"
+    )
+
+
+def _hint(info, shape):
+    """What to do about images whose channels are elsewhere."""
+    if len(shape) != 4:
+        return ""
+    rows, one, two, three = shape
+    if info.fits((rows, three, one, two)):
+        return (
+            ": images in Keras' order, for a file that has channels first. Pass "
+            "channels_first=True, or preprocess=lambda x: tf.transpose(x, [0, 3, 1, 2])."
+        )
+    if info.fits((rows, two, three, one)):
+        return (
+            ": images with channels first, for a file that has them last (or "
+            "was opened with channels_first=True, which takes Keras' order). Pass "
+            "preprocess=lambda x: tf.transpose(x, [0, 2, 3, 1])."
+        )
+    return ""
 
 
 def batches(arrays, size, is_fixed):

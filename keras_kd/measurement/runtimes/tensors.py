@@ -16,6 +16,8 @@ class TensorInfo:
         scale: For integers that stand for real numbers, `real = scale * (integer - zero_point)`;
             else `None`.
         zero_point: The integer that stands for 0.
+        symbols: What the file calls each of the dimensions, `None` where it has no name for it;
+            those of one name have one size.
 
     Example:
 
@@ -33,11 +35,15 @@ class TensorInfo:
     dtype: str
     scale: float | None = None
     zero_point: int = 0
+    symbols: tuple = ()
 
     def encoded(self, values):
         """Real numbers as the file takes them.
 
         Integers of the file's own type are taken to be quantized already.
+
+        Raises:
+            ValueError: The file's type cannot hold them.
         """
         values = np.asarray(values)
         if values.dtype.name == self.dtype:
@@ -52,12 +58,23 @@ class TensorInfo:
 
     def _cast(self, values):
         wanted = np.dtype(self.dtype)
-        if wanted.kind in "iu" and values.dtype.kind == "f" and (values != np.floor(values)).any():
+        if wanted.kind in "iub":
+            self._check_whole(values, wanted)
+        return values.astype(wanted)
+
+    def _check_whole(self, values, wanted):
+        if values.dtype.kind == "f" and (values != np.floor(values)).any():
             raise ValueError(
                 f"Input {self.name!r} is of type {self.dtype} without a scale, such as ids or "
                 "indices. Received numbers that are not whole."
             )
-        return values.astype(wanted)
+        low, high = (0, 1) if wanted.kind == "b" else _limits(wanted)
+        # Cast, a number out of range would become another one.
+        if values.size and (values.min() < low or values.max() > high):
+            raise ValueError(
+                f"Input {self.name!r} is of type {self.dtype}, which holds {low} to {high}. "
+                f"Received numbers from {values.min()} to {values.max()}."
+            )
 
     def decoded(self, values):
         """What the file gives as real numbers, float32."""
@@ -67,10 +84,39 @@ class TensorInfo:
         return (values - np.float32(self.zero_point)) * np.float32(self.scale)
 
     def fits(self, shape):
-        """Whether an array of this shape, with any number of rows, can be this input."""
+        """Whether an array of this shape, with any number of rows, can be this input.
+
+        Sizes that are not known yet are `None`, and fit.
+        """
         return len(shape) == len(self.shape) and all(
-            wanted in (None, size) for wanted, size in zip(self.shape[1:], shape[1:], strict=True)
+            wanted is None or size is None or wanted == size
+            for wanted, size in zip(self.shape[1:], shape[1:], strict=True)
         )
+
+    def turned(self):
+        """Of an image or feature map with channels first, how Keras would have it: last."""
+        return dataclasses.replace(
+            self, shape=_last(self.shape), symbols=_last(self.symbols) if self.symbols else ()
+        )
+
+
+def _limits(dtype):
+    limits = np.iinfo(dtype)
+    return limits.min, limits.max
+
+
+def _last(sizes):
+    return (sizes[0], *sizes[2:], sizes[1]) if len(sizes) == 4 else tuple(sizes)
+
+
+def channels_last(array):
+    """A feature map of `[rows, channels, height, width]` in Keras' order; others as they are."""
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+def channels_first(array):
+    """`channels_last` the other way round."""
+    return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
 
 
 @dataclasses.dataclass(frozen=True)

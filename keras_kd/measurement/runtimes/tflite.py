@@ -1,13 +1,13 @@
 """`TFLiteFile`: a `.tflite` file that is run over arrays."""
 
 import functools
-import re
 
 import numpy as np
 
-from keras_kd.measurement.runtimes import base, feeding, tflite_format
+from keras_kd.measurement.runtimes import base, last_operator, tflite_format
 from keras_kd.measurement.runtimes.tensors import TensorInfo
 from keras_kd.teachers import host
+from keras_kd.teachers.file_outputs import counted_in_order
 
 
 class TFLiteFile(base.ModelFile):
@@ -17,19 +17,27 @@ class TFLiteFile(base.ModelFile):
         path: The file.
         threads: Threads of the interpreter.
         signature: The name of the signature to run, where the file has several.
+        constants: `{name of an input: value}` for inputs that the data does not have, such as a
+            state of zeros. A size of 1 where the file leaves it open is repeated to the rows of
+            the batch.
+        outputs: Names of the outputs that are wanted; default: all.
+        channels_first: Whether the file has images as `[rows, channels, height, width]`: inputs
+            and outputs of rank 4 are then turned from and to Keras' order.
 
     Attributes:
-        inputs: A `TensorInfo` for each input, by the names of the signature, in their order
-            (numbers in names count as numbers). A file without a signature has its own order.
+        inputs: A `TensorInfo` for each input that comes from the data, by the names of the
+            signature, in their order (numbers in names count as numbers). A file without a
+            signature has its own order.
         outputs: Likewise.
         model: The file as `ModelT` of `ai_edge_litert.schema_py_generated`.
-        indices: The places of the inputs among the tensors of the main graph.
+        indices: The places of all inputs among the tensors of the main graph.
         operators: An `Operator` for each, in the order in which they run, graph by graph.
         signatures: `{name: {"inputs": names, "outputs": names}}`.
 
     Raises:
         ImportError: LiteRT is missing.
-        ValueError: There is no such file, it is no TensorFlow Lite model, or LiteRT cannot run it.
+        ValueError: There is no such file, it is no TensorFlow Lite model, LiteRT cannot run it, or
+            an argument does not fit.
 
     Example:
 
@@ -42,19 +50,34 @@ class TFLiteFile(base.ModelFile):
     """
 
     runtime = "litert-xnnpack"
+    runtime_name = "LiteRT"
+    failures = (RuntimeError,)
 
-    def __init__(self, path, threads=1, signature=None):
+    def __init__(
+        self,
+        path,
+        threads=1,
+        signature=None,
+        *,
+        constants=None,
+        outputs=None,
+        channels_first=False,
+    ):
         self._litert = host.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
-        super().__init__(path, ".tflite", threads)
+        super().__init__(path, ".tflite", threads, channels_first)
         tflite_format.check(self.path)
         self._is_allocated = False
         self._interpreter = self._opened()
         self._allocate()
         self._inputs, self._outputs = self._details(signature)
-        self.inputs = [_info(name, detail) for name, detail in self._inputs.items()]
-        self.outputs = [_info(name, detail) for name, detail in self._outputs.items()]
+        self.describe(
+            [_info(name, detail) for name, detail in self._inputs.items()],
+            [_info(name, detail) for name, detail in self._outputs.items()],
+            constants,
+            outputs,
+        )
         self.indices = [detail["index"] for detail in self._inputs.values()]
-        self._breaks_promise = False
+        self._asked: list = []
         self._has_state = tflite_format.has_state(self.model)
         self._has_resources = tflite_format.has_resources(self.model)
 
@@ -71,13 +94,13 @@ class TFLiteFile(base.ModelFile):
         try:
             self._interpreter.allocate_tensors()
         except RuntimeError as error:
-            raise self._failure(error) from error
+            raise self.failure(error) from error
         self._is_allocated = True
 
-    def _failure(self, error):
+    def failure(self, error):
         custom = sorted({x.name for x in self.operators if x.name.startswith("CUSTOM")})
         listed = f" It has operators that are not built in: {custom}." if custom else ""
-        return ValueError(f"LiteRT cannot run {self.name}: {error}{listed}")
+        return super().failure(f"{error}{listed}")
 
     @functools.cached_property
     def model(self):
@@ -90,7 +113,10 @@ class TFLiteFile(base.ModelFile):
     @functools.cached_property
     def signatures(self):
         return {
-            name: {"inputs": _ordered(each["inputs"]), "outputs": _ordered(each["outputs"])}
+            name: {
+                "inputs": counted_in_order(each["inputs"]),
+                "outputs": counted_in_order(each["outputs"]),
+            }
             for name, each in tflite_format.signatures(self.model).items()
         }
 
@@ -108,11 +134,11 @@ class TFLiteFile(base.ModelFile):
             )
         by_index = [{x["index"]: x for x in details} for details in given]
         return tuple(
-            {name: details[chosen[side][name]] for name in _ordered(chosen[side])}
+            {name: details[chosen[side][name]] for name in counted_in_order(chosen[side])}
             for side, details in zip(("inputs", "outputs"), by_index, strict=True)
         )
 
-    def run(self, inputs, batch_size=base.BATCH_SIZE, quantized=False):
+    def run(self, inputs, batch_size=base.BATCH_SIZE, quantized=False, outputs=None):
         """What the file says of arrays.
 
         Args:
@@ -121,37 +147,23 @@ class TFLiteFile(base.ModelFile):
                 the very type that the file takes are taken to be quantized already.
             batch_size: Rows at once. A file with a fixed number of rows is given that many.
             quantized: Whether integer outputs are returned as they are.
+            outputs: Names of the outputs that are wanted; default: those of `outputs`.
 
         Returns:
-            A list of arrays `[rows, ...]` in the order of `outputs`, float32 unless `quantized`.
+            A list of arrays `[rows, ...]` in the order of the outputs, float32 unless `quantized`.
 
         Raises:
-            ValueError: The inputs are not the file's, or LiteRT fails.
+            ValueError: The inputs are not the file's, LiteRT fails, or an output has not a row for
+                each of input.
         """
-        found = self._outputs_of(self.encoded(inputs), feeding.positive("batch_size", batch_size))
-        return found if quantized else self.decoded(found)
+        infos, found = self.raw(inputs, batch_size, outputs)
+        return found if quantized else self.decoded(found, infos)
 
-    def _outputs_of(self, arrays, size):
-        fixed = 1 if self._breaks_promise else self.fixed_rows
-        if fixed is not None:
-            return self._in_fixed_batches(arrays, fixed)
-        try:
-            return self.in_batches(arrays, size, is_fixed=False)
-        except (RuntimeError, base.RowsError):
-            self._renew()
-        # Files exist that promise to take any number of rows, and reshape to one inside.
-        found = self._in_fixed_batches(arrays, 1)
-        self._breaks_promise = True
-        return found
+    def last_activation(self, output):
+        steps = tflite_format.steps(self.model)
+        return last_operator.activation(steps, self._outputs[output]["index"])
 
-    def _in_fixed_batches(self, arrays, size):
-        try:
-            return self.in_batches(arrays, size, is_fixed=True)
-        except (RuntimeError, base.RowsError) as error:
-            self._renew()
-            raise self._failure(error) from error
-
-    def _renew(self):
+    def renew(self):
         # An interpreter that failed half-way through its tensors is not asked again.
         self._interpreter, self._is_allocated = self._opened(), False
         for detail in self._inputs.values():
@@ -159,25 +171,26 @@ class TFLiteFile(base.ModelFile):
 
     def set_inputs(self, arrays):
         if self._has_resources:  # which no call puts back
-            self._renew()
-        interpreter = self._interpreter
-        for detail, array in zip(self._inputs.values(), arrays, strict=True):
-            if tuple(detail["shape"]) != array.shape:
-                interpreter.resize_tensor_input(detail["index"], array.shape)
-                detail["shape"], self._is_allocated = array.shape, False
+            self.renew()
+        interpreter, given = self._interpreter, self.with_constants(arrays)
+        for name, detail in self._inputs.items():
+            if tuple(detail["shape"]) != given[name].shape:
+                interpreter.resize_tensor_input(detail["index"], given[name].shape)
+                detail["shape"], self._is_allocated = given[name].shape, False
         if not self._is_allocated:
             interpreter.allocate_tensors()
             self._is_allocated = True
-        for detail, array in zip(self._inputs.values(), arrays, strict=True):
-            interpreter.set_tensor(detail["index"], array)
+        for name, detail in self._inputs.items():
+            interpreter.set_tensor(detail["index"], given[name])
 
-    def invoke(self):
+    def invoke(self, outputs=None):
+        self._asked = [info.name for info in self.outputs] if outputs is None else outputs
         if self._has_state:  # the state of a recurrent layer must not pass to the next rows
             self._interpreter.reset_all_variables()
         self._interpreter.invoke()
 
     def results(self):
-        return [self._interpreter.get_tensor(x["index"]) for x in self._outputs.values()]
+        return [self._interpreter.get_tensor(self._outputs[x]["index"]) for x in self._asked]
 
 
 def _is_open(detail):
@@ -194,17 +207,6 @@ def _chosen(signature, found):
             f"Received: signature={signature!r}"
         )
     return signature
-
-
-def _ordered(names):
-    """Names in order; `x_10` comes after `x_2`."""
-    return sorted(
-        names, key=lambda name: [(x.isdigit(), int(x) if x.isdigit() else x) for x in _split(name)]
-    )
-
-
-def _split(name):
-    return [part for part in re.split(r"(\d+)", name) if part]
 
 
 def _info(name, detail):

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 
+from keras_kd.measurement.runtimes import last_operator
 from keras_kd.measurement.runtimes.tensors import Operator
 from keras_kd.teachers import host
 
@@ -100,6 +101,15 @@ def operators(model):
 def indices(values):
     """Indices of tensors as whole numbers."""
     return [] if values is None else [int(value) for value in values]
+
+
+def steps(model):
+    """`{index of a tensor: the Step that makes it}` of the main graph."""
+    return {
+        index: last_operator.Step(operator_name(model, operator), indices(operator.inputs))
+        for operator in (model.subgraphs[0].operators or [])
+        for index in indices(operator.outputs)
+    }
 
 
 def _label(graph, operator):

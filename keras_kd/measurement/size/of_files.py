@@ -1,12 +1,13 @@
 """The size of a `.tflite` or `.onnx` file."""
 
+import functools
 import gzip
 import math
-import os
 import pathlib
 
-from keras_kd.measurement.runtimes import tflite_format
+from keras_kd.measurement.runtimes import onnx_format, tflite_format
 from keras_kd.measurement.size import counting, tflite_graph, tflite_memory, tflite_shapes
+from keras_kd.teachers import host
 
 
 def of_tflite(file, inputs):
@@ -19,10 +20,11 @@ def of_tflite(file, inputs):
     Returns:
         `(size, notes)`: a dict as of `Measurement.size`, and why something is not in it.
     """
-    size = {"parameters": tflite_parameters(file.model), **_of_bytes(file.path)}
+    size = {"parameters": tflite_parameters(file.model), **_of_bytes(file)}
     arrays = file.one_batch(inputs)
     try:
-        shapes = tflite_shapes.read(file.path, file.indices, arrays)
+        given = file.with_constants(arrays)
+        shapes = tflite_shapes.read(file.path, file.indices, list(given.values()))
     except ValueError as error:
         return size, [f"macs, peak_activation_bytes: left out. {error}"]
     macs, notes = counting.count(tflite_graph.read(file.model, shapes))
@@ -47,13 +49,13 @@ def of_onnx(file):
     except ImportError as error:
         parameters = {}
         notes.append(f"parameters: left out. {error}")
-    return {**parameters, **_of_bytes(file.path)}, notes
+    return {**parameters, **_of_bytes(file)}, notes
 
 
-def _of_bytes(path):
-    content = pathlib.Path(path).read_bytes()
-    packed = gzip.compress(content, compresslevel=9, mtime=0)
-    return {"bytes": os.path.getsize(path), "gzip_bytes": len(packed)}
+def _of_bytes(file):
+    contents = [pathlib.Path(path).read_bytes() for path in file.files]
+    packed = [gzip.compress(content, compresslevel=9, mtime=0) for content in contents]
+    return {"bytes": sum(map(len, contents)), "gzip_bytes": sum(map(len, packed))}
 
 
 def tflite_parameters(model):
@@ -76,19 +78,21 @@ def _is_real(tensor):
 
 
 def onnx_parameters(model):
-    """How many real numbers an `.onnx` file holds, whatever their type.
+    """How many real numbers an `.onnx` file holds, whatever their type, wherever it keeps them.
 
-    Scales and zero points of quantized tensors, and 64-bit integers (shapes), are none.
+    Initializers and constants, those of inner graphs and functions too; of a sparse tensor with its
+    zeros. Integers count where a quantized operator reads them as values; shapes, indices, scales
+    and zero points are none.
     """
-    scales = {
-        name
-        for node in model.graph.node
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
-        for name in node.input[1:]
-    }
-    int64 = 7  # TensorProto.INT64
     return sum(
         math.prod(each.dims)
-        for each in model.graph.initializer
-        if each.name not in scales and each.data_type != int64
+        for each in onnx_format.held(model)
+        if not each.is_scale and (each.is_value or each.data_type in _real_types())
     )
+
+
+@functools.cache
+def _real_types():
+    kinds = host.needs("onnx", "Reading the graph of an .onnx file", "onnx").TensorProto.DataType
+    named = ("FLOAT", "DOUBLE", "BFLOAT16")  # also FLOAT16 and FLOAT8E4M3FN, FLOAT4E2M1
+    return {value for name, value in kinds.items() if name.startswith(named)}

@@ -6,11 +6,12 @@ import keras
 import numpy as np
 
 from keras_kd.measurement import runtimes
+from keras_kd.measurement.runtimes import feeding
 from keras_kd.measurement.subjects.keras_model import KerasSubject
 from keras_kd.measurement.subjects.model_file import FileSubject
 from keras_kd.measurement.subjects.texts import Decoded, FunctionSubject, TextsSubject
 
-_KINDS = {runtimes.TFLiteFile: "tflite", runtimes.OnnxFile: "onnx"}
+_KINDS: dict[type, str] = {runtimes.TFLiteFile: "tflite", runtimes.OnnxFile: "onnx"}
 
 
 def subject_of(given, threads=1, name=None, decode=None):
@@ -60,6 +61,7 @@ def _of_path(path, threads, name):
     if ending == ".tflite":
         return FileSubject(runtimes.TFLiteFile(path, threads), "tflite", name)
     if ending == ".onnx":
+        threads = feeding.positive("threads", threads)  # 0, any number, would time nothing
         return FileSubject(runtimes.OnnxFile(path, threads), "onnx", name)
     if ending != ".keras":
         raise ValueError(f"Expected a .tflite, .onnx or .keras file. Received: {path!r}")
