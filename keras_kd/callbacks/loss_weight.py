@@ -1,5 +1,6 @@
 """`LossWeightSchedule`: alpha, beta or a loss's weight over the epochs or steps of `fit`."""
 
+from keras_kd import checks
 from keras_kd.callbacks.scheduled import ScheduledValue
 from keras_kd.losses import base
 
@@ -49,7 +50,9 @@ class LossWeightSchedule(ScheduledValue):
 
     def __init__(self, target, start, end=None, *args, **kwargs):
         super().__init__(start, end, *args, **kwargs)
-        self.target = target
+        self.target = checks.text(
+            "target", target, "'alpha', 'beta' or the name of a distillation loss"
+        )
 
     @property
     def log_name(self):
@@ -78,8 +81,8 @@ class LossWeightSchedule(ScheduledValue):
             )
         return losses[name], number
 
-    def check_value(self, value):
-        base.non_negative("start or end", value)
+    def check_value(self, name, value):
+        base.non_negative(name, value)
 
     def set_value(self, value):
         setattr(*self._owner(), value)

@@ -118,7 +118,6 @@ class AttentionMaps(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        del config["output"]
         config["loss"], config["kind"] = self.loss, self.kind
         return config
 

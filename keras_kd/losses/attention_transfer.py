@@ -58,6 +58,7 @@ class AttentionTransfer(base.DistillationLoss):
             name=name,
             **kwargs,
         )
+        images.refuse_mask(self)
         self.power = power
         self.resizing_layers = []
 
@@ -82,7 +83,6 @@ class AttentionTransfer(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        del config["output"]
         config["power"] = self.power
         return config
 

@@ -60,6 +60,7 @@ class FlowMatrix(base.DistillationLoss):
             name=name,
             **kwargs,
         )
+        images.refuse_mask(self)
         self.teacher_pooling, self.student_pooling, self.projection_layers = [], [], []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
@@ -85,7 +86,6 @@ class FlowMatrix(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        del config["output"]
         for role in ("teacher", "student"):
             config[f"{role}_layers"] = config.pop(f"{role}_layer")
         return config

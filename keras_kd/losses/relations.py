@@ -3,6 +3,7 @@
 import keras
 
 from keras_kd.losses import base
+from keras_kd.ops.arguments import invalid
 
 
 class RelationalLoss(base.DistillationLoss):
@@ -13,6 +14,16 @@ class RelationalLoss(base.DistillationLoss):
     """
 
     least_rows = 2
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.mask_input is not None:
+            raise invalid(
+                "mask_input",
+                f"None: {type(self).__name__} compares whole rows and has no positions that could "
+                "be padding; pool a sequence without its padding, and read the pooled layer",
+                repr(self.mask_input),
+            )
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         shapes = {"teacher": teacher_outputs_shape, "student": student_outputs_shape}

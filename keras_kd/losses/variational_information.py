@@ -109,6 +109,5 @@ class VariationalInformation(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        del config["output"]
         config["hidden_width"], config["variance"] = self.hidden_width, self.variance
         return config

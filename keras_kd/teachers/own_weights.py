@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_kd import copies
 from keras_kd.losses import base as loss_base
+from keras_kd.ops.arguments import invalid
 from keras_kd.teachers import keras_model
 
 
@@ -200,11 +201,8 @@ def _value(value):
     return value.value if isinstance(value, keras.Variable) else value
 
 
-def checked_decay(decay):
-    """Returns a decay from 0 to below 1, or raises."""
-    if loss_base.non_negative("decay", decay) >= 1:
-        raise ValueError(
-            "Invalid value for argument `decay`. Expected a number from 0 to below 1. "
-            f"Received: decay={decay}"
-        )
+def checked_decay(decay, name="decay"):
+    """Returns a decay from 0 to below 1, or raises; `name` is that of the argument."""
+    if loss_base.non_negative(name, decay) >= 1:
+        raise invalid(name, "a number from 0 to below 1", decay)
     return float(decay)
