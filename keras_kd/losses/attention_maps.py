@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_kd import ops
+from keras_kd import checks, ops
 from keras_kd.losses import base
 from keras_kd.losses import projector as projectors
 from keras_kd.taps import tap
@@ -69,11 +69,8 @@ class AttentionMaps(base.DistillationLoss):
         name=None,
         **kwargs,
     ):
-        if loss not in ("mse", "kl"):
-            raise ValueError(
-                f"Invalid value for argument `loss`. Expected 'mse' or 'kl'. Received: {loss!r}"
-            )
-        kind = kind or ("attention_logits" if loss == "mse" else "attention_scores")
+        checks.one_of("loss", loss, ("mse", "kl"))
+        kind = kind if kind is not None else ("attention_logits" if loss == "mse" else "attention_scores")
         if kind not in ("attention_logits", "attention_scores") or (
             loss == "kl" and kind != "attention_scores"
         ):

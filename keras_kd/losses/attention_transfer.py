@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_kd import checks
 from keras_kd.losses import base, images, relations
 from keras_kd.losses import projector as projectors
 
@@ -46,11 +47,7 @@ class AttentionTransfer(base.DistillationLoss):
     """
 
     def __init__(self, teacher_layer, student_layer, power=2, weight=1.0, name=None, **kwargs):
-        if base.non_negative("power", power) == 0:
-            raise ValueError(
-                f"Invalid value for argument `power`. Expected a number above 0. Received: "
-                f"power={power}"
-            )
+        checks.positive("power", power)
         super().__init__(
             weight=weight,
             teacher_layer=teacher_layer,

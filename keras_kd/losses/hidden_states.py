@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_kd import checks
 from keras_kd.losses import projector as projectors
 from keras_kd.losses.feature_hint import FeatureHint
 
@@ -59,7 +60,7 @@ class HiddenStates(FeatureHint):
         **kwargs,
     ):
         super().__init__(teacher_layer, student_layer, "mse", projector, weight, name, **kwargs)
-        self.normalize = bool(normalize)
+        self.normalize = checks.boolean("normalize", normalize)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         check_sequences(self, teacher_outputs_shape, student_outputs_shape)

@@ -278,7 +278,7 @@ CALLBACKS = {
             "ramp_epochs": Counts(1),
             "name": Counts("hint"),
         },
-        probe=functools.partial(fits.history, make=fits.with_hint, epochs=3),
+        probe=functools.partial(fits.history, make=fits.with_hint, epochs=3, steps=1),
     ),
     "LossWeightSchedule": scheduled(
         kd.callbacks.LossWeightSchedule, 1.0, 0.2, (0.9, 0.1), target="beta"
@@ -312,7 +312,7 @@ CALLBACKS = {
 
 
 def of_distiller(made):
-    return fits.history(keras.callbacks.Callback(), make=lambda: _compiled(made), epochs=1)
+    return fits.history(keras.callbacks.Callback(), make=lambda: _compiled(made), epochs=1, steps=1)
 
 
 def _compiled(made):
@@ -324,7 +324,7 @@ def _compiled(made):
 def of_peers(made):
     made = _compiled(made)
     x, y = fits.data()
-    found = made.fit(x, y, epochs=1, batch_size=4, shuffle=False, verbose=0).history
+    found = made.fit(x, y, **FIT).history
     return found
 
 
@@ -336,7 +336,7 @@ def _losses(*weights):
     return [kd.losses.SoftTargets(weight=weight) for weight in weights]
 
 
-FIT = {"epochs": 1, "batch_size": 4, "shuffle": False, "verbose": 0}
+FIT = {"epochs": 1, "batch_size": 8, "shuffle": False, "verbose": 0}
 COMPILED = {
     "optimizer": "sgd",
     "loss": keras.losses.CategoricalCrossentropy(from_logits=True),
@@ -347,7 +347,7 @@ COMPILED = {
 def of_generations(made):
     keras.utils.set_random_seed(6)
     made.compile(**COMPILED)
-    report = made.fit(*fits.data(), validation_data=fits.data(), **FIT)
+    report = made.fit(*fits.data(), **FIT)
     kept = made.directory is not None and len(list(pathlib.Path(made.directory).iterdir()))
     return _of_report(report), kept
 
@@ -437,7 +437,6 @@ DISTILLERS = {
             "data": fits.data(),
             "compile": COMPILED,
             "fit": FIT,
-            "validation_data": fits.data(),
         },
         as_given,
         {
@@ -445,7 +444,7 @@ DISTILLERS = {
             "data": Counts((fits.data()[0][:4], fits.data()[1][:4])),
             "compile": Counts({**COMPILED, "optimizer": "adam"}),
             "fit": Counts({**FIT, "epochs": 2}),
-            "validation_data": Counts(None),
+            "validation_data": Counts(fits.data()),
             "distillation_losses": Counts(lambda: kd.losses.LogitsMSE(name="soft_targets")),
             "alpha": Counts(0.2),
             "beta": Counts(0.2),

@@ -87,8 +87,8 @@ def with_hint():
     return distiller(network(1), network(2), run_eagerly=True)
 
 
-def history(callback, make=of_models, epochs=4):
-    """What a fit of two steps an epoch gives: its history and what the callback printed.
+def history(callback, make=of_models, epochs=4, steps=2):
+    """What a fit of some steps an epoch gives: its history and what the callback printed.
 
     The distiller is as it was afterwards, so that one serves many.
     """
@@ -96,7 +96,7 @@ def history(callback, make=of_models, epochs=4):
     before, numbers = made.get_weights(), (made.alpha, made.beta)
     x, y = data()
     labels = {"a": y, "b": y} if has_heads(made.student) else y
-    options = {"epochs": epochs, "batch_size": ROWS // 2, "shuffle": False, "verbose": 0}
+    options = {"epochs": epochs, "batch_size": ROWS // steps, "shuffle": False, "verbose": 0}
     printed = io.StringIO()
     keras.utils.set_random_seed(5)
     try:

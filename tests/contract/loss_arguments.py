@@ -85,6 +85,16 @@ OUTPUT = {"output": "a"}
 BOTH = {"teacher_layer": "deep", "student_layer": "deep"}
 
 
+# Where a value of no type is taken in silence, or fails without a word, for now.
+UNTYPED = ("output", "mask_input", "activity_regularizer", "temperature")
+UNTYPED_BY_CLASS = {
+    "ContrastiveRepresentation": ("output", "activity_regularizer"),
+    "CurriculumTemperature": ("lowest", "highest", "initial", "per_row", *UNTYPED),
+    "RegressionKD": ("bounded", *UNTYPED),
+    "SoftTargets": ("from_logits", *UNTYPED),
+}
+
+
 def of_outputs(*parts, world="tokens", base=OUTPUT, make=None):
     arguments = {**COMMON, **LAYERS}
     for part in parts:

@@ -11,7 +11,11 @@ import pytest
 
 import keras_kd as kd
 from tests.contract import entries, worlds
-from tests.contract.loss_arguments import TABLE
+from tests.contract.loss_arguments import TABLE, UNTYPED, UNTYPED_BY_CLASS
+
+# They are tried at once: what each of them does is seen by itself.
+TOGETHER = {"name": "named", "weight": 3.0, "trainable": False}
+BY_KERAS = ("name", "trainable", "dtype", "autocast")
 
 
 def subject(name):
@@ -35,13 +39,12 @@ def made(name, also=None, /, **changes):
 @functools.cache
 def run(name):
     """A step of a distiller that has the loss once for each argument that counts."""
-    variants, bases = {"base": made(name, name="base")}, {}
+    variants, bases = {"base": made(name, name="base"), "named": made(name, **TOGETHER)}, {}
     for argument, entry in TABLE[name].arguments.items():
-        if not isinstance(entry, entries.Counts):
+        if not isinstance(entry, entries.Counts) or argument in TOGETHER:
             continue
-        called = entry.value if argument == "name" else f"with_{argument}"
-        changes = {"name": called, argument: entry.value}
-        variants[called] = made(name, entry.also, **changes)
+        called = f"with_{argument}"
+        variants[called] = made(name, entry.also, **{"name": called, argument: entry.value})
         bases[called] = "base"
         if entries.base_of(entry):
             bases[called] = f"without_{argument}"
@@ -89,13 +92,19 @@ class Nonsense:
 def of_no_type():
     for name in TABLE:
         for argument in entries.of(subject(name)):
-            yield pytest.param(name, argument, id=f"{name}-{argument}")
+            entry, reason = entries.resolved(TABLE[name].arguments.get(argument))
+            if isinstance(entry, entries.Refused) and reason is None:
+                continue
+            waits = argument in UNTYPED_BY_CLASS.get(name, UNTYPED)
+            marks = [pytest.mark.xfail(reason="waiting", strict=True)] if waits else []
+            yield pytest.param(name, argument, id=f"{name}-{argument}", marks=marks)
 
 
 @pytest.mark.parametrize(("name", "argument"), list(of_no_type()))
 def test_a_value_of_no_type_is_refused(name, argument):
-    message = rf"argument `{argument}`.* Expected .* Received: {argument}=\(?Nonsense"
-    with pytest.raises(ValueError, match=message):
+    message = rf"argument `{argument}`.* Expected .* Received: {argument}=.*Nonsense"
+    message = argument if argument in BY_KERAS else message
+    with pytest.raises((TypeError, ValueError), match=message):
         made(name, **{argument: Nonsense()})
 
 
@@ -111,7 +120,7 @@ def test_it_counts(name, argument):
         _in_a_distiller_of_its_own(name, argument, entry)
         return
     done, bases = run(name)
-    called = entry.value if argument == "name" else f"with_{argument}"
+    called = "named" if argument in TOGETHER else f"with_{argument}"
     if argument == "weight":
         _weights_count(done)
     elif argument == "trainable":
@@ -143,7 +152,7 @@ def _in_a_distiller_of_its_own(name, argument, entry):
 
 def _weights_count(done):
     losses = done.distiller.losses_by_name
-    assert losses["with_weight"].weight == 3.0
+    assert losses["named"].weight == 3.0
     total = sum(loss.weight * done.logs[each] for each, loss in losses.items())
     expected = 0.5 * done.logs["hard_loss"] + 0.5 * total
     np.testing.assert_allclose(done.logs["loss"], expected, rtol=1e-5)
