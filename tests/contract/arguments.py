@@ -13,7 +13,6 @@ import tensorflow as tf
 
 import keras_kd as kd
 from keras_kd.objective import Outputs
-from keras_kd.teachers.base import Lesson
 from tests.contract import fits
 from tests.contract.entries import Counts, Refused, Waiting
 
@@ -312,17 +311,17 @@ CALLBACKS = {
 
 
 def of_distiller(made):
-    return fits.history(keras.callbacks.Callback(), make=lambda: _compiled(made), epochs=1, steps=1)
+    return fits.history(keras.callbacks.Callback(), make=lambda: compiled(made), epochs=1, steps=1)
 
 
-def _compiled(made):
+def compiled(made, rate=0.5):
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    made.compile(keras.optimizers.SGD(0.5), loss, run_eagerly=True)
+    made.compile(keras.optimizers.SGD(rate), loss, run_eagerly=True)
     return made
 
 
 def of_peers(made):
-    made = _compiled(made)
+    made = compiled(made)
     x, y = fits.data()
     found = made.fit(x, y, **FIT).history
     return found
@@ -442,7 +441,7 @@ DISTILLERS = {
         {
             "models": Counts([(1, 4), (2, 3), (3, 4)]),
             "data": Counts((fits.data()[0][:4], fits.data()[1][:4])),
-            "compile": Counts({**COMPILED, "optimizer": "adam"}),
+            "compile": Counts({**COMPILED, "loss": "mse"}),
             "fit": Counts({**FIT, "epochs": 2}),
             "validation_data": Counts(fits.data()),
             "distillation_losses": Counts(lambda: kd.losses.LogitsMSE(name="soft_targets")),

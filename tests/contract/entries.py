@@ -15,12 +15,14 @@ class Counts:
         also: Other arguments that it needs.
         against: What it is compared with has these instead; default: `also`.
         probe: What shows the change, a function of the object; default: the entry's.
+        kept: Whether the configuration has it; one that says how an object is made may not.
     """
 
     value: Any
     also: dict = dataclasses.field(default_factory=dict)
     against: dict | None = None
     probe: Callable | None = None
+    kept: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
