@@ -38,8 +38,10 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
         A `tf.data.Dataset` of the same structure, with labels `[batch, classes]`, float32.
 
     Raises:
-        ValueError: `alpha` is not above 0; inputs are no floats; labels are numbers and no classes;
-            or the dataset has sample weights, which cannot be mixed.
+        ValueError: `dataset` is no batched `tf.data.Dataset`; `alpha` is not above 0; inputs are no
+            floats; labels are numbers and no classes, or have another number of classes; or the
+            dataset has sample weights, which cannot be mixed.
+        tf.errors.InvalidArgumentError: While it is read: a label is no class below `num_classes`.
 
     Example:
 
@@ -98,8 +100,10 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
         A `tf.data.Dataset` of `(images, labels)`, labels `[batch, classes]`, float32.
 
     Raises:
-        ValueError: `alpha` is not above 0; labels are numbers and no classes; or the dataset has
+        ValueError: `dataset` is no batched `tf.data.Dataset` of images; `alpha` is not above 0;
+            labels are numbers and no classes, or have another number of classes; or the dataset has
             sample weights or no labels.
+        tf.errors.InvalidArgumentError: While it is read: a label is no class below `num_classes`.
 
     Example:
 
@@ -157,7 +161,8 @@ def noise(dataset, stddev, seed=None):
         A `tf.data.Dataset` of the same structure.
 
     Raises:
-        ValueError: `stddev` is not a number, at least 0, or inputs are no floats.
+        ValueError: `dataset` is no batched `tf.data.Dataset`, `stddev` is not a number, at least 0,
+            or inputs are no floats.
 
     Example:
 

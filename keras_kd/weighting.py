@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 from keras_kd import checks, models
-from keras_kd.checks import fraction
 from keras_kd.losses import labels
 from keras_kd.losses.activation import check_logits
 from keras_kd.ops.arguments import invalid
@@ -144,8 +143,8 @@ class TeacherConfidence(Weighting):
 
     def __init__(self, threshold=0.5, low=0.25, high=0.75, **kwargs):
         super().__init__(**kwargs)
-        self.threshold = fraction("threshold", threshold)
-        self.low, self.high = fraction("low", low), fraction("high", high)
+        self.threshold = checks.fraction("threshold", threshold)
+        self.low, self.high = checks.fraction("low", low), checks.fraction("high", high)
 
     def shares(self, probabilities, labels):
         confidence = keras.ops.max(probabilities, axis=-1)
@@ -185,7 +184,7 @@ class TeacherCorrectness(Weighting):
 
     def __init__(self, wrong=0.0, right=0.5, **kwargs):
         super().__init__(**kwargs)
-        self.wrong, self.right = fraction("wrong", wrong), fraction("right", right)
+        self.wrong, self.right = checks.fraction("wrong", wrong), checks.fraction("right", right)
 
     def shares(self, probabilities, labels):
         classes = _classes(self, labels, probabilities)
@@ -222,7 +221,7 @@ class TeacherEntropy(Weighting):
 
     def __init__(self, low=0.25, high=0.75, **kwargs):
         super().__init__(**kwargs)
-        self.low, self.high = fraction("low", low), fraction("high", high)
+        self.low, self.high = checks.fraction("low", low), checks.fraction("high", high)
 
     def shares(self, probabilities, labels):
         positive = probabilities > 0
@@ -266,7 +265,7 @@ class ClassShares(Weighting):
         super().__init__(**kwargs)
         if not isinstance(shares, (list, tuple, np.ndarray)) or len(shares) == 0:
             raise invalid("shares", "a list of one number for each class", repr(shares))
-        self.by_class = [fraction(f"shares[{i}]", share) for i, share in enumerate(shares)]
+        self.by_class = [checks.fraction(f"shares[{i}]", share) for i, share in enumerate(shares)]
 
     def shares(self, probabilities, labels):
         if probabilities.shape[-1] != len(self.by_class):

@@ -19,7 +19,8 @@ class LossWeightSchedule(ScheduledValue):
         end: Last value.
         schedule: `"linear"`, `"cosine"` or `"exponential"`.
         start_epoch: Epoch with which it begins.
-        length: Epochs (or steps) that it takes; default: what is left of `fit`.
+        length: Epochs (or steps) that it takes; default: what is left of `fit`. Not for a schedule
+            of the position alone, such as a function.
         by: `"epoch"` or `"step"` (with `steps_per_execution`, the first step of each execution).
 
     Raises:

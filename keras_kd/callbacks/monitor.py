@@ -172,7 +172,9 @@ def _checked_inputs(inputs):
     """Returns a batch of inputs: arrays, or a structure of them."""
     parts = keras.tree.flatten(inputs)
     if not parts or any(len(getattr(part, "shape", ())) == 0 for part in parts):
-        expected = "a batch of inputs, an array [rows, ...] or a structure of arrays, such as x[:256]"
+        expected = (
+            "a batch of inputs, an array [rows, ...] or a structure of arrays, such as x[:256]"
+        )
         raise invalid("inputs", expected, repr(inputs))
     return inputs
 
@@ -183,7 +185,9 @@ def _checked_pairs(pairs):
         return None
     is_list = isinstance(pairs, (list, tuple))
     if not is_list or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
-        raise invalid("pairs", "a list of pairs (teacher_layer, student_layer), or None", repr(pairs))
+        raise invalid(
+            "pairs", "a list of pairs (teacher_layer, student_layer), or None", repr(pairs)
+        )
     names = ("teacher_layer", "student_layer")
     for i, pair in enumerate(pairs):
         for name, layer in zip(names, pair, strict=True):

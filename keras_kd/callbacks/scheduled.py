@@ -34,6 +34,10 @@ class ScheduledValue(keras.callbacks.Callback):
                 f"Invalid value for argument `by`. Expected 'epoch' or 'step'. Received: by={by!r}"
             )
         is_number = _is_number(start)
+        if isinstance(start, str) or not (is_number or callable(start)):
+            raise invalid(
+                "start", "a number, a schedule or a function of the position", repr(start)
+            )
         if is_number == (end is None):
             raise ValueError(
                 "Invalid value for argument `start` or `end`. Expected two numbers, or a whole "
@@ -44,10 +48,10 @@ class ScheduledValue(keras.callbacks.Callback):
                 raise invalid("end", "a number, as `start` is", repr(end))
             self.check_value("start", start)
             self.check_value("end", end)
-        elif isinstance(start, str) or not (callable(start) or hasattr(start, "has_span")):
-            raise invalid("start", "a number, a schedule or a function of the position", repr(start))
         elif schedule != "linear":
-            raise invalid("schedule", "nothing, because `start` is a whole schedule", repr(schedule))
+            raise invalid(
+                "schedule", "nothing, because `start` is a whole schedule", repr(schedule)
+            )
         self.schedule = schedules.get(schedule if is_number else start, start, end)
         self.start_epoch = base.integer("start_epoch", start_epoch, 0)
         self.length = base.integer("length", length, 1, optional=True)

@@ -32,8 +32,8 @@ class AttentionMaps(base.DistillationLoss):
             `loss` says above.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
-        **kwargs: `mask_input`, as of `DistillationLoss`; both models' queries and keys must be the
-            tokens of it.
+        **kwargs: `output` and `mask_input`, as of `DistillationLoss`; both models' queries and keys
+            must be the tokens of it.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, heads, queries, keys]` or,
     of one head, `[batch, queries, keys]`. Returns `[batch, heads, queries, keys]` or `[batch,
@@ -70,7 +70,11 @@ class AttentionMaps(base.DistillationLoss):
         **kwargs,
     ):
         checks.one_of("loss", loss, ("mse", "kl"))
-        kind = kind if kind is not None else ("attention_logits" if loss == "mse" else "attention_scores")
+        kind = (
+            kind
+            if kind is not None
+            else ("attention_logits" if loss == "mse" else "attention_scores")
+        )
         if kind not in ("attention_logits", "attention_scores") or (
             loss == "kl" and kind != "attention_scores"
         ):

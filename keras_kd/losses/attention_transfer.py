@@ -22,13 +22,14 @@ class AttentionTransfer(base.DistillationLoss):
         power: `p`, above 0. Larger powers look at the most active positions only.
         weight: As of `DistillationLoss`; the paper uses 1000 and the mean over positions.
         name: As of `DistillationLoss`.
+        **kwargs: `output`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, height, width, channels]`.
     Returns `[batch]`, float32, from 0 to 2.
 
     Raises:
-        ValueError: `power` is not a number above 0; or, when the distiller is built, the features
-            are not images, or of unknown and differing sizes.
+        ValueError: `power` is not a number above 0, or a `mask_input` is given; or, when the
+            distiller is built, the features are not images, or of unknown and differing sizes.
 
     Example:
 

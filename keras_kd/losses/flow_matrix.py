@@ -22,6 +22,7 @@ class FlowMatrix(base.DistillationLoss):
         student_layers: Of the student.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
+        **kwargs: `output`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, pairs of `[batch, height, width,
     channels]`. Returns `[batch]`, float32.

@@ -24,7 +24,7 @@ class HiddenStates(FeatureHint):
         projector: As of `FeatureHint`; `"linear"` projects also where the widths agree.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
-        **kwargs: `mask_input`, as of `DistillationLoss`.
+        **kwargs: `output` and `mask_input`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, time, width]`. Returns
     `[batch, time]`, float32.

@@ -9,6 +9,8 @@ from keras_kd.ops.arguments import invalid
 class RelationalLoss(base.DistillationLoss):
     """Base class of the losses between the rows of a batch; refuses features it cannot compare.
 
+    It refuses a `mask_input` too: of whole rows no position can be left out.
+
     Attributes:
         least_rows: Rows below which it is 0 for every model; `fit` refuses such batches.
     """

@@ -255,9 +255,7 @@ def _one_each(name, values, count):
     if values is None:
         return [1.0] * count
     if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != count:
-        raise invalid(
-            name, f"one positive number for each of the {count} members", repr(values)
-        )
+        raise invalid(name, f"one positive number for each of the {count} members", repr(values))
     return [checks.positive(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 

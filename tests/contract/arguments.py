@@ -232,9 +232,7 @@ CALLBACKS = {
         },
         waiting=("layers", "preserve_sparsity", "student"),
     ),
-    "DecaySchedule": scheduled(
-        kd.callbacks.DecaySchedule, 0.9, 0.99, (0.8, 0.95), fits.of_average
-    ),
+    "DecaySchedule": scheduled(kd.callbacks.DecaySchedule, 0.9, 0.99, (0.8, 0.95), fits.of_average),
     "DistillationMonitor": callback(
         kd.callbacks.DistillationMonitor,
         {"inputs": fits.data()[0]},
@@ -323,8 +321,7 @@ def compiled(made, rate=0.5):
 def of_peers(made):
     made = compiled(made)
     x, y = fits.data()
-    found = made.fit(x, y, **FIT).history
-    return found
+    return made.fit(x, y, **FIT).history
 
 
 def name_of(made):
@@ -352,10 +349,12 @@ def of_generations(made):
 
 
 def _of_report(report):
-    numbers = [
-        {key: v for key, v in row.items() if isinstance(v, float)} for row in report.rows
-    ]
-    return {"histories": report.histories, "rows": numbers, "parameters": report.rows[0]["parameters"]}
+    numbers = [{key: v for key, v in row.items() if isinstance(v, float)} for row in report.rows]
+    return {
+        "histories": report.histories,
+        "rows": numbers,
+        "parameters": report.rows[0]["parameters"],
+    }
 
 
 def chained(**arguments):

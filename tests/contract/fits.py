@@ -116,3 +116,8 @@ def drawn(callback):
     found = history(callback, epochs=1)
     is_there = callback.plot is not None and os.path.exists(callback.plot)
     return {**found, "drawn": float(is_there)}
+
+
+def heads_of_one():
+    x = keras.Input((FEATURES,))
+    return keras.Model(x, keras.layers.Dense(CLASSES)(x))

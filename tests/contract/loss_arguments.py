@@ -160,9 +160,7 @@ TABLE = {
         TEMPERATURE, MASKED, LOGITS, {"target": Counts(3.0), "non_target": Counts(2.0)}
     ),
     "DistillationLoss": of_outputs(MASKED, make=Gap),
-    "FeatureHint": of_layers(
-        MASKED, {"loss": Counts("cosine"), "projector": Counts("linear")}
-    ),
+    "FeatureHint": of_layers(MASKED, {"loss": Counts("cosine"), "projector": Counts("linear")}),
     "FlowMatrix": of_layers(
         UNMASKED,
         {

@@ -43,7 +43,9 @@ def of_no_type():
     for (room, name), entry in ALL.items():
         for argument in entries.of(entry.subject):
             known = entry.arguments.get(argument)
-            if argument in entry.any_type or isinstance(entries.resolved(known)[0], entries.Refused):
+            if argument in entry.any_type or isinstance(
+                entries.resolved(known)[0], entries.Refused
+            ):
                 continue
             marks = [pytest.mark.xfail(reason="waiting")] if argument in entry.waiting else []
             yield pytest.param((room, name), argument, id=f"{room}.{name}-{argument}", marks=marks)
@@ -95,7 +97,9 @@ def test_every_class_and_function_has_an_entry(room):
 def test_every_argument_has_an_entry(which):
     entry = ALL[which]
     assert not entries.missing(entry.subject, entry.arguments), "no entry"
-    assert not entries.ended(entry.subject, entry.arguments), "entries of arguments that are no more"
+    assert not entries.ended(entry.subject, entry.arguments), (
+        "entries of arguments that are no more"
+    )
 
 
 @pytest.mark.parametrize("which", ALL, ids=".".join)

@@ -1,9 +1,8 @@
 """Every argument of every loss counts: it changes a step, and is saved, or is refused."""
 
-import contextlib
 import functools
-import tempfile
 import pathlib
+import tempfile
 
 import keras
 import numpy as np
@@ -114,7 +113,9 @@ def test_it_counts(name, argument):
     changed = made(name, entry.also, **{argument: entry.value})
     config = changed.get_config()
     if argument != "name":
-        assert plain(config) != plain(made(name, entries.base_of(entry)).get_config()), "not in get_config"
+        assert plain(config) != plain(made(name, entries.base_of(entry)).get_config()), (
+            "not in get_config"
+        )
     assert type(changed).from_config(config).get_config() == config
     if isinstance(TABLE[name].arguments[argument], entries.Waiting):
         _in_a_distiller_of_its_own(name, argument, entry)
