@@ -235,11 +235,11 @@ def with_unlabelled(labelled, unlabelled, ignore_class=-1):
             "`labelled` must be a dataset of (inputs, labels), without sample weights. Received: "
             f"elements {spec}"
         )
+    keras.tree.map_structure(_check_form, spec[1])
     _check_same_inputs(spec[0], checks.batched("unlabelled", unlabelled).element_spec)
     is_integer = isinstance(ignore_class, (int, np.integer)) and not isinstance(ignore_class, bool)
     if not is_integer:
         raise invalid("ignore_class", "an integer that is no class, such as -1", repr(ignore_class))
-    keras.tree.map_structure(_check_form, spec[1])
 
     def join(element, more):
         inputs, labels = element
