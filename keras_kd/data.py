@@ -9,9 +9,12 @@ https://arxiv.org/abs/2106.05237
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from keras_kd import checks
 from keras_kd.losses import base
+from keras_kd.ops.arguments import invalid
 
 __all__ = ["cutmix", "mixup", "noise", "with_unlabelled"]
 
@@ -35,8 +38,10 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
         A `tf.data.Dataset` of the same structure, with labels `[batch, classes]`, float32.
 
     Raises:
-        ValueError: `alpha` is not above 0; inputs are no floats; labels are numbers and no classes;
-            or the dataset has sample weights, which cannot be mixed.
+        ValueError: `dataset` is no batched `tf.data.Dataset`; `alpha` is not above 0; inputs are no
+            floats; labels are numbers and no classes, or have another number of classes; or the
+            dataset has sample weights, which cannot be mixed.
+        tf.errors.InvalidArgumentError: While it is read: a label is no class below `num_classes`.
 
     Example:
 
@@ -55,9 +60,11 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
     Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization",
     https://arxiv.org/abs/1710.09412
     """
-    if base.non_negative("alpha", alpha) == 0:
-        raise ValueError(f"Invalid value for argument `alpha`. Expected above 0. Received: {alpha}")
-    seeds = keras.random.SeedGenerator(seed)
+    alpha = checks.positive("alpha", alpha)
+    num_classes = base.integer("num_classes", num_classes, 1)
+    seeds = keras.random.SeedGenerator(checks.seed("seed", seed))
+    _check("mixup", dataset, num_classes)
+    _check_floats("mixup", dataset)
 
     def mix(inputs, labels=None):
         rows = tf.shape(keras.tree.flatten(inputs)[0])[0]
@@ -71,8 +78,6 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
         inputs = keras.tree.map_structure(mixed, inputs)
         return inputs if labels is None else (inputs, mixed(_probabilities(labels, num_classes)))
 
-    _check("mixup", dataset)
-    _check_floats("mixup", dataset)
     return dataset.map(mix)
 
 
@@ -95,8 +100,10 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
         A `tf.data.Dataset` of `(images, labels)`, labels `[batch, classes]`, float32.
 
     Raises:
-        ValueError: `alpha` is not above 0; labels are numbers and no classes; or the dataset has
+        ValueError: `dataset` is no batched `tf.data.Dataset` of images; `alpha` is not above 0;
+            labels are numbers and no classes, or have another number of classes; or the dataset has
             sample weights or no labels.
+        tf.errors.InvalidArgumentError: While it is read: a label is no class below `num_classes`.
 
     Example:
 
@@ -113,12 +120,11 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
 
     Reference: Yun et al., "CutMix", https://arxiv.org/abs/1905.04899
     """
-    if base.non_negative("alpha", alpha) == 0:
-        raise ValueError(f"Invalid value for argument `alpha`. Expected above 0. Received: {alpha}")
-    _check("cutmix", dataset)
-    if not isinstance(dataset.element_spec, tuple):
-        raise ValueError("cutmix needs a dataset of (images, labels). Received one of images.")
-    seeds = keras.random.SeedGenerator(seed)
+    alpha = checks.positive("alpha", alpha)
+    num_classes = base.integer("num_classes", num_classes, 1)
+    _check("cutmix", dataset, num_classes)
+    _check_images(dataset)
+    seeds = keras.random.SeedGenerator(checks.seed("seed", seed))
 
     def mix(images, labels):
         rows = tf.shape(images)[0]
@@ -155,7 +161,8 @@ def noise(dataset, stddev, seed=None):
         A `tf.data.Dataset` of the same structure.
 
     Raises:
-        ValueError: `stddev` is not a number, at least 0, or inputs are no floats.
+        ValueError: `dataset` is no batched `tf.data.Dataset`, `stddev` is not a number, at least 0,
+            or inputs are no floats.
 
     Example:
 
@@ -172,8 +179,8 @@ def noise(dataset, stddev, seed=None):
     Teachers", https://arxiv.org/abs/1610.09650 (there the teacher's logits are disturbed).
     """
     stddev = base.non_negative("stddev", stddev)
-    _check_floats("noise", dataset)
-    seeds = keras.random.SeedGenerator(seed)
+    _check_floats("noise", checks.batched("dataset", dataset))
+    seeds = keras.random.SeedGenerator(checks.seed("seed", seed))
 
     def disturbed(x):
         return x + tf.cast(keras.random.normal(tf.shape(x), stddev=stddev, seed=seeds), x.dtype)
@@ -222,13 +229,17 @@ def with_unlabelled(labelled, unlabelled, ignore_class=-1):
         assert list(labels.numpy()[2:]) == [-1, -1, -1]
     ```
     """
-    spec = labelled.element_spec
+    spec = checks.batched("labelled", labelled).element_spec
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise ValueError(
             "`labelled` must be a dataset of (inputs, labels), without sample weights. Received: "
             f"elements {spec}"
         )
     keras.tree.map_structure(_check_form, spec[1])
+    _check_same_inputs(spec[0], checks.batched("unlabelled", unlabelled).element_spec)
+    is_integer = isinstance(ignore_class, (int, np.integer)) and not isinstance(ignore_class, bool)
+    if not is_integer:
+        raise invalid("ignore_class", "an integer that is no class, such as -1", repr(ignore_class))
 
     def join(element, more):
         inputs, labels = element
@@ -254,7 +265,19 @@ def _probabilities(labels, num_classes):
     if not _is_index(labels):
         return tf.cast(labels, tf.float32)
     labels = labels if len(labels.shape) == 1 else tf.squeeze(labels, -1)
-    return tf.one_hot(tf.cast(labels, tf.int32), num_classes)
+    outside = tf.boolean_mask(labels, (labels < 0) | (labels >= num_classes))
+    # Its probabilities would be zeros: such a row teaches that it is of no class at all.
+    check = tf.debugging.Assert(
+        tf.size(outside) == 0,
+        [
+            f"The labels of the dataset must be classes from 0 to {num_classes - 1}, because "
+            f"num_classes={num_classes}. Pass the number of classes of the data, and leave out "
+            "rows without a label. Received labels:",
+            outside,
+        ],
+    )
+    with tf.control_dependencies([check] if check is not None else []):
+        return tf.one_hot(tf.cast(labels, tf.int32), num_classes)
 
 
 def _check_form(labels):
@@ -266,12 +289,17 @@ def _check_form(labels):
         )
 
 
-def _check(name, dataset):
-    spec = dataset.element_spec
+def _check(name, dataset, num_classes):
+    spec = checks.batched("dataset", dataset).element_spec
     if isinstance(spec, tuple) and len(spec) > 2:
         raise ValueError(
             f"{name} cannot mix sample weights. Received a dataset of {len(spec)} parts; leave the "
             "weights out."
+        )
+    if isinstance(spec, tuple) and keras.tree.is_nested(spec[1]):
+        raise ValueError(
+            f"{name} mixes one tensor of labels. Received: labels {spec[1]}. Mix them yourself, or "
+            "choose one: dataset.map(lambda x, y: (x, y[key]))."
         )
     if isinstance(spec, tuple) and _is_index(spec[1]) and not spec[1].dtype.is_integer:
         raise ValueError(
@@ -279,6 +307,52 @@ def _check(name, dataset):
             f"type {spec[1].dtype.name} and shape {spec[1].shape}. Cast them with tf.cast(labels, "
             f"'int32') if they are classes; {name} does not mix other numbers."
         )
+    is_given = isinstance(spec, tuple) and not _is_index(spec[1])
+    if is_given and spec[1].shape[-1] not in (None, num_classes):
+        raise invalid(
+            "num_classes",
+            f"the size of the last axis of the labels, {spec[1].shape[-1]}",
+            num_classes,
+        )
+
+
+def _check_images(dataset):
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple):
+        raise ValueError("cutmix needs a dataset of (images, labels). Received one of images.")
+    parts = keras.tree.flatten(spec[0])
+    if len(parts) != 1 or len(parts[0].shape) != 4:
+        raise ValueError(
+            "cutmix needs images of shape [batch, height, width, channels]. Received: inputs of "
+            f"shape {[tuple(part.shape) for part in parts]}. For other inputs use "
+            "keras_kd.data.mixup."
+        )
+
+
+def _check_same_inputs(labelled, unlabelled):
+    """Raises unless rows of both can stand in one batch."""
+    if isinstance(unlabelled, tuple) and not isinstance(labelled, tuple):
+        raise ValueError(
+            "`unlabelled` must be a dataset of inputs alone. Received: elements of "
+            f"{len(unlabelled)} parts. Leave the others out: unlabelled.map(lambda x, *_: x)."
+        )
+    try:
+        keras.tree.assert_same_structure(labelled, unlabelled)
+        pairs = list(zip(*map(keras.tree.flatten, (labelled, unlabelled)), strict=True))
+    except (TypeError, ValueError) as error:
+        raise _other_inputs(labelled, unlabelled) from error
+    if not all(
+        one.dtype == other.dtype and one.shape[1:].is_compatible_with(other.shape[1:])
+        for one, other in pairs
+    ):
+        raise _other_inputs(labelled, unlabelled)
+
+
+def _other_inputs(labelled, unlabelled):
+    return ValueError(
+        "`labelled` and `unlabelled` must have the same inputs: structure, type, and shape but for "
+        f"the batch. Received: labelled {labelled}, unlabelled {unlabelled}"
+    )
 
 
 def _check_floats(name, dataset):

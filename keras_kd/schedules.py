@@ -10,6 +10,8 @@ import math
 import keras
 import numpy as np
 
+from keras_kd.ops.arguments import invalid
+
 __all__ = ["Constant", "Cosine", "Exponential", "Linear", "Piecewise", "Polynomial", "WarmUp"]
 
 
@@ -20,6 +22,9 @@ class Schedule:
         start: Value at the first position.
         end: Value at the last position.
     """
+
+    # Whether its values depend on how many positions it spans.
+    has_span = True
 
     def __init__(self, start, end):
         self.start, self.end = _finite("start", start), _finite("end", end)
@@ -139,7 +144,7 @@ class Polynomial(Schedule):
         super().__init__(start, end)
         self.power = _finite("power", power)
         if self.power <= 0:
-            raise ValueError(f"`power` must be positive. Received: power={power}")
+            raise invalid("power", "a number above 0", repr(power))
 
     def at(self, fraction):
         return self.end + (self.start - self.end) * (1.0 - fraction) ** self.power
@@ -159,6 +164,8 @@ class Constant:
     assert kd.schedules.Constant(2.0)(position=7, count=None) == 2.0
     ```
     """
+
+    has_span = False
 
     def __init__(self, value):
         self.value = _finite("value", value)
@@ -184,7 +191,12 @@ class Piecewise:
     ```
     """
 
+    has_span = False
+
     def __init__(self, boundaries, values):
+        for name, given in (("boundaries", boundaries), ("values", values)):
+            if not isinstance(given, (list, tuple, np.ndarray)):
+                raise invalid(name, "a list of numbers", repr(given))
         self.boundaries = [_finite("boundaries", boundary) for boundary in boundaries]
         self.values = [_finite("values", value) for value in values]
         if len(self.values) != len(self.boundaries) + 1:
@@ -219,9 +231,11 @@ class WarmUp:
 
     def __init__(self, schedule, length, start=0.0):
         self.schedule = get(schedule)
-        if not isinstance(length, (int, np.integer)) or length < 1:
-            raise ValueError(f"`length` must be an integer above 0. Received: length={length!r}")
-        self.length, self.start = length, _finite("start", start)
+        self.has_span = self.schedule.has_span
+        is_integer = isinstance(length, (int, np.integer)) and not isinstance(length, bool)
+        if not is_integer or length < 1:
+            raise invalid("length", "an integer, at least 1", repr(length))
+        self.length, self.start = int(length), _finite("start", start)
 
     def __call__(self, position, count):
         rest = None if count is None else max(count - self.length, 1)
@@ -233,6 +247,8 @@ class WarmUp:
 
 class _Function:
     """A callable of the user's, or a Keras learning rate schedule: of the position alone."""
+
+    has_span = False
 
     def __init__(self, function):
         self.function = function
@@ -265,10 +281,7 @@ def get(schedule, start=None, end=None):
     """
     if isinstance(schedule, str):
         if schedule not in _BY_NAME:
-            raise ValueError(
-                f"Invalid value for argument `schedule`. Expected one of {tuple(_BY_NAME)}, a "
-                f"number, a schedule or a function. Received: schedule={schedule!r}"
-            )
+            raise _no_schedule(schedule)
         return _BY_NAME[schedule](start, end)
     if isinstance(schedule, (Schedule, Constant, Piecewise, WarmUp, _Function)):
         return schedule
@@ -276,16 +289,15 @@ def get(schedule, start=None, end=None):
         return Constant(schedule)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) or callable(schedule):
         return _Function(schedule)
-    raise ValueError(
-        f"Invalid value for argument `schedule`. Expected one of {tuple(_BY_NAME)}, a number, a "
-        f"schedule or a function of the position. Received: schedule={schedule!r}"
-    )
+    raise _no_schedule(schedule)
+
+
+def _no_schedule(schedule):
+    expected = f"one of {tuple(_BY_NAME)}, a number, a schedule or a function of the position"
+    return invalid("schedule", expected, repr(schedule))
 
 
 def _finite(name, value):
     if isinstance(value, bool) or not isinstance(value, _NUMBER) or not math.isfinite(value):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a finite number. "
-            f"Received: {name}={value!r}"
-        )
+        raise invalid(name, "a finite number", repr(value))
     return float(value)

@@ -8,10 +8,12 @@ so that a share of 1/2 for every row changes nothing.
 """
 
 import keras
+import numpy as np
 
-from keras_kd import models
-from keras_kd.losses import base, labels
+from keras_kd import checks, models
+from keras_kd.losses import labels
 from keras_kd.losses.activation import check_logits
+from keras_kd.ops.arguments import invalid
 
 __all__ = ["ClassShares", "TeacherConfidence", "TeacherCorrectness", "TeacherEntropy", "Weighting"]
 
@@ -48,7 +50,8 @@ class Weighting:
     """
 
     def __init__(self, output=None, from_logits=True):
-        self.output, self.from_logits = output, from_logits
+        self.output = checks.output_key("output", output)
+        self.from_logits = checks.boolean("from_logits", from_logits)
 
     def shares(self, probabilities, labels):
         """The teacher's share of each row.
@@ -140,8 +143,8 @@ class TeacherConfidence(Weighting):
 
     def __init__(self, threshold=0.5, low=0.25, high=0.75, **kwargs):
         super().__init__(**kwargs)
-        self.threshold = _fraction("threshold", threshold)
-        self.low, self.high = _fraction("low", low), _fraction("high", high)
+        self.threshold = checks.fraction("threshold", threshold)
+        self.low, self.high = checks.fraction("low", low), checks.fraction("high", high)
 
     def shares(self, probabilities, labels):
         confidence = keras.ops.max(probabilities, axis=-1)
@@ -181,7 +184,7 @@ class TeacherCorrectness(Weighting):
 
     def __init__(self, wrong=0.0, right=0.5, **kwargs):
         super().__init__(**kwargs)
-        self.wrong, self.right = _fraction("wrong", wrong), _fraction("right", right)
+        self.wrong, self.right = checks.fraction("wrong", wrong), checks.fraction("right", right)
 
     def shares(self, probabilities, labels):
         classes = _classes(self, labels, probabilities)
@@ -218,7 +221,7 @@ class TeacherEntropy(Weighting):
 
     def __init__(self, low=0.25, high=0.75, **kwargs):
         super().__init__(**kwargs)
-        self.low, self.high = _fraction("low", low), _fraction("high", high)
+        self.low, self.high = checks.fraction("low", low), checks.fraction("high", high)
 
     def shares(self, probabilities, labels):
         positive = probabilities > 0
@@ -260,7 +263,9 @@ class ClassShares(Weighting):
 
     def __init__(self, shares, **kwargs):
         super().__init__(**kwargs)
-        self.by_class = [_fraction(f"shares[{i}]", share) for i, share in enumerate(shares)]
+        if not isinstance(shares, (list, tuple, np.ndarray)) or len(shares) == 0:
+            raise invalid("shares", "a list of one number for each class", repr(shares))
+        self.by_class = [checks.fraction(f"shares[{i}]", share) for i, share in enumerate(shares)]
 
     def shares(self, probabilities, labels):
         if probabilities.shape[-1] != len(self.by_class):
@@ -288,13 +293,3 @@ def _classes(weighting, given, probabilities):
 def _where_labelled(classes, shares):
     """The shares; 1/2, which changes nothing, for rows without a label (a negative class)."""
     return keras.ops.where(classes >= 0, shares, 0.5)
-
-
-def _fraction(name, value):
-    value = base.non_negative(name, value)
-    if value > 1:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a number between 0 and 1. "
-            f"Received: {name}={value}"
-        )
-    return value

@@ -49,8 +49,8 @@ class DecaySchedule(ScheduledValue):
                 f"{type(self.model.teacher).__name__}."
             )
 
-    def check_value(self, value):
-        own_weights.checked_decay(value)
+    def check_value(self, name, value):
+        own_weights.checked_decay(value, name)
 
     def set_value(self, value):
         self.model.teacher.decay = value

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 
+from keras_kd import checks
 from keras_kd.callbacks import loss_weight, snapshot
 from keras_kd.losses import base
+from keras_kd.ops.arguments import invalid
 
 SAVING = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
 
@@ -70,15 +72,15 @@ class EarlyStopDistillation(keras.callbacks.Callback):
         verbose=0,
     ):
         super().__init__()
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(
-                f"Invalid value for argument `mode`. Expected 'auto', 'min' or 'max'. Received: "
-                f"mode={mode!r}"
-            )
-        self.monitor, self.patience = monitor, base.integer("patience", patience, 1)
+        checks.one_of("mode", mode, ("auto", "min", "max"))
+        self.monitor = checks.text("monitor", monitor, "an entry of the history")
+        self.patience = base.integer("patience", patience, 1)
         self.min_delta = base.non_negative("min_delta", min_delta)
         self.alpha = None if alpha is None else base.non_negative("alpha", alpha)
-        self.start_epoch, self.verbose = base.integer("start_epoch", start_epoch, 0), verbose
+        self.start_epoch = base.integer("start_epoch", start_epoch, 0)
+        if verbose not in (0, 1):  # True and False are these too
+            raise invalid("verbose", "0 or 1", repr(verbose))
+        self.verbose = verbose
         larger = ("accuracy", "acc", "auc", "precision", "recall", "score", "agreement")
         is_larger = mode == "max" or (mode == "auto" and monitor.lower().endswith(larger))
         self._sign = -1.0 if is_larger else 1.0

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_kd import losses
+from keras_kd import checks, losses
 from keras_kd.callbacks.scheduled import ScheduledValue
 from keras_kd.losses import base
 from keras_kd.taps import tap
@@ -90,7 +90,9 @@ class FeatureHint(ScheduledValue):
             )
         self.layers = teacher_layer, student_layer
         self.options = {"loss": loss, "projector": projector}
-        self.name = name
+        self.name = checks.text("name", name, "the name of the loss", optional=True)
+        # What the loss cannot be made of is told now, not when `fit` makes it.
+        losses.FeatureHint(*self.layers, **self.options, name=name)
         self.hint, self._reported = None, None
 
     def prepare(self, distiller, callbacks):
@@ -127,6 +129,12 @@ class FeatureHint(ScheduledValue):
         return hint
 
     def _check_agreement(self):
+        if self.name not in (None, self.hint.name):
+            raise ValueError(
+                f"FeatureHint(name={self.name!r}) contradicts the distiller's hint between the "
+                f"same layers, which has the name {self.hint.name!r}. Pass "
+                f"name={self.hint.name!r}, or leave it out."
+            )
         have = {"loss": self.hint.loss, "projector": self.hint.projector}
         for key, value in self.options.items():
             if _config(value) != _config(have[key]):

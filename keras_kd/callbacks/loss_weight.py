@@ -1,5 +1,6 @@
 """`LossWeightSchedule`: alpha, beta or a loss's weight over the epochs or steps of `fit`."""
 
+from keras_kd import checks
 from keras_kd.callbacks.scheduled import ScheduledValue
 from keras_kd.losses import base
 
@@ -18,7 +19,8 @@ class LossWeightSchedule(ScheduledValue):
         end: Last value.
         schedule: `"linear"`, `"cosine"` or `"exponential"`.
         start_epoch: Epoch with which it begins.
-        length: Epochs (or steps) that it takes; default: what is left of `fit`.
+        length: Epochs (or steps) that it takes; default: what is left of `fit`. Not for a schedule
+            of the position alone, such as a function.
         by: `"epoch"` or `"step"` (with `steps_per_execution`, the first step of each execution).
 
     Raises:
@@ -49,7 +51,9 @@ class LossWeightSchedule(ScheduledValue):
 
     def __init__(self, target, start, end=None, *args, **kwargs):
         super().__init__(start, end, *args, **kwargs)
-        self.target = target
+        self.target = checks.text(
+            "target", target, "'alpha', 'beta' or the name of a distillation loss"
+        )
 
     @property
     def log_name(self):
@@ -78,8 +82,8 @@ class LossWeightSchedule(ScheduledValue):
             )
         return losses[name], number
 
-    def check_value(self, value):
-        base.non_negative("start or end", value)
+    def check_value(self, name, value):
+        base.non_negative(name, value)
 
     def set_value(self, value):
         setattr(*self._owner(), value)

@@ -1,13 +1,15 @@
 """`DistillationMonitor`: how close the student has come to the teacher, epoch by epoch."""
 
+import os
 import pathlib
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import files, models, ops, similarity
+from keras_kd import checks, files, models, ops, similarity
 from keras_kd.losses.activation import check_logits
+from keras_kd.ops.arguments import invalid
 from keras_kd.taps import tap
 
 
@@ -55,8 +57,12 @@ class DistillationMonitor(keras.callbacks.Callback):
 
     def __init__(self, inputs, pairs=None, output=None, from_logits=True, plot=None):
         super().__init__()
-        self.inputs, self.pairs, self.output = inputs, pairs, output
-        self.from_logits, self.plot = from_logits, plot
+        self.inputs, self.pairs = _checked_inputs(inputs), _checked_pairs(pairs)
+        self.output = checks.output_key("output", output)
+        self.from_logits = checks.boolean("from_logits", from_logits)
+        if plot is not None and not isinstance(plot, (str, os.PathLike)):
+            raise invalid("plot", "the path of a file such as 'distillation.png', or None", plot)
+        self.plot = plot
         self.measured = {}
         self._prepared = False
 
@@ -160,6 +166,33 @@ class DistillationMonitor(keras.callbacks.Callback):
             each.legend(fontsize="small")
         with files.renamed(path) as partial:
             figure.savefig(partial, dpi=150)
+
+
+def _checked_inputs(inputs):
+    """Returns a batch of inputs: arrays, or a structure of them."""
+    parts = keras.tree.flatten(inputs)
+    if not parts or any(len(getattr(part, "shape", ())) == 0 for part in parts):
+        expected = (
+            "a batch of inputs, an array [rows, ...] or a structure of arrays, such as x[:256]"
+        )
+        raise invalid("inputs", expected, repr(inputs))
+    return inputs
+
+
+def _checked_pairs(pairs):
+    """Returns pairs of layers, or `None`."""
+    if pairs is None:
+        return None
+    is_list = isinstance(pairs, (list, tuple))
+    if not is_list or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
+        raise invalid(
+            "pairs", "a list of pairs (teacher_layer, student_layer), or None", repr(pairs)
+        )
+    names = ("teacher_layer", "student_layer")
+    for i, pair in enumerate(pairs):
+        for name, layer in zip(names, pair, strict=True):
+            tap.check(f"pairs[{i}]: {name}", layer)
+    return list(pairs)
 
 
 def _names(pairs):

@@ -6,6 +6,7 @@ import numpy as np
 from keras_kd import schedules
 from keras_kd.live import LiveNumbers
 from keras_kd.losses import base
+from keras_kd.ops.arguments import invalid
 
 
 class ScheduledValue(keras.callbacks.Callback):
@@ -32,18 +33,35 @@ class ScheduledValue(keras.callbacks.Callback):
             raise ValueError(
                 f"Invalid value for argument `by`. Expected 'epoch' or 'step'. Received: by={by!r}"
             )
-        is_number = isinstance(start, (int, float, np.number)) and not isinstance(start, bool)
+        is_number = _is_number(start)
+        if isinstance(start, str) or not (is_number or callable(start)):
+            raise invalid(
+                "start", "a number, a schedule or a function of the position", repr(start)
+            )
         if is_number == (end is None):
             raise ValueError(
-                "Give `start` and `end` as two numbers, or a whole schedule as `start` alone. "
-                f"Received: start={start!r}, end={end!r}"
+                "Invalid value for argument `start` or `end`. Expected two numbers, or a whole "
+                f"schedule as `start` alone. Received: start={start!r}, end={end!r}"
             )
         if is_number:
-            self.check_value(start)
-            self.check_value(end)
+            if not _is_number(end):
+                raise invalid("end", "a number, as `start` is", repr(end))
+            self.check_value("start", start)
+            self.check_value("end", end)
+        elif schedule != "linear":
+            raise invalid(
+                "schedule", "nothing, because `start` is a whole schedule", repr(schedule)
+            )
         self.schedule = schedules.get(schedule if is_number else start, start, end)
         self.start_epoch = base.integer("start_epoch", start_epoch, 0)
         self.length = base.integer("length", length, 1, optional=True)
+        if length is not None and not self.schedule.has_span:
+            raise invalid(
+                "length",
+                "None, because `start` is a schedule of the position alone and does not depend on "
+                "the length",
+                length,
+            )
         self.by = by
         self._epoch = 0
 
@@ -52,8 +70,8 @@ class ScheduledValue(keras.callbacks.Callback):
         """The entry in the history."""
         raise NotImplementedError
 
-    def check_value(self, value):
-        """Raises if it is none that can be set."""
+    def check_value(self, name, value):
+        """Raises if it is none that can be set; `name` is the argument that it was given as."""
 
     def set_value(self, value):
         """Gives the value to `self.model`."""
@@ -127,3 +145,7 @@ class ScheduledValue(keras.callbacks.Callback):
             return epochs
         steps = self.params.get("steps")
         return None if steps is None else epochs * steps
+
+
+def _is_number(value):
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

@@ -1,7 +1,7 @@
 """`TemperatureSchedule`: the temperature over the epochs or steps of `fit`."""
 
+from keras_kd import checks
 from keras_kd.callbacks.scheduled import ScheduledValue
-from keras_kd.ops import arguments
 
 
 class TemperatureSchedule(ScheduledValue):
@@ -56,8 +56,8 @@ class TemperatureSchedule(ScheduledValue):
                 f"{[loss.name for loss in self.model.distillation_losses]}."
             )
 
-    def check_value(self, value):
-        arguments.temperature(value)
+    def check_value(self, name, value):
+        checks.positive(name, value)
 
     def set_value(self, value):
         self.model.temperature = value

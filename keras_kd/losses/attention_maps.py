@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_kd import ops
+from keras_kd import checks, ops
 from keras_kd.losses import base
 from keras_kd.losses import projector as projectors
 from keras_kd.taps import tap
@@ -34,8 +34,8 @@ class AttentionMaps(base.DistillationLoss):
             `loss` says above.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
-        **kwargs: `mask_input`, as of `DistillationLoss`; both models' queries and keys must be the
-            tokens of it.
+        **kwargs: `output` and `mask_input`, as of `DistillationLoss`; both models' queries and keys
+            must be the tokens of it.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, heads, queries, keys]` or,
     of one head, `[batch, queries, keys]`. Returns `[batch, heads, queries, keys]` or `[batch,
@@ -71,11 +71,12 @@ class AttentionMaps(base.DistillationLoss):
         name=None,
         **kwargs,
     ):
-        if loss not in ("mse", "kl"):
-            raise ValueError(
-                f"Invalid value for argument `loss`. Expected 'mse' or 'kl'. Received: {loss!r}"
-            )
-        kind = kind or ("attention_logits" if loss == "mse" else "attention_scores")
+        checks.one_of("loss", loss, ("mse", "kl"))
+        kind = (
+            kind
+            if kind is not None
+            else ("attention_logits" if loss == "mse" else "attention_scores")
+        )
         if kind not in ("attention_logits", "attention_scores") or (
             loss == "kl" and kind != "attention_scores"
         ):
@@ -124,7 +125,6 @@ class AttentionMaps(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        del config["output"]
         config["loss"], config["kind"] = self.loss, self.kind
         return config
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_kd import checks
 from keras_kd.losses import base, images, relations
 from keras_kd.losses import projector as projectors
 
@@ -21,13 +22,14 @@ class AttentionTransfer(base.DistillationLoss):
         power: `p`, above 0. Larger powers look at the most active positions only.
         weight: As of `DistillationLoss`; the paper uses 1000 and the mean over positions.
         name: As of `DistillationLoss`.
+        **kwargs: `output`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, height, width, channels]`.
     Returns `[batch]`, float32, from 0 to 2.
 
     Raises:
-        ValueError: `power` is not a number above 0; or, when the distiller is built, the features
-            are not images, or of unknown and differing sizes.
+        ValueError: `power` is not a number above 0, or a `mask_input` is given; or, when the
+            distiller is built, the features are not images, or of unknown and differing sizes.
 
     Example:
 
@@ -46,11 +48,7 @@ class AttentionTransfer(base.DistillationLoss):
     """
 
     def __init__(self, teacher_layer, student_layer, power=2, weight=1.0, name=None, **kwargs):
-        if base.non_negative("power", power) == 0:
-            raise ValueError(
-                f"Invalid value for argument `power`. Expected a number above 0. Received: "
-                f"power={power}"
-            )
+        checks.positive("power", power)
         super().__init__(
             weight=weight,
             teacher_layer=teacher_layer,
@@ -58,6 +56,7 @@ class AttentionTransfer(base.DistillationLoss):
             name=name,
             **kwargs,
         )
+        images.refuse_mask(self)
         self.power = power
         self.resizing_layers = []
 
@@ -82,7 +81,6 @@ class AttentionTransfer(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        del config["output"]
         config["power"] = self.power
         return config
 

@@ -47,6 +47,7 @@ class ChannelWise(HasTemperature):
 
     def __init__(self, temperature=4.0, **kwargs):
         super().__init__(temperature, **kwargs)
+        images.refuse_mask(self)
         self.projection_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):

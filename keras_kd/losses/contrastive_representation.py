@@ -3,8 +3,9 @@
 import keras
 import tensorflow as tf
 
+from keras_kd import checks
 from keras_kd.losses import base, relations
-from keras_kd.ops import arguments
+from keras_kd.ops.arguments import invalid
 
 OBJECTIVES = ("infonce", "nce")
 
@@ -70,20 +71,20 @@ class ContrastiveRepresentation(relations.RelationalLoss):
         **kwargs,
     ):
         super().__init__(teacher_layer=teacher_layer, student_layer=student_layer, **kwargs)
-        if objective not in OBJECTIVES:
-            raise ValueError(
-                f"Invalid value for argument `objective`. Expected one of {OBJECTIVES}. "
-                f"Received: objective={objective!r}"
-            )
+        checks.one_of("objective", objective, OBJECTIVES)
         if objective == "nce" and dataset_size is None:
             raise ValueError(
                 "ContrastiveRepresentation(objective='nce') needs `dataset_size`, the number of "
                 "rows of the training data."
             )
+        if objective != "nce" and dataset_size is not None:
+            raise invalid(
+                "dataset_size", f"None: objective={objective!r} does not look at it", dataset_size
+            )
         self.width = base.integer("width", width, 1)
         self.memory_size = base.integer("memory_size", memory_size, 0)
         self.dataset_size = base.integer("dataset_size", dataset_size, 1, optional=True)
-        self.similarity_temperature = arguments.temperature(temperature)
+        self.similarity_temperature = checks.positive("temperature", temperature)
         self.objective = objective
         if memory_size:
             self.least_rows = 1

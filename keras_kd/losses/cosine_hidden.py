@@ -21,7 +21,7 @@ class CosineHidden(FeatureHint):
         projector: As of `FeatureHint`.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
-        **kwargs: `mask_input`, as of `DistillationLoss`.
+        **kwargs: `output` and `mask_input`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, time, width]`. Returns
     `[batch, time]`, float32, between 0 and 2.

@@ -22,6 +22,7 @@ class FlowMatrix(base.DistillationLoss):
         student_layers: Of the student.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
+        **kwargs: `output`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, pairs of `[batch, height, width,
     channels]`. Returns `[batch]`, float32.
@@ -60,6 +61,7 @@ class FlowMatrix(base.DistillationLoss):
             name=name,
             **kwargs,
         )
+        images.refuse_mask(self)
         self.teacher_pooling, self.student_pooling, self.projection_layers = [], [], []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
@@ -85,7 +87,6 @@ class FlowMatrix(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        del config["output"]
         for role in ("teacher", "student"):
             config[f"{role}_layers"] = config.pop(f"{role}_layer")
         return config

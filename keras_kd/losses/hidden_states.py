@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_kd import checks
 from keras_kd.losses import projector as projectors
 from keras_kd.losses.feature_hint import FeatureHint
 
@@ -23,7 +24,7 @@ class HiddenStates(FeatureHint):
         projector: As of `FeatureHint`; `"linear"` projects also where the widths agree.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
-        **kwargs: `mask_input`, as of `DistillationLoss`.
+        **kwargs: `output` and `mask_input`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, time, width]`. Returns
     `[batch, time]`, float32.
@@ -59,7 +60,7 @@ class HiddenStates(FeatureHint):
         **kwargs,
     ):
         super().__init__(teacher_layer, student_layer, "mse", projector, weight, name, **kwargs)
-        self.normalize = bool(normalize)
+        self.normalize = checks.boolean("normalize", normalize)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         check_sequences(self, teacher_outputs_shape, student_outputs_shape)

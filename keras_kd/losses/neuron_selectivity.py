@@ -43,6 +43,7 @@ class NeuronSelectivity(base.DistillationLoss):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        images.refuse_mask(self)
         self.resizing_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):

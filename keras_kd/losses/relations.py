@@ -3,16 +3,29 @@
 import keras
 
 from keras_kd.losses import base
+from keras_kd.ops.arguments import invalid
 
 
 class RelationalLoss(base.DistillationLoss):
     """Base class of the losses between the rows of a batch; refuses features it cannot compare.
+
+    It refuses a `mask_input` too: of whole rows no position can be left out.
 
     Attributes:
         least_rows: Rows below which it is 0 for every model; `fit` refuses such batches.
     """
 
     least_rows = 2
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.mask_input is not None:
+            raise invalid(
+                "mask_input",
+                f"None: {type(self).__name__} compares whole rows and has no positions that could "
+                "be padding; pool a sequence without its padding, and read the pooled layer",
+                repr(self.mask_input),
+            )
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         shapes = {"teacher": teacher_outputs_shape, "student": student_outputs_shape}

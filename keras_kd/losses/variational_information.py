@@ -27,6 +27,7 @@ class VariationalInformation(base.DistillationLoss):
         variance: `v_c` at first, above 1e-5.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
+        **kwargs: `output` and `mask_input`, as of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]`, `[batch, time,
     width]` or `[batch, height, width, channels]`. Returns `[batch]`, for sequences `[batch, time]`,
@@ -109,6 +110,5 @@ class VariationalInformation(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        del config["output"]
         config["hidden_width"], config["variance"] = self.hidden_width, self.variance
         return config

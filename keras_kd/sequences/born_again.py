@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import copies, fit_arguments
+from keras_kd import checks, copies, fit_arguments
 from keras_kd.losses import base
 from keras_kd.ops.arguments import invalid
 from keras_kd.sequences import settings
@@ -78,9 +78,10 @@ class BornAgain:
                 "`student` has no weights yet, so its copies cannot be made. Give it an Input, or "
                 "call it on a batch once."
             )
-        self.student, self.teacher, self.directory = student, teacher, directory
+        self.student, self.teacher = student, teacher
+        self.directory = checks.folder("directory", directory)
         self.generations = base.integer("generations", generations, 2 if teacher is None else 1)
-        self.distillation_losses = distillation_losses
+        self.distillation_losses = settings.checked_losses(distillation_losses)
         self.alpha = base.non_negative("alpha", alpha)
         self.beta = base.non_negative("beta", beta)
         self._compile = None

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import fit_arguments, models
+from keras_kd import checks, fit_arguments, models
 from keras_kd.losses import base
 from keras_kd.ops.arguments import invalid
 from keras_kd.sequences import settings
@@ -93,6 +93,8 @@ def distill_chain(
     """
     chain = _checked(models)
     mixture = base.non_negative("alpha", alpha), base.non_negative("beta", beta)
+    distillation_losses = settings.checked_losses(distillation_losses)
+    directory = checks.folder("directory", directory)
     data = _data_arguments(data, validation_data)
     steps = len(chain) - 1
     recipes = [
@@ -141,10 +143,22 @@ def _check_outputs(chain):
 
 def _data_arguments(data, validation_data):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    _check_training_data(data, x)
     if validation_data is not None:
         check_data(validation_data)
     values = x, y, sample_weight, validation_data
     return {key: v for key, v in zip(_DATA, values, strict=True) if v is not None}
+
+
+def _check_training_data(data, x):
+    is_array = all(hasattr(part, "shape") for part in keras.tree.flatten(x))
+    if not is_array and not (hasattr(x, "__len__") and hasattr(x, "__iter__")):
+        raise invalid(
+            "data",
+            "(x, y), (x, y, sample_weight) or data that is good for several passes, such as a "
+            "batched tf.data.Dataset",
+            repr(data),
+        )
 
 
 def _fit_arguments(given, data):

@@ -7,8 +7,25 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd.losses import DistillationLoss
+from keras_kd.losses.keras_distillation import is_keras_distillation_loss
+from keras_kd.ops.arguments import invalid
+
 # They change nothing of what is trained, or are described by themselves.
 _NOT_SETTINGS = {"x", "y", "sample_weight", "validation_data", "callbacks", "verbose"}
+
+
+def checked_losses(losses):
+    """Returns the distillation losses of a sequence, or raises what is no such loss."""
+    for loss in keras.tree.flatten(losses):
+        is_loss = isinstance(loss, DistillationLoss) or is_keras_distillation_loss(loss)
+        if loss is not None and not is_loss:
+            raise invalid(
+                "distillation_losses",
+                "a keras_kd.losses.DistillationLoss, or a list or dict of them",
+                repr(losses),
+            )
+    return losses
 
 
 def of_recipe(recipe):

@@ -6,6 +6,7 @@ import keras
 
 from keras_kd.cache import answers, fingerprints, records, verification
 from keras_kd.cache import format as cache_format
+from keras_kd.ops.arguments import invalid
 from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.teachers import base, carried
 
@@ -41,9 +42,13 @@ class Cached(base.Teacher):
 
     def __init__(self, path, teacher=None, name="cached_teacher", **kwargs):
         super().__init__(None, name, **kwargs)
+        if not isinstance(path, (str, os.PathLike)):
+            raise invalid("path", "the folder that keras_kd.cache_teacher wrote", repr(path))
         self.folder = os.fspath(path)
         self.manifest = _Held(verification.checked(path, thorough=False))
         fingerprints.check_teacher(self.manifest.value, teacher)
+        # What was asked for is asked again when it is loaded: the folder may hold another by then.
+        self.asked_for = None if teacher is None else self.manifest.value["teacher"]
         self.is_sparse = self.manifest.value["top_k"] is not None
 
     def resolve(self, layer):
@@ -102,7 +107,9 @@ class Cached(base.Teacher):
         return self.manifest.value.get("output_names")
 
     def get_config(self):
-        return {"path": self.folder, "name": self.name}
+        config = super().get_config()
+        del config["preprocess"]
+        return {**config, "path": self.folder, "teacher": self.asked_for}
 
 
 class _Held:

@@ -4,10 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import by_output
+from keras_kd import by_output, checks
 from keras_kd.losses import labels as labels_of
-from keras_kd.losses.base import non_negative
-from keras_kd.ops import arguments
+from keras_kd.ops.arguments import invalid
 from keras_kd.serializing import serialized
 from keras_kd.teachers import base, combining, keras_model
 
@@ -80,8 +79,7 @@ class Ensemble(base.Teacher):
     ):
         super().__init__(preprocess, name, **kwargs)
         given = _checked_members(members)
-        if combine not in combining.WAYS:
-            raise arguments.invalid("combine", f"one of {tuple(combining.WAYS)}", combine)
+        checks.one_of("combine", combine, combining.WAYS)
         adapted = [keras_model.adapt(member) for member in given]
         for member in adapted:
             _check_runs_in_steps(member)
@@ -230,9 +228,7 @@ def _after(earlier, inputs):
 
 def _checked_members(members):
     if not isinstance(members, (list, tuple)) or len(members) < 1:
-        raise ValueError(
-            f"`members` must be a list of teachers, at least one. Received: members={members!r}"
-        )
+        raise invalid("members", "a list of teachers, at least one", repr(members))
     return list(members)
 
 
@@ -246,35 +242,31 @@ def _check_runs_in_steps(member):
 
 
 def _weights(weights, count):
-    weights = [1.0] * count if weights is None else list(weights)
-    weights = [non_negative("weights", weight) for weight in weights]
-    if len(weights) != count or min(weights) == 0:
-        raise ValueError(
-            f"`weights` must have one positive number for each of the {count} members. "
-            f"Received: weights={weights}"
-        )
+    weights = _one_each("weights", weights, count)
     return np.float32(np.float64(weights) / sum(weights))
 
 
 def _temperatures(temperatures, count):
-    temperatures = [1.0] * count if temperatures is None else list(temperatures)
-    if len(temperatures) != count:
-        raise ValueError(
-            f"`temperatures` must have one number for each of the {count} members. "
-            f"Received: temperatures={temperatures}"
-        )
-    for temperature in temperatures:
-        arguments.temperature(temperature)
-    return tuple(float(temperature) for temperature in temperatures)
+    return tuple(_one_each("temperatures", temperatures, count))
+
+
+def _one_each(name, values, count):
+    """A positive number for each member; by default 1."""
+    if values is None:
+        return [1.0] * count
+    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != count:
+        raise invalid(name, f"one positive number for each of the {count} members", repr(values))
+    return [checks.positive(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
 def _class_masks(masks, count):
     if masks is None:
         return None
     if not isinstance(masks, (list, tuple)) or len(masks) != count:
-        raise ValueError(
-            f"`class_masks` must have None or a list of booleans for each of the {count} members. "
-            f"Received: class_masks={masks!r}"
+        raise invalid(
+            "class_masks",
+            f"None or a list of booleans for each of the {count} members",
+            repr(masks),
         )
     masks = [None if mask is None else np.asarray(mask) for mask in masks]
     for mask in masks:

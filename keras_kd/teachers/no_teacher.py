@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_kd import models
+from keras_kd import checks, models
 from keras_kd.losses import labels as labels_of
 from keras_kd.losses.base import non_negative
 from keras_kd.taps import tap
@@ -47,7 +47,7 @@ class DeepestExit(base.Teacher):
 
     def __init__(self, output=None, name="deepest_exit", **kwargs):
         super().__init__(None, name, **kwargs)
-        self.output_key = output
+        self.output_key = checks.output_key("output", output)
         self._student = models.Untracked(None)
 
     def meet(self, student):
@@ -84,7 +84,9 @@ class DeepestExit(base.Teacher):
         return list(layers)
 
     def get_config(self):
-        return {"output": self.output_key, "name": self.name}
+        config = super().get_config()
+        del config["preprocess"]
+        return {**config, "output": self.output_key}
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -152,4 +154,6 @@ class VirtualTeacher(base.Teacher):
         )
 
     def get_config(self):
-        return {"confidence": self.confidence, "name": self.name}
+        config = super().get_config()
+        del config["preprocess"]
+        return {**config, "confidence": self.confidence}

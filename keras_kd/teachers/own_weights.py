@@ -1,10 +1,12 @@
 """Teachers made of the student's own earlier weights: a running average, or a snapshot."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_kd import copies
+from keras_kd import checks, copies, models
 from keras_kd.losses import base as loss_base
+from keras_kd.ops.arguments import invalid
 from keras_kd.teachers import keras_model
 
 
@@ -23,9 +25,11 @@ class OfStudent(keras_model.KerasTeacher):
                 "`student` must be the keras.Model that is trained. "
                 f"Received: student={student!r} of type {type(student).__name__}"
             )
+        copy = checks.boolean("copy", copy)
         with student.distribute_strategy.scope():
             model = copies.with_weights(student) if copy else student
         super().__init__(model, name=name, **kwargs)
+        self._copied = models.Untracked(student if copy else None)
 
     def meet(self, student):
         shapes = [[tuple(v.shape) for v in model.weights] for model in (self.model, student)]
@@ -49,7 +53,6 @@ class OfStudent(keras_model.KerasTeacher):
 
     def get_config(self):
         config = super().get_config()
-        del config["preprocess"]
         config.update({"student": config.pop("model"), "copy": False})
         return config
 
@@ -73,7 +76,8 @@ class EMA(OfStudent):
         name: As of `Teacher`.
 
     Raises:
-        ValueError: `decay` is not between 0 and 1, or the student cannot be copied.
+        ValueError: `decay` is not between 0 and 1, or the student cannot be copied; when the
+            distiller is built: it was made of another model than the student, and copied.
 
     Example:
 
@@ -92,7 +96,7 @@ class EMA(OfStudent):
     def __init__(self, student, decay=0.999, warm_up=True, copy=True, name="ema_teacher", **kwargs):
         decay = checked_decay(decay)
         super().__init__(student, copy, name, **kwargs)
-        self.warm_up = bool(warm_up)
+        self.warm_up = checks.boolean("warm_up", warm_up)
         with self.model.distribute_strategy.scope():
             self.decay_variable = self._number("decay", decay, "float32")
             self.steps = self._number("steps", 0, "int64")
@@ -115,6 +119,22 @@ class EMA(OfStudent):
     @decay.setter
     def decay(self, value):
         self.decay_variable.assign(checked_decay(value))
+
+    def meet(self, student):
+        super().meet(student)
+        copied = self._copied.model
+        if copied in (None, student) or not self._differs_from(student):
+            return
+        raise ValueError(
+            f"EMA was made of the model {copied.name!r}, and the student is another one, "
+            f"{student.name!r}, with other weights: the average would begin with weights that it "
+            "never had. Make it of the student: keras_kd.teachers.EMA(student). If that model "
+            "shall teach as it is: keras_kd.teachers.EMA(model, copy=False)."
+        )
+
+    def _differs_from(self, student):
+        pairs = zip(self.model.weights, student.weights, strict=True)
+        return any(not np.array_equal(*map(keras.ops.convert_to_numpy, pair)) for pair in pairs)
 
     def learn(self, student):
         decay = tf.convert_to_tensor(keras.ops.convert_to_tensor(self.decay_variable))
@@ -200,11 +220,8 @@ def _value(value):
     return value.value if isinstance(value, keras.Variable) else value
 
 
-def checked_decay(decay):
-    """Returns a decay from 0 to below 1, or raises."""
-    if loss_base.non_negative("decay", decay) >= 1:
-        raise ValueError(
-            "Invalid value for argument `decay`. Expected a number from 0 to below 1. "
-            f"Received: decay={decay}"
-        )
+def checked_decay(decay, name="decay"):
+    """Returns a decay from 0 to below 1, or raises; `name` is that of the argument."""
+    if loss_base.non_negative(name, decay) >= 1:
+        raise invalid(name, "a number from 0 to below 1", decay)
     return float(decay)

@@ -294,6 +294,8 @@ def test_a_contradiction_is_told(options, message):
         ({"ramp_epochs": -1}, "ramp_epochs=-1"),
         ({"weight": -1}, "weight=-1"),
         ({"start_epoch": -2}, "start_epoch=-2"),
+        ({"loss": "l2"}, "loss='l2'"),
+        ({"projector": "dense"}, "projector='dense'"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -306,7 +308,6 @@ def test_bad_arguments(arguments, message):
     [
         ([kd.callbacks.FeatureHint("features", "feature")], "no layer 'feature'.*'features'"),
         ([hint(start_epoch=EPOCHS)], f"begins with epoch {EPOCHS}"),
-        ([hint(loss="l2")], "loss='l2'"),
         ([hint(), hint()], "'hint_features_weight': FeatureHint and FeatureHint. Pass one"),
         (
             [hint(), kd.callbacks.LossWeightSchedule("hint_features", 0.0, 1.0)],

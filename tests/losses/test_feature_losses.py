@@ -302,7 +302,7 @@ def test_the_memory_in_fit(mode, tmp_path):
         (lambda: kd.losses.ContrastiveRepresentation(memory_size=-1), "memory_size=-1"),
         (lambda: kd.losses.FlowMatrix("a", ("a", "b")), "teacher_layers='a'"),
         (lambda: kd.losses.FlowMatrix(("a", "b"), ("a",)), "two layers.*student_layers"),
-        (lambda: kd.losses.AttentionMaps("a", "b", "cosine"), "'mse' or 'kl'"),
+        (lambda: kd.losses.AttentionMaps("a", "b", "cosine"), "one of .'mse', 'kl'"),
         (lambda: kd.losses.AttentionMaps("a", "b", "kl", "attention_logits"), "loss='kl'"),
         (lambda: kd.losses.HiddenStates("a", "b")(np.ones((2, 3)), np.ones((2, 3))), "sequences"),
         (lambda: kd.losses.CosineHidden("a", "b")(np.ones((2, 3)), np.ones((2, 3))), "sequences"),

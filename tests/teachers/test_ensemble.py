@@ -200,16 +200,16 @@ def test_it_is_saved_with_the_distiller(tmp_path):
 
 
 BAD = [
-    ({"members": []}, "`members` must be a list of teachers"),
-    ({"members": caches.model(1)}, "`members` must be a list of teachers"),
+    ({"members": []}, "`members`. Expected a list of teachers"),
+    ({"members": caches.model(1)}, "`members`. Expected a list of teachers"),
     ({"members": [caches.model(1), 3]}, "`teacher` must be a keras.Model"),
     ({"combine": "vote"}, "`combine`. Expected one of"),
     ({"weights": [1]}, "one positive number for each of the 2 members"),
-    ({"weights": [1, 0]}, "one positive number for each of the 2 members"),
-    ({"weights": [1, -1]}, "`weights`. Expected a finite number, at least 0"),
-    ({"temperatures": [1, 0]}, "`temperature`. Expected a positive, finite number"),
-    ({"temperatures": [1]}, "`temperatures` must have one number for each of the 2"),
-    ({"class_masks": [None]}, "`class_masks` must have None or a list"),
+    ({"weights": [1, 0]}, r"`weights\[1\]`. Expected a finite number above 0"),
+    ({"weights": [1, -1]}, r"`weights\[1\]`. Expected a finite number, at least 0"),
+    ({"temperatures": [1, 0]}, r"`temperatures\[1\]`. Expected a finite number above 0"),
+    ({"temperatures": [1]}, "`temperatures`. Expected one positive number for each of the 2"),
+    ({"class_masks": [None]}, "`class_masks`. Expected None or a list"),
     ({"class_masks": [None, [1, 0]]}, "must be a list of booleans"),
     ({"class_masks": [None, [True]]}, "a boolean for each of the 7 classes"),
     ({"class_masks": [[True] * 6 + [False]] * 2}, r"knows the classes \[6\]"),

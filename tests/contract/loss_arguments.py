@@ -1,0 +1,218 @@
+"""The table of the losses' arguments."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_kd as kd
+from tests.contract.entries import Counts, Refused, Waiting
+
+TAKEN_TWICE = "multiple values for .*argument"
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """How a loss is tried.
+
+    Attributes:
+        world: The features that it reads: see `worlds`.
+        base: The arguments that it is compared with.
+        arguments: An entry for each argument.
+        make: The class, where that of the table cannot be made.
+    """
+
+    world: str
+    base: dict
+    arguments: dict
+    make: type | None = None
+
+
+@keras.saving.register_keras_serializable(package="contract")
+class Gap(kd.losses.DistillationLoss):
+    """The least that a loss of one's own is."""
+
+    def call(self, teacher_outputs, student_outputs):
+        return keras.ops.mean(keras.ops.square(teacher_outputs - student_outputs), axis=-1)
+
+
+def _features(shape):
+    rng = np.random.default_rng(2)
+    return [rng.normal(size=shape).astype("float32") for _ in range(2)]
+
+
+def of_probabilities(loss):
+    """Its values of two models' probabilities."""
+    return loss(*(tf.nn.softmax(x) for x in _features((6, 5))))
+
+
+def slope_of_temperature(loss):
+    """The gradient of what the loss trains, the temperature."""
+    teacher, student = _features((6, 5))
+    with tf.GradientTape() as tape:
+        value = tf.reduce_mean(loss(teacher, student))
+    return tape.gradient(value, loss.trainable_variables)
+
+
+MASKED = {"mask_input": Counts("keep")}
+UNMASKED = {"mask_input": Refused("keep", "argument `mask_input`.*no positions")}
+LAYERS = {"teacher_layer": Counts("deep"), "student_layer": Counts("deep")}
+LAYERS_WAIT = {name: Waiting(entry, "layers of SoftTargets") for name, entry in LAYERS.items()}
+# Of losses that always read inner layers: whose labels and weights count.
+INNER = {
+    "teacher_layer": Counts("other"),
+    "student_layer": Counts("other"),
+    "output": Waiting(
+        Counts("b", against={"output": "a"}), "output= of inner layers: whose labels and weights"
+    ),
+    "teacher_output": Refused("b", "teacher_output"),
+}
+COMMON = {
+    "weight": Counts(3.0),
+    "output": Counts("b"),
+    "teacher_output": Waiting(Counts("b"), "teacher_output="),
+    "name": Counts("named"),
+    "trainable": Counts(False),
+    "dtype": Waiting(Refused("float16", "argument `dtype`.*float32"), "dtype="),
+    "autocast": Refused(True, TAKEN_TWICE),
+    "activity_regularizer": Waiting(
+        Refused("l2", "argument `activity_regularizer`"), "activity_regularizer="
+    ),
+}
+TEMPERATURE = {"temperature": Counts(2.5)}
+OUTPUT = {"output": "a"}
+BOTH = {"teacher_layer": "deep", "student_layer": "deep"}
+
+
+# Where a value of no type is taken in silence, or fails without a word, for now.
+UNTYPED = ("output", "mask_input", "activity_regularizer", "temperature")
+UNTYPED_BY_CLASS = {
+    "ContrastiveRepresentation": ("output", "activity_regularizer"),
+    "CurriculumTemperature": ("lowest", "highest", "initial", "per_row", *UNTYPED),
+    "RegressionKD": ("bounded", *UNTYPED),
+    "SoftTargets": ("from_logits", *UNTYPED),
+}
+
+
+def of_outputs(*parts, world="tokens", base=OUTPUT, make=None):
+    arguments = {**COMMON, **LAYERS}
+    for part in parts:
+        arguments |= part
+    return Loss(world, base, arguments, make)
+
+
+def of_layers(*parts, world="tokens", base=BOTH):
+    arguments = {**COMMON, **INNER}
+    for part in parts:
+        arguments |= part
+    return Loss(world, base, arguments)
+
+
+LOGITS = {"teacher_from_logits": Waiting(Counts(False), "teacher_from_logits=")}
+
+TABLE = {
+    "AttentionMaps": of_layers(
+        MASKED,
+        {"loss": Counts("kl"), "kind": Counts("attention_scores")},
+        world="attention",
+    ),
+    "AttentionTransfer": of_layers(UNMASKED, {"power": Counts(4)}, world="images"),
+    "ChannelWise": of_outputs(TEMPERATURE, UNMASKED, world="images"),
+    "ContrastiveRepresentation": of_outputs(
+        UNMASKED,
+        {
+            "width": Counts(7),
+            "temperature": Counts(0.2),
+            "memory_size": Counts(4),
+            "objective": Counts("nce", also={"dataset_size": 50}, against={}),
+            "dataset_size": Counts(50, also={"objective": "nce", "dataset_size": 20}),
+        },
+        world="vectors",
+    ),
+    "CosineHidden": of_layers(
+        MASKED, {"projector": Counts("linear"), "loss": Refused("mse", TAKEN_TWICE)}
+    ),
+    "CurriculumTemperature": of_outputs(
+        MASKED,
+        LOGITS,
+        {
+            # The first temperature is `initial`; how it moves from there depends on both.
+            "lowest": Counts(2.0, probe=slope_of_temperature),
+            "highest": Counts(11.0, probe=slope_of_temperature),
+            "initial": Counts(8.0),
+            "per_row": Counts(True),
+            "hidden_width": Counts(7, also={"per_row": True}),
+            "reversal": Counts(0.25, probe=slope_of_temperature),
+        },
+    ),
+    "DIST": of_outputs(
+        TEMPERATURE,
+        LOGITS,
+        {
+            "mask_input": Waiting(Refused("keep", "argument `mask_input`"), "no positions"),
+            "inter_class": Counts(0.5),
+            "intra_class": Counts(0.5),
+        },
+        world="vectors",
+    ),
+    "DecoupledKD": of_outputs(
+        TEMPERATURE, MASKED, LOGITS, {"target": Counts(3.0), "non_target": Counts(2.0)}
+    ),
+    "DistillationLoss": of_outputs(MASKED, make=Gap),
+    "FeatureHint": of_layers(MASKED, {"loss": Counts("cosine"), "projector": Counts("linear")}),
+    "FlowMatrix": of_layers(
+        UNMASKED,
+        {
+            "teacher_layers": Counts(("first", "other")),
+            "student_layers": Counts(("first", "other")),
+            "teacher_layer": Refused("deep", TAKEN_TWICE),
+            "student_layer": Refused("deep", TAKEN_TWICE),
+        },
+        world="images",
+        base={"teacher_layers": ("deep", "other"), "student_layers": ("deep", "other")},
+    ),
+    "HiddenStates": of_layers(
+        MASKED,
+        {
+            "normalize": Counts(True),
+            "projector": Counts("linear"),
+            "loss": Refused("mse", TAKEN_TWICE),
+        },
+    ),
+    "LearningWithoutForgetting": of_outputs(
+        TEMPERATURE,
+        MASKED,
+        {"student_classes": Counts([4, 3, 2, 1, 0]), "teacher_classes": Counts([4, 3, 2, 1, 0])},
+    ),
+    "LogitStandardization": of_outputs(TEMPERATURE, MASKED, LOGITS),
+    "LogitsMSE": of_outputs(MASKED, LOGITS),
+    "NeuronSelectivity": of_outputs(UNMASKED, world="images"),
+    "ProbabilisticTransfer": of_outputs(UNMASKED, world="vectors"),
+    "RegressionKD": of_outputs(
+        MASKED,
+        {
+            "loss": Counts("smooth_l1"),
+            "bounded": Counts(True),
+            "margin": Counts(9.0, also={"bounded": True}),
+        },
+    ),
+    "RelationalAngle": of_outputs(UNMASKED, world="vectors"),
+    "RelationalDistance": of_outputs(UNMASKED, world="vectors"),
+    "SigmoidKD": of_outputs(TEMPERATURE, MASKED, LOGITS),
+    "SimilarityPreserving": of_outputs(UNMASKED, world="vectors"),
+    "SoftTargets": of_outputs(
+        TEMPERATURE,
+        MASKED,
+        LOGITS,
+        LAYERS_WAIT,
+        {
+            "divergence": Counts("jsd"),
+            "mixing_weight": Counts(0.2, also={"divergence": "jsd"}),
+            "from_logits": Counts(False, probe=of_probabilities),
+        },
+    ),
+    "VariationalInformation": of_layers(
+        MASKED, {"hidden_width": Counts(7), "variance": Counts(2.0)}
+    ),
+}
