@@ -29,7 +29,7 @@ class AskingAhead:
         given.update(self._asked_ahead(given, given.get("shuffle", True), waiting.delivered))
         if isinstance(given["x"], tf.data.Dataset):
             given["shuffle"] = False  # it is, or was meant not to be
-            _join(given, waiting)
+            fit_arguments.join(given, [waiting])
         if self._runs_teacher_in_evaluate() and given.get("validation_data") is not None:
             given["validation_data"] = self._asked_validation(given)
         return super().fit(**given)
@@ -63,15 +63,6 @@ class AskingAhead:
         x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(data))
         size = given.get("validation_batch_size") or given.get("batch_size")
         return ahead.with_teacher(self, ahead.dataset_of(x, y, weight, size, shuffle=False))
-
-
-def _join(given, callback):
-    """Adds a callback to those of a `fit`."""
-    callbacks = given.get("callbacks")
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.callbacks.append(callback)
-    else:
-        given["callbacks"] = [*fit_arguments.callbacks(given), callback]
 
 
 @contextlib.contextmanager

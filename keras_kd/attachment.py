@@ -1,7 +1,5 @@
 """Hints that join a distiller after it was made."""
 
-import keras
-
 from keras_kd import configuration, fit_arguments, models, small_batches
 
 
@@ -74,11 +72,7 @@ class Attachment:
             if hasattr(callback, "check_data"):
                 callback.check_data(validates, callbacks)
         watch = self._watch_batches(given.get("x"), given.get("batch_size"))
-        if isinstance(given.get("callbacks"), keras.callbacks.CallbackList):
-            for callback in watch:
-                given["callbacks"].append(callback)
-        elif watch:
-            given["callbacks"] = [*callbacks, *watch]
+        fit_arguments.join(given, watch)
         self._build_optimizer()
         return super().fit(**given)
 

@@ -1,12 +1,39 @@
 """Checks of the kinds of arguments that many classes take: each returns the value, or raises."""
 
+import math
 import os
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd.losses import base
 from keras_kd.ops.arguments import invalid
+
+
+def non_negative(name, value):
+    """Returns a finite number >= 0 as float, or raises."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a number. Received: {name}={value!r}"
+        )
+    if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a finite number, at least 0. "
+            f"Received: {name}={value}"
+        )
+    return float(value)
+
+
+def integer(name, value, least, optional=False):
+    """Returns an integer, at least `least` (or `None`, if optional), or raises."""
+    if optional and value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected an integer, at least {least}"
+            f"{', or None' if optional else ''}. Received: {name}={value!r}"
+        )
+    return int(value)
 
 
 def boolean(name, value):
@@ -27,14 +54,14 @@ def text(name, value, what="a text", optional=False):
 
 def positive(name, value):
     """Returns a finite number above 0 as float."""
-    if base.non_negative(name, value) == 0:
+    if non_negative(name, value) == 0:
         raise invalid(name, "a finite number above 0", value)
     return float(value)
 
 
 def fraction(name, value):
     """Returns a number from 0 to 1 as float."""
-    if base.non_negative(name, value) > 1:
+    if non_negative(name, value) > 1:
         raise invalid(name, "a number between 0 and 1", value)
     return float(value)
 
@@ -44,6 +71,11 @@ def one_of(name, value, choices):
     if not isinstance(value, str) or value not in choices:
         raise invalid(name, f"one of {tuple(choices)}", repr(value))
     return value
+
+
+def input_name(name, value):
+    """Returns the name of an input, or `None`."""
+    return text(name, value, "the name of one of the student's inputs", optional=True)
 
 
 def output_key(name, value):
@@ -56,9 +88,28 @@ def output_key(name, value):
     )
 
 
+def layer_arguments(given):
+    """Refuses what Keras' layers take and a loss or teacher would not honour; sets the dtype.
+
+    Args:
+        given: The keyword arguments for `keras.layers.Layer`, which are changed.
+    """
+    regularizer = given.pop("activity_regularizer", None)
+    if regularizer is not None:
+        raise invalid(
+            "activity_regularizer",
+            "None: what a loss or teacher gives is not penalised. Give it to a layer",
+            repr(regularizer),
+        )
+    dtype = given.setdefault("dtype", "float32")
+    dtype = "float32" if dtype is None else dtype
+    if keras.dtype_policies.get(dtype).name != "float32":
+        raise invalid("dtype", "'float32', in which losses and teachers hold numbers", repr(dtype))
+
+
 def seed(name, value):
     """Returns an integer, or `None`."""
-    return base.integer(name, value, 0, optional=True)
+    return integer(name, value, 0, optional=True)
 
 
 def folder(name, value):

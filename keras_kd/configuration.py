@@ -115,8 +115,8 @@ def as_loss(loss):
             "keras_kd.losses.SoftTargets, or subclass DistillationLoss."
         )
     raise ValueError(
-        "A distillation loss must be a keras_kd.losses.DistillationLoss or a loss object of "
-        f"keras.distillation. Received: {loss!r}.{hint}"
+        "`distillation_losses`: a distillation loss must be a keras_kd.losses.DistillationLoss or "
+        f"a loss object of keras.distillation. Received: {loss!r}.{hint}"
     )
 
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import configuration, history_names, hooks, models, replicas
+from keras_kd import checks, configuration, history_names, hooks, models, replicas
 from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
 from keras_kd.first_batch import FirstBatch
@@ -12,7 +12,6 @@ from keras_kd.hard_loss import HardLoss
 from keras_kd.label_check import LabelCheck
 from keras_kd.live import LiveNumbers
 from keras_kd.loss_list import LossList
-from keras_kd.losses.base import input_name
 from keras_kd.persistence import Persistence
 from keras_kd.rehearsal import Rehearsal, TeacherFailed
 from keras_kd.reporting import Reporting
@@ -134,7 +133,7 @@ class Distiller(
         self._teacher, self._source = models.Untracked(teacher), models.Untracked(source)
         self.student = student
         self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
-        self.mask_input = input_name(mask_input)
+        self.mask_input = checks.input_name("mask_input", mask_input)
         self.student_computes_loss = hooks.is_overridden(student, "compute_loss")
         self.supports_jit = self.supports_jit and source.supports_jit
         self._rehearsed = self._has_unbuilt_loss = self.is_rehearsing = False

@@ -31,11 +31,7 @@ class FirstBatch:
         given = fit_arguments.bound(args, kwargs)
         look = _Look(self)
         given["x"] = look.watched(given)
-        callbacks = given.get("callbacks")
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(look)
-        else:
-            given["callbacks"] = [*fit_arguments.callbacks(given), look]
+        fit_arguments.join(given, [look])
         self.checks_first_batch = False
         return super().fit(**given)
 

@@ -27,6 +27,20 @@ def named(method, args, kwargs):
     return {name: value for name, value in {**found, **more}.items() if name != "self"}
 
 
+def join(arguments, more):
+    """Adds callbacks to those of a `fit`, behind the user's.
+
+    Args:
+        arguments: Of `fit` by name; changed.
+        more: A list of callbacks.
+    """
+    given = arguments.get("callbacks")
+    if isinstance(given, keras.callbacks.CallbackList):
+        given.callbacks.extend(more)
+    elif more:
+        arguments["callbacks"] = [*callbacks(arguments), *more]
+
+
 def callbacks(arguments):
     """The callbacks among the arguments of `fit`, a list."""
     given = arguments.get("callbacks") or []

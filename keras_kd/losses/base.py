@@ -1,13 +1,14 @@
 """`DistillationLoss`: what every distillation loss is."""
 
 import inspect
-import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import user_warnings
+from keras_kd import checks, user_warnings
+from keras_kd.checks import integer as integer
+from keras_kd.checks import non_negative
 from keras_kd.losses.reading import Reading
 from keras_kd.serializing import deserialized
 from keras_kd.taps import tap
@@ -82,11 +83,11 @@ class DistillationLoss(keras.layers.Layer):
         **kwargs,
     ):
         # A float32 layer that casts nothing: the logits reach the loss in the models' own dtypes.
-        kwargs.setdefault("dtype", "float32")
+        checks.layer_arguments(kwargs)
         super().__init__(name=name or keras_name(type(self).__name__), autocast=False, **kwargs)
-        self.output_key = _output("output", output)
-        self.teacher_output = _output("teacher_output", teacher_output)
-        self.mask_input = input_name(mask_input)
+        self.output_key = checks.output_key("output", output)
+        self.teacher_output = checks.output_key("teacher_output", teacher_output)
+        self.mask_input = checks.input_name("mask_input", mask_input)
         self.teacher_layer = _checked("teacher_layer", teacher_layer)
         self.student_layer = _checked("student_layer", student_layer)
         if self.teacher_layer is not None and self.teacher_output is not None:
@@ -165,8 +166,23 @@ class DistillationLoss(keras.layers.Layer):
     def valid_rows(self, loss, row_weight, mask):
         """The weight of each value, zero where masked, and how many are valid: see `valid_rows`."""
         if mask is not None and len(mask.shape) > len(loss.shape) > 0:
-            _warn_of_mask(self.name, mask, loss)
+            self._tell_of_mask(mask, loss)
         return valid_rows(loss, row_weight, mask, self.reading.student_layer is None)
+
+    def _tell_of_mask(self, mask, loss):
+        """Padding counts in a loss of one value a row; one that was told of it may not drop it."""
+        if self.mask_input is not None:
+            raise ValueError(
+                f"Distillation loss {self.name!r} has mask_input={self.mask_input!r}, but what it "
+                f"reads has no positions: its values have shape {tuple(loss.shape)}, the mask "
+                f"{tuple(mask.shape)}. Leave `mask_input` out."
+            )
+        user_warnings.warn(
+            f"Distillation loss {self.name!r} gives values of shape {tuple(loss.shape)} for "
+            f"features with a mask of shape {tuple(mask.shape)}: padded positions count in it. "
+            "Compare what has no positions (pooled features), or take a loss that keeps them, such "
+            "as HiddenStates."
+        )
 
     def _check_rows(self, loss, teacher_outputs, student_outputs):
         rows = [keras.tree.flatten(x)[0].shape[0] for x in (student_outputs, teacher_outputs)]
@@ -213,37 +229,6 @@ def _checked(role, layer):
     return layer if layer is None else tap.check(role, layer)
 
 
-def _output(name, key):
-    """Returns what names an output, or raises."""
-    if key is None or (isinstance(key, (str, int)) and not isinstance(key, bool)):
-        return key
-    if isinstance(key, np.integer):
-        return int(key)
-    raise ValueError(
-        f"Invalid value for argument `{name}`. Expected the name of an output, an index or None. "
-        f"Received: {name}={key!r}"
-    )
-
-
-def input_name(name):
-    """Returns the name of an input that is a mask, or `None`, or raises."""
-    if name is None or (isinstance(name, str) and name):
-        return name
-    raise ValueError(
-        "Invalid value for argument `mask_input`. Expected the name of one of the student's "
-        f"inputs, or None. Received: mask_input={name!r}"
-    )
-
-
-def boolean(name, value):
-    """Returns True or False, or raises."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise ValueError(
-        f"Invalid value for argument `{name}`. Expected True or False. Received: {name}={value!r}"
-    )
-
-
 def _serialized(value):
     if isinstance(value, tuple):
         return [_serialized(each) for each in value]
@@ -259,32 +244,6 @@ def keras_name(class_name):
         follows = i > 0 and (not class_name[i - 1].isupper() or class_name[i + 1 : i + 2].islower())
         pieces.append("_" + letter if letter.isupper() and follows else letter)
     return "".join(pieces).lower()
-
-
-def non_negative(name, value):
-    """Returns a finite number >= 0 as float, or raises."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a number. Received: {name}={value!r}"
-        )
-    if not (value >= 0 and math.isfinite(value)):
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected a finite number, at least 0. "
-            f"Received: {name}={value}"
-        )
-    return float(value)
-
-
-def integer(name, value, least, optional=False):
-    """Returns an integer, at least `least` (or `None`, if optional), or raises."""
-    if optional and value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(
-            f"Invalid value for argument `{name}`. Expected an integer, at least {least}"
-            f"{', or None' if optional else ''}. Received: {name}={value!r}"
-        )
-    return int(value)
 
 
 def add_number(layer, name, value):
@@ -355,14 +314,6 @@ def mean_of_row(weight):
     weight = keras.ops.cast(weight, "float32")
     axes = list(range(1, len(weight.shape)))
     return keras.ops.mean(weight, axis=axes) if axes else weight
-
-
-def _warn_of_mask(name, mask, loss):
-    user_warnings.warn(
-        f"Distillation loss {name!r} gives values of shape {tuple(loss.shape)} for features with a "
-        f"mask of shape {tuple(mask.shape)}: padded positions count in it. Compare what has no "
-        "positions (pooled features), or take a loss that keeps them, such as HiddenStates."
-    )
 
 
 def fitted(row_weight, loss, what):

@@ -5,8 +5,10 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_kd import ops
+from keras_kd import checks, ops
 from keras_kd.losses import base, logits
+
+_WIDTH = 128  # of the hidden layer
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -65,19 +67,26 @@ class CurriculumTemperature(logits.LogitsLoss):
         highest=21.0,
         initial=4.0,
         per_row=False,
-        hidden_width=128,
+        hidden_width=_WIDTH,
         reversal=1.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not 0 < lowest < initial < highest:
+        lowest, highest = checks.positive("lowest", lowest), checks.positive("highest", highest)
+        initial = checks.positive("initial", initial)
+        if not lowest < initial < highest:
             raise ValueError(
                 "Expected 0 < lowest < initial < highest. Received: "
                 f"lowest={lowest}, initial={initial}, highest={highest}"
             )
-        self.lowest, self.highest, self.initial = float(lowest), float(highest), float(initial)
-        self.per_row = bool(per_row)
+        self.lowest, self.highest, self.initial = lowest, highest, initial
+        self.per_row = checks.boolean("per_row", per_row)
         self.hidden_width = base.integer("hidden_width", hidden_width, 1)
+        if not self.per_row and self.hidden_width != _WIDTH:
+            raise ValueError(
+                "`hidden_width` is of the network of per_row=True, which there is not. Received: "
+                f"hidden_width={hidden_width}. Leave it out, or say per_row=True."
+            )
         self.reversal_variable = self.add_scalar(
             "reversal", base.non_negative("reversal", reversal)
         )

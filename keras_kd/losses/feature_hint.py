@@ -175,7 +175,6 @@ class FeatureHint(base.DistillationLoss):
 
     def get_config(self):
         config = super().get_config()
-        del config["output"]
         config["loss"], config["projector"] = self.loss, self.projector
         for key in ("loss", "projector"):
             if config[key] is not None and not isinstance(config[key], str):

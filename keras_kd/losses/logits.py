@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from keras_kd import checks
 from keras_kd.losses import activation, base, reading
 from keras_kd.losses import projector as projectors
 
@@ -38,10 +39,10 @@ class LogitsLoss(base.DistillationLoss):
 
     def __init__(self, *args, from_logits=True, teacher_from_logits=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.from_logits = base.boolean("from_logits", from_logits)
+        self.from_logits = checks.boolean("from_logits", from_logits)
         self.teacher_from_logits = teacher_from_logits
         if teacher_from_logits is not None:
-            self.teacher_from_logits = base.boolean("teacher_from_logits", teacher_from_logits)
+            self.teacher_from_logits = checks.boolean("teacher_from_logits", teacher_from_logits)
 
     @property
     def are_teachers_logits(self):

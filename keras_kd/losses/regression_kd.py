@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_kd import checks
 from keras_kd.losses import base, feature_hint
 from keras_kd.losses import logits as shapes
 from keras_kd.losses import projector as projectors
@@ -58,13 +59,19 @@ class RegressionKD(base.DistillationLoss):
                 "Invalid value for argument `loss`. Expected 'mse', 'smooth_l1', a Keras loss or a "
                 f"function. Received: loss={loss!r}"
             )
+        bounded = checks.boolean("bounded", bounded)
         if bounded and loss != "mse":
             raise ValueError(
                 f"RegressionKD(bounded=True) compares squared errors. Received: loss={loss!r}; "
                 "leave it out."
             )
-        self.loss, self.bounded = loss, bool(bounded)
+        self.loss, self.bounded = loss, bounded
         self.margin = base.non_negative("margin", margin)
+        if self.margin and not bounded:
+            raise ValueError(
+                "`margin` belongs to RegressionKD(bounded=True). Received: "
+                f"margin={margin}, bounded={bounded}. Leave it out, or say bounded=True."
+            )
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, what="numbers")

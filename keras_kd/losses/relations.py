@@ -19,13 +19,7 @@ class RelationalLoss(base.DistillationLoss):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if self.mask_input is not None:
-            raise invalid(
-                "mask_input",
-                f"None: {type(self).__name__} compares whole rows and has no positions that could "
-                "be padding; pool a sequence without its padding, and read the pooled layer",
-                repr(self.mask_input),
-            )
+        refuse_mask(self)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         shapes = {"teacher": teacher_outputs_shape, "student": student_outputs_shape}
@@ -95,3 +89,14 @@ def distinct(features):
 def count(features):
     """The number of rows, float32."""
     return keras.ops.cast(keras.ops.shape(features)[0], "float32")
+
+
+def refuse_mask(loss):
+    """Raises if a loss between whole rows was given a mask of positions."""
+    if loss.mask_input is not None:
+        raise invalid(
+            "mask_input",
+            f"None: {type(loss).__name__} compares whole rows and has no positions that could be "
+            "padding; pool a sequence without its padding, and read the pooled layer",
+            repr(loss.mask_input),
+        )

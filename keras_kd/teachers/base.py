@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_kd import checks
 from keras_kd.serializing import deserialized, serialized
 from keras_kd.taps import tap
 from keras_kd.taps.listening import Taps
@@ -72,7 +73,7 @@ class Teacher(keras.layers.Layer):
     is_sparse = False
 
     def __init__(self, preprocess=None, name=None, **kwargs):
-        kwargs.setdefault("dtype", "float32")
+        checks.layer_arguments(kwargs)
         super().__init__(name=name, autocast=False, **kwargs)
         self.preprocess = check_preprocess(preprocess)
         self.built = True

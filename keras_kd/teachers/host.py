@@ -79,6 +79,8 @@ class HostTeacher(base.Teacher):
     def with_taps(self, layers):
         return lambda lesson: self._asked(self.prepared(lesson.inputs), list(layers))
 
+    # `predict` is another runtime's code, which AutoGraph would rewrite and warn of.
+    @tf.autograph.experimental.do_not_convert
     def _asked(self, inputs, layers):
         """`predict` as a TensorFlow operation."""
         inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)

@@ -6,7 +6,6 @@ import hashlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_kd import models
 from keras_kd.teachers import host
@@ -34,7 +33,7 @@ class TorchTeacher(host.HostTeacher):
         output: Which output teaches, where the module returns several: a key, an attribute or an
             index. Default: `logits` where there is one, else the only one.
         channels_first: Whether images are given as `[batch, channels, height, width]`, and tapped
-            feature maps turned back to Keras' order: for inputs and taps of rank 4.
+            feature maps and outputs turned back to Keras' order: for those of rank 4.
         preprocess: As of `Teacher`, in TensorFlow operations.
         device: Where inputs are put; the module must be there. Default: where its weights are.
         name: As of `Teacher`.
@@ -81,7 +80,6 @@ class TorchTeacher(host.HostTeacher):
         return self._torch.model[1]
 
     # Shapes are found out while TensorFlow traces: AutoGraph would rewrite the module's own code.
-    @tf.autograph.experimental.do_not_convert
     def predict(self, inputs, layers=()):
         torch, module = self._torch.model
         tapped = {}
@@ -93,7 +91,7 @@ class TorchTeacher(host.HostTeacher):
                 stack.callback(handle.remove)
             outputs = self._forward(torch, module, inputs)
         taps = {layer: self._array(_one_call(layer, tapped), True) for layer in layers}
-        return self._array(self._picked(outputs), False), taps
+        return self._array(self._picked(outputs), True), taps
 
     def _forward(self, torch, module, inputs):
         def tensor(array):

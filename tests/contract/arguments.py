@@ -14,7 +14,7 @@ import tensorflow as tf
 import keras_kd as kd
 from keras_kd.objective import Outputs
 from tests.contract import fits
-from tests.contract.entries import Counts, Refused, Waiting
+from tests.contract.entries import Counts, Refused
 
 TAKEN_TWICE = "multiple values for .*argument"
 
@@ -395,10 +395,9 @@ DISTILLERS = {
             "name": Counts("named", probe=name_of),
             "teacher_preprocess": Counts(halved),
             "weighting": Counts(lambda: kd.weighting.TeacherConfidence(threshold=0.3)),
-            "mask_input": Waiting(Counts("keep"), "Distiller(mask_input=)"),
+            "mask_input": Refused("keep", "`mask_input`"),
         },
         any_type=("name",),
-        waiting=("teacher_preprocess", "distillation_losses"),
     ),
     "MutualDistiller": Entry(
         kd.MutualDistiller,

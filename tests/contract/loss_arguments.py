@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_kd as kd
-from tests.contract.entries import Counts, Refused, Waiting
+from tests.contract.entries import Counts, Refused
 
 TAKEN_TWICE = "multiple values for .*argument"
 
@@ -58,27 +58,22 @@ def slope_of_temperature(loss):
 MASKED = {"mask_input": Counts("keep")}
 UNMASKED = {"mask_input": Refused("keep", "argument `mask_input`.*no positions")}
 LAYERS = {"teacher_layer": Counts("deep"), "student_layer": Counts("deep")}
-LAYERS_WAIT = {name: Waiting(entry, "layers of SoftTargets") for name, entry in LAYERS.items()}
 # Of losses that always read inner layers: whose labels and weights count.
 INNER = {
     "teacher_layer": Counts("other"),
     "student_layer": Counts("other"),
-    "output": Waiting(
-        Counts("b", against={"output": "a"}), "output= of inner layers: whose labels and weights"
-    ),
+    "output": Counts("b", against={"output": "a"}),
     "teacher_output": Refused("b", "teacher_output"),
 }
 COMMON = {
     "weight": Counts(3.0),
     "output": Counts("b"),
-    "teacher_output": Waiting(Counts("b"), "teacher_output="),
+    "teacher_output": Counts("b"),
     "name": Counts("named"),
     "trainable": Counts(False),
-    "dtype": Waiting(Refused("float16", "argument `dtype`.*float32"), "dtype="),
+    "dtype": Refused("float16", "argument `dtype`.*float32"),
     "autocast": Refused(True, TAKEN_TWICE),
-    "activity_regularizer": Waiting(
-        Refused("l2", "argument `activity_regularizer`"), "activity_regularizer="
-    ),
+    "activity_regularizer": Refused("l2", "argument `activity_regularizer`"),
 }
 TEMPERATURE = {"temperature": Counts(2.5)}
 OUTPUT = {"output": "a"}
@@ -86,13 +81,8 @@ BOTH = {"teacher_layer": "deep", "student_layer": "deep"}
 
 
 # Where a value of no type is taken in silence, or fails without a word, for now.
-UNTYPED = ("output", "mask_input", "activity_regularizer", "temperature")
-UNTYPED_BY_CLASS = {
-    "ContrastiveRepresentation": ("output", "activity_regularizer"),
-    "CurriculumTemperature": ("lowest", "highest", "initial", "per_row", *UNTYPED),
-    "RegressionKD": ("bounded", *UNTYPED),
-    "SoftTargets": ("from_logits", *UNTYPED),
-}
+UNTYPED = ()
+UNTYPED_BY_CLASS: dict = {}
 
 
 def of_outputs(*parts, world="tokens", base=OUTPUT, make=None):
@@ -109,7 +99,10 @@ def of_layers(*parts, world="tokens", base=BOTH):
     return Loss(world, base, arguments)
 
 
-LOGITS = {"teacher_from_logits": Waiting(Counts(False), "teacher_from_logits=")}
+LOGITS = {
+    "teacher_from_logits": Counts(False),
+    "from_logits": Counts(False, probe=of_probabilities),
+}
 
 TABLE = {
     "AttentionMaps": of_layers(
@@ -150,7 +143,7 @@ TABLE = {
         TEMPERATURE,
         LOGITS,
         {
-            "mask_input": Waiting(Refused("keep", "argument `mask_input`"), "no positions"),
+            "mask_input": Refused("keep", "argument `mask_input`"),
             "inter_class": Counts(0.5),
             "intra_class": Counts(0.5),
         },
@@ -183,6 +176,7 @@ TABLE = {
     "LearningWithoutForgetting": of_outputs(
         TEMPERATURE,
         MASKED,
+        LOGITS,
         {"student_classes": Counts([4, 3, 2, 1, 0]), "teacher_classes": Counts([4, 3, 2, 1, 0])},
     ),
     "LogitStandardization": of_outputs(TEMPERATURE, MASKED, LOGITS),
@@ -205,11 +199,9 @@ TABLE = {
         TEMPERATURE,
         MASKED,
         LOGITS,
-        LAYERS_WAIT,
         {
             "divergence": Counts("jsd"),
             "mixing_weight": Counts(0.2, also={"divergence": "jsd"}),
-            "from_logits": Counts(False, probe=of_probabilities),
         },
     ),
     "VariationalInformation": of_layers(

@@ -14,16 +14,14 @@ from keras_kd.teachers.base import Lesson
 from tests.cache import caches
 from tests.contract import fits
 from tests.contract.arguments import TAKEN_TWICE, Entry, halved
-from tests.contract.entries import Counts, Refused, Waiting
+from tests.contract.entries import Counts, Refused
 
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="keras_kd"))
 LAYER = {
     "trainable": Counts(False, probe=lambda teacher: float(teacher.trainable)),
-    "dtype": Waiting(Refused("float16", "argument `dtype`"), "dtype="),
+    "dtype": Refused("float16", "argument `dtype`"),
     "autocast": Refused(True, TAKEN_TWICE),
-    "activity_regularizer": Waiting(
-        Refused("l2", "argument `activity_regularizer`"), "activity_regularizer="
-    ),
+    "activity_regularizer": Refused("l2", "argument `activity_regularizer`"),
     "name": Counts("named", probe=lambda teacher: teacher.name),
 }
 PREPROCESS = {"preprocess": Counts(halved)}
