@@ -153,6 +153,16 @@ class Ensemble(base.Teacher):
         found = by_output.of_each(labels, None, outputs, self.output_names)
         return found if len(found) == count else [None] * count
 
+    def input_specs(self):
+        """Those of all members, where each tells its own."""
+        found = [member.input_specs() for member in self.sources.values]
+        if self.preprocess is not None or None in found:
+            return None
+        joined = {name: spec for specs in found for name, spec in specs.items()}
+        if len(joined) > 1:
+            joined.pop("", None)
+        return joined
+
     @property
     def output_names(self):
         """Those of the first member, in whose order the others' are brought."""

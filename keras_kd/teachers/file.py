@@ -46,6 +46,14 @@ class FileTeacher(host.HostTeacher):
         specs = [host.Shape(shape) for shape in shapes]
         return self._choice.split(dict(zip(names, specs, strict=True)), layers)
 
+    def input_specs(self):
+        """That of its only input, whatever it is called; of several only the data tells."""
+        inputs = self._runtime.model.inputs
+        if self.preprocess is not None or len(inputs) != 1:
+            return None
+        info = inputs[0]
+        return {"": keras.KerasTensor((None, *info.shape[1:]), info.dtype)}
+
     @property
     def output_names(self):
         """Those of the file, unless its exporter counted them."""

@@ -15,6 +15,8 @@ from tests.contract.loss_arguments import TABLE, UNTYPED, UNTYPED_BY_CLASS
 # They are tried at once: what each of them does is seen by itself.
 TOGETHER = {"name": "named", "weight": 3.0, "trainable": False}
 BY_KERAS = ("name", "trainable", "dtype", "autocast")
+# Tried by themselves: models that end in a linear layer are refused; a mask counts for all losses.
+ALONE = ("from_logits", "teacher_from_logits", "mask_input")
 
 
 def subject(name):
@@ -40,7 +42,7 @@ def run(name):
     """A step of a distiller that has the loss once for each argument that counts."""
     variants, bases = {"base": made(name, name="base"), "named": made(name, **TOGETHER)}, {}
     for argument, entry in TABLE[name].arguments.items():
-        if not isinstance(entry, entries.Counts) or argument in TOGETHER:
+        if not isinstance(entry, entries.Counts) or argument in (*TOGETHER, *ALONE):
             continue
         called = f"with_{argument}"
         variants[called] = made(name, entry.also, **{"name": called, argument: entry.value})
@@ -117,8 +119,11 @@ def test_it_counts(name, argument):
             "not in get_config"
         )
     assert type(changed).from_config(config).get_config() == config
-    if isinstance(TABLE[name].arguments[argument], entries.Waiting):
-        _in_a_distiller_of_its_own(name, argument, entry)
+    if argument == "mask_input" or (argument == "output" and entries.base_of(entry)):
+        _in_distillers_of_their_own(name, argument, entry)
+        return
+    if argument in ALONE:
+        _probed(name, argument, entry)
         return
     done, bases = run(name)
     called = "named" if argument in TOGETHER else f"with_{argument}"
@@ -127,11 +132,7 @@ def test_it_counts(name, argument):
     elif argument == "trainable":
         assert not done.again.losses_by_name[called].trainable_variables
     elif entry.probe is not None:
-        keras.utils.set_random_seed(4)
-        one = entry.probe(made(name, entries.base_of(entry)))
-        keras.utils.set_random_seed(4)
-        other = entry.probe(made(name, entry.also, **{argument: entry.value}))
-        assert differ(one, other)
+        _probed(name, argument, entry)
     elif argument != "name":
         assert differ(done.logs[called], done.logs[bases[called]]), "it changes nothing"
     np.testing.assert_allclose(done.logs_again[called], done.logs[called], rtol=1e-5)
@@ -139,16 +140,25 @@ def test_it_counts(name, argument):
     assert after.get_config() == before.get_config()
 
 
-def _in_a_distiller_of_its_own(name, argument, entry):
-    losses = [
-        made(name, entries.base_of(entry), name="base"),
-        made(name, entry.also, name="changed", **{argument: entry.value}),
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "distiller.keras"
-        done = worlds.step(TABLE[name].world, path, losses, weighted=True)
-    assert differ(done.logs["changed"], done.logs["base"])
-    np.testing.assert_allclose(done.logs_again["changed"], done.logs["changed"], rtol=1e-5)
+def _probed(name, argument, entry):
+    keras.utils.set_random_seed(4)
+    one = entry.probe(made(name, entries.base_of(entry)))
+    keras.utils.set_random_seed(4)
+    other = entry.probe(made(name, entry.also, **{argument: entry.value}))
+    assert differ(one, other)
+
+
+def _in_distillers_of_their_own(name, argument, entry):
+    """Steps of two distillers, with sample weights that are others for each output."""
+    logs = []
+    for options in (entries.base_of(entry), {**(entry.also or {}), argument: entry.value}):
+        loss = made(name, options, name="it")
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "distiller.keras"
+            done = worlds.step(TABLE[name].world, path, [loss], weighted=True)
+        np.testing.assert_allclose(done.logs_again["it"], done.logs["it"], rtol=1e-5)
+        logs.append(done.logs["it"])
+    assert differ(*logs)
 
 
 def _weights_count(done):

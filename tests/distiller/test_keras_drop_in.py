@@ -261,7 +261,7 @@ def test_the_names_that_users_of_keras_distillation_monitor(spelled):
         losses = [kd.losses.SoftTargets(T), kd.losses.LogitsMSE()]
         made = kd.Distiller(teacher, student, losses, [0.7, 0.3], student_loss_weight=0.5)
     made.compile(keras.optimizers.SGD(0.1), loss=linear.from_logits())
-    stop = keras.callbacks.EarlyStopping(monitor="val_total_loss", patience=9)
+    stop = keras.callbacks.EarlyStopping(monitor="val_total_loss", mode="min")
     history = made.fit(
         x, y, validation_data=(x, y), epochs=2, batch_size=10, verbose=0, callbacks=[stop]
     ).history

@@ -90,8 +90,8 @@ def test_a_loss_of_labels_of_another_form():
     before = student.get_weights()
     made = kd.Distiller(teacher, student, OneHot(), alpha=0.0, beta=1.0)
     made.compile("sgd")
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="23"):
-        made.fit(x, y, batch_size=len(x), verbose=0)  # 23 labels and 4 classes
+    with pytest.raises(TypeError, match="OneHot.call"):
+        made.fit(x, y, batch_size=len(x), verbose=0)  # of 23 class indices
     for one, other in zip(before, student.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     y = np.eye(linear.CLASSES, dtype="float32")[y]

@@ -205,6 +205,8 @@ KINDS = {
 }
 
 
+# Its values have no positions.
+@pytest.mark.filterwarnings("ignore:Distillation loss .hint. gives values of shape")
 # XLA sees the same graph: it is asked where tensors come from other layers' inside.
 @pytest.mark.parametrize(
     ("kind", "mode"),
