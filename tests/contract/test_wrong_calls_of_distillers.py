@@ -38,6 +38,7 @@ def steps(monkeypatch):
     return seen
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize("name", TABLE)
 def test_it_is_told_before_any_step(name, steps):
     call, message = TABLE[name]

@@ -84,10 +84,17 @@ def step(world, path, losses=None, teacher=None, student=None, weighted=False, *
 
 def two_steps(distiller, world, weighted=False):
     """The logs of the second of two steps: a memory is filled then."""
-    weights = {"a": np.arange(1.0, ROWS + 1), "b": np.arange(float(ROWS), 0, -1)}
+    x, y = batch(world)
+    of_rows = {"a": np.arange(1.0, ROWS + 1), "b": np.arange(float(ROWS), 0, -1)}
+    weights = {  # one for each position, as Keras' own loss takes them
+        name: np.broadcast_to(
+            of_rows[name].reshape(-1, *[1] * (y[name].ndim - 2)), y[name].shape[:-1]
+        )
+        for name in y
+    }
     for _ in range(2):
         distiller.reset_metrics()
-        data = (*batch(world), weights) if weighted else batch(world)
+        data = (x, y, weights) if weighted else (x, y)
         logs = distiller.train_on_batch(*data, return_dict=True)
     return {name: float(value) for name, value in logs.items()}
 

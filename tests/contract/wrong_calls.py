@@ -68,7 +68,7 @@ OF_WEIGHTINGS = {
         lambda: kd.Distiller(
             fits.softmax(1),
             fits.network(2),
-            losses.SoftTargets(from_logits=False),
+            losses.SoftTargets(teacher_from_logits=False),
             weighting=weighting.TeacherEntropy(),
         ),
         r"ends in softmax.*TeacherEntropy\(from_logits=False\)",

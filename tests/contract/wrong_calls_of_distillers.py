@@ -313,7 +313,7 @@ OF_TAPS = {
     ),
     "an output that is a list": (
         lambda: SOFT(output=["a"]),
-        r"argument `output`. Expected the name of an output, an index or None. Received.*\['a'\]",
+        r"argument `output`. Expected the name of an output, an index.*or None. Received.*\['a'\]",
     ),
     "summary of no model": (lambda: kd.taps.summary(3), "Received"),
     "summary without shapes": (
