@@ -195,11 +195,7 @@ class Distiller(
         return self.teacher_preprocess is not None or source.input_specs() is None
 
     def _rehearse_made_up(self):
-        """Rehearses on what the models say of their inputs; the first batch decides what is left.
-
-        Returns:
-            Whether nothing is left.
-        """
+        """Rehearses on what the models say of their inputs; the first batch decides the rest."""
         inputs = models.input_specs(self.student)
         of_teacher = None if self.may_read_more else self._source.model.input_specs()
         if of_teacher is not None and models.reads_more(of_teacher, inputs):
@@ -209,7 +205,6 @@ class Distiller(
             self._rehearse(inputs, is_made_up=True)
         except TeacherFailed:
             self._has_unbuilt_loss = True
-        return self._rehearsed
 
     def _rehearse_batch(self, x, y):
         """Rehearses on the first batch of the data, where nothing told enough before."""

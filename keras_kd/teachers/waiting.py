@@ -1,9 +1,10 @@
 """`Waiting`: says when `fit` mostly waits for its teacher."""
 
 import time
-import warnings
 
 import keras
+
+from keras_kd import user_warnings
 
 # Steps and seconds of waiting before anything is said: a short fit is over sooner than a cache is
 # written. The first steps are left out, in which functions are traced.
@@ -59,12 +60,11 @@ class Waiting(keras.callbacks.Callback):
         if share < _SHARE:
             return
         self._is_done = True
-        warnings.warn(
+        user_warnings.warn(
             f"keras_kd: fit waits for the teacher for {share:.0%} of the time ({self._waited:.0f} "
             f"of {passed:.0f} seconds). Ask it once, and train from what it said in about "
             f"{1 - share:.0%} of the time: keras_kd.cache_teacher(teacher, dataset, path), then "
             "Distiller(keras_kd.teachers.Cached(path), student).fit(keras_kd.load_cache(path, "
             "dataset)).",
             TeacherWaitWarning,
-            stacklevel=2,
         )
