@@ -57,15 +57,21 @@ class Outputs:
         """Which positions of what is read count, `[batch, time]`; `None`: all.
 
         The loss's own `mask_input` tells, else the Keras mask of the tensor, else the distiller's
-        `mask_input`, where the tensor has its positions.
+        `mask_input`, where the tensor has its positions. That of attention says which pairs may
+        attend, and not which queries are padding: it joins what the inputs tell.
         """
+        carried = None if keras.tree.is_nested(values) else masks.of(values)
+        told = self._told(reading, values)
+        if reading.is_attention and told is not None:
+            return masks.of_attention(carried, told, values.shape)
+        return told if reading.mask_input is not None or carried is None else carried
+
+    def _told(self, reading, values):
+        """Which positions of what is read count, as an input tells."""
         if reading.mask_input is not None:
             return mask_of(self.inputs, reading.mask_input)
-        if keras.tree.is_nested(values):
+        if self.padding is None or keras.tree.is_nested(values):
             return None
-        carried = masks.of(values)
-        if carried is not None or self.padding is None:
-            return carried
         return self.padding if _has_positions(reading, values, self.padding) else None
 
 
