@@ -71,7 +71,7 @@ class Case:
 
 
 def spread(model, seed=0):
-    """Weights ten times their size: of random ones as they are made all tokens look the same."""
+    """Kernels of size 0.3: with those that a model is made with all tokens look the same."""
     rng = np.random.default_rng(seed)
     for weight in model.weights:
         if len(weight.shape) > 1:

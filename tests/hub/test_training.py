@@ -11,6 +11,7 @@ import pytest
 import keras_kd as kd
 from tests import reference
 from tests.distiller.linear import assert_same_values
+from tests.hub import models
 from tests.hub.cases import ALPHA, CASES, TEMPERATURE, hints
 
 EPOCHS = 12
@@ -24,7 +25,7 @@ class Trained:
         self.case = CASES[kind]()
         self.first = self.logits()
         self.distiller = self.case.distiller()
-        self.distiller._build_optimizer()
+        self.distiller.optimizer.build(self.distiller.trainable_variables)
         self.before = self.state()
         self.history = self.fit(self.case.data)
         self.after = self.state()
@@ -137,6 +138,16 @@ def test_a_task_that_was_compiled_otherwise_is_told_of(tmp_path):
     case.distiller().save(tmp_path / "distiller.keras")
     with pytest.warns(UserWarning, match="was not called as part of model loading"):
         keras.saving.load_model(tmp_path / "distiller.keras")
+
+
+def test_tasks_among_peers_and_in_an_ensemble_are_loaded(tmp_path):
+    peers = [models.gpt2(layers=1, width=8, seed=seed) for seed in range(3)]
+    ensemble = kd.Distiller(kd.teachers.Ensemble(peers[:2]), peers[2])
+    for distiller in (kd.MutualDistiller(peers), ensemble):
+        distiller.save(tmp_path / "file.keras")
+        loaded = keras.saving.load_model(tmp_path / "file.keras")
+        for one, other in zip(distiller.weights, loaded.weights, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_a_student_of_lora_trains_its_adapters_alone(tmp_path):
