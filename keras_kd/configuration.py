@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_kd import models
+from keras_kd import checks, models
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.losses.base import non_negative
 from keras_kd.losses.keras_distillation import KerasDistillation, is_keras_distillation_loss
@@ -43,6 +43,16 @@ def check_loss_weights(given):
                 "`loss_weights` of compile must be numbers, as of keras.Model.compile. Received: "
                 f"{each!r}. Name what you mean: compile(optimizer, loss, metrics=[...])."
             )
+
+
+def mask_input(given):
+    """Returns the name of an input, or a dict from outputs to such names, or `None`."""
+    if not isinstance(given, dict):
+        return checks.input_name("mask_input", given)
+    return {
+        checks.text("mask_input", key, "names of outputs"): checks.input_name("mask_input", name)
+        for key, name in given.items()
+    }
 
 
 def check_weighting(weighting):

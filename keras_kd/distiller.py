@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import checks, configuration, history_names, hooks, models, replicas
+from keras_kd import configuration, history_names, hooks, models, replicas
 from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
 from keras_kd.first_batch import FirstBatch
@@ -71,7 +71,8 @@ class Distiller(
         mask_input: Name of the student's input that is 0 where a position is padding, for models
             whose tensors carry no Keras mask (KerasHub's `"padding_mask"`): padded positions then
             count neither in the hard loss and the metrics nor in distillation losses of what has
-            these positions. Default: what the losses on outputs name as theirs.
+            these positions. Default: what the losses on outputs name as theirs. Where the outputs
+            have different padding (an encoder and a decoder): a dict from outputs to inputs.
 
     The data may hold more inputs than the student reads: a dict of inputs reaches both models, and
     each takes those that it names.
@@ -133,7 +134,7 @@ class Distiller(
         self._teacher, self._source = models.Untracked(teacher), models.Untracked(source)
         self.student = student
         self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
-        self.mask_input = checks.input_name("mask_input", mask_input)
+        self.mask_input = configuration.mask_input(mask_input)
         self.student_computes_loss = hooks.is_overridden(student, "compute_loss")
         self.supports_jit = self.supports_jit and source.supports_jit
         self._rehearsed = self._has_unbuilt_loss = self.is_rehearsing = False

@@ -6,7 +6,11 @@ import tensorflow as tf
 
 from keras_kd import fit_arguments, models, replicas, unlabelled, user_warnings
 from keras_kd.diagnosis import DiagnosisWarning, first_batch_findings
-from keras_kd.diagnosis.first_batch import padding_findings, yes_or_no_findings
+from keras_kd.diagnosis.first_batch import (
+    padding_finding,
+    padding_that_counts,
+    yes_or_no_findings,
+)
 from keras_kd.losses.reading import EACH_LOGIT, EACH_PROBABILITY, LOGITS
 from keras_kd.taps import masks
 from keras_kd.teachers import ahead, own_weights
@@ -117,7 +121,7 @@ def _findings(distiller, teacher, student, labels, weight):
     found, seen = [], set()
     for finding in [
         *_of_values(distiller, teacher, student, labels, weight),
-        *_of_padding(distiller, student, weight),
+        *_of_padding(distiller, student, labels, weight),
     ]:
         if finding.message not in seen:
             seen.add(finding.message)
@@ -180,12 +184,44 @@ def _counts(student, reading, values, weight):
     return counts if parts else None
 
 
-def _of_padding(distiller, student, weight):
-    """Padding that the data tells of by an input, and that counts in the loss of outputs."""
+def _of_padding(distiller, student, labels, weight):
+    """Padding that the data tells of by an input, and that counts in a loss."""
     if not isinstance(student.inputs, dict) or keras.tree.is_nested(weight):
         return
-    for name, value in student.inputs.items():
-        if "mask" in name and distiller.padding_input is None:
-            for outputs in keras.tree.flatten(student.outputs):
-                if masks.of(outputs) is None:
-                    yield from padding_findings(name, value, outputs, weight)
+    told = {name: value for name, value in student.inputs.items() if "mask" in name}
+    found = {}
+    for layer_loss, shape, counts in _positions(distiller, student, labels):
+        padded = {x: padding_that_counts(told[x], shape, weight, counts) for x in told}
+        padded = {x: number for x, number in padded.items() if number is not None}
+        # Of several masks one may be another tensor's: a loss that honours one has its own.
+        for name, number in padded.items() if all(padded.values()) else ():
+            found.setdefault(name, {}).setdefault(layer_loss, number)
+    for name, by_loss in found.items():
+        size = int(np.size(told[name]))
+        if None in by_loss:
+            yield padding_finding(name, size, by_loss[None])
+        else:
+            yield padding_finding(name, size, max(by_loss.values()), list(by_loss))
+
+
+def _positions(distiller, student, labels):
+    """What the losses read: a loss of inner layers' name, the shape, and which positions count."""
+    if distiller.loss is not None and labels is not None:
+        for outputs in keras.tree.flatten(student.outputs):
+            yield None, outputs.shape, _array(masks.of(outputs))
+    for loss in distiller.distillation_losses:
+        reading = loss.reading
+        name = None if reading.student_layer is None else loss.name
+        for values in student.read(reading):
+            if keras.tree.is_nested(values):
+                continue
+            counts = _array(student.mask(reading, values))
+            if not reading.is_attention:
+                yield name, values.shape, counts
+            elif len(values.shape) == 4:  # each query is a position
+                counts = None if counts is None or counts.ndim != 4 else counts.any((1, 3))
+                yield name, (values.shape[0], *values.shape[2:]), counts
+
+
+def _array(mask):
+    return None if mask is None else np.asarray(mask)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd import by_output, models, objective
+from keras_kd import by_output, models, padded_outputs
 from keras_kd.objective import Outputs
 from keras_kd.taps import tap
 from keras_kd.taps.listening import Taps
@@ -119,29 +119,35 @@ class ForwardPasses:
         return self._study(x, training, self._taps.model)
 
     @property
-    def padding_input(self):
-        """The input that tells what is padding; `None`: Keras' masks tell.
+    def padding_inputs(self):
+        """The inputs that tell what is padding, `{output: input}`; an output `None` means all.
 
-        Where `mask_input` was not given it is what all losses on outputs that name one name: hard
-        and soft losses then average over the same positions.
+        Where `mask_input` was not given they are what the losses on outputs name: hard and soft
+        losses then average over the same positions. Empty: Keras' masks tell.
         """
         if self.mask_input is not None:
-            return self.mask_input
-        readings = [loss.reading for loss in self.distillation_losses]
-        named = {x.mask_input for x in readings if x.student_layer is None} - {None}
-        return named.pop() if len(named) == 1 else None
+            return self.mask_input if isinstance(self.mask_input, dict) else {None: self.mask_input}
+        named = {}
+        for reading in (loss.reading for loss in self.distillation_losses):
+            if reading.student_layer is None and reading.mask_input is not None:
+                named.setdefault(reading.output, set()).add(reading.mask_input)
+        return {key: min(found) for key, found in named.items() if len(found) == 1}
 
     def _study(self, x, training, listening):
         x, _ = carried.split(x)
         taps = listening.student
         forward = functools.partial(super().__call__, x, training=training)
         outputs, tapped = taps.run(forward) if taps else (forward(), {})
-        inputs, padding = models.named_inputs(self.student, x), None
-        if self.padding_input is not None:
-            padding = objective.mask_of(inputs, self.padding_input)
-            outputs = objective.with_mask(outputs, padding, self.padding_input)
-        names = models.output_names(self.student, outputs)
-        return Outputs(outputs, tapped, names, inputs, padding=padding)
+        inputs, names = (
+            models.named_inputs(self.student, x),
+            models.output_names(self.student, outputs),
+        )
+        padding = self.padding_inputs
+        if padding:
+            outputs = padded_outputs.with_masks(outputs, names, inputs, padding)
+        of_layers = padding.get(None)
+        mask = None if of_layers is None else padded_outputs.mask_of(inputs, of_layers)
+        return Outputs(outputs, tapped, names, inputs, padding=mask)
 
 
 def _detached(value):

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd import by_output, models, replicas
-from keras_kd.losses import base, projector
+from keras_kd import by_output, models, padded_outputs, replicas
+from keras_kd.losses import base
 from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.taps import masks
 
@@ -57,16 +57,22 @@ class Outputs:
         """Which positions of what is read count, `[batch, time]`; `None`: all.
 
         The loss's own `mask_input` tells, else the Keras mask of the tensor, else the distiller's
-        `mask_input`, where the tensor has its positions.
+        `mask_input`, where the tensor has its positions. That of attention says which pairs may
+        attend, and not which queries are padding: it joins what the inputs tell.
         """
+        carried = None if keras.tree.is_nested(values) else masks.of(values)
+        told = self._told(reading, values)
+        if reading.is_attention and told is not None:
+            return masks.of_attention(carried, told, values.shape)
+        return told if reading.mask_input is not None or carried is None else carried
+
+    def _told(self, reading, values):
+        """Which positions of what is read count, as an input tells."""
         if reading.mask_input is not None:
-            return mask_of(self.inputs, reading.mask_input)
-        if keras.tree.is_nested(values):
+            return padded_outputs.mask_of(self.inputs, reading.mask_input)
+        if self.padding is None or keras.tree.is_nested(values):
             return None
-        carried = masks.of(values)
-        if carried is not None or self.padding is None:
-            return carried
-        return self.padding if _has_positions(reading, values, self.padding) else None
+        return self.padding if padded_outputs.has_positions(reading, values, self.padding) else None
 
 
 @dataclasses.dataclass
@@ -195,54 +201,6 @@ def _sample_weights(reading, student, sample_weight, count):
     rows = next(tf.shape(each)[:1] for each in found if each is not None)
     of_rows = [tf.ones(rows) if each is None else base.mean_of_row(each) for each in found]
     return [tf.add_n(of_rows) / len(of_rows)] * count
-
-
-def mask_of(inputs, name):
-    """The mask that an input is, boolean: what is not 0 counts."""
-    if not isinstance(inputs, dict) or name not in inputs:
-        have = sorted(inputs) if isinstance(inputs, dict) else "without names"
-        raise ValueError(
-            f"A mask is read from input {name!r} (`mask_input`). The student's inputs are {have}. "
-            "Name one of them, or pass the inputs as a dict."
-        )
-    return tf.cast(inputs[name], tf.bool)
-
-
-def _begins_with(shape, positions):
-    return len(shape) > len(positions) and projector.agree(shape[: len(positions)], positions)
-
-
-def _has_positions(reading, values, mask):
-    """Whether what is read of the student has the positions of a mask."""
-    if reading.is_attention:  # [batch, heads, queries, keys]
-        return len(mask.shape) == 2 and projector.agree(values.shape[-2:-1], mask.shape[1:])
-    return _begins_with(values.shape, mask.shape)
-
-
-def with_mask(outputs, mask, name):
-    """Outputs that carry a mask of their positions, as Keras' tensors do.
-
-    Keras then leaves masked positions out of the hard loss and of metrics, and the distillation
-    losses leave them out likewise. Outputs without these positions stay as they are.
-
-    Args:
-        outputs: A tensor, or a structure of them.
-        mask: `[batch, ...]`, boolean.
-        name: The input's, for the message.
-
-    Raises:
-        ValueError: No output has the mask's positions.
-    """
-    flat = keras.tree.flatten(outputs)
-    fitting = [_begins_with(x.shape, mask.shape) for x in flat]
-    if not any(fitting):
-        raise ValueError(
-            f"mask_input={name!r} has shape {tuple(mask.shape)}; no output has these positions "
-            f"before its last axis: {[tuple(x.shape) for x in flat]}. Leave `mask_input` out, and "
-            "name it in the losses that read positions."
-        )
-    masked = [masks.kept(x, mask) if fits else x for x, fits in zip(flat, fitting, strict=True)]
-    return keras.tree.pack_sequence_as(outputs, masked)
 
 
 def times(sample_weight, factor):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd.serializing import serialized
+from keras_kd.serializing import deserialized, serialized
 
 _CALLBACK = "callback_"
 
@@ -80,7 +80,7 @@ class Persistence(OwnVariables):
     def from_config(cls, config):
         config = dict(config)
         for key in ("teacher", "student", "teacher_preprocess", "weighting"):
-            config[key] = keras.saving.deserialize_keras_object(config.get(key))
+            config[key] = deserialized(config.get(key))
         config["distillation_losses"] = [
             keras.saving.deserialize_keras_object(loss) for loss in config["distillation_losses"]
         ]

@@ -36,5 +36,30 @@ def deserialized(value):
     if not isinstance(value, dict):
         return value
     if "class_name" in value:
-        return keras.saving.deserialize_keras_object(value)
+        return _made(value)
     return {key: deserialized(each) for key, each in value.items()}
+
+
+def _made(config):
+    """An object of its configuration; a model is compiled as Keras compiles what it loads.
+
+    KerasHub's tasks compile themselves when they are made. Keras calls no `compile` that a class
+    overrides, and warns of it: right only where the model was compiled otherwise.
+    """
+    compiled = config.get("compile_config")
+    if not compiled:
+        return keras.saving.deserialize_keras_object(config)
+    model = keras.saving.deserialize_keras_object({**config, "compile_config": None})
+    if _settings(compiled) != _settings(model.get_compile_config()):
+        model.compile_from_config(compiled)
+    return model
+
+
+def _settings(config):
+    """A configuration without what Keras counts up: names of optimizers, numbers of objects."""
+    if isinstance(config, dict):
+        counted = ("name", "shared_object_id")
+        return {key: _settings(value) for key, value in config.items() if key not in counted}
+    if isinstance(config, (list, tuple)):
+        return [_settings(each) for each in config]
+    return config

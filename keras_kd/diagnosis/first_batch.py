@@ -136,37 +136,52 @@ def yes_or_no_findings(role, values, from_logits):
     return []
 
 
-def padding_findings(name, mask, outputs, weight=None):
-    """Whether padding that an input tells of counts in the losses on an output.
+def padding_that_counts(mask, shape, weight=None, counts=None):
+    """How many padded positions count in a loss.
 
     Args:
-        name: The input's name.
-        mask: The input, 0 where a position is padding.
-        outputs: `[batch, ...]`, of which the leading dimensions may be the mask's.
+        mask: An input, 0 where a position is padding.
+        shape: Of what the loss reads, `[batch, ...]`; its leading dimensions may be the mask's.
         weight: Sample weights, or `None`: padding of weight 0 does not count.
+        counts: Which positions the loss counts, of the mask's shape, or `None`: all.
 
     Returns:
-        A list of `Finding`, of one or none.
+        A number; `None` where there are no such positions, or no padding.
     """
     padded = np.asarray(mask) == 0
     rank = padded.ndim
-    if rank < 2 or np.ndim(outputs) <= rank or np.shape(outputs)[:rank] != padded.shape:
-        return []
+    if rank < 2 or len(shape) <= rank or tuple(shape[:rank]) != padded.shape or not padded.any():
+        return None
     weight = np.ones(padded.shape) if weight is None else np.asarray(weight)
     weight = weight.reshape(weight.shape[:rank])
     if weight.shape != padded.shape[: weight.ndim]:
-        return []
+        return None
     weight = weight.reshape(weight.shape + (1,) * (rank - weight.ndim))
-    counted = int((padded & (weight != 0)).sum())
-    if not counted:
-        return []
-    return [
-        Finding(
-            "padding",
-            "warning",
-            f"Input {name!r} says that {counted} of {padded.size} positions are padding, and they "
-            "count in the losses: the outputs carry no Keras mask.",
-            f"Say Distiller(..., mask_input={name!r}), or give padding a sample_weight of 0.",
-            {"padded": counted, "positions": int(padded.size)},
-        )
-    ]
+    return int((padded & (weight != 0) & (True if counts is None else counts)).sum())
+
+
+def padding_finding(name, positions, padded, layer_losses=()):
+    """That padding counts.
+
+    Args:
+        name: Of the input that tells of it.
+        positions: How many there are.
+        padded: How many of them are padding and count.
+        layer_losses: Names of the losses of inner layers in which they do; empty: in those of the
+            outputs.
+    """
+    if layer_losses:
+        listed = ", ".join(repr(each) for each in layer_losses)
+        where = f"in the losses of inner layers {listed}."
+        remedy = f"Say mask_input={name!r} in losses that keep positions, such as HiddenStates."
+    else:
+        where = "in the losses: the outputs carry no Keras mask."
+        remedy = f"Say Distiller(..., mask_input={name!r}), or give padding a sample_weight of 0."
+    return Finding(
+        "padding",
+        "warning",
+        f"Input {name!r} says that {padded} of {positions} positions are padding, and they "
+        f"count {where}",
+        remedy,
+        {"padded": padded, "positions": positions},
+    )

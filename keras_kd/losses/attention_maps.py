@@ -34,8 +34,8 @@ class AttentionMaps(base.DistillationLoss):
             `loss` says above.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
-        **kwargs: `output` and `mask_input`, as of `DistillationLoss`; both models' queries and keys
-            must be the tokens of it.
+        **kwargs: `output` and `mask_input`, as of `DistillationLoss`: the mask tells of the queries
+            and, where there are as many, of the keys.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, heads, queries, keys]` or,
     of one head, `[batch, queries, keys]`. Returns `[batch, heads, queries, keys]` or `[batch,

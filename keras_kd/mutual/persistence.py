@@ -3,6 +3,7 @@
 import keras
 
 from keras_kd.persistence import OwnVariables
+from keras_kd.serializing import deserialized
 
 
 class MutualPersistence(OwnVariables):
@@ -24,7 +25,7 @@ class MutualPersistence(OwnVariables):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        config["peers"] = [keras.saving.deserialize_keras_object(x) for x in config["peers"]]
+        config["peers"] = deserialized(config["peers"])
         loss = keras.saving.deserialize_keras_object(config["distillation_loss"])
         return cls(**{**config, "distillation_loss": loss})
 

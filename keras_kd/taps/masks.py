@@ -6,6 +6,9 @@ block of a transformer would still say what is padding. So each mask is read whe
 called, as `keras.layers.Layer.__call__` does, and hung on a copy.
 """
 
+import functools
+import operator
+
 import keras
 import tensorflow as tf
 
@@ -74,3 +77,23 @@ def pairs(masks):
     if queries is None or keys is None:
         return keys if queries is None else queries
     return queries & keys
+
+
+def of_attention(pairs, tokens, shape):
+    """Which pairs of attention count: those that may attend, of tokens that count.
+
+    Args:
+        pairs: The mask of the attention, `[batch, heads, queries, keys]` or without heads, or
+            `None`. It leaves padded keys out, and not padded queries.
+        tokens: `[batch, time]`, of the queries and, where there are as many, of the keys; or a mask
+            of pairs.
+        shape: The attention's.
+
+    Returns:
+        `[batch, heads, queries, keys]`, boolean; `heads` may be 1.
+    """
+    if len(tokens.shape) == 2:
+        keys = tokens[:, None, :] if shape[-1] in (tokens.shape[1], None) else True
+        tokens = tokens[:, :, None] & keys
+    masks = [x if len(x.shape) == 4 else x[:, None] for x in (pairs, tokens) if x is not None]
+    return functools.reduce(operator.and_, masks)

@@ -240,3 +240,60 @@ def test_a_loss_without_positions_tells_that_padding_counts():
     loss = OfRows(teacher_layer="words", student_layer="words")
     with pytest.warns(UserWarning, match="padded positions count in it.*HiddenStates"):
         kd.Distiller(*models, loss)
+
+
+def two_sides(seed):
+    """An encoder and a decoder, each with tokens and padding of its own."""
+    inputs = {
+        f"{side}_{kind}": keras.Input((TIME,), dtype="int32", name=f"{side}_{kind}")
+        for side in ("encoder", "decoder")
+        for kind in ("ids", "mask")
+    }
+    outputs = {
+        side: layers.Dense(CLASSES)(layers.Embedding(WORDS, 4)(inputs[f"{side}_ids"]))
+        for side in ("encoder", "decoder")
+    }
+    model = keras.Model(inputs, outputs)
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.normal(size=weight.shape) for weight in model.weights])
+    return model
+
+
+def of_two_sides(padding):
+    rng = np.random.default_rng(2)
+    x = {}
+    for side, lengths in (("encoder", LENGTHS), ("decoder", LENGTHS[::-1])):
+        mask = np.arange(TIME)[None] < np.array(lengths)[:, None]
+        x[f"{side}_ids"] = np.where(mask, rng.integers(1, WORDS, (BATCH, TIME)), padding)
+        x[f"{side}_mask"] = mask.astype("int32")
+    return x
+
+
+MASKS = {"encoder": "encoder_mask", "decoder": "decoder_mask"}
+
+
+@pytest.mark.parametrize("where", ["distiller", "losses"])
+def test_outputs_with_different_padding(where, tmp_path):
+    def made():
+        of_loss = {side: {"mask_input": MASKS[side]} if where == "losses" else {} for side in MASKS}
+        losses = {side: kd.losses.SoftTargets(2.0, **of_loss[side], name=side) for side in MASKS}
+        masks = MASKS if where == "distiller" else None
+        distiller = kd.Distiller(two_sides(1), two_sides(2), losses, alpha=0.0, mask_input=masks)
+        distiller.compile(keras.optimizers.SGD(0.1))
+        return distiller
+
+    found = []
+    for padding in (0, 13):
+        distiller = made()
+        found.append(distiller.train_on_batch(of_two_sides(padding), return_dict=True))
+    assert found[0] == found[1]
+    distiller.save(tmp_path / "d.keras")
+    again = keras.saving.load_model(tmp_path / "d.keras")
+    assert again.padding_inputs == MASKS
+
+
+def test_one_mask_for_outputs_that_may_have_others_is_refused():
+    with pytest.raises(ValueError, match=r"could be the padding of 2 outputs.*'encoder_mask'.*Say"):
+        kd.Distiller(two_sides(1), two_sides(2), mask_input="decoder_mask")
+    with pytest.raises(ValueError, match="argument `mask_input`. Expected names of outputs"):
+        kd.Distiller(two_sides(1), two_sides(2), mask_input={0: "decoder_mask"})
