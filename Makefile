@@ -17,7 +17,7 @@ REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxr
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv test demo lint format native-test $(NATIVE_BUILDS:%=build-%) test-cuda \
+.PHONY: help venv test test-torch demo lint format native-test $(NATIVE_BUILDS:%=build-%) test-cuda \
   check-cuda-library wheel wheel-aarch64 smoke clean
 
 help: ## list the targets
@@ -30,6 +30,9 @@ venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its 
 # for more, and the run never ends.
 test: venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
+
+test-torch: .venv/ordinary-torch/installed ## try PyTorch teachers beside PyPI's own PyTorch (CUDA and triton, 6 GB)
+	.venv/ordinary-torch/bin/python -m pytest tests/teachers/test_triton.py
 
 demo: venv ## distil a student on real data and print the table
 	$(BIN)/python examples/quickstart.py
@@ -125,6 +128,14 @@ clean: ## remove what the targets made
 	$(BIN)/pip install --quiet --no-deps --no-compile --only-binary :all: --python-version 3.11 \
 	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --target $@ \
 	  $(REAL_FILES)
+	touch $@
+
+# What `pip install torch` brings on Linux; other indexes may have builds without CUDA of a version
+# that counts as newer. The package is the one of .venv, with its library.
+.venv/ordinary-torch/installed: .venv/installed
+	$(PYTHON) -m venv .venv/ordinary-torch
+	.venv/ordinary-torch/bin/pip install --quiet 'torch===2.13.0' 'transformers>=5,<6' \
+	  '$(TENSORFLOW)>=2.18,<2.22' 'keras>=3.12' 'numpy>=1.26' 'pytest>=9,<10' 'pytest-xdist>=3.6,<4'
 	touch $@
 
 # The dependency groups of pyproject.toml: tools of the developer, not of the user.

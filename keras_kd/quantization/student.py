@@ -8,6 +8,7 @@ from keras_kd import copies, models
 from keras_kd.quantization import operands as held
 from keras_kd.quantization import ranges, sites, weights
 from keras_kd.quantization.schemes import named
+from keras_kd.serializing import deserialized
 
 # How far a range moves to that of a batch: about the last 50 batches count.
 _RATE = 0.02
@@ -229,5 +230,5 @@ class QuantizationAware(keras.Model):
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        config["student"] = keras.saving.deserialize_keras_object(config["student"])
+        config["student"] = deserialized(config["student"])
         return cls(**config)
