@@ -18,6 +18,8 @@ class Reporting:
 
     # Whether the student's own `compute_loss` gives the hard loss; the distiller finds out.
     student_computes_loss = False
+    # Whether the steps compute the losses that are reported beside the total.
+    _has_terms = True
 
     def _add_trackers(self):
         self._with_teacher, self._evaluating = None, False
@@ -46,7 +48,8 @@ class Reporting:
             loss: What `compute_loss` gave, which a subclass may have overridden.
         """
         terms, rows, replicas_count = running.terms, running.rows, replicas.count()
-        if terms is None:  # a subclass computes all of it
+        self._has_terms = terms is not None
+        if terms is None:  # a subclass's `compute_loss` computes all of it
             self._total_tracker.update_state(replicas_count * loss, sample_weight=rows)
             return
         total = keras.ops.sum([terms.total, *running.regularisers])
@@ -82,13 +85,9 @@ class Reporting:
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _logs(self, x, y, y_pred, sample_weight):
-        logs = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-        return self.per_worker(self._with_keras_names(logs))
+        return self.per_worker(self.compute_metrics(x, y, y_pred, sample_weight=sample_weight))
 
-    def _without_terms(self, running, logs):
-        """The logs of a step without losses that a subclass's `compute_loss` did not compute."""
-        if running.terms is not None:
-            return logs
+    def _without_names_of_terms(self, logs):
         return {key: value for key, value in logs.items() if key not in self._names_of_terms()}
 
     def _names_of_terms(self):
@@ -146,18 +145,19 @@ class Reporting:
         has_labels = self._evaluation_has_labels if self._evaluating else self._has_labels
         is_blind = has_labels is False
         results = unlabelled.results(self) if is_blind else super().get_metrics_result()
+        # Here, not in a step's logs alone: where those have other keys Keras takes the logs of one
+        # replica for the epoch's.
+        if self.uses_keras_names:
+            results = history_names.with_keras_names(results)
+        if not self._has_terms:
+            results = self._without_names_of_terms(results)
         return self._without_teacher(results) if self._evaluating else results
-
-    def _with_keras_names(self, logs):
-        if not self.uses_keras_names:
-            return logs
-        return history_names.with_keras_names(logs)
 
     def _without_teacher(self, logs):
         """The logs of an evaluation, without losses that were not computed or are `loss` again."""
         if self._runs_teacher_in_evaluate():
             return logs
-        return {key: value for key, value in logs.items() if key not in self._names_of_terms()}
+        return self._without_names_of_terms(logs)
 
     def compile(self, *args, **kwargs):
         super().compile(*args, **kwargs)

@@ -118,7 +118,7 @@ class Step:
         gradients = self._gradients_of_losses_left_out(tape.gradient(scaled, variables), variables)
         self._apply(gradients, variables)
         self._track(running, loss)
-        return self._without_terms(running, self._logs(x, y, student.outputs, sample_weight))
+        return self._logs(x, y, student.outputs, sample_weight)
 
     def _apply(self, gradients, variables):
         """Moves the student, and lets the teacher learn where that is moved."""
@@ -147,8 +147,7 @@ class Step:
         with _step_of(self, student, rows) as running:
             loss = hooks.call_compute_loss(self, x, y, student.outputs, sample_weight, False)
         self._track(running, loss)
-        logs = self._without_terms(running, self._logs(x, y, student.outputs, sample_weight))
-        return self._without_teacher(logs)
+        return self._without_teacher(self._logs(x, y, student.outputs, sample_weight))
 
     def predict_step(self, data):
         if hooks.is_overridden(self.student, "predict_step"):

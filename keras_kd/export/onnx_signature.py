@@ -91,8 +91,11 @@ def output_names(model, outputs, taken):
         The keys of a dict, else the names of the layers, else `output`; flat, all distinct.
     """
     count = len(keras.tree.flatten(outputs))
-    without = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
-    return _distinct(models.output_names(model, outputs) or without, taken)
+    # Of a layer that is called twice both outputs have its name.
+    own = models.output_names(model, outputs) or list(getattr(model, "output_names", None) or [])
+    if len(own) != count:
+        own = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    return _distinct(own, taken)
 
 
 def _distinct(names, taken=()):

@@ -79,6 +79,11 @@ class SoftTargets(logits.LogitsLoss, HasTemperature):
             **kwargs,
         )
         self.divergence, self.mixing_weight = arguments.divergence(divergence, mixing_weight)
+        if divergence != "jsd" and self.mixing_weight != 0.5:
+            raise ValueError(
+                "`mixing_weight` is the teacher's weight in the mixture of divergence='jsd'; "
+                f"{divergence!r} has none. Received: mixing_weight={mixing_weight}. Leave it out."
+            )
         self.takes_sparse = not self._has_own_formula()
         self.built = True
 

@@ -60,10 +60,6 @@ class SparseProblem(Problem):
     tail: Any
 
 
-# Of functions that take it by position, where it cannot be told from one that was given.
-DEFAULT_MIXING_WEIGHT = 0.5
-
-
 def invalid(name, expected, received):
     """The error for an argument that is not what was expected."""
     return ValueError(
@@ -161,6 +157,8 @@ def temperature(value):
     """Returns a float32 scalar; a Python number is checked here, a tensor by the kernel."""
     is_tensor = keras.ops.is_tensor(value) or isinstance(value, (keras.Variable, tf.Variable))
     is_number = isinstance(value, (int, float, np.number, np.ndarray))
+    if isinstance(value, (list, tuple)):
+        raise invalid("temperature", "a scalar", value)
     if isinstance(value, bool) or not (is_number or is_tensor):
         raise invalid("temperature", "a positive, finite number", repr(value))
     if isinstance(value, (int, float, np.number)):
@@ -180,11 +178,6 @@ def divergence(name, mixing_weight):
         raise invalid("divergence", f"one of {DIVERGENCES}", name)
     if not isinstance(mixing_weight, (int, float)) or not 0 < mixing_weight < 1:
         raise invalid("mixing_weight", "a number between 0 and 1, both excluded", mixing_weight)
-    if name != "jsd" and mixing_weight != DEFAULT_MIXING_WEIGHT:
-        raise ValueError(
-            "`mixing_weight` is the teacher's weight in the mixture of divergence='jsd'; "
-            f"{name!r} has none. Received: mixing_weight={mixing_weight}. Leave it out."
-        )
     return name, float(mixing_weight)
 
 

@@ -51,6 +51,9 @@ class Cached(base.Teacher):
         self.asked_for = None if teacher is None else self.manifest.value["teacher"]
         self.is_sparse = self.manifest.value["top_k"] is not None
 
+    def input_specs(self):
+        return {}  # the batches carry its outputs
+
     def resolve(self, layer):
         kept = self.manifest.value["taps"]
         name = str(layer)

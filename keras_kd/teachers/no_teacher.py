@@ -71,6 +71,9 @@ class DeepestExit(base.Teacher):
         final = models.flat_outputs(outputs, key, names)[0]
         return keras.tree.map_structure(lambda _: final, outputs)
 
+    def input_specs(self):
+        return {}  # the student is asked
+
     def resolve(self, layer):
         return tap.resolve(self._student.model, layer)[0]
 
@@ -146,6 +149,9 @@ class VirtualTeacher(base.Teacher):
         is_class = (labels >= 0) & (labels < classes)
         hot = tf.one_hot(labels, classes, self.confidence, others)
         return tf.math.log(tf.where(is_class[..., None], hot, 1.0 / classes))
+
+    def input_specs(self):
+        return {}  # it looks at labels only
 
     def resolve(self, layer):
         raise ValueError(

@@ -128,7 +128,7 @@ def test_a_dataset_of_unknown_length_by_step():
     [
         (lambda: kd.callbacks.TemperatureSchedule(5.0), "two numbers, or a whole schedule"),
         (lambda: kd.callbacks.TemperatureSchedule(kd.schedules.Constant(2.0), 1.0), "two numbers"),
-        (lambda: kd.callbacks.TemperatureSchedule(5.0, 0.0), "temperature"),
+        (lambda: kd.callbacks.TemperatureSchedule(5.0, 0.0), "argument `end`.*above 0"),
         (lambda: kd.callbacks.LossWeightSchedule("beta", 1.0, -1.0), "at least 0"),
         (lambda: kd.callbacks.TemperatureSchedule(5.0, 1.0, by="batch"), "'epoch' or 'step'"),
         (lambda: kd.callbacks.TemperatureSchedule(5.0, 1.0, start_epoch=-1), "start_epoch=-1"),

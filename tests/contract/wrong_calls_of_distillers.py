@@ -385,14 +385,6 @@ OF_FIT = {
         lambda: fitted(compiled(kd.losses.DIST()), X, Y, batch_size=1),
         "compares the rows of a batch and needs at least 2.*batches of 1. Use a larger batch_size",
     ),
-    "no batch": (
-        lambda: fitted(
-            compiled(),
-            tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).take(0),
-            shuffle=False,
-        ),
-        "The training data is empty: no batch came out of it. Check filters",
-    ),
     "alpha that is text": (
         lambda: _after(compiled(), "alpha", "1"),
         "argument `alpha`. Expected a number. Received: alpha='1'",
