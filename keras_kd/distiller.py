@@ -203,7 +203,7 @@ class Distiller(
             # The data is a dict that has the inputs of both.
             inputs = {**of_teacher, **models.named_inputs(self.student, inputs)}
         try:
-            self._rehearse(inputs, is_made_up=True)
+            self._rehearse(inputs, is_made_up=True, may_read_more=self.may_read_more)
         except TeacherFailed:
             self._has_unbuilt_loss = True
 
@@ -212,8 +212,15 @@ class Distiller(
         if not self._rehearsed:
             self._rehearse(x, y)
 
-    def _rehearse(self, inputs, labels=None, is_made_up=False):
-        rehearsal = Rehearsal(self, is_made_up)
+    def _rehearse_call(self, inputs):
+        """Builds what a call outside of a step finds unbuilt, where its inputs do for the teacher."""
+        try:
+            self._rehearse(inputs, may_read_more=True)
+        except TeacherFailed:
+            self._has_unbuilt_loss = True
+
+    def _rehearse(self, inputs, labels=None, **options):
+        rehearsal = Rehearsal(self, **{"is_made_up": False, **options})
         self.is_rehearsing = True
         try:
             rehearsal.run(inputs, labels)
@@ -228,10 +235,8 @@ class Distiller(
 
     def call(self, inputs, training=None, mask=None):
         inputs, _ = carried.split(inputs)
-        # Keras builds a model on symbolic inputs, in the scope of its strategy.
-        is_symbolic = isinstance(keras.tree.flatten(inputs)[0], keras.KerasTensor)
-        if is_symbolic and not self._rehearsed and not self.is_rehearsing:
-            self._rehearse(inputs)
+        if not self._rehearsed and not self.is_rehearsing:
+            self._rehearse_call(inputs)
         inputs = models.own_inputs(self.student, inputs)
         if not models.is_masked(mask):  # a subclassed student may not take any
             return self.student(inputs, training=training)

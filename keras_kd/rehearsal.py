@@ -21,16 +21,18 @@ class Rehearsal(keras.layers.Layer):
     Args:
         distiller: A `Distiller`.
         is_made_up: Whether the inputs are made up from what the models say of them.
+        may_read_more: Whether the teacher may read inputs that these are not: if it fails on them
+            `TeacherFailed` is raised.
 
     Attributes:
         waiting: Names of losses of a user's own that failed with labels that were made up, class
             indices: those of the data may have another shape.
     """
 
-    def __init__(self, distiller, is_made_up):
+    def __init__(self, distiller, is_made_up, may_read_more=False):
         super().__init__(autocast=False)
         self._distiller = models.Untracked(distiller)
-        self._is_made_up = is_made_up
+        self._is_made_up, self._may_read_more = is_made_up, may_read_more
         self.error = None
         self.waiting = []
 
@@ -71,7 +73,7 @@ class Rehearsal(keras.layers.Layer):
         try:
             return distiller.teach(inputs, labels, student)
         except Exception as error:
-            if self._is_made_up and distiller.may_read_more:
+            if self._may_read_more:
                 raise TeacherFailed from error
             if self._is_made_up and isinstance(error, ValueError):
                 raise ValueError(
