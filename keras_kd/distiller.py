@@ -213,7 +213,7 @@ class Distiller(
             self._rehearse(x, y)
 
     def _rehearse_call(self, inputs):
-        """Builds what a call outside of a step finds unbuilt, where its inputs do for the teacher."""
+        """Builds what a call outside of a step finds unbuilt, if its inputs do for the teacher."""
         try:
             self._rehearse(inputs, may_read_more=True)
         except TeacherFailed:
