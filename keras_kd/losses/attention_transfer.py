@@ -56,7 +56,7 @@ class AttentionTransfer(base.DistillationLoss):
             name=name,
             **kwargs,
         )
-        images.refuse_mask(self)
+        base.refuse_mask(self, images.WHOLE_IMAGES)
         self.power = power
         self.resizing_layers = []
 

@@ -10,6 +10,7 @@ from keras_kd import checks, user_warnings
 from keras_kd.checks import integer as integer
 from keras_kd.checks import non_negative
 from keras_kd.losses.reading import Reading
+from keras_kd.ops.arguments import invalid
 from keras_kd.serializing import deserialized
 from keras_kd.taps import tap
 
@@ -350,6 +351,17 @@ def to_float32(value):
     """Half precision as float32: the squares of features overflow float16."""
     dtype = keras.backend.standardize_dtype(value.dtype)
     return keras.ops.cast(value, "float32") if keras.backend.is_float_dtype(dtype) else value
+
+
+def refuse_mask(loss, why):
+    """Raises if a loss without positions was given a mask of them.
+
+    Args:
+        loss: A `DistillationLoss`.
+        why: What it compares instead, as the rest of a sentence.
+    """
+    if loss.mask_input is not None:
+        raise invalid("mask_input", f"None: {type(loss).__name__} {why}", repr(loss.mask_input))
 
 
 def align(row_weight, loss):

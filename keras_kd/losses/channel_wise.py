@@ -3,7 +3,7 @@
 import keras
 
 from keras_kd import ops
-from keras_kd.losses import images
+from keras_kd.losses import base, images
 from keras_kd.losses import projector as projectors
 from keras_kd.losses.temperature import HasTemperature
 
@@ -47,7 +47,7 @@ class ChannelWise(HasTemperature):
 
     def __init__(self, temperature=4.0, **kwargs):
         super().__init__(temperature, **kwargs)
-        images.refuse_mask(self)
+        base.refuse_mask(self, images.WHOLE_IMAGES)
         self.projection_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):

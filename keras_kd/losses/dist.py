@@ -50,7 +50,7 @@ class DIST(logits.LogitsLoss, HasTemperature):
 
     def __init__(self, temperature=1.0, inter_class=1.0, intra_class=1.0, **kwargs):
         super().__init__(temperature, **kwargs)
-        relations.refuse_mask(self)
+        base.refuse_mask(self, relations.WHOLE_ROWS)
         self.inter_class = base.non_negative("inter_class", inter_class)
         self.intra_class = base.non_negative("intra_class", intra_class)
 

@@ -61,7 +61,7 @@ class FlowMatrix(base.DistillationLoss):
             name=name,
             **kwargs,
         )
-        images.refuse_mask(self)
+        base.refuse_mask(self, images.WHOLE_IMAGES)
         self.teacher_pooling, self.student_pooling, self.projection_layers = [], [], []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):

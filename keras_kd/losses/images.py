@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_kd.ops.arguments import invalid
+# Why a loss takes no `mask_input`.
+WHOLE_IMAGES = "compares whole images and has no positions of a sequence that could be padding"
 
 
 def check_images(loss, teacher_shape, student_shape):
@@ -14,17 +15,6 @@ def check_images(loss, teacher_shape, student_shape):
             "[batch, height, width, channels], channels last. Received: teacher "
             f"{tuple(teacher_shape)}, student {tuple(student_shape)}, "
             f"image_data_format={data_format!r}."
-        )
-
-
-def refuse_mask(loss):
-    """Raises if a loss over whole images was given a mask of positions."""
-    if loss.mask_input is not None:
-        raise invalid(
-            "mask_input",
-            f"None: {type(loss).__name__} compares whole images and has no positions of a "
-            "sequence that could be padding",
-            repr(loss.mask_input),
         )
 
 

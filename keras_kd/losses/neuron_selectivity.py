@@ -43,7 +43,7 @@ class NeuronSelectivity(base.DistillationLoss):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        images.refuse_mask(self)
+        base.refuse_mask(self, images.WHOLE_IMAGES)
         self.resizing_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):

@@ -3,7 +3,12 @@
 import keras
 
 from keras_kd.losses import base
-from keras_kd.ops.arguments import invalid
+
+# Why a loss takes no `mask_input`.
+WHOLE_ROWS = (
+    "compares whole rows and has no positions that could be padding; pool a sequence without its "
+    "padding, and read the pooled layer"
+)
 
 
 class RelationalLoss(base.DistillationLoss):
@@ -19,7 +24,7 @@ class RelationalLoss(base.DistillationLoss):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        refuse_mask(self)
+        base.refuse_mask(self, WHOLE_ROWS)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         shapes = {"teacher": teacher_outputs_shape, "student": student_outputs_shape}
@@ -89,14 +94,3 @@ def distinct(features):
 def count(features):
     """The number of rows, float32."""
     return keras.ops.cast(keras.ops.shape(features)[0], "float32")
-
-
-def refuse_mask(loss):
-    """Raises if a loss between whole rows was given a mask of positions."""
-    if loss.mask_input is not None:
-        raise invalid(
-            "mask_input",
-            f"None: {type(loss).__name__} compares whole rows and has no positions that could be "
-            "padding; pool a sequence without its padding, and read the pooled layer",
-            repr(loss.mask_input),
-        )

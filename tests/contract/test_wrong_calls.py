@@ -27,20 +27,6 @@ TABLE = {
 }
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """How often an optimizer has been asked to change weights."""
-    seen = []
-    apply = keras.optimizers.SGD.apply
-
-    def counted(self, *args, **kwargs):
-        seen.append(self)
-        return apply(self, *args, **kwargs)
-
-    monkeypatch.setattr(keras.optimizers.SGD, "apply", counted)
-    return seen
-
-
 @pytest.mark.parametrize("name", TABLE)
 def test_it_is_told_before_any_step(name, steps):
     call, message = TABLE[name]

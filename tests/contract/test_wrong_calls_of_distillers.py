@@ -24,21 +24,6 @@ X, Y = linear.data(8)
 SOFT = kd.losses.SoftTargets
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """How often an optimizer has been asked to change weights."""
-    seen = []
-    apply = keras.optimizers.SGD.apply
-
-    def counted(self, *args, **kwargs):
-        seen.append(self)
-        return apply(self, *args, **kwargs)
-
-    monkeypatch.setattr(keras.optimizers.SGD, "apply", counted)
-    return seen
-
-
-@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize("name", TABLE)
 def test_it_is_told_before_any_step(name, steps):
     call, message = TABLE[name]
