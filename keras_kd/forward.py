@@ -127,11 +127,7 @@ class ForwardPasses:
         """
         if self.mask_input is not None:
             return self.mask_input if isinstance(self.mask_input, dict) else {None: self.mask_input}
-        named = {}
-        for reading in (loss.reading for loss in self.distillation_losses):
-            if reading.student_layer is None and reading.mask_input is not None:
-                named.setdefault(reading.output, set()).add(reading.mask_input)
-        return {key: min(found) for key, found in named.items() if len(found) == 1}
+        return padded_outputs.named_by(self.distillation_losses)
 
     def _study(self, x, training, listening):
         x, _ = carried.split(x)

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import hooks, models
+from keras_kd import hooks, models, padded_outputs
 from keras_kd.hard_loss import HardLoss
 
 
@@ -12,16 +12,19 @@ class Learner(HardLoss, keras.Model):
     Args:
         model: A `keras.Model`. Its weights are trained; how it is compiled is not changed.
         name: Name of this model.
+        padding: `{output: input}`: the inputs that tell what is padding in which outputs, `None`
+            for all. It counts neither in the loss nor in metrics.
 
     Raises:
         ValueError: The model's class overrides what would never be called.
     """
 
-    def __init__(self, model, name="learner"):
+    def __init__(self, model, name="learner", padding=None):
         hooks.check(model, "model", hooks.OF_LEARNER)
         # The inputs reach the model as its own `fit` would give them: nothing is cast here.
         super().__init__(name=name, autocast=False, dtype=models.dtype_policy(model))
         self.model = model
+        self._padding = models.Untracked(padding or {})
         self.built = True
 
     @property
@@ -33,6 +36,14 @@ class Learner(HardLoss, keras.Model):
         del input_shape  # the model builds itself
 
     def call(self, inputs, training=None, mask=None):
-        if not models.is_masked(mask):  # a subclassed model may not take any
-            return self.model(inputs, training=training)
-        return self.model(inputs, training=training, mask=mask)
+        given = {} if not models.is_masked(mask) else {"mask": mask}  # it may not take any
+        outputs = self.model(models.own_inputs(self.model, inputs), training=training, **given)
+        return self._with_masks(outputs, inputs)
+
+    def _with_masks(self, outputs, inputs):
+        padding = self._padding.model
+        if not padding:
+            return outputs
+        names = models.output_names(self.model, outputs)
+        named = models.named_inputs(self.model, inputs)
+        return padded_outputs.with_masks(outputs, names, named, padding)

@@ -27,6 +27,19 @@ def mask_of(inputs, name):
     return tf.cast(inputs[name], tf.bool)
 
 
+def named_by(losses):
+    """The inputs that losses on outputs name as their masks, `{output: input}`.
+
+    Args:
+        losses: `DistillationLoss`es; of two that name different ones for an output none counts.
+    """
+    named: dict = {}
+    for reading in (loss.reading for loss in losses):
+        if reading.student_layer is None and reading.mask_input is not None:
+            named.setdefault(reading.output, set()).add(reading.mask_input)
+    return {key: min(found) for key, found in named.items() if len(found) == 1}
+
+
 def with_masks(outputs, names, inputs, given):
     """Outputs that carry masks of their positions, as Keras' tensors do.
 

@@ -108,7 +108,7 @@ class MutualDistiller(
             loss = arguments.distillation_loss(distillation_loss, peers)
             self.distillation_loss = loss
             names = zip(peers, arguments.names(peers), strict=True)
-            self.learners = [Peer(peer, loss.name, peer_name) for peer, peer_name in names]
+            self.learners = [Peer(peer, loss, peer_name) for peer, peer_name in names]
             self._add_numbers(*numbers)
             self._rehearse()
         self.built = True

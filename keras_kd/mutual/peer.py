@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_kd import by_output, models, objective, replicas, unlabelled
+from keras_kd import by_output, models, objective, padded_outputs, replicas, unlabelled
 from keras_kd.learner import Learner
 
 
@@ -12,18 +12,19 @@ class Peer(Learner):
 
     Args:
         model: The `keras.Model` to train.
-        soft_name: The distillation loss's entry in the history.
+        loss: The `DistillationLoss` between peers.
         name: What the peer's entries in the history begin with.
     """
 
-    def __init__(self, model, soft_name, name):
-        super().__init__(model, name=name)
+    def __init__(self, model, loss, name):
+        super().__init__(model, name=name, padding=padded_outputs.named_by([loss]))
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
-        self._soft_tracker = keras.metrics.Mean(name=soft_name)
+        self._soft_tracker = keras.metrics.Mean(name=loss.name)
 
     def study(self, x, training):
         """The model's `Outputs` for a batch, from its one forward pass."""
         outputs = self.model(models.own_inputs(self.model, x), training=training)
+        outputs = self._with_masks(outputs, x)
         inputs = models.named_inputs(self.model, x)
         return objective.Outputs(outputs, {}, models.output_names(self.model, outputs), inputs)
 

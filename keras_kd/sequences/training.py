@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_kd import copies, fit_arguments
+from keras_kd import configuration, copies, fit_arguments, padded_outputs
 from keras_kd.callbacks.scheduled import ScheduledValue
 from keras_kd.distiller import Distiller
 from keras_kd.learner import Learner
@@ -40,10 +40,12 @@ class Recipe:
     def trainer(self, student, teacher):
         """A compiled `Distiller`, or a `Learner` where there is no teacher."""
         with student.distribute_strategy.scope():
+            losses = copies.of_each(self.losses)
             if teacher is None:
-                made = Learner(student)
+                # What the other models of the sequence leave out as padding.
+                read = configuration.loss_list(losses, None, student)
+                made = Learner(student, padding=padded_outputs.named_by(read))
             else:
-                losses = copies.of_each(self.losses)
                 made = Distiller(teacher, student, losses, alpha=self.alpha, beta=self.beta)
             made.compile(**_copied(self.compile))
         return made

@@ -136,6 +136,7 @@ def logits(model, x):
     return (words[x["ids"]] @ k1 + b1) @ k2 + b2
 
 
+PADDED = {"mask_input": "padding_mask"}
 SPELLINGS = {
     "distiller": ({"mask_input": "padding_mask"}, {}),
     "loss": ({}, {"mask_input": "padding_mask"}),
@@ -297,3 +298,26 @@ def test_one_mask_for_outputs_that_may_have_others_is_refused():
         kd.Distiller(two_sides(1), two_sides(2), mask_input="decoder_mask")
     with pytest.raises(ValueError, match="argument `mask_input`. Expected names of outputs"):
         kd.Distiller(two_sides(1), two_sides(2), mask_input={0: "decoder_mask"})
+
+
+def test_peers_and_generations_leave_the_padding_out_of_the_labels_too():
+    x, y, mask = tokens()
+    loss = kd.losses.SoftTargets(1.0, mask_input="padding_mask")
+    peers = [tagger(1), tagger(2)]
+    hard = reference.hard_loss(logits(peers[0], x), y)[mask].mean()
+    mutual = kd.MutualDistiller(peers, loss)
+    mutual.compile(keras.optimizers.SGD(0.0), linear.from_logits())
+    logs = mutual.train_on_batch(x, y, return_dict=True)
+    assert logs["peer_0_hard_loss"] == pytest.approx(hard, rel=1e-5)
+
+    found = []
+    for padding in (0, 13):
+        keras.utils.set_random_seed(0)  # of which the generations' seeds are drawn
+        x, _, mask = tokens(padding)
+        born_again = kd.BornAgain(
+            tagger(1), generations=2, distillation_losses=kd.losses.SoftTargets(**PADDED)
+        )
+        born_again.compile(keras.optimizers.SGD(0.1), linear.from_logits())
+        report = born_again.fit(x, np.where(mask, y, padding % CLASSES), epochs=1, verbose=0)
+        found.append(report.histories)
+    assert found[0] == found[1]
