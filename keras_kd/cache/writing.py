@@ -293,6 +293,9 @@ class _Run:
         self._check_ends(views, counts)
         manifest = {**self.plan, "shards": views}
         cache_format.write_json(self.folder / cache_format.MANIFEST, manifest)
+        # Of a run that was killed while it published the plan, which is there by now.
+        for leftover in self.folder.glob(f"partial-*{cache_format.PLAN}"):
+            leftover.unlink(missing_ok=True)
 
     def _check_ends(self, views, counts):
         for view, (found, batches) in enumerate(zip(views, counts, strict=True)):
