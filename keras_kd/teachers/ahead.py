@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd.teachers import carried
+from keras_kd.wrapped_batches import WrappedBatches
 
 # Batches that wait for the step: enough to hide the teacher, few enough to hold in memory.
 _WAITING = 4
@@ -114,7 +115,7 @@ def _asked(distiller, batch):
     return keras.tree.map_structure(np.asarray, _carrying(distiller, batch))
 
 
-class _AskedBatches(keras.utils.PyDataset):
+class _AskedBatches(WrappedBatches):
     """A `PyDataset` whose batches carry what the teacher says; Keras' workers ask it.
 
     Args:
@@ -123,23 +124,10 @@ class _AskedBatches(keras.utils.PyDataset):
     """
 
     def __init__(self, distiller, batches):
+        super().__init__(batches)
         # Threads: another process would have neither TensorFlow's state nor the teacher.
-        super().__init__(
-            workers=max(batches.workers, 1),
-            use_multiprocessing=False,
-            max_queue_size=batches.max_queue_size,
-        )
-        self._distiller, self._batches = distiller, batches
-
-    @property
-    def num_batches(self):
-        return self._batches.num_batches
+        self.workers, self.use_multiprocessing = max(batches.workers, 1), False
+        self._distiller = distiller
 
     def __getitem__(self, index):
-        return _asked(self._distiller, self._batches[index])
-
-    def on_epoch_begin(self):
-        self._batches.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self._batches.on_epoch_end()
+        return _asked(self._distiller, self.batches[index])
