@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_kd as kd
 from tests.contract import fits
 from tests.contract import wrong_calls as of_data
+from tests.contract import wrong_calls_of_distillers as of_distillers
 from tests.contract import wrong_calls_of_training as of_training
 from tests.contract.arguments import dataset
 from tests.contract.wrong_calls import batches, vectors
@@ -22,9 +23,27 @@ TABLE = {
         "callbacks": of_training.OF_CALLBACKS,
         "losses": of_training.OF_LOSSES,
         "sequences": of_training.OF_SEQUENCES,
+        "distiller": of_distillers.OF_DISTILLER,
+        "taps": of_distillers.OF_TAPS,
+        "fit": of_distillers.OF_FIT,
+        "peers": of_distillers.OF_PEERS,
     }.items()
     for name, row in rows.items()
 }
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """How often an optimizer has been asked to change weights."""
+    seen = []
+    apply = keras.optimizers.SGD.apply
+
+    def counted(self, *args, **kwargs):
+        seen.append(self)
+        return apply(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.optimizers.SGD, "apply", counted)
+    return seen
 
 
 @pytest.mark.parametrize("name", TABLE)
