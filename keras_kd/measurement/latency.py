@@ -6,24 +6,56 @@ import time
 
 import numpy as np
 
+# Between the runs of a fast model nothing is printed: only what lasts longer is told of.
+_SECONDS_BETWEEN_UPDATES = 0.5
 
-def measure(call, warmup, runs):
+
+def measure(call, warmup, runs, bar=None):
     """Times a function, one run after the other.
 
     Args:
         call: What is timed; it returns when its work is done.
         warmup: Runs before, which are not counted.
         runs: Runs that are.
+        bar: A `progress.Bar` of all runs, or `None`.
 
     Returns:
         `{"warmup", "runs", "median_us", "p95_us"}`, microseconds.
     """
-    for _ in range(warmup):
+    told = _Rarely(bar)
+    for done in range(1, warmup + 1):
         call()
+        told.update(done)
+    seconds = []
     with _without_collector():
-        seconds = [_seconds(call) for _ in range(runs)]
+        for done in range(warmup + 1, warmup + runs + 1):
+            seconds.append(_seconds(call))
+            told.update(done)
+    told.end(warmup + runs)
     median, slow = np.percentile(seconds, [50, 95]) * 1e6
     return {"warmup": warmup, "runs": runs, "median_us": float(median), "p95_us": float(slow)}
+
+
+class _Rarely:
+    """Updates a bar so seldom that it is no part of what is timed.
+
+    Args:
+        bar: A `progress.Bar` or `None`.
+    """
+
+    def __init__(self, bar):
+        self._bar, self._last, self._is_seen = bar, time.perf_counter(), False
+
+    def update(self, done):
+        now = time.perf_counter()
+        if now - self._last >= _SECONDS_BETWEEN_UPDATES and self._bar is not None:
+            self._bar.update(done)
+            self._last, self._is_seen = now, True
+
+    def end(self, done):
+        if self._is_seen:
+            self._bar.update(done)
+            self._bar.end()
 
 
 def _seconds(call):

@@ -50,22 +50,27 @@ class Recipe:
             made.compile(**_copied(self.compile))
         return made
 
-    def train(self, student, teacher, number):
+    def train(self, student, teacher, number, steps):
         """Trains a model; returns what is recorded of it, `history` and `results`."""
         trainer = self.trainer(student, teacher)
         callbacks = callbacks_of(self.fit.get("callbacks"), number, teacher)
         history = trainer.fit(**{**self.fit, "callbacks": callbacks}).history
-        return {"history": history, "results": self.evaluate(trainer)}
+        return {"history": history, "results": self.evaluate(trainer, steps)}
 
-    def evaluate(self, trainer):
+    def evaluate(self, trainer, steps):
         """The loss of the labels and the metrics on the validation data; `{}` without."""
         data = self.fit.get("validation_data")
         if data is None:
             return {}
+        steps.say(f"evaluating {getattr(trainer, 'student', trainer).name}")
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch_size = self.fit.get("validation_batch_size") or self.fit.get("batch_size")
-        steps = self.fit.get("validation_steps")
-        options = {"batch_size": batch_size, "steps": steps, "verbose": 0, "return_dict": True}
+        options = {
+            "batch_size": batch_size,
+            "steps": self.fit.get("validation_steps"),
+            "verbose": steps.verbose,
+            "return_dict": True,
+        }
         return trainer.evaluate(x, y, sample_weight=sample_weight, **options)
 
 
