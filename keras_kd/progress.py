@@ -126,6 +126,10 @@ class Steps:
         self.verbose, self.inner = verbose, int(verbose == 1)
         self._begun, self._skipped, self._start = 0, 0, time.monotonic()
 
+    def expect(self, parts):
+        """There are so many parts more than was known."""
+        self._total += parts
+
     def begin(self, label):
         """A part begins."""
         words = [label]
