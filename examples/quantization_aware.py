@@ -93,6 +93,7 @@ class Seed:
                 representative_data=self.samples[0][:300],
                 data=self.judged_by,
                 min_agreement=0.0,
+                verbose=0,
             )
 
     def run(self):
