@@ -178,7 +178,10 @@ def duration(seconds):
 
 
 def _each(seconds, unit):
-    return f"{seconds * 1000:.0f}ms/{unit}" if seconds < 1 else f"{duration(seconds)}/{unit}"
+    if seconds >= 1:
+        return f"{duration(seconds)}/{unit}"
+    small = f"{seconds * 1e3:.0f}ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f}us"
+    return f"{small}/{unit}"
 
 
 def _can_redraw():
