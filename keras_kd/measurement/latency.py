@@ -23,15 +23,14 @@ def measure(call, warmup, runs, bar=None):
         `{"warmup", "runs", "median_us", "p95_us"}`, microseconds.
     """
     told = _Rarely(bar)
-    for done in range(1, warmup + 1):
-        call()
-        told.update(done)
+    for _ in range(warmup):
+        told.run(_seconds(call))
     seconds = []
     with _without_collector():
-        for done in range(warmup + 1, warmup + runs + 1):
+        for _ in range(runs):
             seconds.append(_seconds(call))
-            told.update(done)
-    told.end(warmup + runs)
+            told.run(seconds[-1])
+    told.end()
     median, slow = np.percentile(seconds, [50, 95]) * 1e6
     return {"warmup": warmup, "runs": runs, "median_us": float(median), "p95_us": float(slow)}
 
@@ -44,17 +43,20 @@ class _Rarely:
     """
 
     def __init__(self, bar):
-        self._bar, self._last, self._is_seen = bar, time.perf_counter(), False
+        self._bar, self._done, self._since, self._is_seen = bar, 0, 0.0, False
 
-    def update(self, done):
-        now = time.perf_counter()
-        if now - self._last >= _SECONDS_BETWEEN_UPDATES and self._bar is not None:
-            self._bar.update(done)
-            self._last, self._is_seen = now, True
+    def run(self, seconds):
+        """One run more is done, which took so long."""
+        self._done += 1
+        if self._done > 1:  # the first one may trace and allocate
+            self._since += seconds
+        if self._since >= _SECONDS_BETWEEN_UPDATES and self._bar is not None:
+            self._bar.update(self._done)
+            self._since, self._is_seen = 0.0, True
 
-    def end(self, done):
+    def end(self):
         if self._is_seen:
-            self._bar.update(done)
+            self._bar.update(self._done)
             self._bar.end()
 
 

@@ -84,7 +84,8 @@ def train(recipe, seed, steps):
     _begin_alike(baseline, student)
     steps.begin(f"seed {seed}: training with labels only")
     of_baseline = _train(recipe, baseline, baseline, seed)
-    steps.begin(f"seed {seed}: {of_baseline}; training with the teacher")
+    steps.say(f"seed {seed}: trained for {of_baseline}")
+    steps.begin(f"seed {seed}: training with the teacher")
     keras.utils.set_random_seed(seed)
     trainer = recipe.distiller(recipe.teacher, student)
     if not isinstance(trainer, keras.Model):
@@ -93,7 +94,7 @@ def train(recipe, seed, steps):
             f"kd.Distiller(teacher, student). Received: {trainer!r}"
         )
     of_student = _train(recipe, trainer, student, seed)
-    steps.say(f"seed {seed}: {of_student}")
+    steps.say(f"seed {seed}: trained for {of_student}")
     return Pair(seed, baseline, student, of_baseline, of_student)
 
 

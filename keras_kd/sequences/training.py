@@ -62,7 +62,8 @@ class Recipe:
         data = self.fit.get("validation_data")
         if data is None:
             return {}
-        steps.say(f"evaluating {getattr(trainer, 'student', trainer).name}")
+        model = trainer.model if isinstance(trainer, Learner) else trainer.student
+        steps.say(f"evaluating {model.name!r}")
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch_size = self.fit.get("validation_batch_size") or self.fit.get("batch_size")
         options = {

@@ -202,9 +202,9 @@ def test_progress(small, capsys):
     expected = [
         "measuring teacher",
         "seed 8: training with labels only",
-        "seed 8: 1 epoch (2 steps); training with the teacher",
+        "seed 8: training with the teacher",
         "seed 9: training with labels only",
-        "seed 9: 1 epoch (2 steps); training with the teacher",
+        "seed 9: training with the teacher",
         "measuring labels only (1 of 2)",
         "measuring labels only (2 of 2)",
         "measuring distilled (1 of 2)",
@@ -214,6 +214,7 @@ def test_progress(small, capsys):
     assert [line.split(" - ")[0] for line in steps] == [
         f"report {i}/9: {words}" for i, words in enumerate(expected, 1)
     ]
+    assert lines.count("report: seed 9: trained for 1 epoch (2 steps)") == 2
     (left,) = [line for line in lines if "left" in line]
     assert left.startswith("report: 1 of 2 seeds done - about ")
 
