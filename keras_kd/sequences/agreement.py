@@ -55,8 +55,9 @@ def _count(data, steps):
     if isinstance(data, tuple):
         found = -(-len(keras.tree.flatten(data[0])[0]) // _BATCH)
     else:
-        found = int(data.cardinality()) if isinstance(data, tf.data.Dataset) else len(data)
-    if found < 0:
+        is_dataset = isinstance(data, tf.data.Dataset)
+        found = int(data.cardinality()) if is_dataset else data.num_batches
+    if found is None or found < 0:
         return steps
     return found if steps is None else min(found, steps)
 
@@ -66,6 +67,8 @@ def _inputs(data):
         inputs = keras.tree.lists_to_tuples(data[0])  # of a list TensorFlow makes one tensor
         data = tf.data.Dataset.from_tensor_slices((inputs,)).batch(_BATCH)
     elif isinstance(data, keras.utils.PyDataset):
-        data = (data[i] for i in range(len(data)))
+        count = data.num_batches
+        batches = map(data.__getitem__, itertools.count() if count is None else range(count))
+        data = batches
     for batch in data:
         yield keras.utils.unpack_x_y_sample_weight(batch)[0]

@@ -1,6 +1,7 @@
 """`distill_chain`: teacher, assistants and student, each taught by the one before."""
 
 import keras
+import tensorflow as tf
 
 from keras_kd import checks, fit_arguments, models, progress
 from keras_kd.losses import base
@@ -157,7 +158,8 @@ def _data_arguments(data, validation_data):
 
 def _check_training_data(data, x):
     is_array = all(hasattr(part, "shape") for part in keras.tree.flatten(x))
-    if not is_array and not (hasattr(x, "__len__") and hasattr(x, "__iter__")):
+    is_dataset = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+    if not is_array and not is_dataset and not (hasattr(x, "__len__") and hasattr(x, "__iter__")):
         raise invalid(
             "data",
             "(x, y), (x, y, sample_weight) or data that is good for several passes, such as a "
