@@ -10,6 +10,20 @@ import zipfile
 import keras
 
 
+def add_quiet(parser):
+    """Adds `--quiet` to a command whose work can take long."""
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="print no progress (it goes to stderr)"
+    )
+
+
+@contextlib.contextmanager
+def printing_to_stderr():
+    """While it is open what is printed goes to stderr: stdout is for the command's result alone."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
 def named(words, option, form, what=""):
     """What a module holds under a name, `"module:name"`; modules of the current folder count.
 

@@ -290,17 +290,17 @@ def _stage_ends(layers):
 
 def _by_similarity(teacher, student, teacher_model, student_model, data):
     """Score: CKA of the features on the data."""
-    features = [
-        _features(model, side, data)
+    grams = [
+        [similarity.centred_gram(each) for each in _features(model, side, data)]
         for model, side in ((teacher_model, teacher), (student_model, student))
     ]
     gains = np.array(
         [
             [
-                similarity.cka(a, b) if len(t.shape) == len(s.shape) else 0.0
-                for s, b in zip(student, features[1], strict=True)
+                similarity.cka_of_grams(a, b) if len(t.shape) == len(s.shape) else 0.0
+                for s, b in zip(student, grams[1], strict=True)
             ]
-            for t, a in zip(teacher, features[0], strict=True)
+            for t, a in zip(teacher, grams[0], strict=True)
         ]
     )
     return [_row(teacher[i], student[j], gains[i, j]) for i, j in _best_in_order(gains)]

@@ -51,6 +51,14 @@ def of(data):
         yield keras.tree.map_structure(_tensor, x), y, weight
 
 
+def count(data, batch_size=BATCH_SIZE):
+    """How many batches checked data has, or `None` where only a pass would tell."""
+    if isinstance(data, tf.data.Dataset):
+        known = int(data.cardinality())
+        return known if known >= 0 else None
+    return -(-len(keras.tree.flatten(data)[0]) // batch_size)
+
+
 def _slices(data):
     arrays = keras.tree.map_structure(lambda x: x if x is None else np.asarray(x), data)
     rows = len(keras.tree.flatten(arrays)[0])

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import progress
 from keras_kd.diagnosis import batches, rows
 from keras_kd.diagnosis.confusion import Confusion
 from keras_kd.diagnosis.outputs import OutputsTally
@@ -137,13 +138,14 @@ class Measured:
     pair: PairTally | None = None
 
 
-def measure(models, name, data):
+def measure(models, name, data, verbose=0):
     """Runs both models once over the data, in inference.
 
     Args:
         models: `Models`.
         name: The argument's name, for messages.
         data: As of `keras_kd.diagnose`.
+        verbose: 0, 1 or 2.
 
     Returns:
         `Measured`.
@@ -152,7 +154,8 @@ def measure(models, name, data):
         ValueError: The data, or the outputs, are not those of a classifier with one output.
     """
     measured = None
-    for x, y, sample_weight in batches.of(data):
+    label, total = f"diagnose: {name}", batches.count(data)
+    for x, y, sample_weight in progress.over(batches.of(data), label, total, verbose=verbose):
         outputs = models.of_teacher(x)
         teacher, (labels, width) = _rows("teacher", name, outputs, y)
         weights = batches.row_weights(name, sample_weight, outputs.shape)

@@ -11,7 +11,7 @@ WIDTH = 100
 class Diagnosis:
     """What `keras_kd.diagnose` found.
 
-    `str` makes a table of it.
+    `print`, a notebook and the prompt show it as a table.
 
     Args:
         findings: A list of `Finding`, in the order of the checks.
@@ -37,6 +37,9 @@ class Diagnosis:
     def problems(self):
         """The findings that are warnings or errors."""
         return [finding for finding in self.findings if finding.is_problem]
+
+    def __repr__(self):
+        return str(self)
 
     def __str__(self):
         checks = max([len(finding.check) for finding in self.findings], default=0)

@@ -3,6 +3,7 @@
 import keras
 
 from keras_kd import models as model_checks
+from keras_kd import progress
 from keras_kd.diagnosis import (
     accuracy,
     batches,
@@ -35,9 +36,10 @@ def diagnose(
     validation_data=None,
     temperature=None,
     from_logits=True,
-    print_fn=print,
+    print_fn=None,
     *,
     teacher_preprocess=None,
+    verbose=1,
 ):
     """Looks for what spoils distillation: in the teacher, the student and the data.
 
@@ -75,12 +77,15 @@ def diagnose(
         validation_data: Likewise, rows that the teacher was not trained on.
         temperature: Of distillation, a positive number; default 4, as of `SoftTargets`.
         from_logits: Whether both models return logits; `False`: probabilities.
-        print_fn: What prints the table; `None` prints nothing.
+        print_fn: A function that the table is handed to before the call returns, such as a
+            logger's. Default: none, since what is returned shows itself in `print` and notebooks.
         teacher_preprocess: A function of the inputs of the teacher, as of `Distiller`.
+        verbose: 0: silent; 1 or `"auto"`: a progress bar for each pass over data (in logs a line
+            now and then); 2: a line for each.
 
     Returns:
         A `keras_kd.diagnosis.Diagnosis`: `findings`, `problems`, the fitted `temperature`,
-        `to_json()`; `str` makes the table.
+        `to_json()`; `print` shows the table.
 
     Raises:
         ValueError: An argument is wrong, or this is no classification with one output.
@@ -95,7 +100,8 @@ def diagnose(
     x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
     teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
     student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
-    diagnosis = kd.diagnose(teacher, student, (x, y), print_fn=None)
+    diagnosis = kd.diagnose(teacher, student, (x, y))
+    print(diagnosis)
     for finding in diagnosis.problems:
         print(finding.severity, finding.message, finding.remedy)
     ```
@@ -104,19 +110,25 @@ def diagnose(
     https://arxiv.org/abs/1706.04599 (calibration error and temperature)
     """
     _check_models(teacher, student)
+    verbose = progress.checked(verbose)
+    if print_fn is not None and not callable(print_fn):
+        raise arguments.invalid("print_fn", "a function of a text, or None", repr(print_fn))
     temperature = DEFAULT_TEMPERATURE if temperature is None else temperature
     temperature = float(arguments.temperature(temperature))
     batches.check("data", data)
     if validation_data is not None:
         batches.check("validation_data", validation_data)
     models = Models(teacher, student, teacher_preprocess, from_logits, temperature)
-    train = measure(models, "data", data)
+    train = measure(models, "data", data, verbose)
     held_out = None
     if validation_data is not None:
-        held_out = measure(models, "validation_data", validation_data)
+        held_out = measure(models, "validation_data", validation_data, verbose)
     diagnosis = _diagnosis(models, train, held_out)
     if print_fn is not None:
         print_fn(str(diagnosis))
+    elif verbose:
+        found = len(diagnosis.problems)
+        progress.tell(f"diagnose: {found or 'no'} problem{'' if found == 1 else 's'} found")
     return diagnosis
 
 

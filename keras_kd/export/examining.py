@@ -28,6 +28,7 @@ class Examiner:
 
     def __post_init__(self):
         model = self.job.aware or self.job.student
+        self.job.steps.say(f"running the student on {len(self.rows.arrays[0])} rows")
         self._expected = students.outputs_of(model, self.rows.arrays)
 
     def examined(self, route, content):
@@ -40,6 +41,7 @@ class Examiner:
         Raises:
             ExportError: It does not hold what was asked for.
         """
+        self.job.steps.begin(f"comparing on {len(self.rows.arrays[0])} rows")
         with tempfile.TemporaryDirectory(prefix="keras_kd_export_") as folder:
             written = pathlib.Path(folder) / self.path.name
             written.write_bytes(content)

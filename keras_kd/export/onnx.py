@@ -4,6 +4,7 @@ import functools
 
 import keras
 
+from keras_kd import progress
 from keras_kd.export import (
     batching,
     calibration_data,
@@ -37,6 +38,7 @@ def to_onnx(
     tolerance=None,
     overwrite=False,
     metadata=None,
+    verbose=1,
 ):
     """Writes a student as an ONNX file (`pip install 'keras-kd[onnx]'`).
 
@@ -74,6 +76,8 @@ def to_onnx(
         overwrite: Whether an existing file is replaced.
         metadata: A dict of what else the file should tell, such as the classes' names: strings, or
             values that JSON has.
+        verbose: 1, 2 or `"auto"`: a line for each part of the work when it begins, with its number
+            and the time so far; 0: silent.
 
     Returns:
         An `OnnxExport`.
@@ -101,6 +105,7 @@ def to_onnx(
     assert export.outputs == {"logits": "float32[batch, 10]"} and export.agreement == 1.0
     ```
     """
+    verbose = progress.checked(verbose)
     plain_student.check(student)
     path = onnx_arguments.path_of(path, overwrite)
     options = onnx_arguments.options(
@@ -111,9 +116,12 @@ def to_onnx(
     signature = onnx_signature.signature(model, inputs, options.batch_size)
     if inputs is None:
         inputs = batching.filled_up(onnx_data.made_for(model), options.batch_size)
+    steps = progress.Steps("to_onnx", 3 + options.is_quantized, verbose)
+    steps.begin("running the student")
     expected = onnx_checks.outputs_of(model, inputs, options.batch_size)
-    graph = _graph(model, signature, options, calibration)
+    graph = _graph(model, signature, options, calibration, steps)
     content = graph.SerializeToString()
+    steps.begin("comparing")
     found = onnx_checks.outputs_of_file(content, signature, graph, inputs, options)
     parity = onnx_checks.compared(found, expected, options)
     notes = _notes(student, model, path, content, signature, options)
@@ -155,10 +163,15 @@ def _inputs(student, options, representative_data, data):
     return tuple(None if given is None else whole(given) for given in (calibration, inputs))
 
 
-def _graph(model, signature, options, calibration):
+def _graph(model, signature, options, calibration, steps):
     """The valid ONNX model, quantized as asked for."""
+    steps.begin("converting")
     graph = onnx_graph.graph_of(model, signature, options.opset)
     onnx_checks.check_valid(graph, signature)
+    if options.is_quantized:
+        steps.begin(
+            "quantizing" if options.quantization == "dynamic" else "calibrating and quantizing"
+        )
     if options.quantization == "dynamic":
         graph = onnx_int8.dynamic(graph)
     elif options.quantization == "int8":

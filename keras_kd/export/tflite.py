@@ -2,7 +2,7 @@
 
 import json
 
-from keras_kd import files
+from keras_kd import files, progress
 from keras_kd.export import (
     calibration_data,
     comparison,
@@ -43,6 +43,7 @@ def to_tflite(
     route="auto",
     user_metadata=None,
     overwrite=False,
+    verbose=1,
 ):
     """Writes a student as a `.tflite` file, reads it back, and compares it with the student.
 
@@ -71,6 +72,8 @@ def to_tflite(
         user_metadata: A dict that is kept in the file (`keras_kd.export.read_metadata`), such as
             the names of the classes.
         overwrite: Whether an existing file is replaced.
+        verbose: 1, 2 or `"auto"`: a line for each part of the work when it begins, with its number
+            and the time so far; 0: silent.
 
     Returns:
         A `TFLiteExport`: bytes, operators, scales of inputs and outputs, agreement, worst
@@ -101,6 +104,7 @@ def to_tflite(
     ```
     """
     host.needs("ai_edge_litert.interpreter", "to_tflite", "export")  # before any work
+    verbose = progress.checked(verbose)
     path = files.free(path, overwrite)
     aware = student if isinstance(student, QuantizationAware) else None
     quantization = _quantization(quantization, aware)
@@ -122,6 +126,7 @@ def to_tflite(
         output_dtype=output_dtype,
         aware=aware,
         metadata={"student": student.name, "keras_kd": __version__, "user": user_metadata or {}},
+        steps=routes.steps_of(verbose),
     )
     bounds = comparison.Bounds(min_agreement, max_accuracy_drop)
     examiner = examining.Examiner(path, job, rows, bounds)

@@ -34,12 +34,14 @@ def add_to(commands):
     add("--threads", type=int, default=1, help="threads of the file's runtime")
     add("--runs", type=int, default=100, help="how many runs are timed; 0: none")
     add("--json", action="store_true", help="print JSON")
+    command_line.add_quiet(parser)
 
 
 def run(options):
     """Runs the command; returns its exit status."""
     try:
-        found = _measured(options)
+        with command_line.printing_to_stderr():
+            found = _measured(options)
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -61,6 +63,7 @@ def _measured(options):
         threads=options.threads,
         latency=options.runs != 0,
         runs=options.runs or 1,
+        verbose=0 if options.quiet else 1,
     )
 
 

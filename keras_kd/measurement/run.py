@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_kd import progress
 from keras_kd.measurement import arguments, comparison, latency, reading, rows, tasks, teaching
 from keras_kd.measurement.quality import classes, regression, several_labels, text
 from keras_kd.measurement.quality.figures import sklearn
@@ -30,6 +31,7 @@ def measure(
     output=None,
     decode=None,
     name=None,
+    verbose=1,
 ):
     """Measures quality, size and speed of a Keras model, a `.tflite` or an `.onnx` file.
 
@@ -81,6 +83,9 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
         output: Name or index of the output that is measured, where there are several.
         decode: Of text: a function from the outputs of a batch to a list of strings.
         name: A name of the measurement; default: that of the model or the file.
+        verbose: 0: silent; 1 or `"auto"`: a progress bar for the pass over the data, and for timed
+            runs that last (in logs a line now and then); 2: a line for each. Figures do not
+            depend on it.
 
     Returns:
         A `keras_kd.measurement.Measurement`.
@@ -111,11 +116,12 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
     asked = arguments.Arguments(
         task, from_logits, teacher_from_logits, class_names, top_k, runs, warmup
     )
+    verbose = progress.checked(verbose)
     _check_library(task)
     size = arguments.positive("batch_size", BATCH_SIZE if batch_size is None else batch_size)
     subject = subject_of(model_or_file, threads, name, decode)
     data, source = reading.prepared(data), teaching.teacher_of(teacher)
-    answers = reading.read(subject, data, output, size, source)
+    answers = reading.read(subject, data, output, size, source, verbose)
     task = asked.task
     if task == "auto":
         task = tasks.infer(np.asarray(answers.outputs), np.asarray(answers.labels))
@@ -124,7 +130,8 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
     else:
         said = from_logits if teacher_from_logits is None else teacher_from_logits
         figures, of_teacher = _of_rows(asked, task, subject, answers, said)
-    return _measurement(subject, task, figures, of_teacher, answers, asked if latency else None)
+    timing = asked if latency else None
+    return _measurement(subject, task, figures, of_teacher, answers, timing, verbose)
 
 
 def _check_library(task):
@@ -170,7 +177,7 @@ def _of_text(subject, answers):
     return figures
 
 
-def _measurement(subject, task, figures, of_teacher, answers, timing):
+def _measurement(subject, task, figures, of_teacher, answers, timing, verbose):
     size, notes = subject.size(answers.inputs)
     notes = figures.notes + notes
     found = None
@@ -178,7 +185,9 @@ def _measurement(subject, task, figures, of_teacher, answers, timing):
         call, facts, more = subject.timed(answers.inputs)
         notes += more
         if call is not None:
-            found = {**facts, **latency.measure(call, timing.warmup, timing.runs)}
+            runs = timing.warmup + timing.runs
+            bar = progress.Bar(f"measure: latency of {subject.name}", runs, "run", verbose)
+            found = {**facts, **latency.measure(call, timing.warmup, timing.runs, bar)}
     return Measurement(
         name=subject.name,
         kind=subject.kind,

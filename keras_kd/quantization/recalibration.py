@@ -11,11 +11,12 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from keras_kd import progress
 from keras_kd.taps import listening, paths
 from keras_kd.teachers import carried
 
 
-def recalibrate(model, data, max_batches=100):
+def recalibrate(model, data, max_batches=100, verbose=1):
     """Sets the moving statistics of BatchNormalization layers to the mean over data.
 
         mean = 1/n sum_b mean_b,    variance = 1/n sum_b variance_b       over n batches
@@ -28,6 +29,7 @@ def recalibrate(model, data, max_batches=100):
         data: A batched `tf.data.Dataset` of training data (inputs, with or without labels; what a
             cached teacher has said with them is left out).
         max_batches: At most so many batches are read.
+        verbose: 0: silent; 1 or `"auto"`: a progress bar (in logs a line now and then); 2: a line.
 
     Returns:
         The number of batches, 0 where the model has no BatchNormalization.
@@ -55,6 +57,7 @@ def recalibrate(model, data, max_batches=100):
             "`data` must be a batched tf.data.Dataset, such as tf.data.Dataset.from_tensor_slices("
             f"x).batch(32). Received: {type(data).__name__}"
         )
+    verbose = progress.checked(verbose)
     norms = [
         layer
         for _, _, layer in paths.walk(model)
@@ -70,7 +73,10 @@ def recalibrate(model, data, max_batches=100):
     def run(inputs):
         return _of_batch(model, inputs, norms)
 
-    for element in data.take(max_batches):
+    some = data.take(max_batches)
+    known = int(some.cardinality())
+    total = known if known >= 0 else None
+    for element in progress.over(some, "recalibrate", total, verbose=verbose):
         inputs, _ = carried.split(carried.inputs_of(element))
         found = run(inputs)
         sums = tf.nest.map_structure(tf.add, sums, found) if batches else found

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import progress
 from keras_kd.distiller import Distiller
 from keras_kd.measurement import reading
 from keras_kd.ops.arguments import invalid
@@ -57,9 +58,9 @@ def check_plain(request):
     """Raises unless the arguments that are no models, data or functions are what they should be."""
     if not isinstance(request.title, str):
         raise invalid("title", "text", repr(request.title))
-    for name in ("latency", "verbose"):
-        if getattr(request, name) not in (0, 1):  # False and True are these
-            raise invalid(name, "True or False", repr(getattr(request, name)))
+    if request.latency not in (0, 1):  # False and True are these
+        raise invalid("latency", "True or False", repr(request.latency))
+    progress.checked(request.verbose)
 
 
 def recipe(request):

@@ -17,7 +17,7 @@ def report(
     latency=True,
     directory=None,
     title="Distillation report",
-    verbose=True,
+    verbose=1,
     **options,
 ):
     """Did distillation help, and does the file on the device keep the gain?
@@ -69,7 +69,9 @@ def report(
             `labels-only-0.keras`) and exported files stay, in place of those of an earlier run.
             Default: files are removed after they were measured.
         title: Heading of the page.
-        verbose: Whether progress is printed.
+        verbose: 0: silent; 1 or `"auto"`: a line for each training, file and measurement, with
+            its number and the time so far, and progress bars of the passes over `data`; 2: the
+            lines alone. What `train` and the functions of `exports` print is their own.
         **options: Further arguments of `keras_kd.measure`, for every model: `task`, `from_logits`,
             `class_names`, `batch_size`, `threads`, `runs`, `output`, ...
 
@@ -113,7 +115,7 @@ def report(
         seeds=2,
         data=(x, y),
         latency=False,
-        verbose=False,
+        verbose=0,
     )
     print(report)
     ```

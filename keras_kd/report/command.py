@@ -57,6 +57,7 @@ def add_to(commands):
     option("--out", metavar="FILE", help="write the page here (.html)")
     option("--json", metavar="FILE", help="write all numbers here")
     option("--markdown", metavar="FILE", help="write Markdown here")
+    command_line.add_quiet(parser)
 
 
 def run(options):
@@ -66,7 +67,8 @@ def run(options):
         for option, path in paths.items():
             if path is not None:
                 files.check_writable(path, option)
-        made = _report(options)
+        with command_line.printing_to_stderr():
+            made = _report(options)
         saves = made.save_html, made.save_json, made.save_markdown
         for path, save in zip(paths.values(), saves, strict=True):
             if path is not None:
@@ -98,7 +100,7 @@ def _report(options):
         latency=not options.no_latency,
         threads=options.threads,
         title=options.title,
-        verbose=False,
+        verbose=0 if options.quiet else 1,
     )
 
 

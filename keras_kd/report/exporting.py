@@ -89,7 +89,7 @@ def folder(directory):
     yield path
 
 
-def export(exports, student, number, folder):
+def export(exports, student, number, folder, steps):
     """The files of one student, `{name: path}`; functions write theirs to the folder.
 
     Args:
@@ -97,14 +97,19 @@ def export(exports, student, number, folder):
         student: The student.
         number: Its number among the students.
         folder: Where to write.
+        steps: A `progress.Steps`, of which each function is one.
 
     Raises:
         ValueError: A function has written nothing.
     """
-    return {
-        name: _written(name, value, student, number, folder) if callable(value) else value[number]
-        for name, value in exports.items()
-    }
+    found = {}
+    for name, value in exports.items():
+        if callable(value):
+            steps.begin(f"writing {name} of student {number}")
+            found[name] = _written(name, value, student, number, folder)
+        else:
+            found[name] = value[number]
+    return found
 
 
 def _written(name, function, student, number, folder):

@@ -63,7 +63,7 @@ class Pair:
     student_budget: Budget | None = None
 
 
-def train(recipe, seed, log):
+def train(recipe, seed, steps):
     """Trains both students of a seed from the same initial weights.
 
     The random seeds of Python, NumPy and TensorFlow are set before each model is made and trained.
@@ -71,7 +71,7 @@ def train(recipe, seed, log):
     Args:
         recipe: A `Recipe`.
         seed: A number.
-        log: A function that prints a line.
+        steps: A `progress.Steps`, of which the two trainings are two.
 
     Returns:
         A `Pair`.
@@ -82,9 +82,10 @@ def train(recipe, seed, log):
     """
     baseline, student = _made(recipe, seed), _made(recipe, seed)
     _begin_alike(baseline, student)
-    log(f"seed {seed}: training with labels only")
+    steps.begin(f"seed {seed}: training with labels only")
     of_baseline = _train(recipe, baseline, baseline, seed)
-    log(f"seed {seed}: {of_baseline}; training with the teacher")
+    steps.say(f"seed {seed}: trained for {of_baseline}")
+    steps.begin(f"seed {seed}: training with the teacher")
     keras.utils.set_random_seed(seed)
     trainer = recipe.distiller(recipe.teacher, student)
     if not isinstance(trainer, keras.Model):
@@ -93,7 +94,7 @@ def train(recipe, seed, log):
             f"kd.Distiller(teacher, student). Received: {trainer!r}"
         )
     of_student = _train(recipe, trainer, student, seed)
-    log(f"seed {seed}: {of_student}")
+    steps.say(f"seed {seed}: trained for {of_student}")
     return Pair(seed, baseline, student, of_baseline, of_student)
 
 

@@ -20,7 +20,7 @@ from keras_kd.report import verdict as verdicts
 
 
 class Report:
-    """What `keras_kd.report` found. `str` makes a table for a terminal.
+    """What `keras_kd.report` found. `print`, a notebook and the prompt show its tables.
 
     Attributes:
         title: A heading.
@@ -98,6 +98,9 @@ class Report:
     def metric(self):
         """The number that is compared, a `Metric`."""
         return self.comparison.metric
+
+    def __repr__(self):
+        return str(self)
 
     def __str__(self):
         return terminal.text(self)

@@ -70,19 +70,19 @@ def without_size(entrant):
     return dataclasses.replace(entrant, measurements=made)
 
 
-def answers(model, data, options):
+def answers(model, data, options, verbose=0):
     """What a teacher says of the test data, so that it runs once and not once for each model.
 
     Args:
         model: Of `as_model`.
         data: The test data.
         options: Of `keras_kd.measure`.
+        verbose: 0, 1 or 2.
 
     Returns:
         An array of its outputs.
     """
     size = options.get("batch_size") or BATCH_SIZE
-    found = reading.read(
-        subject_of(model), reading.prepared(data), options.get("output"), size, None
-    )
+    output, rows = options.get("output"), reading.prepared(data)
+    found = reading.read(subject_of(model), rows, output, size, None, verbose)
     return found.outputs

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import checks, copies, fit_arguments
+from keras_kd import checks, copies, fit_arguments, progress
 from keras_kd.losses import base
 from keras_kd.ops.arguments import invalid
 from keras_kd.sequences import settings
@@ -122,7 +122,8 @@ class BornAgain:
             *args: As of `keras.Model.fit`; `validation_split` is refused. `callbacks` is a list, of
                 which each generation gets deep copies, or a function from the generation to a list
                 of callbacks, which then are used as they are. Data must be good for several passes:
-                arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`.
+                arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`. Unless `verbose` is 0 each
+                generation is told of when it begins, or that `directory` has it already.
             **kwargs: As `args`.
 
         Returns:
@@ -138,11 +139,13 @@ class BornAgain:
             raise ValueError("Call compile(optimizer, loss, ...) before fit.")
         arguments = fit_arguments.bound(args, kwargs)
         check_fit(arguments)
+        verbose = progress.checked(arguments.get("verbose", "auto"))
         recipe = self._recipe(self._compile, arguments)
         folder = Folder(self.directory, self._settings(recipe))
+        steps = progress.Steps("BornAgain", self.generations, verbose, are_alike=True)
         report, teacher = SequenceReport([], [], []), self.teacher
         for number in range(self.generations):
-            student, record = self._generation(number, teacher, recipe, folder)
+            student, record = self._generation(number, teacher, recipe, folder, steps)
             report.students.append(student)
             report.histories.append(record["history"])
             report.rows.append(self._row(number, student, record["results"], report, folder))
@@ -159,23 +162,30 @@ class BornAgain:
             **settings.of_recipe(recipe),
         }
 
-    def _generation(self, number, teacher, recipe, folder):
+    def _generation(self, number, teacher, recipe, folder, steps):
         """A trained student and its record; both from the folder if they are there."""
         keras.utils.set_random_seed(folder.seed_of(number))
         with self.student.distribute_strategy.scope():
             student = copies.model(self.student, number)
         record = folder.load(number, student)
-        if record is None:
-            record = recipe.train(student, teacher, number)
-            folder.save(number, student, record)
+        if record is not None:
+            steps.skip(f"generation {number} is in the directory, it is not trained again")
+            return student, record
+        steps.begin(f"generation {number} learns from {self._teacher_of(number)}")
+        record = recipe.train(student, teacher, number, steps)
+        folder.save(number, student, record)
         return student, record
 
+    def _teacher_of(self, number):
+        if number:
+            return f"generation {number - 1}"
+        return "labels" if self.teacher is None else "teacher"
+
     def _row(self, number, student, results, report, folder):
-        taught_by = f"generation {number - 1}" if number else "labels"
         first = report.rows[0] if report.rows else results
         return {
             "model": f"generation {number}",
-            "teacher": "teacher" if number == 0 and self.teacher is not None else taught_by,
+            "teacher": self._teacher_of(number),
             "parameters": student.count_params(),
             **results,
             "gain": gain(results, first),

@@ -1,7 +1,9 @@
 """The table of the arguments of all that takes part in training, but for the losses."""
 
+import contextlib
 import dataclasses
 import functools
+import io
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -362,9 +364,11 @@ def chained(**arguments):
     keras.utils.set_random_seed(6)
     if isinstance(arguments["models"], list):
         arguments["models"] = [fits.network(*pair) for pair in arguments["models"]]
-    report = kd.distill_chain(**arguments)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        report = kd.distill_chain(**arguments)
     folder = arguments.get("directory")
-    return _of_report(report), folder is not None and len(list(pathlib.Path(folder).iterdir()))
+    kept = folder is not None and len(list(pathlib.Path(folder).iterdir()))
+    return _of_report(report), kept, bool(printed.getvalue())
 
 
 def as_given(value):
@@ -446,6 +450,7 @@ DISTILLERS = {
             "alpha": Counts(0.2),
             "beta": Counts(0.2),
             "directory": Counts(str(FOLDERS / "chain")),
+            "verbose": Counts(1),
         },
     ),
 }
