@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_kd.export import calibrated, conversion, edge_quantizer, representative, students
 from keras_kd.export.errors import ExportError
 from keras_kd.ops import arguments
+from keras_kd.quantization import layout
 
 QUANTIZATIONS = (None, "dynamic", "float16", "int8", "int16x8", "int4")
 NEEDS_DATA = ("int8", "int16x8")
@@ -141,17 +142,5 @@ def _by_edge_quantizer(job):
         representative.read(None, job.student)
     ranges = quantizer.calibrate(job.arrays, students.input_names(job.student))
     if job.aware is not None:
-        ranges.update(_trained_ranges(job.aware, ranges))
+        ranges.update(layout.trained_ranges(job.aware, job.student, content, job.arrays, ranges))
     return quantizer.quantize(ranges)
-
-
-def _trained_ranges(aware, calibrated):
-    """The ranges that a student was trained with."""
-    trained = aware.bounds()
-    absent = sorted(set(trained) - set(calibrated))
-    if absent:
-        raise ExportError(
-            f"The file has no tensors {absent[:3]}, whose ranges were trained: the model has "
-            "changed since keras_kd.quantization_aware made the student."
-        )
-    return trained

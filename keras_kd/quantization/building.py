@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_kd.export import calibration_data, representative, students
 from keras_kd.ops import arguments
-from keras_kd.quantization import layout, operands, weights
+from keras_kd.quantization import exportable, layout, operands, weights
 from keras_kd.quantization.schemes import named
 from keras_kd.quantization.student import QuantizationAware
 
@@ -95,4 +95,7 @@ def quantization_aware(
         kernels = [each.variable for each in weights.plan(student, named(scheme), leave)]
         found, held = layout.found(student, arrays, kernels + left)
         roundings = [dataclasses.asdict(each) for each in found]
-    return QuantizationAware(student, scheme, roundings, operands.places(held), leave, steps, name)
+    aware = QuantizationAware(student, scheme, roundings, operands.places(held), leave, steps, name)
+    if not named(scheme).activation_bits:
+        exportable.check_weights_only(student)
+    return aware

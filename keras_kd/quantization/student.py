@@ -9,6 +9,7 @@ from keras_kd.quantization import operands as held
 from keras_kd.quantization import ranges, sites, weights
 from keras_kd.quantization.schemes import named
 from keras_kd.serializing import deserialized
+from keras_kd.taps import paths as layer_paths
 
 # How far a range moves to that of a batch: about the last 50 batches count.
 _RATE = 0.02
@@ -31,6 +32,8 @@ class QuantizationAware(keras.Model):
         observe_steps: In how many steps of training the ranges of activations follow the batches;
             then they are frozen.
         name: The model's name.
+        paths: As of `get_config`: the paths of the student's layers when it was saved. Keras gives
+            a layer another name when it is loaded whose configuration does not have it.
 
     Raises:
         ValueError: A layer has kernels of which it is not known how a file rounds them.
@@ -57,18 +60,23 @@ class QuantizationAware(keras.Model):
         leave=(),
         observe_steps=200,
         name=None,
+        paths=None,
         **kwargs,
     ):
         super().__init__(name=name or f"{student.name}_{scheme}", **kwargs)
         self.student = student
-        self.scheme, self.leave = scheme, tuple(leave)
+        now = _renamed(student, paths)
+        leave = tuple(now.get(path, path) for path in leave)
+        operands = [[now.get(path, path), index] for path, index in operands]
+        self.scheme, self.leave = scheme, leave
         self.observe_steps = int(observe_steps)
-        self._roundings = [dict(each) for each in roundings]
+        self._roundings = [_at(each, now) for each in roundings]
         kernels = weights.plan(student, named(scheme), leave)
         self._weights_plan = models.Untracked(kernels + held.at(student, operands))
-        # Under the number of the first site that has it: names of variables may not hold what
-        # names of tensors do.
+        # Under the number of the site that moves it, its tensor's own or else the first: names of
+        # variables may not hold what names of tensors do.
         first = {each["owner"]: i for i, each in reversed([*enumerate(self._roundings)])}
+        first |= {x["owner"]: i for i, x in enumerate(self._roundings) if x.get("is_owner")}
         self.ranges = {
             str(i): ranges.ActivationRange(
                 each["low"], each["high"], each["is_fixed"], name=f"range_{i}"
@@ -208,11 +216,22 @@ class QuantizationAware(keras.Model):
 
     def bounds(self):
         """`{tensor of the file: (low, high)}` of the activations whose range is not fixed."""
-        own = self._by_owner()
-        factors = {each["owner"]: each["factor"] for each in self._roundings[::-1]}
+        movers = {i: self._roundings[int(i)] for i in self.ranges}
         return {
-            owner: tuple(factors[owner] * bound for bound in activation.bounds())
-            for owner, activation in own.items()
+            movers[i]["owner"]: tuple(movers[i]["factor"] * bound for bound in activation.bounds())
+            for i, activation in self.ranges.items()
+            if not activation.is_fixed
+        }
+
+    def parameters(self):
+        """`{tensor of the file: (scale, zero point)}` of the same activations."""
+        return {owner: ranges.parameters(*bounds) for owner, bounds in self.bounds().items()}
+
+    def bounds_of_sites(self):
+        """`{Site: (low, high)}` of the activations whose range is not fixed."""
+        return {
+            site: activation.bounds()
+            for site, (activation, _) in self._sites.model.items()
             if not activation.is_fixed
         }
 
@@ -225,6 +244,7 @@ class QuantizationAware(keras.Model):
             "leave": list(self.leave),
             "observe_steps": self.observe_steps,
             "name": self.name,
+            "paths": _paths(self.student),
         }
 
     @classmethod
@@ -232,3 +252,23 @@ class QuantizationAware(keras.Model):
         config = dict(config)
         config["student"] = deserialized(config["student"])
         return cls(**config)
+
+
+def _paths(student):
+    return [path for path, _, _ in layer_paths.walk(student)]
+
+
+def _renamed(student, paths):
+    """`{path of a layer when the student was saved: its path now}` of those that differ."""
+    now = _paths(student)
+    if paths is None or len(paths) != len(now):
+        return {}
+    return {before: path for before, path in zip(paths, now, strict=True) if before != path}
+
+
+def _at(rounding, renamed):
+    """A rounding whose layer may have another path now."""
+    site = dict(rounding["site"])
+    if site["kind"] != sites.INPUT:
+        site["layer"] = renamed.get(site["layer"], site["layer"])
+    return {**rounding, "site": site}
