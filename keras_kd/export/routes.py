@@ -6,7 +6,6 @@ from typing import Any
 import tensorflow as tf
 
 from keras_kd.export import calibrated, conversion, edge_quantizer, representative, students
-from keras_kd.export.errors import ExportError
 from keras_kd.ops import arguments
 from keras_kd.quantization import layout
 
@@ -130,8 +129,16 @@ def _optimize(converter, job):
 
 def _by_edge_quantizer(job):
     edge_quantizer.needs()
-    if "uint8" in (job.input_dtype, job.output_dtype):
-        raise ExportError("Inputs and outputs of type uint8 are made by route='converter' only.")
+    content = _quantized(job)
+    are_unsigned = job.input_dtype == "uint8", job.output_dtype == "uint8"
+    if any(are_unsigned):
+        from keras_kd.export import unsigned  # which needs flatbuffers, of the extra
+
+        content = unsigned.borders(content, *are_unsigned)
+    return content
+
+
+def _quantized(job):
     content = conversion.float_tflite(job.student, job.batch_size, job.is_integer)
     quantizer = edge_quantizer.EdgeQuantizer(
         content, job.quantization, job.input_dtype == "float32", job.output_dtype == "float32"
