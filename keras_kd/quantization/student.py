@@ -136,6 +136,7 @@ class QuantizationAware(keras.Model):
         return self.student.output_names
 
     def call(self, inputs, training=None, mask=None):
+        weights.refuse_lora(self.student)  # which may have been enabled since
         mapping = [(each.variable, each.on_grid()) for each in self.rounded_weights]
         rate = self._rate() if training else None
         by_site = self._sites.model
@@ -180,6 +181,7 @@ class QuantizationAware(keras.Model):
 
     def rounded_student(self):
         """The student with its weights on the grid of its file: a plain Keras model, a copy."""
+        weights.refuse_lora(self.student)
         copy = copies.with_weights(self.student)
         ours = {id(variable): i for i, variable in enumerate(self.student.weights)}
         for each in self.rounded_weights:
