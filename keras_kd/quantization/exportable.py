@@ -6,7 +6,7 @@ import pathlib
 import re
 import tempfile
 
-from keras_kd.export import conversion, edge_quantizer, promises
+from keras_kd.export import conversion, edge_quantizer, kept_tensors, promises, students
 from keras_kd.export.errors import ExportError
 from keras_kd.measurement.runtimes import TFLiteFile
 from keras_kd.quantization import stand_in
@@ -14,6 +14,7 @@ from keras_kd.taps import paths
 from keras_kd.teachers import host
 
 _LISTED = 5
+_TRIED = 2
 _CAST = (
     "Give it numbers of the type that it computes with: keras.Input(dtype='int32') for indices, "
     "'float32' for pixels (and input_dtype='uint8' when it is exported)"
@@ -62,11 +63,15 @@ def check(student, quantized, matched):
         )
 
 
-def check_weights_only(student):
+def check_weights_only(student, arrays=None):
     """Raises where a student has no file of `"int4"`.
 
     Nothing is tried where `keras-kd[export]` is not installed: such a student can be trained
     without.
+
+    Args:
+        student: The model.
+        arrays: Rows to run the file on, or `None`.
 
     Raises:
         ValueError: Keras cannot copy the student.
@@ -80,7 +85,11 @@ def check_weights_only(student):
         return
     with told_by_layer(copy):
         content = conversion.float_tflite(copy)
-    _opened(edge_quantizer.EdgeQuantizer(content, "int4").quantize())
+    quantized = edge_quantizer.EdgeQuantizer(content, "int4").quantize()
+    _opened(quantized)
+    if arrays is not None:
+        names = students.input_names(copy)
+        list(kept_tensors.KeptTensors(quantized, names).rows([x[:_TRIED] for x in arrays]))
 
 
 def _opened(content):

@@ -11,6 +11,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from keras_kd import checks
+from keras_kd.ops import arguments
 from keras_kd.taps import listening, paths
 from keras_kd.teachers import carried
 
@@ -33,7 +35,7 @@ def recalibrate(model, data, max_batches=100):
         The number of batches, 0 where the model has no BatchNormalization.
 
     Raises:
-        ValueError: The data is no dataset, or empty.
+        ValueError: An argument is wrong, the data is no batched dataset, or empty.
 
     Example:
 
@@ -50,11 +52,10 @@ def recalibrate(model, data, max_batches=100):
     batches = kd.quantization.recalibrate(student, data)  # 4
     ```
     """
-    if not isinstance(data, tf.data.Dataset):
-        raise ValueError(
-            "`data` must be a batched tf.data.Dataset, such as tf.data.Dataset.from_tensor_slices("
-            f"x).batch(32). Received: {type(data).__name__}"
-        )
+    if not isinstance(model, keras.Model):
+        raise arguments.invalid("model", "a keras.Model", repr(model))
+    checks.batched("data", data)
+    checks.integer("max_batches", max_batches, 1)
     norms = [
         layer
         for _, _, layer in paths.walk(model)

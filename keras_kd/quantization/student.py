@@ -4,12 +4,12 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from keras_kd import copies, models
+from keras_kd import checks, copies, models
+from keras_kd.ops import arguments
 from keras_kd.quantization import operands as held
-from keras_kd.quantization import ranges, sites, weights
+from keras_kd.quantization import places, ranges, sites, weights
 from keras_kd.quantization.schemes import named
 from keras_kd.serializing import deserialized
-from keras_kd.taps import paths as layer_paths
 
 # How far a range moves to that of a batch: about the last 50 batches count.
 _RATE = 0.02
@@ -36,7 +36,8 @@ class QuantizationAware(keras.Model):
             a layer another name when it is loaded whose configuration does not have it.
 
     Raises:
-        ValueError: A layer has kernels of which it is not known how a file rounds them.
+        ValueError: An argument is wrong, names a layer that the student does not have, or a layer
+            has kernels of which it is not known how a file rounds them.
 
     Example:
 
@@ -63,15 +64,20 @@ class QuantizationAware(keras.Model):
         paths=None,
         **kwargs,
     ):
+        if not isinstance(student, keras.Model) or not student.built:
+            raise arguments.invalid("student", "a built keras.Model", repr(student))
+        bits = named(scheme)
+        checks.integer("observe_steps", observe_steps, 0)
         super().__init__(name=name or f"{student.name}_{scheme}", **kwargs)
         self.student = student
-        now = _renamed(student, paths)
-        leave = tuple(now.get(path, path) for path in leave)
+        now = places.now_at(student, paths, roundings, operands)
+        if not isinstance(leave, str):  # which the plan of the weights refuses
+            leave = tuple(now.get(path, path) for path in leave)
         operands = [[now.get(path, path), index] for path, index in operands]
         self.scheme, self.leave = scheme, leave
         self.observe_steps = int(observe_steps)
-        self._roundings = [_at(each, now) for each in roundings]
-        kernels = weights.plan(student, named(scheme), leave)
+        self._roundings = [places.moved(each, now) for each in roundings]
+        kernels = weights.plan(student, bits, leave)
         self._weights_plan = models.Untracked(kernels + held.at(student, operands))
         # Under the number of the site that moves it, its tensor's own or else the first: names of
         # variables may not hold what names of tensors do.
@@ -246,7 +252,7 @@ class QuantizationAware(keras.Model):
             "leave": list(self.leave),
             "observe_steps": self.observe_steps,
             "name": self.name,
-            "paths": _paths(self.student),
+            "paths": places.of(self.student),
         }
 
     @classmethod
@@ -254,23 +260,3 @@ class QuantizationAware(keras.Model):
         config = dict(config)
         config["student"] = deserialized(config["student"])
         return cls(**config)
-
-
-def _paths(student):
-    return [path for path, _, _ in layer_paths.walk(student)]
-
-
-def _renamed(student, paths):
-    """`{path of a layer when the student was saved: its path now}` of those that differ."""
-    now = _paths(student)
-    if paths is None or len(paths) != len(now):
-        return {}
-    return {before: path for before, path in zip(paths, now, strict=True) if before != path}
-
-
-def _at(rounding, renamed):
-    """A rounding whose layer may have another path now."""
-    site = dict(rounding["site"])
-    if site["kind"] != sites.INPUT:
-        site["layer"] = renamed.get(site["layer"], site["layer"])
-    return {**rounding, "site": site}
