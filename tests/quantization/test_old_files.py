@@ -1,4 +1,4 @@
-"""Quantization-aware students that were saved ranges were kept by places still export.
+"""Quantization-aware students that were saved before ranges were kept by places still export.
 
 `data/` has students that commit 05a0fff made and saved after three steps, and their outputs.
 """

@@ -101,7 +101,7 @@ def distil(
     elif not any(kind.__module__.split(".")[0] == "tf_keras" for kind in type(student).__mro__):
         raise arguments.invalid("student", "a Keras model, or one of tf_keras", repr(student))
     batches = feeding.dataset(data, batch_size, seed)
-    if alpha and batches.element_spec[1] is None:
+    if alpha and not hasattr(batches.element_spec[1], "shape"):  # TensorFlow's spec of a None
         raise ValueError(f"`data` has no labels, but alpha={alpha}. Pass alpha=0.")
     libraries = importing.load()
     model, signature = _in_tf_keras(student, libraries.tf_keras)
