@@ -99,7 +99,7 @@ def _check_ranks(model, element):
                 "data",
                 f"inputs of the shape {tuple(spec.shape)}, the rows first. Of a dataset of single "
                 "rows call data.batch(batch_size) first",
-                tuple(shape),
+                tuple(shape.as_list()),
             )
 
 
