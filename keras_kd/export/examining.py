@@ -78,6 +78,9 @@ class Examiner:
                 "these weights are not in the file with the integers they were trained with, "
                 f"because it rounds them in another way: {missing}"
             )
+        absent = trained_weights.missing_ranges(written, aware.parameters())
+        if absent:
+            yield f"the file rounds these activations in another way than was trained: {absent}"
 
 
 def opened(path):

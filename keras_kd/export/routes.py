@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from keras_kd import progress
 from keras_kd.export import calibrated, conversion, edge_quantizer, representative, students
-from keras_kd.export.errors import ExportError
 from keras_kd.ops import arguments
+from keras_kd.quantization import layout
 
 QUANTIZATIONS = (None, "dynamic", "float16", "int8", "int16x8", "int4")
 NEEDS_DATA = ("int8", "int16x8")
@@ -140,8 +140,16 @@ def _optimize(converter, job):
 
 def _by_edge_quantizer(job):
     edge_quantizer.needs()
-    if "uint8" in (job.input_dtype, job.output_dtype):
-        raise ExportError("Inputs and outputs of type uint8 are made by route='converter' only.")
+    content = _quantized(job)
+    are_unsigned = job.input_dtype == "uint8", job.output_dtype == "uint8"
+    if any(are_unsigned):
+        from keras_kd.export import unsigned  # which needs flatbuffers, of the extra
+
+        content = unsigned.borders(content, *are_unsigned)
+    return content
+
+
+def _quantized(job):
     job.steps.expect(4)
     job.steps.begin("converting")
     content = conversion.float_tflite(job.student, job.batch_size, job.is_integer)
@@ -157,18 +165,6 @@ def _by_edge_quantizer(job):
     job.steps.begin(f"calibrating on {len(job.arrays[0])} rows")
     ranges = quantizer.calibrate(job.arrays, students.input_names(job.student))
     if job.aware is not None:
-        ranges.update(_trained_ranges(job.aware, ranges))
+        ranges.update(layout.trained_ranges(job.aware, job.student, content, job.arrays, ranges))
     job.steps.begin("quantizing")
     return quantizer.quantize(ranges)
-
-
-def _trained_ranges(aware, calibrated):
-    """The ranges that a student was trained with."""
-    trained = aware.bounds()
-    absent = sorted(set(trained) - set(calibrated))
-    if absent:
-        raise ExportError(
-            f"The file has no tensors {absent[:3]}, whose ranges were trained: the model has "
-            "changed since keras_kd.quantization_aware made the student."
-        )
-    return trained

@@ -11,7 +11,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_kd import progress
+from keras_kd import checks, models, progress
+from keras_kd.ops import arguments
 from keras_kd.taps import listening, paths
 from keras_kd.teachers import carried
 
@@ -35,7 +36,7 @@ def recalibrate(model, data, max_batches=100, verbose=1):
         The number of batches, 0 where the model has no BatchNormalization.
 
     Raises:
-        ValueError: The data is no dataset, or empty.
+        ValueError: An argument is wrong, the data is no batched dataset, or empty.
 
     Example:
 
@@ -52,11 +53,11 @@ def recalibrate(model, data, max_batches=100, verbose=1):
     batches = kd.quantization.recalibrate(student, data)  # 4
     ```
     """
-    if not isinstance(data, tf.data.Dataset):
-        raise ValueError(
-            "`data` must be a batched tf.data.Dataset, such as tf.data.Dataset.from_tensor_slices("
-            f"x).batch(32). Received: {type(data).__name__}"
-        )
+    if not isinstance(model, keras.Model):
+        raise arguments.invalid("model", "a keras.Model", repr(model))
+    checks.batched("data", data)
+    _check_ranks(model, data.element_spec)
+    checks.integer("max_batches", max_batches, 1)
     verbose = progress.checked(verbose)
     norms = [
         layer
@@ -87,6 +88,24 @@ def recalibrate(model, data, max_batches=100, verbose=1):
         norm.moving_mean.assign(mean / batches)
         norm.moving_variance.assign(variance / batches)
     return batches
+
+
+def _check_ranks(model, element):
+    """Raises where a dataset plainly has single rows, or rows of another rank."""
+    given, _ = carried.split(carried.inputs_of(element))
+    wanted = keras.tree.flatten(models.input_specs(model))
+    shapes = [getattr(spec, "shape", None) for spec in keras.tree.flatten(given)]
+    if len(shapes) != len(wanted):
+        return  # the model tells, or takes some of them by name
+    for spec, shape in zip(wanted, shapes, strict=True):
+        known = spec is not None and shape is not None and shape.rank is not None
+        if known and shape.rank != len(spec.shape):
+            raise arguments.invalid(
+                "data",
+                f"inputs of the shape {tuple(spec.shape)}, the rows first. Of a dataset of single "
+                "rows call data.batch(batch_size) first",
+                tuple(shape.as_list()),
+            )
 
 
 def _of_batch(model, inputs, norms):

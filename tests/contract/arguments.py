@@ -232,7 +232,6 @@ CALLBACKS = {
             "preserve_sparsity": Counts(True),
             "student": Refused(fits.network(9), "of which this fit trains nothing"),
         },
-        waiting=("layers", "preserve_sparsity", "student"),
     ),
     "DecaySchedule": scheduled(kd.callbacks.DecaySchedule, 0.9, 0.99, (0.8, 0.95), fits.of_average),
     "DistillationMonitor": callback(
@@ -301,7 +300,6 @@ CALLBACKS = {
             "initial_sparsity": Counts(0.25),
             "student": Refused(fits.network(9), "of which this fit trains nothing"),
         },
-        waiting=("layers", "student"),
     ),
     "TemperatureSchedule": scheduled(kd.callbacks.TemperatureSchedule, 5.0, 1.0, (4.0, 2.0)),
 }

@@ -177,7 +177,7 @@ def test_recalibration_leaves_out_what_a_cached_teacher_has_said(digits):
         kd.quantization.recalibrate(model, each)
         mean = model.layers[-1].moving_mean.numpy()
         np.testing.assert_allclose(mean, digits[0][0][:64].reshape(64, 64).mean(0), atol=1e-4)
-    with pytest.raises(ValueError, match="`data` must be a batched tf.data.Dataset"):
+    with pytest.raises(ValueError, match="`data`. Expected a batched tf.data.Dataset"):
         kd.quantization.recalibrate(model, digits[0][0])
 
 
