@@ -143,7 +143,8 @@ def cache_teacher(
     }
     if not _is_begun(folder, plan):
         # Before anything is written the teacher has said something that can be kept.
-        plan["batches_per_shard"] = per_shard or run.default_shard()
+        default = run.default_shard()
+        plan["batches_per_shard"] = per_shard or default
         _make(folder)
     with locks.held(folder, locks.of_writer(process[0]), lambda: shown.waits(folder)):
         run.plan = _agreed_plan(folder, plan)
