@@ -11,8 +11,9 @@ from keras_kd import files
 from keras_kd.cache import fingerprints, locks, records
 from keras_kd.cache import format as cache_format
 
-# Batches that wait to be written: enough that the teacher never waits for the disk's hiccups.
-_WAITING = 16
+# Bytes of answers that wait to be written: enough that the teacher never waits for the disk's
+# hiccups. One batch may be more than that.
+_WAITING = 32 * 1024 * 1024
 # What the caller says last: all is there, or it failed.
 _END, _ABANDON = "end", "abandon"
 
@@ -34,7 +35,7 @@ class ShardWriter:
 
     def __init__(self, folder, owner, plan):
         self._folder, self._owner, self._plan = pathlib.Path(folder), owner, plan
-        self._queue = queue.Queue(_WAITING)
+        self._queue, self._room = queue.Queue(), _Room(_WAITING)
         self._error = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self.bytes = 0
@@ -54,20 +55,27 @@ class ShardWriter:
     def put(self, name, components):
         """Adds a batch to the shard `name`, which ends when it is full or another one begins."""
         self._raise()
+        self._room.enter(_bytes_of(components))
         self._queue.put((name, components))
+
+    def _next(self):
+        item = self._queue.get()
+        if item not in (_END, _ABANDON):
+            self._room.leave(_bytes_of(item[1]))
+        return item
 
     def _raise(self):
         if self._error is not None:
             raise self._error
 
     def _work(self):
-        item = self._queue.get()
         try:
+            item = self._next()
             while item not in (_END, _ABANDON):
                 item = self._shard(item)
         except Exception as error:  # noqa: BLE001 - raised on the caller's thread
             self._error = error
-            while self._queue.get() not in (_END, _ABANDON):
+            while self._next() not in (_END, _ABANDON):
                 pass  # so that the caller's `put` never waits for nobody
 
     def _shard(self, item):
@@ -92,7 +100,7 @@ class ShardWriter:
                 "on the disk and run keras_kd.cache_teacher again with the same arguments, and it "
                 "goes on there."
             ) from error
-        return self._queue.get() if item is None else item
+        return self._next() if item is None else item
 
     def _check_is_wanted(self, path, entry):
         """Raises if another run has published this shard, or has made the folder another cache."""
@@ -121,7 +129,7 @@ class ShardWriter:
                 digests.append(prints.tobytes())
                 # A full shard ends without a look at what comes next.
                 is_full = len(digests) == self._plan["batches_per_shard"]
-                item = None if is_full else self._queue.get()
+                item = None if is_full else self._next()
                 if item is _ABANDON:
                     raise _AbandonedError
                 if item is _END:
@@ -133,6 +141,28 @@ class ShardWriter:
             "rows": rows,
             "inputs": fingerprints.of_bytes(digests),
         }
+
+
+class _Room:
+    """Lets items in while all of them together are small enough, and one item in any case."""
+
+    def __init__(self, most):
+        self._most, self._inside = most, 0
+        self._changed = threading.Condition()
+
+    def enter(self, size):
+        with self._changed:
+            self._changed.wait_for(lambda: not self._inside or self._inside + size <= self._most)
+            self._inside += size
+
+    def leave(self, size):
+        with self._changed:
+            self._inside -= size
+            self._changed.notify_all()
+
+
+def _bytes_of(components):
+    return sum(value.shape.num_elements() * value.dtype.size for value in components.values())
 
 
 def note_of(folder, name):
