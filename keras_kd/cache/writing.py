@@ -15,6 +15,9 @@ from keras_kd.cache import (
 from keras_kd.cache import format as cache_format
 
 
+_FOLLOWS = ("classes", "components", "last_activation", "last_activations", "output_names")
+
+
 def cache_teacher(
     teacher,
     dataset,
@@ -192,7 +195,9 @@ def _is_begun(folder, plan):
             f"{folder} holds a cache that an earlier keras_kd began, which noted no checksums. "
             "Remove the folder and write the cache again."
         )
-    listed = "; ".join(f"{n}: {found[n]!r} there, {plan[n]!r} now" for n in differing)
+    # What follows from an argument or the teacher is named where nothing else differs.
+    named = [name for name in differing if name not in _FOLLOWS] or differing
+    listed = "; ".join(f"{n}: {found[n]!r} there, {plan[n]!r} now" for n in named)
     raise cache_format.CacheError(
         f"{folder} holds a cache of another kind. {listed}. Pass another folder, or remove "
         "this one."
