@@ -14,7 +14,7 @@ from keras_kd.cache import (
 )
 from keras_kd.cache import format as cache_format
 
-
+# Fields of a plan that follow from others.
 _FOLLOWS = ("classes", "components", "last_activation", "last_activations", "output_names")
 
 
