@@ -128,7 +128,7 @@ def check_rows(source, element):
             "dataset",
             f"a batched dataset: call dataset.batch(batch_size) first; the teacher takes inputs of "
             f"shape {tuple(spec.shape)}",
-            f"inputs of shape {tuple(shape)}",
+            f"inputs of shape {shape}",
         )
 
 

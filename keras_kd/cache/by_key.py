@@ -147,8 +147,9 @@ class _Wanted:
             with path.open(mode) as file:
                 if os.fstat(file.fileno()).st_size != self.bytes:
                     return None
-                how = "r" if mode == "rb" else "r+"
-                return np.memmap(file, self.dtype, how, shape=self.shape)
+                if mode == "rb":
+                    return np.memmap(file, self.dtype, "r", shape=self.shape)
+                return np.memmap(file, self.dtype, "r+", shape=self.shape)
         except FileNotFoundError:
             return None
 

@@ -229,7 +229,7 @@ def stored(folder, manifest, view):
     specs = records.from_json(manifest["components"])
     shards = manifest["shards"][view]
     files = [str(folder / f"{shard['name']}.tfrecord") for shard in shards]
-    counts = np.int64([shard["batches"] for shard in shards])
+    counts = np.array([shard["batches"] for shard in shards], "int64")
     data = tf.data.Dataset.from_tensor_slices((files, counts)).flat_map(_records_of)
     return data.map(
         lambda record: records.decode(record, specs), num_parallel_calls=tf.data.AUTOTUNE
