@@ -10,12 +10,18 @@ import errno
 import os
 import pathlib
 import threading
+from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
+def _file_locks() -> Any:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    return fcntl
+
+
+fcntl = _file_locks()
 FOLDER = "locks"
 # For a moment each: what is published, and the index by key.
 CACHE = "cache"
