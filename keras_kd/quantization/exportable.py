@@ -20,8 +20,8 @@ _CAST = (
     "'float32' for pixels (and input_dtype='uint8' when it is exported)"
 )
 _OTHER = (
-    "Use another layer in its place: ReLU for an activation, LayerNormalization or "
-    "BatchNormalization for a normalization, MultiHeadAttention for an attention, average pooling"
+    "Use another layer in its place: ReLU or LeakyReLU for an activation, LayerNormalization or "
+    "BatchNormalization for a normalization"
 )
 
 

@@ -85,9 +85,10 @@ REMEDIES = {
     ),
     "a list of paths": lambda: kd.quantization_aware(table.student(), "int4", leave=["deep"]),
     "ReLU": lambda: aware_with(layers.ReLU()),
+    "LeakyReLU": lambda: aware_with(layers.LeakyReLU()),
     "LayerNormalization": lambda: aware_with(layers.LayerNormalization()),
     "BatchNormalization": lambda: aware_with(layers.BatchNormalization()),
-    "int4 of what int8 lacks": lambda: kd.quantization_aware(small(layers.LeakyReLU()), "int4"),
+    "int4 of what int8 lacks": lambda: kd.quantization_aware(small(layers.PReLU()), "int4"),
     "int4 of a loop": unrolled,
     "indices as integers": lambda: kd.quantization_aware(
         table.ids("int32"), "int8", np.arange(32 * 4).reshape(32, 4) % 7

@@ -174,9 +174,9 @@ OF_AWARE = {
         lambda: aware_of(around(layers.GRU(4), (5, 3)), "int8", np.ones((32, 5, 3), "float32")),
         "recurrent layers.*unroll=True",
     ),
-    "a leaky ReLU": (
-        lambda: aware_of(around(layers.LeakyReLU(name="leaky")), "int8", ROWS),
-        r"'leaky' \(LeakyReLU\).*LEAKY_RELU.*ReLU for an activation.*scheme='int4'",
+    "a parametric ReLU": (
+        lambda: aware_of(around(layers.PReLU(name="sloped")), "int8", ROWS),
+        r"'sloped' \(PReLU\).*PRELU.*ReLU for an activation.*scheme='int4'",
     ),
     "a normalization of groups": (
         lambda: aware_of(around(layers.GroupNormalization(1, name="groups")), "int8", ROWS),
