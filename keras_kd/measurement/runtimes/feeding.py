@@ -4,12 +4,13 @@ import os
 
 import numpy as np
 
+from keras_kd import checks
 from keras_kd.ops.arguments import invalid
 
 
 def existing(path, ending):
     """The path as text; raises unless it is a file."""
-    path = os.fspath(path)
+    path = checks.path("path", path, f"a {ending} file")
     if not os.path.isfile(path):
         raise ValueError(f"There is no file {path!r}. Expected the path of a {ending} file.")
     return path
