@@ -158,7 +158,7 @@ def function(name, value, arguments, optional=False):
         return None
     of = f"of ({', '.join(arguments)})" if arguments else "without arguments"
     what = f"a function {of}{', or None' if optional else ''}"
-    if not callable(value) or (isinstance(value, type) and issubclass(value, keras.layers.Layer)):
+    if not callable(value):
         raise invalid(name, what, repr(value))
     try:
         signature = inspect.signature(value)

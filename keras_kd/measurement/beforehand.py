@@ -17,6 +17,10 @@ def check(subject, data, output, asked, teacher):
         output: As of `reading.read`.
         asked: `arguments.Arguments`.
         teacher: As of `teaching.teacher_of`, or `None`.
+
+    Returns:
+        `(task, shape)`: the task, and the shape of the output that is measured, without the rows;
+        `None` for what only running the model tells.
     """
     inputs = symbolic_pass.specs_of(data)
     inputs = None if inputs is None else carried.split(inputs)[0]
@@ -26,7 +30,7 @@ def check(subject, data, output, asked, teacher):
             reading.check_rows(each, count)
     outputs = None if inputs is None else subject.promised(inputs)
     if outputs is None:
-        return
+        return None, None
     key, shape = selection.chosen(outputs, output, subject.name)
     shape = shape[1:]
     of_teacher = None if teacher is None else teacher.promised(inputs, key)
@@ -35,11 +39,12 @@ def check(subject, data, output, asked, teacher):
     else:
         task = _task_of_arrays(asked.task, subject.name, (count, *shape), data, key)
     if task is None or None in shape:
-        return
+        return None, shape
     classes = 2 if task == "binary" else int(np.prod(shape)) if task == "multilabel" else shape[-1]
     asked.check(task, classes)
     if of_teacher is not None and None not in of_teacher and task != "text":
         comparison.check_width(len(of_teacher) and of_teacher[-1], task, shape)
+    return task, shape
 
 
 def _first(labels):

@@ -80,7 +80,7 @@ def of_teacher(examiner, teacher):
         return [], None, []
     model, notes = teaching.as_model(teacher)
     if model is None:
-        return [], teacher, notes
+        return [], teaching.comparable(teacher), notes
     entrant = examiner.entrant("teacher", TEACHER, [model])
     if isinstance(model, teaching.Asked) and not model.weights:
         entrant = teaching.without_size(entrant)

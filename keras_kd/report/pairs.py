@@ -80,7 +80,7 @@ def train(recipe, seed, log):
         ValueError: `make_student` gives a model twice, or one without weights; `train` did not
             train.
     """
-    baseline, student = _made(recipe, seed), _made(recipe, seed)
+    baseline, student = made(recipe.make_student, seed), made(recipe.make_student, seed)
     _begin_alike(baseline, student)
     log(f"seed {seed}: training with labels only")
     of_baseline = _train(recipe, baseline, baseline, seed)
@@ -97,9 +97,18 @@ def train(recipe, seed, log):
     return Pair(seed, baseline, student, of_baseline, of_student)
 
 
-def _made(recipe, seed):
+def made(make_student, seed):
+    """A student of a seed.
+
+    Args:
+        make_student: As of `Recipe`.
+        seed: A number.
+
+    Raises:
+        ValueError: It is no model, or has no weights.
+    """
     keras.utils.set_random_seed(seed)
-    model = recipe.make_student()
+    model = make_student()
     if not isinstance(model, keras.Model):
         raise ValueError(f"`make_student` must return a keras.Model. Received: {model!r}")
     if not model.built:

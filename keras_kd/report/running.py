@@ -3,7 +3,16 @@
 import dataclasses
 from typing import Any
 
-from keras_kd.report import arguments, environment, exporting, measuring, metric, pairs, slices
+from keras_kd.report import (
+    arguments,
+    beforehand,
+    environment,
+    exporting,
+    measuring,
+    metric,
+    pairs,
+    slices,
+)
 from keras_kd.report.comparison import compare
 from keras_kd.report.result import Report
 
@@ -37,11 +46,11 @@ def run(request):
     log = print if request.verbose else _silent
     source = _pairs(request, exports, log)
     data = arguments.data(request.data)
-    if request.make_student is not None:
-        arguments.check_order(data)
     measuring.check_options(request.options)
-    keys = slices.keys_of(request.slices, data)
     examiner = measuring.Examiner(data, request.options, request.latency, log)
+    beforehand.check(request, data, examiner.options_of_teacher)
+    arguments.check_order(data, whole=request.make_student is not None)
+    keys = slices.keys_of(request.slices, data)
     entrants, said, notes = measuring.of_teacher(examiner, request.teacher)
     if entrants:
         _metric(entrants, request)  # what is wrong with it is told before any training
@@ -70,7 +79,7 @@ def _pairs(request, exports, log):
     """Gives the pairs of students; trains them, where the call is to, only when asked for one."""
     recipe = arguments.recipe(request)
     if recipe is None:
-        given = arguments.given(request.student, request.baseline)
+        given = arguments.given(request.student, request.baseline, request.seeds)
         exporting.check_counts(exports, len(given))
         return given
     seeds = arguments.seeds(request.seeds)
