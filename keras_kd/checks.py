@@ -74,6 +74,13 @@ def one_of(name, value, choices):
     return value
 
 
+def layer_name(name, value):
+    """Returns what a model or layer may be called in Keras, or `None`."""
+    if value is not None and (not isinstance(value, str) or not value or "/" in value):
+        raise invalid(name, "a text without '/', or None", repr(value))
+    return value
+
+
 def input_name(name, value):
     """Returns the name of an input, or `None`."""
     return text(name, value, "the name of one of the student's inputs", optional=True)

@@ -98,7 +98,7 @@ def _dtype(x):
     return tf.as_dtype(x.dtype)
 
 
-def check(name, inputs, role, model):
+def check(name, inputs, role, model, builds=False):
     """What a model gives for inputs, symbolically.
 
     Args:
@@ -106,6 +106,7 @@ def check(name, inputs, role, model):
         inputs: As of `specs_of`.
         role: What the model is, in words, such as `"the teacher"`.
         model: What runs.
+        builds: Whether a model that has no weights yet is run too, which makes them.
 
     Returns:
         A structure of `keras.KerasTensor`, or `None` where only running it tells.
@@ -113,7 +114,7 @@ def check(name, inputs, role, model):
     Raises:
         ValueError: The model cannot take such inputs.
     """
-    if inputs is None or not isinstance(model, keras.Model) or not model.built:
+    if inputs is None or not isinstance(model, keras.Model) or not (model.built or builds):
         return None
     taken = models.input_specs(model)
     given = models.own_inputs(model, inputs)
