@@ -162,6 +162,11 @@ def described(specs):
     return "None" if specs is None else f"{tuple(specs.shape)} {specs.dtype}"
 
 
+def shapes_in(specs):
+    """Shapes in words, without the rows."""
+    return str(keras.tree.map_structure(lambda x: None if x is None else list(x.shape[1:]), specs))
+
+
 def _inner(error):
     """What a layer said, without what Keras says around it."""
     found = _INNER.search(str(error))

@@ -5,7 +5,7 @@ import keras
 from keras_kd import checks, fit_arguments, models
 from keras_kd.losses import base
 from keras_kd.ops.arguments import invalid
-from keras_kd.sequences import settings
+from keras_kd.sequences import beforehand, settings
 from keras_kd.sequences.agreement import agreements, check_data
 from keras_kd.sequences.folder import Folder
 from keras_kd.sequences.report import SequenceReport, gain
@@ -103,7 +103,10 @@ def distill_chain(
             _for_each("compile", compile, steps), _for_each("fit", fit, steps), strict=True
         )
     ]
+    beforehand.check_mixture(*mixture)
     for teacher, student, recipe in zip(chain, chain[1:], recipes, strict=False):
+        beforehand.check_compile(recipe.compile)
+        beforehand.check(recipe, student, "data")
         recipe.trainer(student, teacher)  # what does not fit is told before anything is trained
     folder = Folder(directory, {} if directory is None else _settings(chain, recipes))
     records = _train(chain, recipes, folder)
