@@ -42,8 +42,8 @@ def check(subject, data, output, asked, teacher):
         return None, shape
     classes = 2 if task == "binary" else int(np.prod(shape)) if task == "multilabel" else shape[-1]
     asked.check(task, classes)
-    if of_teacher is not None and None not in of_teacher and task != "text":
-        comparison.check_width(len(of_teacher) and of_teacher[-1], task, shape)
+    if of_teacher and task != "text":
+        comparison.check_width(of_teacher[-1], task, shape)
     return task, shape
 
 

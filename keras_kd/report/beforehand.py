@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_kd import symbolic_pass
 from keras_kd.measurement import arguments, beforehand, comparison
 from keras_kd.measurement.run import BATCH_SIZE
 from keras_kd.measurement.subjects import subject_of
@@ -32,6 +33,7 @@ def check(request, data, options_of_teacher):
     _asked(options, request.latency)
     asked = _asked(of_teacher, request.latency)
     if isinstance(request.teacher, keras.Model):
+        symbolic_pass.check_built("teacher", request.teacher)
         taught = beforehand.check(
             _subject(request.teacher, of_teacher), data, of_teacher.get("output"), asked, None
         )
