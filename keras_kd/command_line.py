@@ -62,8 +62,10 @@ def check_files(options, inputs, outputs):
     for name in inputs:
         given = getattr(options, name)
         for path in given if isinstance(given, list) else [given]:
+            if path is None:
+                continue
             path = path.partition("=")[2] if name == "export" else path
-            if path is not None and path != "":
+            if path or name != "export":  # NAME=FILE without a file is told of as such
                 existing(path, _option(name))
                 taken[os.path.realpath(path)] = _option(name)
     for name in outputs:
