@@ -78,7 +78,9 @@ def _hint(info, shape):
     if info.fits((rows, three, one, two)):
         return (
             ": images in Keras' order, for a file that has channels first. Pass "
-            "channels_first=True, or preprocess=lambda x: tf.transpose(x, [0, 3, 1, 2])."
+            "channels_first=True, or preprocess=lambda x: tf.transpose(x, [0, 3, 1, 2]), to its "
+            "teacher; for keras_kd.measure open it with keras_kd.measurement.runtimes: "
+            "OnnxFile(path, channels_first=True)."
         )
     if info.fits((rows, two, three, one)):
         return (
