@@ -51,6 +51,6 @@ def _inputs(data):
     elif isinstance(data, keras.utils.PyDataset):
         count = data.num_batches  # `None`: endless, of which `validation_steps` are taken
         numbers = itertools.count() if count is None else range(count)
-        data = (data[i] for i in numbers)
+        data = map(data.__getitem__, numbers)
     for batch in data:
         yield keras.utils.unpack_x_y_sample_weight(batch)[0]

@@ -332,9 +332,12 @@ class TestSequences:
         assert "loss" in found.rows[0]
         made.fit(*fits.data(), validation_data=endless.take(1), batch_size=8, **eager)
 
-    def test_a_chain_of_endless_data(self):
-        class Endless(keras.utils.PyDataset):
-            num_batches = None
+    @pytest.mark.parametrize("count", [None, 1])
+    def test_a_chain_of_batches_that_are_indexed(self, count):
+        """After its trainings it failed to compare the models on them."""
+
+        class Batches(keras.utils.PyDataset):
+            num_batches = count
 
             def __getitem__(self, index):
                 return fits.data()
@@ -342,7 +345,7 @@ class TestSequences:
         eager = {"optimizer": "sgd", "loss": "mse", "run_eagerly": True}
         fit = {"verbose": 0, "validation_steps": 1, "shuffle": False}
         made = of_models.chain(
-            data=of_models.dataset().take(1), validation_data=Endless(), compile=eager, fit=fit
+            data=of_models.dataset().take(1), validation_data=Batches(), compile=eager, fit=fit
         )
         assert "agreement_with_teacher" in made.rows[1]
 
