@@ -125,10 +125,12 @@ def check(name, inputs, role, model, builds=False):
     traced = _Pass(model)
     try:
         traced(given)
-    except (ValueError, TypeError, tf.errors.OpError) as error:
+    except Exception as error:
         cause = error if traced.error is None else traced.error
         if not isinstance(cause, (ValueError, TypeError, tf.errors.OpError)):
-            raise cause from None
+            if traced.error is None:
+                raise
+            raise cause from None  # of the user's own code
         raise _misfit(name, given, role, model, taken, _inner(cause)) from cause
     return traced.outputs.model
 

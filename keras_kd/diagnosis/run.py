@@ -131,6 +131,8 @@ def diagnose(
 def _check_models(teacher, student):
     if isinstance(teacher, type) or not callable(teacher):
         raise arguments.invalid("teacher", "a keras.Model or a callable", repr(teacher))
+    if not isinstance(teacher, keras.layers.Layer):
+        checks.function("teacher", teacher, ["inputs"])
     if student is not None:
         model_checks.check(teacher, student)
     symbolic_pass.check_built("teacher", teacher)

@@ -81,7 +81,7 @@ def train(recipe, seed, log):
             train.
     """
     baseline, student = made(recipe.make_student, seed), made(recipe.make_student, seed)
-    _begin_alike(baseline, student)
+    begin_alike(baseline, student)
     log(f"seed {seed}: training with labels only")
     of_baseline = _train(recipe, baseline, baseline, seed)
     log(f"seed {seed}: {of_baseline}; training with the teacher")
@@ -119,7 +119,8 @@ def made(make_student, seed):
     return model
 
 
-def _begin_alike(baseline, student):
+def begin_alike(baseline, student):
+    """Gives two students the same weights; raises where they are not of one architecture."""
     if baseline is student:
         raise ValueError(
             "`make_student` returned the same model twice. It must make a new one each time."

@@ -85,6 +85,11 @@ class Report:
             raise invalid("comparison", "a keras_kd.report.comparison.Comparison", repr(comparison))
         if not isinstance(title, str):
             raise invalid("title", "text", repr(title))
+        for name, value in (("notes", notes), ("budgets", budgets)):
+            if not isinstance(value, (list, tuple)):
+                raise invalid(name, "a list of sentences", repr(value))
+        if slice_keys is not None and not isinstance(slice_keys, dict):
+            raise invalid("slice_keys", "a dict of values for each row by name", repr(slice_keys))
         self.comparison, self.title = comparison, title
         self.environment = dict(environment or {})
         self.students, self.baselines = list(students), list(baselines)

@@ -49,7 +49,6 @@ def run(request):
     measuring.check_options(request.options)
     examiner = measuring.Examiner(data, request.options, request.latency, log)
     beforehand.check(request, data, examiner.options_of_teacher)
-    arguments.check_order(data, whole=request.make_student is not None)
     keys = slices.keys_of(request.slices, data)
     entrants, said, notes = measuring.of_teacher(examiner, request.teacher)
     if entrants:

@@ -65,6 +65,8 @@ def check(recipe, student, name, needs_labels=False):
     for key, least in _COUNTS.items():
         if key in fit:
             checks.integer(key, fit[key], least, optional=key not in ("epochs", "initial_epoch"))
+    if not isinstance(fit.get("class_weight"), (dict, type(None))):
+        raise invalid("class_weight", "a dict of numbers by class, or None", fit["class_weight"])
     if fit.get("initial_epoch", 0) >= fit.get("epochs", 1):
         epochs = fit.get("epochs", 1)
         raise invalid("initial_epoch", f"less than epochs={epochs}", fit["initial_epoch"])

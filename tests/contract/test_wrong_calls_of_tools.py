@@ -114,6 +114,14 @@ def test_no_batch_is_drawn_for_what_shapes_tell(call):
     assert not calls
 
 
+@pytest.mark.parametrize("teacher", [worlds.model(9), kd.teachers.VirtualTeacher(0.9)])
+def test_students_of_logits_are_told_before_they_are_trained(teacher):
+    """One batch of a new student tells; it was told after all trainings."""
+    teacher_says = {"teacher_from_logits": True} if isinstance(teacher, keras.Sequential) else {}
+    with pytest.raises(ValueError, match=r"outputs of classifier are no probabilities"):
+        of_reports.trains(teacher=teacher, from_logits=False, **teacher_says)
+
+
 def test_a_teacher_that_looks_at_the_student_is_left_out_of_a_report():
     """It was refused only after all trainings."""
     x, y = worlds.arrays()

@@ -232,8 +232,9 @@ def fit_rows(call):
         **values(call, "batch_size", "an integer, at least 1, or None", [0, -1, "a", 2.5]),
         **values(call, "steps_per_epoch", "an integer, at least 1, or None", [0, "a"]),
         **values(call, "validation_steps", "an integer, at least 1, or None", [0, "a"]),
+        **values(call, "class_weight", "a dict of numbers by class, or None", [3, [1.0]]),
         **values(call, "callbacks", "keras.callbacks.Callback objects", [3, [3], "tensorboard"]),
-        **values(call, "callbacks", r"a function of \(number\)", [list]),
+        **values(call, "callbacks", r"a function of \(number\)", [lambda: 0]),
         f"{call.__name__}: callbacks that are none": (
             lambda: call(callbacks=lambda number: 3),
             "`callbacks` must return a list of callbacks. Received: 3 for training",

@@ -26,6 +26,10 @@ def new_student():
     return worlds.files.classifier(5)
 
 
+def narrow():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)], name="narrow")
+
+
 def no_file(student, path):
     worlds.never()
 
@@ -38,6 +42,8 @@ OF_REPORT = {
     **values(report, "latency", "True or False", [None, "no", 3]),
     **values(report, "metric", "a key of Measurement.quality, or None", [3, "", ["accuracy"]]),
     **values(report, "directory", "the path of a folder", [3, b"x", "", "gs://bucket/x"]),
+    **values(report, "metric", "one of .*accuracy", ["colour", "rmse", "top_9_accuracy"]),
+    **values(trains, "metric", "one of .*accuracy", ["colour", "rmse"]),
     **values(report, "student", "a trained keras.Model, or a list", [3, "s", [], [TWO[0], 3]]),
     **values(report, "baseline", "a trained keras.Model, or a list", [3, "b", []]),
     **values(report, "exports", "a dict from names to files or functions", [3, [], "a.tflite"]),
@@ -198,12 +204,16 @@ OF_TRAINING_REPORT = {
         "`make_student` returned 'bare', which has no weights yet: give it an Input, or call",
     ),
     "a student of other inputs": (
-        lambda: trains(make_student=worlds.of_other_inputs),
+        lambda: trains(make_student=narrow),
         "Model 'narrow' cannot take the inputs of `data`",
     ),
     "a student of other classes": (
-        lambda: trains(make_student=lambda: worlds.model(5, 6)),
+        lambda: trains(make_student=lambda: worlds.files.classifier(5, classes=6)),
         "The teacher has 4 outputs a row where the model has 6",
+    ),
+    "one student for two": (
+        lambda: trains(make_student=lambda: worlds.model(5)),
+        "`make_student` returned the same model twice. It must make a new one each time",
     ),
     "a trained student": (
         lambda: trains(student=worlds.model(1)),
@@ -241,5 +251,13 @@ OF_REPORTS_FILES = {
 }
 OF_REPORTS_FILES |= {
     "no comparison": (lambda: kd.Report(None), argument("comparison", "a keras_kd.report")),
+    "notes in one text": (
+        lambda: kd.Report(made().comparison, notes="ab"),
+        argument("notes", "a list of sentences"),
+    ),
+    "slices that are no dict": (
+        lambda: kd.Report(made().comparison, slice_keys=3),
+        argument("slice_keys", "a dict of values"),
+    ),
     "no title": (lambda: kd.Report(made().comparison, title=3), argument("title", "text")),
 }

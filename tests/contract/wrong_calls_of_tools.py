@@ -266,6 +266,10 @@ OF_DIAGNOSE = {
         "The student 'narrow' cannot take the inputs of `data`",
     ),
     "a student that is none": (lambda: diagnose(student=3), "`student` must be a keras.Model"),
+    "a teacher that takes nothing": (
+        lambda: diagnose(teacher=lambda: 0),
+        argument("teacher", r"a function of \(inputs\)"),
+    ),
     "one model as both": (
         lambda: diagnose(student=worlds.model(2)),
         "`teacher` and `student` are the same model",
