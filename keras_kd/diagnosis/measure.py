@@ -169,24 +169,39 @@ def measure(models, name, data, verbose=0):
         counted = weights > 0
         _add(measured, labels, width, weights, counted, teacher, student)
     if measured is None or not measured.teacher.confusion.rows.sum():
-        raise ValueError(
-            f"`{name}` has no row with a label from 0 to the number of classes, a sample weight "
-            "above 0 and finite outputs of the teacher: there is nothing to measure."
-        )
+        raise nothing(name)
     return measured
 
 
+def nothing(name):
+    """The error for data of which no row can be looked at."""
+    return ValueError(
+        f"`{name}` has no row with a label from 0 to the number of classes, a sample weight "
+        "above 0 and finite outputs of the teacher: there is nothing to measure."
+    )
+
+
 def _rows(role, name, outputs, y):
-    values = rows.flat_outputs(role, outputs)
-    found = None if y is None or keras.tree.is_nested(y) else rows.class_indices(y, outputs.shape)
+    return rows.flat_outputs(role, outputs), labels_of(name, y, outputs.shape)
+
+
+def labels_of(name, y, shape):
+    """Labels as class indices and classes, as of `rows.class_indices`.
+
+    Args:
+        name: The argument's name, for messages.
+        y: The labels of a batch.
+        shape: Of the teacher's outputs.
+    """
+    found = None if y is None or keras.tree.is_nested(y) else rows.class_indices(y, shape)
     if found is None:
         received = "no labels" if y is None else keras.tree.map_structure(_described, y)
         raise ValueError(
-            f"`{name}` has no labels of a classifier with outputs {tuple(outputs.shape)}. Expected "
+            f"`{name}` has no labels of a classifier with outputs {tuple(shape)}. Expected "
             "class indices, or for each row one number a class that sum to 1. "
             f"Received: {received}. Regression and multi-label data cannot be diagnosed."
         )
-    return values, found
+    return found
 
 
 def _described(y):

@@ -5,6 +5,10 @@ import json
 import math
 import textwrap
 
+from keras_kd import checks
+from keras_kd.diagnosis.finding import Finding
+from keras_kd.ops.arguments import invalid
+
 WIDTH = 100
 
 
@@ -30,6 +34,11 @@ class Diagnosis:
     """
 
     def __init__(self, findings, temperature=None):
+        is_list = isinstance(findings, (list, tuple))
+        if not is_list or not all(isinstance(each, Finding) for each in findings):
+            raise invalid("findings", "a list of keras_kd.diagnosis.Finding", repr(findings))
+        if temperature is not None:
+            checks.positive("temperature", temperature)
         self.findings = list(findings)
         self.temperature = temperature
 

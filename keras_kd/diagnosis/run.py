@@ -2,11 +2,12 @@
 
 import keras
 
+from keras_kd import checks, progress, symbolic_pass
 from keras_kd import models as model_checks
-from keras_kd import progress
 from keras_kd.diagnosis import (
     accuracy,
     batches,
+    beforehand,
     calibration,
     capacity,
     class_order,
@@ -111,14 +112,18 @@ def diagnose(
     """
     _check_models(teacher, student)
     verbose = progress.checked(verbose)
-    if print_fn is not None and not callable(print_fn):
-        raise arguments.invalid("print_fn", "a function of a text, or None", repr(print_fn))
     temperature = DEFAULT_TEMPERATURE if temperature is None else temperature
     temperature = float(arguments.temperature(temperature))
-    batches.check("data", data)
-    if validation_data is not None:
-        batches.check("validation_data", validation_data)
+    checks.boolean("from_logits", from_logits)
+    checks.function("print_fn", print_fn, ["text"], optional=True)
+    checks.function("teacher_preprocess", teacher_preprocess, ["inputs"], optional=True)
     models = Models(teacher, student, teacher_preprocess, from_logits, temperature)
+    given = {"data": data, "validation_data": validation_data}
+    given = {name: each for name, each in given.items() if name == "data" or each is not None}
+    for name, each in given.items():
+        batches.check(name, each)
+    for name, each in given.items():
+        beforehand.check(models, name, each)
     train = measure(models, "data", data, verbose)
     held_out = None
     if validation_data is not None:
@@ -133,10 +138,13 @@ def diagnose(
 
 
 def _check_models(teacher, student):
+    if isinstance(teacher, type) or not callable(teacher):
+        raise arguments.invalid("teacher", "a keras.Model or a callable", repr(teacher))
+    if not isinstance(teacher, keras.layers.Layer):
+        checks.function("teacher", teacher, ["inputs"])
     if student is not None:
         model_checks.check(teacher, student)
-    elif isinstance(teacher, type) or not callable(teacher):
-        raise arguments.invalid("teacher", "a keras.Model or a callable", repr(teacher))
+    symbolic_pass.check_built("teacher", teacher)
 
 
 def _diagnosis(models, train, held_out):

@@ -46,6 +46,8 @@ def prepared(data):
     batches.check("data", data)
     if isinstance(data, tuple) and data[1] is None:
         raise ValueError("`data` has no labels: (inputs, None). Pass (inputs, labels).")
+    if isinstance(data, tf.data.Dataset) and data.element_spec[1] is None:
+        raise ValueError("`data` has no labels: (inputs, None). Pass (inputs, labels).")
     return data
 
 
@@ -81,8 +83,8 @@ def read(subject, data, output, batch_size, teacher, verbose=0):
         first = _first_row(inputs) if first is None else first
         key, values = selection.chosen(subject.predict(inputs), output, subject.name)
         parts["outputs"].append(values)
-        parts["labels"].append(_of_output(y, key))
-        parts["weights"].append(_of_output(weights, key))
+        parts["labels"].append(of_output(y, key))
+        parts["weights"].append(of_output(weights, key))
         if teacher is not None:
             parts["teacher"].append(teacher.answer(inputs, said, key))
     if first is None:
@@ -123,7 +125,7 @@ def _first_row(inputs):
     return keras.tree.map_structure(lambda x: x[:1], inputs)
 
 
-def _of_output(values, key):
+def of_output(values, key):
     """The labels or weights of an output, where each has its own."""
     index, name = key
     if isinstance(values, dict):

@@ -3,7 +3,16 @@
 import numpy as np
 
 from keras_kd import progress
-from keras_kd.measurement import arguments, comparison, latency, reading, rows, tasks, teaching
+from keras_kd.measurement import (
+    arguments,
+    beforehand,
+    comparison,
+    latency,
+    reading,
+    rows,
+    tasks,
+    teaching,
+)
 from keras_kd.measurement.quality import classes, regression, several_labels, text
 from keras_kd.measurement.quality.figures import sklearn
 from keras_kd.measurement.result import Measurement
@@ -74,7 +83,8 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
         teacher_from_logits: Whether the teacher returns logits; default: as `from_logits`.
         class_names: A name for each class, for `per_class`.
         top_k: For which k the accuracy of the k likeliest classes is measured. That of 1 is the
-            accuracy; those of all classes or more are left out.
+            accuracy, that of all classes is 1 and left out, more than there are is refused; of the
+            default 5 is left out where there are fewer.
         batch_size: Rows at once, of data in arrays; default 256.
         latency: Whether one row is timed: median and 95th percentile.
         threads: Of the runtime of a file. TensorFlow has its own.
@@ -114,17 +124,19 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
     https://arxiv.org/abs/1706.04599
     """
     asked = arguments.Arguments(
-        task, from_logits, teacher_from_logits, class_names, top_k, runs, warmup
+        task, from_logits, teacher_from_logits, class_names, top_k, runs, warmup, latency
     )
     verbose = progress.checked(verbose)
     _check_library(task)
     size = arguments.positive("batch_size", BATCH_SIZE if batch_size is None else batch_size)
     subject = subject_of(model_or_file, threads, name, decode)
     data, source = reading.prepared(data), teaching.teacher_of(teacher)
+    beforehand.check(subject, data, output, asked, source)
     answers = reading.read(subject, data, output, size, source, verbose)
     task = asked.task
     if task == "auto":
         task = tasks.infer(np.asarray(answers.outputs), np.asarray(answers.labels))
+    asked.check(task, 2 if task == "binary" else np.shape(answers.outputs)[-1])
     if task == "text":
         figures, of_teacher = _of_text(subject, answers), None
     else:

@@ -29,9 +29,9 @@ def report(
 
     - with trained models: `student=` and `baseline=`, a model or a list of them by seed; the two of
       a seed should come from the same initial weights and the same number of epochs;
-    - with functions: `make_student=` and `train=`. For each seed the student is made twice, with
-      the same initial weights, and trained with labels only and by the distiller. Where the two
-      were not trained equally long the verdict says so.
+    - with functions: `make_student=` and `train=`. A student is made to see that it fits the data;
+      then for each seed it is made twice, with the same initial weights, and trained with labels
+      only and by the distiller. Where the two were not trained equally long the verdict says so.
 
     The gain of a seed is `metric(distilled) - metric(labels only)`, the other way round for errors.
     Its mean over seeds is tested with the paired t-test, `t = mean / (deviation / sqrt(seeds))`;

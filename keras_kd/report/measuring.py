@@ -85,7 +85,7 @@ def of_teacher(examiner, teacher):
     model, notes = teaching.as_model(teacher)
     if model is None:
         examiner.steps.skip("the teacher is not measured by itself")
-        return [], teacher, notes
+        return [], teaching.comparable(teacher), notes
     entrant = examiner.entrant("teacher", TEACHER, [model])
     if isinstance(model, teaching.Asked) and not model.weights:
         entrant = teaching.without_size(entrant)

@@ -80,8 +80,8 @@ def train(recipe, seed, steps):
         ValueError: `make_student` gives a model twice, or one without weights; `train` did not
             train.
     """
-    baseline, student = _made(recipe, seed), _made(recipe, seed)
-    _begin_alike(baseline, student)
+    baseline, student = made(recipe.make_student, seed), made(recipe.make_student, seed)
+    begin_alike(baseline, student)
     steps.begin(f"seed {seed}: training with labels only")
     of_baseline = _train(recipe, baseline, baseline, seed)
     steps.say(f"seed {seed}: trained for {of_baseline}")
@@ -98,9 +98,18 @@ def train(recipe, seed, steps):
     return Pair(seed, baseline, student, of_baseline, of_student)
 
 
-def _made(recipe, seed):
+def made(make_student, seed):
+    """A student of a seed.
+
+    Args:
+        make_student: As of `Recipe`.
+        seed: A number.
+
+    Raises:
+        ValueError: It is no model, or has no weights.
+    """
     keras.utils.set_random_seed(seed)
-    model = recipe.make_student()
+    model = make_student()
     if not isinstance(model, keras.Model):
         raise ValueError(f"`make_student` must return a keras.Model. Received: {model!r}")
     if not model.built:
@@ -111,7 +120,8 @@ def _made(recipe, seed):
     return model
 
 
-def _begin_alike(baseline, student):
+def begin_alike(baseline, student):
+    """Gives two students the same weights; raises where they are not of one architecture."""
     if baseline is student:
         raise ValueError(
             "`make_student` returned the same model twice. It must make a new one each time."

@@ -5,7 +5,16 @@ import time
 from typing import Any
 
 from keras_kd import progress
-from keras_kd.report import arguments, environment, exporting, measuring, metric, pairs, slices
+from keras_kd.report import (
+    arguments,
+    beforehand,
+    environment,
+    exporting,
+    measuring,
+    metric,
+    pairs,
+    slices,
+)
 from keras_kd.report.comparison import compare
 from keras_kd.report.result import Report
 
@@ -41,13 +50,12 @@ def run(request):
     given = _seeds_or_pairs(request, recipe)
     exporting.check_counts(exports, len(given))
     data = arguments.data(request.data)
-    if recipe is not None:
-        arguments.check_order(data)
     measuring.check_options(request.options)
     verbose = progress.checked(request.verbose)
     steps = progress.Steps("report", _count(request, recipe, exports, len(given)), verbose)
-    keys = slices.keys_of(request.slices, data)
     examiner = measuring.Examiner(data, request.options, request.latency, steps)
+    beforehand.check(request, data, examiner.options_of_teacher)
+    keys = slices.keys_of(request.slices, data)
     entrants, said, notes = measuring.of_teacher(examiner, request.teacher)
     if entrants:
         _metric(entrants, request)  # what is wrong with it is told before any training
@@ -76,7 +84,7 @@ def _metric(entrants, request):
 
 def _seeds_or_pairs(request, recipe):
     if recipe is None:
-        return arguments.given(request.student, request.baseline)
+        return arguments.given(request.student, request.baseline, request.seeds)
     return arguments.seeds(request.seeds)
 
 

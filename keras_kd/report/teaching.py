@@ -5,6 +5,7 @@ import re
 
 import keras
 
+from keras_kd import symbolic_pass
 from keras_kd.measurement import reading, runtimes
 from keras_kd.measurement.run import BATCH_SIZE
 from keras_kd.measurement.subjects import subject_of
@@ -47,12 +48,20 @@ def as_model(teacher):
     """
     files = str, runtimes.TFLiteFile, runtimes.OnnxFile
     if isinstance(teacher, (keras.Model, *files)) or hasattr(teacher, "__fspath__"):
+        symbolic_pass.check_built("teacher", teacher)
         return teacher, []
     adapted = adapt(teacher)
     for flag, why in _NOT_ALONE.items():
         if getattr(adapted, flag):
             return None, [f"teacher: not measured by itself; {why}."]
+    symbolic_pass.check_built("teacher", teacher)
     return Asked(adapted), []
+
+
+def comparable(teacher):
+    """A teacher that cannot stand alone, where what it says can be compared with, else `None`."""
+    adapted = adapt(teacher)
+    return None if adapted.needs_student or adapted.is_sparse else teacher
 
 
 def without_size(entrant):

@@ -67,8 +67,8 @@ def _inputs(data):
         inputs = keras.tree.lists_to_tuples(data[0])  # of a list TensorFlow makes one tensor
         data = tf.data.Dataset.from_tensor_slices((inputs,)).batch(_BATCH)
     elif isinstance(data, keras.utils.PyDataset):
-        count = data.num_batches
-        batches = map(data.__getitem__, itertools.count() if count is None else range(count))
-        data = batches
+        count = data.num_batches  # `None`: endless, of which `validation_steps` are taken
+        numbers = itertools.count() if count is None else range(count)
+        data = map(data.__getitem__, numbers)
     for batch in data:
         yield keras.utils.unpack_x_y_sample_weight(batch)[0]

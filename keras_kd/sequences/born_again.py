@@ -2,10 +2,10 @@
 
 import keras
 
-from keras_kd import checks, copies, fit_arguments, progress
+from keras_kd import checks, copies, fit_arguments, progress, symbolic_pass
 from keras_kd.losses import base
 from keras_kd.ops.arguments import invalid
-from keras_kd.sequences import settings
+from keras_kd.sequences import beforehand, settings
 from keras_kd.sequences.folder import Folder
 from keras_kd.sequences.report import SequenceReport, gain
 from keras_kd.sequences.training import Recipe, check_fit
@@ -78,12 +78,14 @@ class BornAgain:
                 "`student` has no weights yet, so its copies cannot be made. Give it an Input, or "
                 "call it on a batch once."
             )
+        symbolic_pass.check_built("teacher", teacher)
         self.student, self.teacher = student, teacher
         self.directory = checks.folder("directory", directory)
         self.generations = base.integer("generations", generations, 2 if teacher is None else 1)
         self.distillation_losses = settings.checked_losses(distillation_losses)
         self.alpha = base.non_negative("alpha", alpha)
         self.beta = base.non_negative("beta", beta)
+        beforehand.check_mixture(self.alpha, self.beta)
         self._compile = None
 
     def compile(self, optimizer="adam", loss=None, **kwargs):
@@ -106,6 +108,7 @@ class BornAgain:
                 "labels, or give BornAgain a teacher."
             )
         arguments = {"optimizer": optimizer, "loss": loss, **kwargs}
+        beforehand.check_compile(arguments)
         recipe = self._recipe(arguments, {})
         # What does not fit is told now, not when a generation has been trained.
         first, second = (copies.model(self.student, number) for number in (0, 1))
@@ -141,6 +144,7 @@ class BornAgain:
         check_fit(arguments)
         verbose = progress.checked(arguments.get("verbose", "auto"))
         recipe = self._recipe(self._compile, arguments)
+        beforehand.check(recipe, self.student, "x", needs_labels=self.teacher is None)
         folder = Folder(self.directory, self._settings(recipe))
         steps = progress.Steps("BornAgain", self.generations, verbose, are_alike=True)
         report, teacher = SequenceReport([], [], []), self.teacher

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_kd import checks, fit_arguments, models, progress
 from keras_kd.losses import base
 from keras_kd.ops.arguments import invalid
-from keras_kd.sequences import settings
+from keras_kd.sequences import beforehand, settings
 from keras_kd.sequences.agreement import agreements, check_data
 from keras_kd.sequences.folder import Folder
 from keras_kd.sequences.report import SequenceReport, gain
@@ -108,7 +108,10 @@ def distill_chain(
         Recipe(distillation_losses, *mixture, compiled, _fit_arguments(given, data))
         for compiled, given in zip(_for_each("compile", compile, len(chain) - 1), fits, strict=True)
     ]
+    beforehand.check_mixture(*mixture)
     for teacher, student, recipe in zip(chain, chain[1:], recipes, strict=False):
+        beforehand.check_compile(recipe.compile)
+        beforehand.check(recipe, student, "data")
         recipe.trainer(student, teacher)  # what does not fit is told before anything is trained
     folder = Folder(directory, {} if directory is None else _settings(chain, recipes))
     steps = progress.Steps("distill_chain", len(recipes), verbose, are_alike=True)

@@ -11,6 +11,7 @@ from keras_kd import configuration, copies, fit_arguments, padded_outputs
 from keras_kd.callbacks.scheduled import ScheduledValue
 from keras_kd.distiller import Distiller
 from keras_kd.learner import Learner
+from keras_kd.sequences.beforehand import check_callbacks
 
 _WRITE_FILES = (
     keras.callbacks.BackupAndRestore,
@@ -94,6 +95,7 @@ def check_fit(arguments):
             is_dataset = isinstance(arguments[name], tf.data.Dataset)
             limit = "data.take(number_of_batches)" if is_dataset else "its property `num_batches`"
             raise ValueError(f"The {what} never ends. Pass `{steps}` to fit, or limit it: {limit}.")
+    check_callbacks(arguments.get("callbacks"))
     if not callable(arguments.get("callbacks")):
         callbacks_of(arguments.get("callbacks"), 0, None, check=False)
 
@@ -119,7 +121,7 @@ def callbacks_of(given, number, teacher, check=True):
             callback needs a teacher where there is none.
     """
     is_function = callable(given) and not isinstance(given, keras.callbacks.Callback)
-    made = list(given(number)) if is_function else fit_arguments.callbacks({"callbacks": given})
+    made = _made(given, number) if is_function else fit_arguments.callbacks({"callbacks": given})
     for callback in made:
         name = type(callback).__name__
         if not is_function and isinstance(callback, _WRITE_FILES):
@@ -136,3 +138,14 @@ def callbacks_of(given, number, teacher, check=True):
                 f"lambda number: [{name}(...)] if number > 0 else []."
             )
     return made if is_function else copy.deepcopy(made)
+
+
+def _made(function, number):
+    made = function(number)
+    if not isinstance(made, (list, tuple)):
+        raise ValueError(
+            f"`callbacks` must return a list of callbacks. Received: {made!r} for training "
+            f"{number}."
+        )
+    check_callbacks(made)
+    return list(made)

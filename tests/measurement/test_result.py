@@ -161,7 +161,7 @@ def test_the_command_takes_an_output_by_number_or_name(project, capsys, output, 
             ["student.tflite", "--data", "own_data:test", "--teacher", "half.keras"],
             "is no .keras file, or only a part of one",
         ),
-        (["none.tflite", "--data", "own_data:test"], "There is no file 'none.tflite'"),
+        (["none.tflite", "--data", "own_data:test"], "there is no file 'none.tflite'"),
         (["student.tflite", "--data", "own_data:test", "--probabilities"], "from_logits=True"),
     ],
 )

@@ -272,7 +272,7 @@ def test_data_in_another_order_each_time(report):
     _, (x, y) = tiny.digits()
     shuffled = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(y)).batch(300)
     keras.utils.set_random_seed(0)
-    with pytest.raises(ValueError, match="leave out shuffle"):
+    with pytest.raises(ValueError, match="Leave out shuffle"):
         kd.report(
             None, report.students, report.baselines, data=shuffled, latency=False, verbose=False
         )

@@ -223,6 +223,10 @@ def no_training(model):
     del model
 
 
+def no_file(student, path):
+    del student, path
+
+
 SAME = tiny.student()
 
 
@@ -253,7 +257,7 @@ def other_shapes(widths=None):
         ({"exports": {"teacher": no_training}}, "none of .*Received: exports='teacher'"),
         ({"exports": {"int8": 3}}, r"exports\['int8'\]`. Expected a file"),
         ({"exports": [1]}, "`exports`. Expected a dict"),
-        ({"exports": {"w 1": no_training, "w+1": no_training}}, "names whose letters"),
+        ({"exports": {"w 1": no_file, "w+1": no_file}}, "names whose letters"),
         ({"exports": {"int8": lambda student, path: None}}, "wrote no file"),
         ({"slices": np.zeros((2, 2))}, "one value for each row"),
         ({"data": None}, "`data` is missing"),
