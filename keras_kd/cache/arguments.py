@@ -23,7 +23,7 @@ def folder(path):
     """
     given = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(given, str) or not given or "\0" in given:
-        raise invalid("path", "the path of a folder", repr(path))
+        raise invalid("path", "the folder of a cache, as a path", repr(path))
     if _ADDRESS.match(given):
         raise invalid(
             "path",

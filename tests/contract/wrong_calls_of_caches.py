@@ -76,7 +76,7 @@ WRITING = {
         )
     },
     **{
-        f"path={named(value)}": (at(value), argument("path", "the path of a folder"))
+        f"path={named(value)}": (at(value), argument("path", "the folder of a cache, as a path"))
         for value in (None, "", 5, b"cache", "a\0b", ["cache"])
     },
     **written("dtype", "one of", ["int8", "float64", 16, "half", ["float16"]]),
@@ -214,8 +214,8 @@ READING = {
         for made in (load, kd.teachers.Cached)
         for address, expected in {
             "gs://bucket/cache": "a folder of this machine.*copy it to a local folder before it is",
-            None: "the path of a folder",
-            5: "the path of a folder",
+            None: "the folder of a cache, as a path",
+            5: "the folder of a cache, as a path",
         }.items()
     },
     "a folder that is not there": (
