@@ -90,6 +90,16 @@ def test_rows_are_taken_in_blocks_of_any_number(shape):
     np.testing.assert_allclose(rest, exact, rtol=0, atol=2e-5)
 
 
+def test_no_tensor_has_tokens_times_kept_times_classes_numbers():
+    """It would have 137 GB, as bits that are bytes; the logits have 34 MB."""
+    rows, k, classes = 32, 16384, 262144
+    logits = np.random.default_rng(3).normal(size=(rows, classes)).astype("float32")
+    found = sparse_logits.largest(logits, k).rest(1.0)
+    ordered = -np.sort(-logits[:2].astype("float64"))
+    exact = [logsumexp((row - row[0])[k:]) for row in ordered]
+    np.testing.assert_allclose(found[:2], exact, rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("column", [0, 399])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("classes", [400, 7])
