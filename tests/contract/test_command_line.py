@@ -235,7 +235,7 @@ def test_logits_and_probabilities_are_told_in_options(project, capsys):
     assert program.main([*MEASURE, *DATA]) == 0
 
 
-@pytest.mark.parametrize("variable", ["KERAS_KD_KERNEL", "KERAS_KD_GPU", "KERAS_KD_NUM_THREADS"])
+@pytest.mark.parametrize("variable", ["KERAS_KD_KERNEL", "KERAS_KD_GPU"])
 def test_doctor_names_a_variable_of_no_such_value(variable, monkeypatch, capsys):
     monkeypatch.setenv(variable, "nonsense")
     assert program.main(["doctor"]) == 1
