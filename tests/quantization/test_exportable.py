@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import keras_kd as kd
+from keras_kd.quantization.tfmot import support
 
 ROWS = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 
@@ -113,3 +115,33 @@ def test_what_cannot_be_copied_for_its_file_is_refused(scheme):
     student = around(Unknown(lambda x: x))
     with pytest.raises(ValueError, match="cannot be copied"):
         kd.quantization_aware(student, scheme, ROWS)
+
+
+def of_every_layer_of_the_table():
+    """Those that `tfmot.table` says quantization_aware takes."""
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Cropping2D(1)(layers.ZeroPadding2D(2)(inputs))
+    x = layers.LeakyReLU(negative_slope=0.1)(layers.Conv2D(4, 3)(x))
+    x = layers.Concatenate()([x, layers.Activation("silu")(layers.Conv2D(4, 1)(x))])
+    x = layers.AveragePooling2D(2)(layers.ReLU()(layers.DepthwiseConv2D(1)(x)))
+    x = layers.UpSampling2D()(layers.SeparableConv2D(4, 1, activation="relu")(x))
+    x = layers.MaxPooling2D()(layers.Conv2DTranspose(4, 2, strides=2)(x))
+    x = layers.SpatialDropout2D(0.1)(layers.BatchNormalization()(layers.Conv2D(4, 1)(x)))
+    x = layers.Permute((2, 1, 3))(layers.Conv2D(8, 1, activation="tanh")(x))
+    x = layers.Reshape((8, 8, 8))(layers.Softmax()(x))
+    pooled = layers.Add()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+    return keras.Model(inputs, layers.Dense(3)(layers.Dropout(0.1)(layers.Flatten()(pooled))))
+
+
+def test_every_layer_of_the_table_has_integers(tmp_path):
+    keras.utils.set_random_seed(0)
+    student = of_every_layer_of_the_table()
+    kinds = {type(layer).__name__ for layer in student.layers}
+    assert kinds >= {name for name, each in support.LAYERS.items() if each.native}
+    rows = np.random.default_rng(0).normal(size=(32, 8, 8, 4)).astype("float32")
+    kd.quantization.recalibrate(student, tf.data.Dataset.from_tensors(rows))
+    aware = kd.quantization_aware(student, "int8", rows)
+    done = kd.export.to_tflite(
+        aware, tmp_path / "s.tflite", representative_data=rows, min_agreement=0.0
+    )
+    assert done.float_operators == done.notes == []
