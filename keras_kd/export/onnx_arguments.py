@@ -26,6 +26,7 @@ class Options:
     for_tensorrt: bool
     tolerance: float
     metadata: dict
+    outliers: str = ""  # what is to be said of the representative data
 
     @property
     def is_quantized(self):

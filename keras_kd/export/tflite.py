@@ -9,6 +9,7 @@ from keras_kd.export import (
     conversion,
     edge_quantizer,
     examining,
+    judging,
     metadata,
     representative,
     routes,
@@ -38,8 +39,10 @@ def to_tflite(
     output_dtype=None,
     batch_size=1,
     data=None,
+    task="auto",
     min_agreement=None,
     max_accuracy_drop=None,
+    max_error=None,
     route="auto",
     user_metadata=None,
     overwrite=False,
@@ -63,9 +66,20 @@ def to_tflite(
         batch_size: Rows of a batch, or `None` for any number. Recurrent layers need a number.
         data: Rows on which the file is compared with the student, with labels for the accuracy.
             Default: `representative_data`, else rows that are made up.
-        min_agreement: The least fraction of rows in which the file must give the student's class.
-            Default: 0.5, which a file that is not ruined has.
+        task: What the outputs are judged by: `"multiclass"`, `"binary"`, `"multilabel"`,
+            `"regression"` (also images and embeddings), `"auto"`, or a dict from outputs' names to
+            these. By `"auto"` the labels of `data` tell, as in `keras_kd.measure`, else a softmax.
+            What neither tells is supposed: several labels, or yes and no, of a sigmoid; numbers of
+            four axes or more, of a last axis of 1, of relu and tanh; else classes. The result has
+            it (`tasks`, `supposed`).
+        min_agreement: The least fraction of rows (positions, labels) in which the file must give
+            the student's answer: the largest of several classes; of yes or no the side of 0, or
+            of 0.5 where the student ends in a sigmoid. Default: 0.5 (where classes are supposed
+            only, or else an error of 0.5), and better than chance where the error is above 0.7.
         max_accuracy_drop: The accuracy that may be lost, a fraction such as 0.005.
+        max_error: Of regression, how far the file may be off: the root mean squared difference in
+            standard deviations of the student's output over the rows, without the tenth of the
+            rows that lies farthest from the mean. Default: 0.7; a constant has 1.
         route: `"converter"` (TensorFlow's), `"edge_quantizer"`, or `"auto"`: whichever holds what
             was asked for, in the order that measured better.
         user_metadata: A dict that is kept in the file (`keras_kd.export.read_metadata`), such as
@@ -102,6 +116,8 @@ def to_tflite(
     """
     host.needs("ai_edge_litert.interpreter", "to_tflite", "export")  # before any work
     path = files.free(path, overwrite)
+    bounds = judging.Bounds(min_agreement, max_accuracy_drop, max_error)
+    judging.check_task(task)
     aware = student if isinstance(student, QuantizationAware) else None
     quantization = _quantization(quantization, aware)
     _check_arguments(quantization, input_dtype, output_dtype, batch_size, route)
@@ -123,9 +139,8 @@ def to_tflite(
         aware=aware,
         metadata={"student": student.name, "keras_kd": __version__, "user": user_metadata or {}},
     )
-    bounds = comparison.Bounds(min_agreement, max_accuracy_drop)
-    examiner = examining.Examiner(path, job, rows, bounds)
-    return _best(job, routes.of(job, route), path, examiner)
+    ways = routes.of(job, route)
+    return _best(job, ways, path, examining.Examiner(path, job, rows, bounds, task))
 
 
 def _quantization(asked, aware):
@@ -177,7 +192,7 @@ def _rows(student, quantization, representative_data, data):
     if needs_data or is_recipe:
         reference = compared.arrays if compared else None
         calibration_data.check(arrays, student, reference)
-    return arrays, compared or comparison.Rows(arrays, labels)
+    return arrays, compared or comparison.Rows(arrays, labels, are_promised=False)
 
 
 def _best(job, ways, path, examiner):
@@ -196,23 +211,23 @@ def _best(job, ways, path, examiner):
         except ExportError as error:
             failures.append((way, error))
             continue
-        if found[-1][0].agreement is None or found[-1][0].agreement >= _AGREES_WELL:
+        if found[-1].closeness is None or found[-1].closeness >= _AGREES_WELL:
             break
     if not found:
         raise _of_all(failures)
-    best, content = max(found, key=lambda each: each[0].agreement or 0.0)
+    best = max(found, key=lambda each: each.closeness or 0.0)
     with files.renamed(path) as partial:
-        partial.write_bytes(content)
-    return best
+        partial.write_bytes(best.content)
+    return best.export
 
 
 def _examined(job, way, examiner):
-    """`(TFLiteExport, bytes)` by one route."""
+    """The `examining.Examined` file of one route."""
     left = _ATTEMPTS if way == "converter" and job.is_integer else 1
     while True:
         content = metadata.added(routes.convert(job, way), job.metadata)
         try:
-            return examiner.examined(way, content), content
+            return examiner.examined(way, content)
         except LeftInFloatError:
             left -= 1
             if not left:
