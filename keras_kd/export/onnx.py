@@ -19,6 +19,7 @@ from keras_kd.export import (
     onnx_tensorrt,
     plain_student,
     representative,
+    unfit,
 )
 from keras_kd.export.onnx_result import OnnxExport
 from keras_kd.files import renamed
@@ -111,6 +112,7 @@ def to_onnx(
     ```
     """
     plain_student.check(student)
+    unfit.check_lookups(student, "to_onnx")
     path = onnx_arguments.path_of(path, overwrite)
     options = onnx_arguments.options(
         opset, batch_size, quantization, for_tensorrt, tolerance, metadata

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import models
-from keras_kd.export import students
+from keras_kd.export import plain_lookups, students
 from keras_kd.teachers import carried
 
 # More rows move the ranges no further, and each is one run of the interpreter.
@@ -162,9 +162,9 @@ def _spec_of(array):
 
 
 def names_of(student, expected):
-    """A name for each input: a key of their dict, or the input's own."""
+    """A name for each input: a key of their dict (a path of keys), or the input's own."""
     if isinstance(expected, dict):
-        return [str(key) for key in sorted(expected)]
+        return models.names_in(expected)
     if models.input_specs(student) is not None:
         return students.input_names(student)
     return [f"input_{i}" for i in range(len(keras.tree.flatten(expected)))]
@@ -174,17 +174,18 @@ def _in_order(inputs, expected, names, student, what):
     """The inputs of a batch, flat, in the order of the student's."""
     if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
         inputs = inputs[0]
-    if isinstance(inputs, dict):
-        own = [str(x.name) for x in getattr(student, "inputs", None) or []]
-        if sorted(inputs) == sorted(own):  # a file has other names where these have hyphens
-            names = own
-        if sorted(inputs) != sorted(names):
-            raise ValueError(
-                f"`{what}` gives the inputs {sorted(inputs)} in a dict; model {student.name!r} "
-                f"takes {names}."
-            )
-        return [inputs[name] for name in names]
     flat = keras.tree.flatten(inputs)
+    if isinstance(inputs, dict):
+        given = dict(zip(models.names_in(inputs), flat, strict=True))
+        # A file has other names where an input's have hyphens.
+        own = [str(x.name) for x in getattr(student, "inputs", None) or []]
+        for called in (names, own):
+            if sorted(given) == sorted(called):
+                return [given[name] for name in called]
+        raise ValueError(
+            f"`{what}` gives the inputs {sorted(given)} in a dict; model {student.name!r} takes "
+            f"{names}."
+        )
     if len(flat) != len(names):
         raise ValueError(
             f"`{what}` gives {len(flat)} inputs a batch; model {student.name!r} takes "
@@ -231,3 +232,5 @@ def _check_indices(student, arrays, names, what):
                 f"`{what}`: input {names[i]!r} goes from {arrays[i].min()} to {arrays[i].max()}, "
                 f"beyond the embedding that reads it, which has the rows 0 to {limit - 1}."
             )
+    if models.input_specs(student) is not None:
+        plain_lookups.check_indices(student, arrays, names, what)

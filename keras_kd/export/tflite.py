@@ -14,6 +14,7 @@ from keras_kd.export import (
     representative,
     routes,
     students,
+    unfit,
 )
 from keras_kd.export.errors import ExportError, LeftInFloatError
 from keras_kd.ops import arguments
@@ -23,8 +24,9 @@ from keras_kd.version import __version__
 
 # Above that, the other route is not tried: it would cost seconds and gain nothing that can be seen.
 _AGREES_WELL = 0.98
-# TensorFlow's quantizer leaves operators in float in some runs and in others, of the same model,
-# not: an unrolled GRU's SPLIT in 1 of 6.
+# TensorFlow's quantizer leaves these in float in some runs and in others, of the same model, not:
+# an unrolled GRU's SPLIT in 1 of 6. Others are left a second time, or for good.
+_AT_TIMES = {"SPLIT", "SPLIT_V"}
 _ATTEMPTS = 4
 _DTYPES = (None, "float32", "int8", "uint8", "int16")
 
@@ -125,9 +127,11 @@ def to_tflite(
     if quantization not in routes.CONVERTER_ONLY:
         edge_quantizer.needs()
     plain = students.checked(aware.rounded_student() if aware else student, "to_tflite")
+    unfit.check_lookups(plain, "to_tflite")
     conversion.specs(plain, batch_size)
     if isinstance(quantization, str) and quantization in routes.NEEDS_DATA:
         students.check_for_integers(plain, quantization)
+        unfit.check_whole_inputs(plain, quantization)
     arrays, rows = _rows(plain, quantization, representative_data, data)
     job = routes.Job(
         student=plain,
@@ -204,12 +208,13 @@ def _best(job, ways, path, examiner):
     Raises:
         ExportError: None holds what was asked for.
     """
-    found, failures = [], []
+    found, failures, left_in_float = [], [], None
     for way in ways:
         try:
-            found.append(_examined(job, way, examiner))
+            found.append(_examined(job, way, examiner, left_in_float))
         except ExportError as error:
             failures.append((way, error))
+            left_in_float = getattr(error, "operators", left_in_float)
             continue
         if found[-1].closeness is None or found[-1].closeness >= _AGREES_WELL:
             break
@@ -221,17 +226,26 @@ def _best(job, ways, path, examiner):
     return best.export
 
 
-def _examined(job, way, examiner):
-    """The `examining.Examined` file of one route."""
-    left = _ATTEMPTS if way == "converter" and job.is_integer else 1
-    while True:
+def _examined(job, way, examiner, left_in_float):
+    """The `examining.Examined` file of one route.
+
+    Args:
+        job: The `routes.Job`.
+        way: The route.
+        examiner: The `examining.Examiner`.
+        left_in_float: Operators that another route left in float, or `None`.
+    """
+    may_repeat = way == "converter" and job.is_integer
+    for attempt in range(_ATTEMPTS):
         content = metadata.added(routes.convert(job, way), job.metadata)
         try:
             return examiner.examined(way, content)
-        except LeftInFloatError:
-            left -= 1
-            if not left:
+        except LeftInFloatError as error:
+            is_same = error.operators == left_in_float and not _AT_TIMES & set(error.operators)
+            if not may_repeat or is_same or attempt == _ATTEMPTS - 1:
                 raise
+            left_in_float = error.operators
+    raise AssertionError("unreachable")
 
 
 def _of_all(failures):
