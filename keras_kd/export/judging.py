@@ -112,6 +112,8 @@ class Judgement:
 
 def check_task(task):
     """Raises unless `task` is one, or a dict of such for outputs by name."""
+    if task == {}:
+        raise checks.invalid("task", f"'auto', one of {TASKS} or a dict of these", "an empty dict")
     for each in task.values() if isinstance(task, dict) else [task]:
         if each != "auto" and (not isinstance(each, str) or each not in TASKS):
             raise checks.invalid("task", f"'auto' or one of {TASKS}", repr(each))

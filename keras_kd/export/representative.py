@@ -93,8 +93,8 @@ def _batches(data, what, max_rows):
     rows, end = 0, _ENDLESS if max_rows is None else max_rows
     for element in _source(data, what):
         yield element
-        first = keras.tree.flatten(element)[0]
-        rows += max(np.shape(first)[0], 1) if np.ndim(first) else 1
+        first = np.shape(next(iter(keras.tree.flatten(element)), 0))
+        rows += max(first[0], 1) if first else 1
         if rows < end:
             continue
         if max_rows is None:
@@ -174,6 +174,8 @@ def _in_order(inputs, expected, names, student, what):
     """The inputs of a batch, flat, in the order of the student's."""
     if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
         inputs = inputs[0]
+    if isinstance(inputs, (list, tuple)) and not len(inputs):
+        raise ValueError(f"`{what}` is empty: there are no rows to look at.")
     flat = keras.tree.flatten(inputs)
     if isinstance(inputs, dict):
         given = dict(zip(models.names_in(inputs), flat, strict=True))

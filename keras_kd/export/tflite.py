@@ -1,7 +1,5 @@
 """`to_tflite`: a student as a `.tflite` file that is known to hold what was asked for."""
 
-import json
-
 from keras_kd import files
 from keras_kd.export import (
     calibration_data,
@@ -14,10 +12,10 @@ from keras_kd.export import (
     representative,
     routes,
     students,
+    tflite_arguments,
     unfit,
 )
 from keras_kd.export.errors import ExportError, LeftInFloatError
-from keras_kd.ops import arguments
 from keras_kd.quantization.student import QuantizationAware
 from keras_kd.teachers import host
 from keras_kd.version import __version__
@@ -28,7 +26,6 @@ _AGREES_WELL = 0.98
 # an unrolled GRU's SPLIT in 1 of 6. Others are left a second time, or for good.
 _AT_TIMES = {"SPLIT", "SPLIT_V"}
 _ATTEMPTS = 4
-_DTYPES = (None, "float32", "int8", "uint8", "int16")
 
 
 def to_tflite(
@@ -117,13 +114,13 @@ def to_tflite(
     ```
     """
     host.needs("ai_edge_litert.interpreter", "to_tflite", "export")  # before any work
-    path = files.free(path, overwrite)
+    path = tflite_arguments.path_of(path, overwrite)
     bounds = judging.Bounds(min_agreement, max_accuracy_drop, max_error)
     judging.check_task(task)
     aware = student if isinstance(student, QuantizationAware) else None
     quantization = _quantization(quantization, aware)
-    _check_arguments(quantization, input_dtype, output_dtype, batch_size, route)
-    _check_metadata(user_metadata)
+    tflite_arguments.check(quantization, input_dtype, output_dtype, batch_size, route)
+    tflite_arguments.check_metadata(user_metadata)
     if quantization not in routes.CONVERTER_ONLY:
         edge_quantizer.needs()
     plain = students.checked(aware.rounded_student() if aware else student, "to_tflite")
@@ -156,31 +153,6 @@ def _quantization(asked, aware):
             f"quantization={asked!r}. For another one pass the student itself: aware.student."
         )
     return aware.scheme
-
-
-def _check_arguments(quantization, input_dtype, output_dtype, batch_size, route):
-    if isinstance(quantization, str) and quantization not in routes.QUANTIZATIONS:
-        expected = f"one of {routes.QUANTIZATIONS} or a recipe of ai_edge_quantizer"
-        raise arguments.invalid("quantization", expected, repr(quantization))
-    for name, dtype in (("input_dtype", input_dtype), ("output_dtype", output_dtype)):
-        if dtype not in _DTYPES:
-            raise arguments.invalid(name, f"one of {_DTYPES}", repr(dtype))
-        if dtype not in (None, "float32") and quantization not in routes.NEEDS_DATA:
-            raise ValueError(
-                f"`{name}` is {dtype!r}, but a file of quantization={quantization!r} computes with "
-                "floats. Use quantization='int8'."
-            )
-    if not (batch_size is None or (isinstance(batch_size, int) and batch_size > 0)):
-        raise arguments.invalid("batch_size", "a positive integer or None", repr(batch_size))
-    if route not in ("auto", "converter", "edge_quantizer"):
-        raise arguments.invalid("route", "'auto', 'converter' or 'edge_quantizer'", repr(route))
-
-
-def _check_metadata(user_metadata):
-    try:
-        json.dumps(user_metadata)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`user_metadata` must have values that JSON has: {error}") from error
 
 
 def _rows(student, quantization, representative_data, data):
