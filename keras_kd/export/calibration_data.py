@@ -51,7 +51,8 @@ def _check_scale(name, array, reference):
     if theirs > 0 and not 1 / 8 < ours / theirs < 8:
         raise ValueError(
             f"`representative_data`: input {name!r} has a standard deviation of {ours:.3g}, but "
-            f"`data` has {theirs:.3g}. Both must be prepared as in training (0 to 255, or 0 to 1?)."
+            f"`data` has {theirs:.3g}. "
+            + (outliers([array]) or "Both must be prepared as in training (0 to 255, or 0 to 1?).")
         )
 
 
@@ -88,20 +89,22 @@ def _check_statistics(arrays, student):
 
 
 def outliers(arrays):
-    """A sentence on the row of representative data that is most unlike the others, or `""`."""
+    """A sentence on the rows of representative data that are most unlike the others, or `""`."""
     found = [_outlier(array) for array in arrays or [] if array.dtype.kind == "f" and array.size]
-    times, row, largest = max(found, default=(0.0, 0, 0.0))
+    times, row, largest, others = max(found, default=(0.0, 0, 0.0, 0))
     if times < _OUTLIER:
         return ""
+    also = f" ({others} others are like it)" if others else ""
     return (
         f"Row {row} of `representative_data` goes to {largest:.3g}, {times:.3g} times as far as "
-        "half of the rows: leave it out if it is no usual row, because the ranges of all integers "
-        "follow it."
+        f"half of the rows{also}: leave it out if it is no usual row, because the ranges of all "
+        "integers follow it."
     )
 
 
 def _outlier(array):
-    """`(how many times it is farther than half of the rows, its number, its largest number)`."""
+    """`(how many times it is farther than half of the rows, its number, its largest, others)`."""
     sizes = np.abs(array.reshape(len(array), -1)).max(axis=1)
-    row = int(np.argmax(sizes))
-    return float(sizes[row] / max(np.median(sizes), 1e-12)), row, float(sizes[row])
+    row, usual = int(np.argmax(sizes)), max(float(np.median(sizes)), 1e-12)
+    others = int(np.sum(sizes > _OUTLIER * usual)) - 1
+    return float(sizes[row] / usual), row, float(sizes[row]), others

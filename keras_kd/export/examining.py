@@ -90,8 +90,9 @@ class Examiner:
         file, job = opened(written), self.job
         promises.check(file, job.name, job.input_type, job.output_type)
         compared = self._compared(file)
-        comparison.check(compared, job.name, self.bounds, calibration_data.outliers(job.arrays))
-        notes = [*self._notes(written), *comparison.notes(compared)]
+        outliers = calibration_data.outliers(job.arrays if job.is_integer else None)
+        comparison.check(compared, job.name, self.bounds, outliers)
+        notes = [*self._notes(written), *comparison.notes(compared), *filter(None, [outliers])]
         export = told(self.path, file, job.name, route, compared, self._judgement, notes)
         return export, compared.closeness
 

@@ -119,7 +119,9 @@ def to_onnx(
     )
     judging.check_task(task)
     calibration, rows = _rows(student, options, representative_data, data)
-    options = dataclasses.replace(options, outliers=_outliers(calibration))
+    if options.quantization == "int8":
+        flat = keras.tree.flatten(calibration)
+        options = dataclasses.replace(options, outliers=calibration_data.outliers(flat))
     model = plain_student.in_float32(student)
     signature = onnx_signature.signature(model, rows and rows.arrays, options.batch_size)
     if rows is None:
@@ -145,7 +147,11 @@ def to_onnx(
         outputs=onnx_graph.described(graph.graph.output),
         agreement=parity.agreement,
         worst_difference=parity.worst_difference,
-        notes=(*notes, *(comparison.notes(parity) if rows.are_real else ())),
+        notes=(
+            *notes,
+            *(comparison.notes(parity) if rows.are_real else ()),
+            *filter(None, [options.outliers]),
+        ),
         tasks=judgement.tasks,
         supposed=tuple(judgement.supposed),
         error=parity.error,
@@ -188,10 +194,6 @@ def _rows(student, options, representative_data, data):
 
 def _whole(labels, whole):
     return None if labels is None else whole(labels)
-
-
-def _outliers(calibration):
-    return "" if calibration is None else calibration_data.outliers(keras.tree.flatten(calibration))
 
 
 def _graph(model, signature, options, calibration):

@@ -93,7 +93,7 @@ def _batches(data, what, max_rows):
     rows, end = 0, _ENDLESS if max_rows is None else max_rows
     for element in _source(data, what):
         yield element
-        first = np.shape(next(iter(keras.tree.flatten(element)), 0))
+        first = tuple(np.shape(next(iter(keras.tree.flatten(element)), 0)))
         rows += max(first[0], 1) if first else 1
         if rows < end:
             continue

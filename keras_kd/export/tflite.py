@@ -48,6 +48,9 @@ def to_tflite(
 ):
     """Writes a student as a `.tflite` file, reads it back, and compares it with the student.
 
+    Embeddings are one GATHER, which microcontrollers have: an index below 0, which counts from the
+    end in Keras, is refused in the data, and is as undefined in the file as one beyond the table.
+
     Args:
         student: A Keras model with known input shapes, or a `QuantizationAware` student.
         path: The file to write.

@@ -192,6 +192,15 @@ class TestFiles:
         x = np.delete(with_an_outlier(), 17, axis=0)  # the remedy
         assert int8(tmp_path, made, x).error < 0.1
 
+    def test_outliers_are_told_where_the_file_is_not_refused(self, tmp_path):
+        x = normal(64, 8)
+        x[17] *= 60
+        done = int8(tmp_path, student(3), x, task="regression", max_error=5)
+        assert any("Row 17 of `representative_data`" in note for note in done.notes)
+        with pytest.raises(ValueError, match="but `data` has .* Row 17 of"):
+            int8(tmp_path, student(3), with_an_outlier(), data=normal(30, 8))
+        assert int8(tmp_path, student(3), normal(64, 8)).notes == []
+
     def test_a_constant_answer_is_no_agreement(self, tmp_path):
         # Nine of ten rows are yes: a file that says yes throughout agrees with these.
         made = student(1, "sigmoid")
