@@ -72,9 +72,8 @@ class Seed:
         trained = wrap(copy)
         model = distiller(self.teacher, trained, self.args.temperature) if with_teacher else trained
         train_student(model, self.samples, self.args.aware_epochs, self.args.learning_rate / 5)
-        kd.quantization.recalibrate(
-            trained, tf.data.Dataset.from_tensor_slices(self.samples[0]).batch(50)
-        )
+        data = tf.data.Dataset.from_tensor_slices(self.samples[0]).batch(50)
+        kd.quantization.recalibrate(trained, data, verbose=0)
         return trained
 
     def aware(self, scheme, with_teacher):
@@ -93,6 +92,7 @@ class Seed:
                 representative_data=self.samples[0][:300],
                 data=self.judged_by,
                 min_agreement=0.0,
+                verbose=0,
             )
 
     def run(self):

@@ -114,9 +114,9 @@ def writer(name, samples):
     """A function that writes a student as a file of that quantization."""
 
     def write(student, path):
-        kd.export.to_tflite(
-            student, path, EXPORTS[name], representative_data=samples[0][:300], min_agreement=0.0
-        )  # the report tells what a file lost
+        rows = samples[0][:300]
+        options = {"representative_data": rows, "min_agreement": 0.0, "verbose": 0}
+        kd.export.to_tflite(student, path, EXPORTS[name], **options)  # the report tells the loss
 
     return write
 

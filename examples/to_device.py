@@ -121,9 +121,8 @@ def writer(quantization, samples):
 
     def write(student, path):
         images = samples[0][:300]
-        kd.export.to_tflite(
-            student, path, quantization, representative_data=images, min_agreement=0.0
-        )  # the report tells what a file lost
+        options = {"representative_data": images, "min_agreement": 0.0, "verbose": 0}
+        kd.export.to_tflite(student, path, quantization, **options)  # the report tells the loss
 
     return write
 

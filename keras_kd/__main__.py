@@ -11,11 +11,14 @@ from keras_kd.report import command as report
 def main(arguments=None):
     """Runs a command line and returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m keras_kd", description="Knowledge distillation for Keras."
+        prog="python -m keras_kd",
+        allow_abbrev=False,
+        description="Knowledge distillation for Keras.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     diagnosis = commands.add_parser(
         "doctor",
+        allow_abbrev=False,
         help="tell what is installed, which kernels are used, and why not the others",
         description="Tells what is installed and used. Exit status 1 if the fused kernel was "
         "asked for (KERAS_KD_KERNEL=native) and cannot be used, else 0.",

@@ -1,5 +1,6 @@
 """Checks of the kinds of arguments that many classes take: each returns the value, or raises."""
 
+import inspect
 import math
 import os
 
@@ -73,6 +74,13 @@ def one_of(name, value, choices):
     return value
 
 
+def layer_name(name, value):
+    """Returns what a model or layer may be called in Keras, or `None`."""
+    if value is not None and (not isinstance(value, str) or not value or "/" in value):
+        raise invalid(name, "a text without '/', or None", repr(value))
+    return value
+
+
 def input_name(name, value):
     """Returns the name of an input, or `None`."""
     return text(name, value, "the name of one of the student's inputs", optional=True)
@@ -112,13 +120,86 @@ def seed(name, value):
     return integer(name, value, 0, optional=True)
 
 
+def path(name, value, what="a file"):
+    """Returns a path of this machine as text.
+
+    Args:
+        name: Of the argument.
+        value: A text or an `os.PathLike`.
+        what: What it is the path of, in words.
+    """
+    found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(found, str) or not found:
+        raise invalid(name, f"the path of {what}", repr(value))
+    if "://" in found:
+        # Taken for a relative path it would make folders here called "gs:" and the like.
+        raise invalid(
+            name, f"the path of {what}; addresses of buckets are none: copy them", repr(value)
+        )
+    return found
+
+
 def folder(name, value):
-    """Returns a path as text, or `None`."""
+    """Returns the path of a folder, which need not exist, as text, or `None`."""
     if value is None:
         return None
-    if not isinstance(value, (str, os.PathLike)):
-        raise invalid(name, "the path of a folder, or None", repr(value))
-    return os.fspath(value)
+    found = path(name, value, "a folder, or None")
+    nearest = found
+    while nearest and not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if nearest and not os.path.isdir(nearest):
+        raise invalid(name, f"the path of a folder; {nearest!r} is a file", repr(value))
+    return found
+
+
+def function(name, value, arguments, optional=False):
+    """Returns a function that can be called with so many arguments.
+
+    Args:
+        name: Of the argument.
+        value: The function.
+        arguments: What it is called with, in words, such as `("student", "path")`.
+        optional: Whether `None` is taken.
+    """
+    if optional and value is None:
+        return None
+    of = f"of ({', '.join(arguments)})" if arguments else "without arguments"
+    what = f"a function {of}{', or None' if optional else ''}"
+    if not callable(value):
+        raise invalid(name, what, repr(value))
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # some that are written in C tell none
+        return value
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise invalid(name, what, f"{value!r}, which takes {signature}") from error
+    return value
+
+
+def names(name, value, what):
+    """Returns a list of different names, texts or integers, each with a place of its own.
+
+    Args:
+        name: Of the argument.
+        value: A list, a tuple or an array.
+        what: What is expected, in words.
+    """
+    listed = value.tolist() if isinstance(value, np.ndarray) else value
+    is_list = isinstance(listed, (list, tuple))
+    if not is_list or not all(_is_name(each) for each in listed):
+        raise invalid(name, what, repr(value))
+    if len(set(listed)) != len(listed):
+        twice = sorted({str(each) for each in listed if listed.count(each) > 1})
+        raise invalid(name, f"{what}; {', '.join(twice)} is there twice", repr(value))
+    return list(listed)
+
+
+def _is_name(value):
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def batched(name, value):
@@ -128,9 +209,10 @@ def batched(name, value):
             name,
             "a batched tf.data.Dataset, such as "
             "tf.data.Dataset.from_tensor_slices((x, y)).batch(32)",
-            _briefly(value),
+            briefly(value),
         )
-    if any(len(part.shape) == 0 for part in _with_shape(value) if part.shape.rank is not None):
+    _check_tensors(name, value)
+    if any(len(part.shape) == 0 for part in _with_shape(value)):
         raise invalid(
             name,
             f"a batched dataset: call {name}.batch(batch_size) first",
@@ -139,12 +221,31 @@ def batched(name, value):
     return value
 
 
+def _check_tensors(name, dataset):
+    """Raises where parts of the elements have no rows that are all alike."""
+    for part in tf.nest.flatten(dataset.element_spec):
+        if isinstance(part, (tf.RaggedTensorSpec, tf.SparseTensorSpec)):
+            raise invalid(
+                name,
+                "a dataset of dense tensors: make them with tf.RaggedTensor.to_tensor() or "
+                f"tf.sparse.to_dense in {name}.map",
+                part,
+            )
+        if hasattr(part, "shape") and part.shape.rank is None:
+            raise invalid(
+                name,
+                "a dataset whose tensors have a known rank: set it with tf.ensure_shape in "
+                f"{name}.map, or in the output_signature of from_generator",
+                part,
+            )
+
+
 def _with_shape(dataset):
     return [part for part in tf.nest.flatten(dataset.element_spec) if hasattr(part, "shape")]
 
 
-def _briefly(value):
-    """Arrays by their shape: all numbers would be no message."""
+def briefly(value):
+    """A value for a message; arrays by their shape: all numbers would be no message."""
     shape = getattr(value, "shape", None)
     kind = type(value).__name__
     return repr(value) if shape is None else f"{kind} of shape {tuple(shape)}"

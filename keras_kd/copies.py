@@ -57,7 +57,7 @@ def model(template, number):
 
 
 def with_weights(template):
-    """A model of the same architecture and weights, which shares nothing with it.
+    """A model of the same architecture, names of layers and weights, which shares nothing with it.
 
     Raises:
         ValueError: Keras cannot make it again, or it has no weights yet.
@@ -77,7 +77,21 @@ def with_weights(template):
     if not copy.built:
         copy.build_from_config(template.get_build_config() or {})
     give_weights(copy, template)
+    _give_names(copy, template)
     return copy
+
+
+def _give_names(model, other):
+    """Gives layers the names of those of another model, where Keras has counted up new ones.
+
+    It does for layers inside of layers, and for those whose configuration has no name.
+    """
+    pairs = zip(paths.walk(model), paths.walk(other), strict=True)
+    renamed = {id(a): (a, b.name) for (*_, a), (*_, b) in pairs if a.name != b.name and a is not b}
+    for layer, name in renamed.values():
+        layer.name = name
+    if renamed and hasattr(other, "output_names") and hasattr(model, "output_names"):
+        model.output_names = list(other.output_names)
 
 
 def give_weights(model, other):

@@ -18,6 +18,9 @@ from keras_kd.ops.arguments import invalid
 
 __all__ = ["cutmix", "mixup", "noise", "with_unlabelled"]
 
+# Probabilities of half precision may be a little above 1.
+_ROUNDING = 1e-2
+
 
 def mixup(dataset, num_classes, alpha=1.0, seed=None):
     """Mixes each row with another one of its batch, inputs and labels alike.
@@ -41,7 +44,8 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
         ValueError: `dataset` is no batched `tf.data.Dataset`; `alpha` is not above 0; inputs are no
             floats; labels are numbers and no classes, or have another number of classes; or the
             dataset has sample weights, which cannot be mixed.
-        tf.errors.InvalidArgumentError: While it is read: a label is no class below `num_classes`.
+        tf.errors.InvalidArgumentError: While it is read: a label is no class below `num_classes`,
+            or no probability.
 
     Example:
 
@@ -103,7 +107,8 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
         ValueError: `dataset` is no batched `tf.data.Dataset` of images; `alpha` is not above 0;
             labels are numbers and no classes, or have another number of classes; or the dataset has
             sample weights or no labels.
-        tf.errors.InvalidArgumentError: While it is read: a label is no class below `num_classes`.
+        tf.errors.InvalidArgumentError: While it is read: a label is no class below `num_classes`,
+            or no probability.
 
     Example:
 
@@ -237,6 +242,12 @@ def with_unlabelled(labelled, unlabelled, ignore_class=-1):
         )
     keras.tree.map_structure(_check_form, spec[1])
     _check_same_inputs(spec[0], checks.batched("unlabelled", unlabelled).element_spec)
+    if unlabelled.cardinality() == 0:
+        raise ValueError(
+            "`unlabelled` is empty: it would leave no batch of the labelled rows. Received: a "
+            "dataset of 0 batches. Train on `labelled` alone, or look for the filter that is too "
+            "strict."
+        )
     is_integer = isinstance(ignore_class, (int, np.integer)) and not isinstance(ignore_class, bool)
     if not is_integer:
         raise invalid("ignore_class", "an integer that is no class, such as -1", repr(ignore_class))
@@ -263,7 +274,20 @@ def _is_index(labels):
 
 def _probabilities(labels, num_classes):
     if not _is_index(labels):
-        return tf.cast(labels, tf.float32)
+        labels = tf.cast(labels, tf.float32)
+        # Not that they sum to 1: of several labels a row, and of none, they do not. NaN is outside.
+        inside = (labels >= 0) & (labels <= 1 + _ROUNDING)
+        check = tf.debugging.Assert(
+            tf.reduce_all(inside),
+            [
+                "The labels of the dataset must be probabilities from 0 to 1, one for each of "
+                f"{num_classes} classes. Pass class indices, or probabilities of your own. "
+                "Received labels:",
+                tf.boolean_mask(labels, ~inside),
+            ],
+        )
+        with tf.control_dependencies([check] if check is not None else []):
+            return tf.identity(labels)
     labels = labels if len(labels.shape) == 1 else tf.squeeze(labels, -1)
     outside = tf.boolean_mask(labels, (labels < 0) | (labels >= num_classes))
     # Its probabilities would be zeros: such a row teaches that it is of no class at all.
@@ -326,6 +350,12 @@ def _check_images(dataset):
             "cutmix needs images of shape [batch, height, width, channels]. Received: inputs of "
             f"shape {[tuple(part.shape) for part in parts]}. For other inputs use "
             "keras_kd.data.mixup."
+        )
+    if len(spec[1].shape) > 2:
+        raise ValueError(
+            "cutmix mixes one label a row: class indices [batch] or [batch, 1], or probabilities "
+            f"[batch, classes]. Received: labels of shape {tuple(spec[1].shape)}. For a label at "
+            "each position use keras_kd.data.mixup."
         )
 
 

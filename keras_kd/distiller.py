@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import configuration, history_names, hooks, models, replicas
+from keras_kd import configuration, history_names, hooks, model_summary, models, replicas
 from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
 from keras_kd.first_batch import FirstBatch
@@ -286,6 +286,26 @@ class Distiller(
             optimizer = self.student.optimizer if self.student.compiled else None
             self.student.compile(optimizer, loss, loss_weights)
         self._fuse()
+
+    def summary(
+        self,
+        line_length=None,
+        positions=None,
+        print_fn=None,
+        expand_nested=False,
+        show_trainable=False,
+        layer_range=None,
+    ):
+        """As `keras.Model.summary`; the teacher is told of too, apart from the totals."""
+        model_summary.of_distiller(
+            self,
+            line_length=line_length,
+            positions=positions,
+            print_fn=print_fn,
+            expand_nested=expand_nested,
+            show_trainable=show_trainable,
+            layer_range=layer_range,
+        )
 
     def _needs_labels(self):
         return self.loss is not None or not self.student_computes_loss

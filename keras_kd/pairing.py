@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import losses, models, similarity
+from keras_kd import checks, losses, models, similarity
 from keras_kd.losses import base
+from keras_kd.ops.arguments import invalid
 from keras_kd.taps import blocks
 from keras_kd.taps.listening import Taps
 from keras_kd.taps.overview import calls_of, top_of
@@ -70,6 +71,7 @@ class LayerPairs(list):
         Returns:
             A list of losses, named `hint_0`, `hint_1`, ...
         """
+        weight = base.non_negative("weight", weight)
         return [
             losses.FeatureHint(
                 *pair, loss=loss, projector=projector, weight=weight / len(self), name=f"hint_{i}"
@@ -147,11 +149,17 @@ def pair_layers(
             f"Received: strategy={strategy!r}"
         )
     count = base.integer("count", count, 1, optional=True)
+    if not isinstance(pattern, str):
+        raise invalid("pattern", "a text such as '*block*'", repr(pattern))
+    checks.function("print_fn", print_fn, ["table"], optional=True)
     if strategy == "similarity" and data is None:
         raise ValueError("strategy='similarity' needs `data`: a batch of inputs.")
     calls = [
-        calls_of(model, data, role) for role, model in (("teacher", teacher), ("student", student))
+        calls_of(model, data, role, "data")
+        for role, model in (("teacher", teacher), ("student", student))
     ]
+    if strategy == "similarity":
+        _check_rows(data)
     sides = [_candidates(side, pattern) for side in calls]
     rows = {
         "depth": lambda *sides: _by_blocks(calls, pattern) or _by_depth(*sides),
@@ -170,6 +178,18 @@ def pair_layers(
     if print_fn is not None:
         print_fn(str(pairs))
     return pairs
+
+
+def _check_rows(data):
+    """Raises for a batch of which no similarity can be told."""
+    for each in keras.tree.flatten(data):
+        if isinstance(each, keras.KerasTensor) or len(each) < 2:
+            received = checks.briefly(each)
+            raise invalid("data", "a batch of two rows at least, some hundred", received)
+        each = np.asarray(each)
+        if each.dtype.kind == "f" and not np.isfinite(each).all():
+            received = f"{checks.briefly(each)} with NaN or infinities"
+            raise invalid("data", "finite inputs", received)
 
 
 def _candidates(calls, pattern):
@@ -290,17 +310,17 @@ def _stage_ends(layers):
 
 def _by_similarity(teacher, student, teacher_model, student_model, data):
     """Score: CKA of the features on the data."""
-    features = [
-        _features(model, side, data)
+    grams = [
+        [similarity.centred_gram(each) for each in _features(model, side, data)]
         for model, side in ((teacher_model, teacher), (student_model, student))
     ]
     gains = np.array(
         [
             [
-                similarity.cka(a, b) if len(t.shape) == len(s.shape) else 0.0
-                for s, b in zip(student, features[1], strict=True)
+                similarity.cka_of_grams(a, b) if len(t.shape) == len(s.shape) else 0.0
+                for s, b in zip(student, grams[1], strict=True)
             ]
-            for t, a in zip(teacher, features[0], strict=True)
+            for t, a in zip(teacher, grams[0], strict=True)
         ]
     )
     return [_row(teacher[i], student[j], gains[i, j]) for i, j in _best_in_order(gains)]

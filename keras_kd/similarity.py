@@ -19,12 +19,17 @@ def cka(features, others):
     Reference: Kornblith et al., "Similarity of Neural Network Representations Revisited",
     https://arxiv.org/abs/1905.00414
     """
-    a, b = _gram(features), _gram(others)
+    return cka_of_grams(centred_gram(features), centred_gram(others))
+
+
+def cka_of_grams(a, b):
+    """As `cka`, of what `centred_gram` gives: with many layers each is worked out once."""
     size = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / size) if size > 0 else 0.0
 
 
-def _gram(features):
+def centred_gram(features):
+    """Inner products of the rows' deviations from their mean, `[rows, rows]` in float64."""
     rows = np.asarray(features, "float64")
     rows = rows.reshape(len(rows), -1)
     rows = rows - rows.mean(axis=0)

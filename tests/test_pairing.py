@@ -168,7 +168,7 @@ def test_blocks_stand_for_what_is_in_them():
 def test_a_subclassed_model_needs_data():
     x, _ = linear.data(8)
     teacher, student = networks.subclassed(), networks.subclassed()
-    with pytest.raises(ValueError, match="Pass `inputs`"):
+    with pytest.raises(ValueError, match="Pass `data`"):
         pairs(teacher, student)
     assert pairs(teacher, student, data=x) == [("blocks/0", "blocks/0"), ("blocks/1", "blocks/1")]
 

@@ -109,6 +109,51 @@ void TestCloseModels() {
   }
 }
 
+// The logits of a row have an offset in common: a constant, which no softmax sees.
+void TestCommonOffsets() {
+  for (Divergence divergence : kDivergences) {
+    for (int64_t classes : {9, 150}) {
+      for (float offset : {1000.0f, -10000.0f, 1e6f}) {
+        SparseData data(
+            {9, classes, DataType::kFloat32, DataType::kFloat32, divergence, 3.0f, false}, 3, 2);
+        for (size_t i = 0; i < data.dense.Elements(); ++i) {
+          data.dense.student.Set(i, data.dense.student.Get(i) + offset);
+        }
+        for (size_t i = 0; i < data.Size(); ++i) {
+          data.teacher.Set(i, data.teacher.Get(i) - 0.7f * offset);
+        }
+        for (size_t row = 0; row < data.dense.Rows(); ++row) {
+          data.tail.Set(row, data.tail.Get(row) - 0.7f * offset / 3.0f);
+        }
+        Run(data);
+        Compare(data);
+      }
+    }
+  }
+}
+
+// The teacher's rest is masked by a number that is not -inf; the student gives it mass.
+void TestMaskedRest() {
+  for (Divergence divergence : kDivergences) {
+    for (int64_t classes : {9, 150}) {
+      for (float temperature : {0.7f, 3.0f, 4.7f}) {
+        for (float mask : {-1e3f, -1e7f, -1e8f, -1e9f, -1e10f}) {
+          SparseData data(
+              {9, classes, DataType::kFloat32, DataType::kFloat32, divergence, temperature, false},
+              3, 2);
+          for (size_t row = 0; row < data.dense.Rows(); ++row) {
+            const Real count = static_cast<Real>(classes - 3);
+            data.tail.Set(
+                row, static_cast<float>(mask / static_cast<Real>(temperature) + std::log(count)));
+          }
+          Run(data);
+          Compare(data);
+        }
+      }
+    }
+  }
+}
+
 void TestSpecialValues() {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   for (int64_t classes : {7, 150}) {
@@ -250,8 +295,9 @@ void TestLossesAlone() {
 namespace keras_kd {
 
 std::vector<void (*)()> SparseTests() {
-  return {TestValues,        TestTypes,     TestLittleRest, TestLargeLogits, TestCloseModels,
-          TestSpecialValues, TestEmptyRest, TestErrors,     TestFirstBadRow, TestThreadsAndIndices,
+  return {TestValues,      TestTypes,         TestLittleRest,  TestLargeLogits,
+          TestCloseModels, TestCommonOffsets, TestMaskedRest,  TestSpecialValues,
+          TestEmptyRest,   TestErrors,        TestFirstBadRow, TestThreadsAndIndices,
           TestLossesAlone};
 }
 

@@ -44,27 +44,29 @@ class Asked:
         self._teach = self.source.with_taps(self.taps)
 
     def __call__(self, inputs):
-        """The components of a batch, and whether they are sound, in TensorFlow operations."""
+        """The components of a batch, and whether they are sound, in TensorFlow operations.
+
+        Returns:
+            Dict of the components, and two booleans: whether none holds NaN, and whether the type
+            in which they are kept holds them.
+        """
         outputs, taps = self._teach(Lesson(inputs))
         self.structure = structure_of(outputs)
         flat = keras.tree.flatten(outputs)
-        found, sound = {}, []
+        found = {}
         for i, value in enumerate(flat):
             found[f"outputs/{i}"] = tf.convert_to_tensor(value)
         if self.top_k is not None:
             logits = found.pop("outputs/0")
             self.classes = self._checked_classes(flat)
-            if not self.from_logits:
-                logits = tf.math.log(tf.cast(logits, tf.float32))
-            sparse = sparse_logits.largest(logits, self.top_k)
-            sound.append(_no_nan(logits))
+            sparse = sparse_logits.largest(logits, self.top_k, self.from_logits)
             found.update(self._kept(sparse, logits.shape[-1]))
         for i, layer in enumerate(self.taps):
             found[f"taps/{i}"] = tf.convert_to_tensor(taps[layer])
         kept = {name: self._stored(name, value) for name, value in found.items()}
-        sound += [_same_finite(found[name], kept[name]) for name in found]
-        sound += [_no_nan(value) for value in found.values()]
-        return kept, tf.reduce_all(sound)
+        has_no_nan = tf.reduce_all([_no_nan(value) for value in found.values()])
+        fits = tf.reduce_all([_same_finite(found[name], kept[name]) for name in found])
+        return kept, tf.stack([has_no_nan, fits])
 
     def _checked_classes(self, outputs):
         classes = outputs[0].shape[-1] if len(outputs) == 1 else None
@@ -96,8 +98,16 @@ def restored(components, structure, taps, top_k):
         fields["indices"] = tf.cast(fields["indices"], tf.int32)
         outputs = fields
     else:
-        outputs = _structured([components[f"outputs/{i}"] for i in _range(structure)], structure)
+        flat = [components[name] for name in names_of_outputs(structure, top_k)]
+        outputs = _structured(flat, structure)
     return outputs, {layer: components[f"taps/{i}"] for i, layer in enumerate(taps)}
+
+
+def names_of_outputs(structure, top_k):
+    """The components that outputs of this structure are kept as."""
+    if top_k is not None:
+        return [_SPARSE + name for name in _FIELDS]
+    return [f"outputs/{i}" for i in _range(structure)]
 
 
 def structure_of(outputs):

@@ -5,22 +5,30 @@ plan.json                      what is to be written, from the first moment on
 view-000/shard-00000.tfrecord  a record for each batch (`records.py`)
 view-000/shard-00000.json      its size, checksum, batches and rows, and a digest of its inputs
 manifest.json                  all of that, once everything is written: the cache is whole
+by-key-<identity>/view-000/    rows by number, which `load_cache(key=...)` makes of the shards
+locks/                         empty files (`locks.py`)
 ```
 
-Every file is written under another name and then renamed, so that one of these names is a whole
-file or none. Nothing in them depends on time, process or path: a cache that was resumed is the one
-that would have been written in one go.
+Every file is written under another name, synced and then renamed, so that one of these names is a
+whole file or none. Nothing in them depends on time, process or path: a cache that was resumed is
+the one that would have been written in one go.
+
+Whatever is read back is under a digest: shards in the manifest, each file of JSON in its own field
+`digest`, the SHA-256 of its canonical text without that field. Version 1 had no digests in files of
+JSON; such caches are read.
 """
 
 import hashlib
 import json
-import os
 import pathlib
 
+from keras_kd.cache import schema
 from keras_kd.files import renamed
 
-VERSION = 1
+VERSION = 2
+_VERSIONS = (1, VERSION)
 PLAN, MANIFEST = "plan.json", "manifest.json"
+_DIGEST = "digest"
 _CHUNK = 1 << 20
 
 
@@ -33,21 +41,106 @@ def shard_name(view, shard):
     return f"view-{view:03d}/shard-{shard:05d}"
 
 
-def read_json(path):
-    """A JSON file of a cache, as a dict.
+def write_json(path, value):
+    """Writes a dict with its digest to a file that is whole or not there."""
+    text = json.dumps({**value, _DIGEST: digest(value)}, indent=1, sort_keys=True)
+    with renamed(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def digest(value):
+    """The SHA-256 of a dict's canonical text."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def read_plan(folder):
+    """The plan.
 
     Raises:
-        CacheError: It is missing, or no JSON.
+        CacheError: It is missing, damaged, or of another version.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(folder) / PLAN
+    return _checked(path, _of_known_version(path), schema.check_plan)
+
+
+def read_manifest(folder):
+    """The manifest.
+
+    Raises:
+        CacheError: The cache is unfinished, damaged, or of another version.
+    """
+    path = pathlib.Path(folder) / MANIFEST
+    return _checked(
+        path,
+        _of_known_version(path),
+        lambda value: schema.check_manifest(value, shard_name),
+    )
+
+
+def read_note(path):
+    """What is noted of a shard; raises as `read_plan`."""
+    return read_sealed(path, schema.check_note)
+
+
+def read_sealed(path, check):
+    """A file of JSON with a digest.
+
+    Args:
+        path: The file.
+        check: A function that returns the dict, or raises `schema.WrongError`.
+
+    Raises:
+        CacheError: It is missing, or damaged.
+    """
+    return _checked(path, _unsealed(path, _read_json(path)), check)
+
+
+def _read_json(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(pathlib.Path(path).read_bytes().decode("utf-8"))
     except FileNotFoundError:
-        raise CacheError(f"{path} is missing. {_hint(path)}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CacheError(f"{path} is missing. {_hint(pathlib.Path(path))}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers without end
+        raise damaged(path, f"it is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise damaged(path, "it holds no object")
+    return value
+
+
+def _of_known_version(path):
+    value = _read_json(path)
+    found = value.get("version")
+    if type(found) is not int or found not in _VERSIONS:
         raise CacheError(
-            f"{path} is damaged: {error}. Restore it from a copy, or write the cache again."
-        ) from error
+            f"{path} has format version {found!r}; this keras_kd reads version {VERSION} and "
+            "earlier ones. Write the cache again, or use the keras_kd that wrote it."
+        )
+    return value if found == 1 else _unsealed(path, value)
+
+
+def _unsealed(path, value):
+    expected = value.pop(_DIGEST, None)
+    if digest(value) != expected:
+        raise damaged(path, "it is not what was written (its digest differs)")
+    return value
+
+
+def _checked(path, value, check):
+    try:
+        return check(value)
+    except schema.WrongError as error:
+        raise damaged(path, str(error)) from None
+
+
+def damaged(path, what):
+    """The error for a file of JSON."""
+    path = pathlib.Path(path)
+    again = "and run keras_kd.cache_teacher again with the same arguments:"
+    remedy = {
+        MANIFEST: f"remove it {again} it is made of the shards' notes",
+        PLAN: "remove the folder and write the cache again",
+    }.get(path.name, f"remove it {again} that shard alone is written again")
+    return CacheError(f"{path} is damaged: {what}. Restore it from a copy, or {remedy}.")
 
 
 def _hint(path):
@@ -59,66 +152,18 @@ def _hint(path):
     return "Is this the folder that keras_kd.cache_teacher wrote? Else restore it from a copy."
 
 
-def write_json(path, value):
-    """Writes a dict to a file that is whole or not there."""
-    text = json.dumps(value, indent=1, sort_keys=True)
-    with renamed(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-
-
-def write_json_once(path, value):
-    """`write_json`, unless another process was first: then its file stays."""
-    path = pathlib.Path(path)
-    mine = path.with_name(f"partial-{os.getpid()}-{path.name}")
-    write_json(mine, value)
-    try:
-        os.link(mine, path)  # unlike a rename it fails where the file exists
-    except FileExistsError:
-        mine.unlink()
-    except OSError:  # a file system without links
-        mine.replace(path)
-    else:
-        mine.unlink()
-
-
 def sha256(path):
     """The checksum of a file, in hexadecimal."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     with pathlib.Path(path).open("rb") as file:
         while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def read_plan(folder):
-    """The plan, checked for its version."""
-    return _checked_version(pathlib.Path(folder) / PLAN)
-
-
-def read_manifest(folder):
-    """The manifest, checked for its version.
-
-    Raises:
-        CacheError: The cache is unfinished, damaged, or of another version.
-    """
-    return _checked_version(pathlib.Path(folder) / MANIFEST)
-
-
-def _checked_version(path):
-    value = read_json(path)
-    found = value.get("version")
-    if found != VERSION:
-        raise CacheError(
-            f"{path} has format version {found}; this keras_kd reads version {VERSION}. Write the "
-            "cache again, or use the keras_kd that wrote it."
-        )
-    return value
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def identity(manifest):
     """A short name of a cache's contents."""
-    text = json.dumps(manifest, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest(manifest)[:16]
 
 
 def bytes_on_disk(path):

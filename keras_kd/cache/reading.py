@@ -1,13 +1,15 @@
 """`load_cache`: a dataset with what the teacher said of it."""
 
-import pathlib
+import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_kd.cache import answers, by_key, fingerprints, records, verification
+from keras_kd import checks
+from keras_kd.cache import answers, arguments, by_key, fingerprints, records, verification
 from keras_kd.cache import format as cache_format
-from keras_kd.losses import base
+from keras_kd.ops.arguments import invalid
 from keras_kd.teachers import carried
 
 
@@ -30,8 +32,9 @@ def load_cache(
         epoch: The number of one view. Default: all of them, one after another: pass
             `steps_per_epoch` to `fit`, so that an epoch is one view.
         check_inputs: With `key`: `False` lets inputs differ from those that the teacher saw.
-        verify: Whether all files are read once and compared with their checksums. `False` compares
-            their sizes only.
+        verify: Whether all files are read once and compared with their checksums, the index by key
+            included, which is made again where it differs. `False` compares their sizes only;
+            records of shards still have checksums of their own.
         teacher: A teacher that must be the one that was cached, or a text as `cache_teacher`'s
             `fingerprint`. Default: any.
 
@@ -42,7 +45,8 @@ def load_cache(
     Raises:
         CacheError: The cache is unfinished or damaged, or the teacher is another one.
         ValueError: An argument is wrong.
-        tf.errors.InvalidArgumentError: While it is read: the dataset is not the one of then.
+        tf.errors.InvalidArgumentError: While it is read: the dataset is not the one of then; or,
+            with `verify=False`, a shard is damaged, which is named.
 
     Example:
 
@@ -61,22 +65,26 @@ def load_cache(
     shuffled = kd.load_cache(path, data.unbatch().shuffle(8).batch(2), key="inputs")
     ```
     """
-    folder = pathlib.Path(path)
+    folder = arguments.folder(path)
+    view_of = arguments.views(dataset)
+    verify = checks.boolean("verify", verify)
+    _check_key(key, checks.boolean("check_inputs", check_inputs))
+    epoch = checks.integer("epoch", epoch, 0, optional=True)
     manifest = verification.checked(folder, thorough=verify)
     fingerprints.check_teacher(manifest, teacher)
-    _check_key(manifest, key, check_inputs)
+    _check_has_keys(manifest, key)
     views = range(manifest["views"]) if epoch is None else [_checked_epoch(manifest, epoch)]
-    joined = None
+    parts = []
     for view in views:
-        data = dataset(view) if not isinstance(dataset, tf.data.Dataset) else dataset
-        if not isinstance(data, tf.data.Dataset):
-            raise ValueError(
-                "`dataset` must be a batched tf.data.Dataset, or a function from the number of a "
-                f"view to one. Received: {data!r}"
-            )
-        part = _joined(folder, manifest, view, data, key, check_inputs)
-        joined = part if joined is None else joined.concatenate(part)
-    return joined.with_options(_options())
+        data = arguments.batched(view_of(view), view)
+        if key is None:
+            parts.append(_in_order(folder, manifest, view, data))
+        else:
+            index = by_key.Index(folder, manifest, view, key == "inputs", verify)
+            parts.append(_found_by_key(manifest, data, index, key, check_inputs))
+    return functools.reduce(lambda one, other: one.concatenate(other), parts).with_options(
+        _options()
+    )
 
 
 def _options():
@@ -86,16 +94,13 @@ def _options():
     return options
 
 
-def _check_key(manifest, key, check_inputs):
-    if callable(key) and not manifest["has_keys"]:
-        raise ValueError(
-            "The cache was written without keys. Pass key='inputs', which finds rows by their "
-            "inputs, or write it again with cache_teacher(..., key=...)."
-        )
-    if key is not None and key != "inputs" and not callable(key):
-        raise ValueError(
-            "Invalid value for argument `key`. Expected None, 'inputs' or a function. Received: "
-            f"key={key!r}"
+def _check_key(key, check_inputs):
+    if key is not None and not callable(key) and not (isinstance(key, str) and key == "inputs"):
+        raise invalid(
+            "key",
+            "None, 'inputs', or a function from an element to a key for each row, such as "
+            "lambda inputs, labels: inputs['id']",
+            repr(key),
         )
     if not check_inputs and not callable(key):
         raise ValueError(
@@ -104,22 +109,27 @@ def _check_key(manifest, key, check_inputs):
         )
 
 
+def _check_has_keys(manifest, key):
+    if callable(key) and not manifest["has_keys"]:
+        raise ValueError(
+            "The cache was written without keys. Pass key='inputs', which finds rows by their "
+            "inputs, or write it again with cache_teacher(..., key=...)."
+        )
+
+
 def _checked_epoch(manifest, epoch):
-    if base.integer("epoch", epoch, 0) >= manifest["views"]:
+    if epoch >= manifest["views"]:
         raise ValueError(
             f"The cache has the views 0 to {manifest['views'] - 1}. Received: epoch={epoch}"
         )
     return epoch
 
 
-def _joined(folder, manifest, view, dataset, key, check_inputs):
-    if key is not None:
-        index = by_key.Index(folder, manifest, view, by_inputs=key == "inputs")
-        return dataset.map(
-            lambda *parts: _by_key(manifest, index, key, check_inputs, carried.element_of(parts)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-    return _in_order(folder, manifest, view, dataset)
+def _found_by_key(manifest, dataset, index, key, check_inputs):
+    return dataset.map(
+        lambda *parts: _by_key(manifest, index, key, check_inputs, carried.element_of(parts)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
 
 
 def _in_order(folder, manifest, view, dataset):
@@ -217,11 +227,41 @@ def _with_answers(manifest, element, components):
 def stored(folder, manifest, view):
     """A view's records in order, a dict of components for each batch."""
     specs = records.from_json(manifest["components"])
-    files = [str(folder / f"{shard['name']}.tfrecord") for shard in manifest["shards"][view]]
-    data = tf.data.TFRecordDataset(files, buffer_size=4 * 1024 * 1024)
+    shards = manifest["shards"][view]
+    files = [str(folder / f"{shard['name']}.tfrecord") for shard in shards]
+    counts = np.array([shard["batches"] for shard in shards], "int64")
+    data = tf.data.Dataset.from_tensor_slices((files, counts)).flat_map(_records_of)
     return data.map(
         lambda record: records.decode(record, specs), num_parallel_calls=tf.data.AUTOTUNE
     )
+
+
+def _records_of(file, count):
+    """The records of a shard. One that is damaged or missing is an error that names the file.
+
+    TensorFlow's own error for a record whose checksum differs says at which byte, not of which
+    file: such records are left out, and what is left out is missed here.
+    """
+    whole = tf.data.TFRecordDataset(file, buffer_size=4 * 1024 * 1024)
+    whole = whole.ignore_errors(log_warning=False).map(lambda record: (record, True))
+    missing = tf.data.Dataset.from_tensors(("", False)).repeat(count)
+    numbered = whole.concatenate(missing).take(count).enumerate()
+    return numbered.map(lambda number, found: _whole_record(file, number, *found))
+
+
+def _whole_record(file, number, record, is_whole):
+    message = tf.strings.join(
+        [
+            "keras_kd: record ",
+            tf.strings.as_string(number),
+            " of ",
+            file,
+            " is damaged or missing. load_cache(..., verify=True) says of every file whether it "
+            "is whole.",
+        ]
+    )
+    with tf.control_dependencies([tf.debugging.Assert(is_whole, [message])]):
+        return tf.identity(record)
 
 
 def _rebatched(said, shards, dataset):

@@ -2,8 +2,7 @@
 
 import pathlib
 
-from keras_kd.cache import fingerprints, records
-from keras_kd.cache import format as cache_format
+from keras_kd.cache import fingerprints, records, shards
 
 
 class Skipped:
@@ -14,14 +13,14 @@ class Skipped:
     """
 
     def __init__(self, folder):
-        self._folder, self._whole = pathlib.Path(folder), {}
+        self._folder, self._notes = pathlib.Path(folder), {}
         self._name, self._prints = None, []
 
     def is_whole(self, name):
         """Whether the shard has been written, by an earlier run or by another process."""
-        if name not in self._whole:
-            self._whole[name] = (self._folder / f"{name}.json").exists()
-        return self._whole[name]
+        if name not in self._notes:
+            self._notes[name] = shards.note_of(self._folder, name)
+        return self._notes[name] is not None
 
     def add(self, name, marks):
         """Notes a batch of the shard `name`; `marks()` gives its fingerprints."""
@@ -34,12 +33,5 @@ class Skipped:
     def check(self):
         """Raises if a shard that was written before is one of other inputs."""
         prints, self._prints = self._prints, []
-        if not prints:
-            return
-        note = cache_format.read_json(self._folder / f"{self._name}.json")
-        if fingerprints.of_bytes(prints) != note["inputs"]:
-            raise cache_format.CacheError(
-                f"The inputs of shard {self._name} are others than when it was written: the "
-                "dataset is shuffled, augmented without a fixed seed, or has changed. Give it a "
-                f"fixed order, or remove {self._folder} and write the cache again."
-            )
+        if prints and fingerprints.of_bytes(prints) != self._notes[self._name]["inputs"]:
+            raise shards.other_inputs(self._folder, self._name)

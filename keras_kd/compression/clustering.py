@@ -4,11 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import checks
 from keras_kd.compression import centroids
 from keras_kd.compression.kernels import kernels_of
 from keras_kd.compression.of_student import OfStudent
-from keras_kd.losses import base
-from keras_kd.ops import arguments
 
 _STATE = "cluster"
 
@@ -72,10 +71,9 @@ class Cluster(OfStudent):
         self, clusters=16, layers=None, initial="kmeans", preserve_sparsity=False, student=None
     ):
         super().__init__(student, layers)
-        self.clusters = base.integer("clusters", clusters, 2)
-        if initial not in centroids.KINDS:
-            raise arguments.invalid("initial", f"one of {centroids.KINDS}", repr(initial))
-        self.initial, self.preserve_sparsity = initial, bool(preserve_sparsity)
+        self.clusters = checks.integer("clusters", clusters, 2)
+        self.initial = checks.one_of("initial", initial, centroids.KINDS)
+        self.preserve_sparsity = checks.boolean("preserve_sparsity", preserve_sparsity)
         self._states = []
 
     def begin(self, is_resumed):

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from keras_kd import kernel_layers
+from keras_kd.ops.arguments import invalid
 from keras_kd.taps import paths
 
 
@@ -38,12 +39,15 @@ def kernels_of(model, layers=None):
     Raises:
         ValueError: The model is not built, has no such layer, or nothing to prune in it.
     """
+    if not isinstance(model, keras.Model):
+        raise invalid("student", "a keras.Model", repr(model))
     if not model.built:
         raise ValueError(
             f"Model {model.name!r} has no weights yet. Call it on a batch, or give it an Input."
         )
     trained = {id(variable) for variable in model.trainable_variables}
-    chosen = [model] if layers is None else [_layer(model, name) for name in _names(layers)]
+    names = checked_names(layers)
+    chosen = [model] if names is None else [_layer(model, name) for name in names]
     found = {}
     for root in chosen:
         for path, layer in [(root.name, root), *((p, x) for p, _, x in paths.walk(root))]:
@@ -61,10 +65,14 @@ def kernels_of(model, layers=None):
     return list(found.values())
 
 
-def _names(layers):
-    if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
-        raise ValueError(f"`layers` must be a list of names. Received: layers={layers!r}")
-    return layers
+def checked_names(layers):
+    """Returns a list of names of layers, or `None`; raises where it is neither."""
+    if layers is None:
+        return None
+    is_list = isinstance(layers, (list, tuple)) and len(layers) > 0
+    if not is_list or not all(isinstance(name, str) for name in layers):
+        raise invalid("layers", "a list of names of layers, or None for all", repr(layers))
+    return list(layers)
 
 
 def _layer(model, name):

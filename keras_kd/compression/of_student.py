@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_kd.compression.kernels import kernels_of
+from keras_kd.compression.kernels import checked_names, kernels_of
+from keras_kd.ops.arguments import invalid
 
 
 class OfStudent(keras.callbacks.Callback):
@@ -16,7 +17,9 @@ class OfStudent(keras.callbacks.Callback):
 
     def __init__(self, student=None, layers=None):
         super().__init__()
-        self.student, self.layers = student, layers
+        if not (student is None or isinstance(student, keras.Model)):
+            raise invalid("student", "a keras.Model, or None for the one of fit", repr(student))
+        self.student, self.layers = student, checked_names(layers)
         self.kernels, self.step = [], 0
         self._has_begun = False
 

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import checks
+
 # Large enough for a model to run well, small enough for its activations.
 BATCH_SIZE = 256
 
@@ -33,15 +35,34 @@ def _check_dataset(name, data):
         raise ValueError(f"`{name}` is a dataset of single rows. Call .batch({BATCH_SIZE}) on it.")
     if data.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(f"`{name}` never ends. Limit it: .take(number_of_batches).")
+    if data.cardinality() == 0:
+        raise ValueError(f"`{name}` is empty: a dataset of 0 batches. Expected one at least.")
 
 
 def _check_arrays(name, data):
+    if data[0] is None:
+        raise ValueError(f"`{name}` has no inputs: (None, labels). Pass (inputs, labels).")
+    for each in keras.tree.flatten(data):
+        if each is not None and np.ndim(each) == 0:
+            raise ValueError(
+                f"`{name}` holds {checks.briefly(each)} of type {type(each).__name__} where an "
+                "array is expected. Make arrays of lists: np.asarray(x)."
+            )
     lengths = {(*np.shape(each), 0)[0] for each in keras.tree.flatten(data) if each is not None}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(
             f"The arrays of `{name}` must have one length, above 0. "
             f"Received: {sorted(lengths)} rows."
         )
+    for weights in keras.tree.flatten(data[2:]):
+        check_weights(name, weights)
+
+
+def check_weights(name, weights):
+    """Raises unless sample weights are finite numbers of at least 0; `None` is none."""
+    weights = np.asarray(0 if weights is None else weights)
+    if weights.dtype.kind not in "biuf" or not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(f"The sample weights of `{name}` must be finite and at least 0.")
 
 
 def of(data):
@@ -49,6 +70,14 @@ def of(data):
     for batch in data if isinstance(data, tf.data.Dataset) else _slices(data):
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
         yield keras.tree.map_structure(_tensor, x), y, weight
+
+
+def count(data, batch_size=BATCH_SIZE):
+    """How many batches checked data has, or `None` where only a pass would tell."""
+    if isinstance(data, tf.data.Dataset):
+        known = int(data.cardinality())
+        return known if known >= 0 else None
+    return -(-len(keras.tree.flatten(data)[0]) // batch_size)
 
 
 def _slices(data):
@@ -81,7 +110,6 @@ def row_weights(name, sample_weight, shape):
             f"The sample weights of `{name}` have shape {tuple(weights.shape)}, which does not fit "
             f"outputs of shape {tuple(shape)}. Expected [batch], or one for each position."
         )
-    if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError(f"The sample weights of `{name}` must be finite and at least 0.")
+    check_weights(name, weights)
     weights = weights.reshape(weights.shape + (1,) * (len(shape) - 1 - weights.ndim))
     return np.broadcast_to(weights, shape[:-1]).reshape(-1)

@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Any
 
+from keras_kd import checks
+from keras_kd.ops.arguments import invalid
+
 SEVERITIES = ("ok", "note", "warning", "error")
 
 
@@ -35,11 +38,13 @@ class Finding:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if self.severity not in SEVERITIES:
-            raise ValueError(
-                f"Invalid value for argument `severity`. Expected one of {SEVERITIES}. "
-                f"Received: severity={self.severity!r}"
-            )
+        checks.text("check", self.check)
+        checks.one_of("severity", self.severity, SEVERITIES)
+        checks.text("message", self.message)
+        if not isinstance(self.remedy, str):
+            raise invalid("remedy", "a text, empty where nothing is to be done", repr(self.remedy))
+        if not isinstance(self.values, dict):
+            raise invalid("values", "a dict of numbers by name", repr(self.values))
 
     @property
     def is_problem(self):

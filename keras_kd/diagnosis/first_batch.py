@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from keras_kd import checks
 from keras_kd.diagnosis import accuracy, outputs, rows
 from keras_kd.diagnosis.confusion import Confusion
 from keras_kd.diagnosis.finding import Finding
+from keras_kd.ops.arguments import invalid
 
 # So many logits that lie between 0 and 1 all together are no chance.
 _LEAST_VALUES = 32
@@ -53,6 +55,9 @@ def first_batch_findings(
     assert "ends in softmax" in found[0].message
     ```
     """
+    checks.boolean("from_logits", from_logits)
+    if teacher_from_logits is not None:
+        checks.boolean("teacher_from_logits", teacher_from_logits)
     shape = np.shape(teacher_outputs)
     values = {"teacher": rows.flat_outputs("teacher", teacher_outputs)}
     if student_outputs is not None:
@@ -60,6 +65,7 @@ def first_batch_findings(
     classes = None if labels is None else rows.class_indices(labels, shape)
     labels = None if classes is None else classes[0]
     if counts is not None:
+        _check_counts(counts, shape[:-1])
         counts = np.broadcast_to(counts, shape[:-1]).reshape(-1)
         values = {role: each[counts] for role, each in values.items()}
         labels = None if labels is None else labels[counts]
@@ -76,6 +82,16 @@ def first_batch_findings(
     if labels is not None:
         found += _accuracy(values["teacher"], labels)
     return [finding for finding in found if finding.is_problem]
+
+
+def _check_counts(counts, shape):
+    counts = np.asarray(counts)
+    fits = counts.ndim <= len(shape) and all(
+        size in (1, of) for size, of in zip(counts.shape[::-1], shape[::-1], strict=False)
+    )
+    if counts.dtype.kind != "b" or not fits:
+        received = f"shape {counts.shape}, {counts.dtype}"
+        raise invalid("counts", f"booleans of shape {tuple(shape)}", received)
 
 
 def _accuracy(values, labels):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import progress
 from keras_kd.diagnosis import batches, rows
 from keras_kd.diagnosis.confusion import Confusion
 from keras_kd.diagnosis.outputs import OutputsTally
@@ -137,13 +138,14 @@ class Measured:
     pair: PairTally | None = None
 
 
-def measure(models, name, data):
+def measure(models, name, data, verbose=0):
     """Runs both models once over the data, in inference.
 
     Args:
         models: `Models`.
         name: The argument's name, for messages.
         data: As of `keras_kd.diagnose`.
+        verbose: 0, 1 or 2.
 
     Returns:
         `Measured`.
@@ -152,7 +154,8 @@ def measure(models, name, data):
         ValueError: The data, or the outputs, are not those of a classifier with one output.
     """
     measured = None
-    for x, y, sample_weight in batches.of(data):
+    label, total = f"diagnose: {name}", batches.count(data)
+    for x, y, sample_weight in progress.over(batches.of(data), label, total, verbose=verbose):
         outputs = models.of_teacher(x)
         teacher, (labels, width) = _rows("teacher", name, outputs, y)
         weights = batches.row_weights(name, sample_weight, outputs.shape)
@@ -166,24 +169,39 @@ def measure(models, name, data):
         counted = weights > 0
         _add(measured, labels, width, weights, counted, teacher, student)
     if measured is None or not measured.teacher.confusion.rows.sum():
-        raise ValueError(
-            f"`{name}` has no row with a label from 0 to the number of classes, a sample weight "
-            "above 0 and finite outputs of the teacher: there is nothing to measure."
-        )
+        raise nothing(name)
     return measured
 
 
+def nothing(name):
+    """The error for data of which no row can be looked at."""
+    return ValueError(
+        f"`{name}` has no row with a label from 0 to the number of classes, a sample weight "
+        "above 0 and finite outputs of the teacher: there is nothing to measure."
+    )
+
+
 def _rows(role, name, outputs, y):
-    values = rows.flat_outputs(role, outputs)
-    found = None if y is None or keras.tree.is_nested(y) else rows.class_indices(y, outputs.shape)
+    return rows.flat_outputs(role, outputs), labels_of(name, y, outputs.shape)
+
+
+def labels_of(name, y, shape):
+    """Labels as class indices and classes, as of `rows.class_indices`.
+
+    Args:
+        name: The argument's name, for messages.
+        y: The labels of a batch.
+        shape: Of the teacher's outputs.
+    """
+    found = None if y is None or keras.tree.is_nested(y) else rows.class_indices(y, shape)
     if found is None:
         received = "no labels" if y is None else keras.tree.map_structure(_described, y)
         raise ValueError(
-            f"`{name}` has no labels of a classifier with outputs {tuple(outputs.shape)}. Expected "
+            f"`{name}` has no labels of a classifier with outputs {tuple(shape)}. Expected "
             "class indices, or for each row one number a class that sum to 1. "
             f"Received: {received}. Regression and multi-label data cannot be diagnosed."
         )
-    return values, found
+    return found
 
 
 def _described(y):

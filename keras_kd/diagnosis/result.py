@@ -5,13 +5,17 @@ import json
 import math
 import textwrap
 
+from keras_kd import checks
+from keras_kd.diagnosis.finding import Finding
+from keras_kd.ops.arguments import invalid
+
 WIDTH = 100
 
 
 class Diagnosis:
     """What `keras_kd.diagnose` found.
 
-    `str` makes a table of it.
+    `print`, a notebook and the prompt show it as a table.
 
     Args:
         findings: A list of `Finding`, in the order of the checks.
@@ -30,6 +34,11 @@ class Diagnosis:
     """
 
     def __init__(self, findings, temperature=None):
+        is_list = isinstance(findings, (list, tuple))
+        if not is_list or not all(isinstance(each, Finding) for each in findings):
+            raise invalid("findings", "a list of keras_kd.diagnosis.Finding", repr(findings))
+        if temperature is not None:
+            checks.positive("temperature", temperature)
         self.findings = list(findings)
         self.temperature = temperature
 
@@ -37,6 +46,9 @@ class Diagnosis:
     def problems(self):
         """The findings that are warnings or errors."""
         return [finding for finding in self.findings if finding.is_problem]
+
+    def __repr__(self):
+        return str(self)
 
     def __str__(self):
         checks = max([len(finding.check) for finding in self.findings], default=0)

@@ -2,10 +2,12 @@
 
 import keras
 
+from keras_kd import checks, progress, symbolic_pass
 from keras_kd import models as model_checks
 from keras_kd.diagnosis import (
     accuracy,
     batches,
+    beforehand,
     calibration,
     capacity,
     class_order,
@@ -35,9 +37,10 @@ def diagnose(
     validation_data=None,
     temperature=None,
     from_logits=True,
-    print_fn=print,
+    print_fn=None,
     *,
     teacher_preprocess=None,
+    verbose=1,
 ):
     """Looks for what spoils distillation: in the teacher, the student and the data.
 
@@ -75,12 +78,15 @@ def diagnose(
         validation_data: Likewise, rows that the teacher was not trained on.
         temperature: Of distillation, a positive number; default 4, as of `SoftTargets`.
         from_logits: Whether both models return logits; `False`: probabilities.
-        print_fn: What prints the table; `None` prints nothing.
+        print_fn: A function that the table is handed to before the call returns, such as a
+            logger's. Default: none, since what is returned shows itself in `print` and notebooks.
         teacher_preprocess: A function of the inputs of the teacher, as of `Distiller`.
+        verbose: 0: silent; 1 or `"auto"`: a progress bar for each pass over data (in logs a line
+            now and then); 2: a line for each.
 
     Returns:
         A `keras_kd.diagnosis.Diagnosis`: `findings`, `problems`, the fitted `temperature`,
-        `to_json()`; `str` makes the table.
+        `to_json()`; `print` shows the table.
 
     Raises:
         ValueError: An argument is wrong, or this is no classification with one output.
@@ -95,7 +101,8 @@ def diagnose(
     x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
     teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
     student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
-    diagnosis = kd.diagnose(teacher, student, (x, y), print_fn=None)
+    diagnosis = kd.diagnose(teacher, student, (x, y))
+    print(diagnosis)
     for finding in diagnosis.problems:
         print(finding.severity, finding.message, finding.remedy)
     ```
@@ -104,27 +111,40 @@ def diagnose(
     https://arxiv.org/abs/1706.04599 (calibration error and temperature)
     """
     _check_models(teacher, student)
+    verbose = progress.checked(verbose)
     temperature = DEFAULT_TEMPERATURE if temperature is None else temperature
     temperature = float(arguments.temperature(temperature))
-    batches.check("data", data)
-    if validation_data is not None:
-        batches.check("validation_data", validation_data)
+    checks.boolean("from_logits", from_logits)
+    checks.function("print_fn", print_fn, ["text"], optional=True)
+    checks.function("teacher_preprocess", teacher_preprocess, ["inputs"], optional=True)
     models = Models(teacher, student, teacher_preprocess, from_logits, temperature)
-    train = measure(models, "data", data)
+    given = {"data": data, "validation_data": validation_data}
+    given = {name: each for name, each in given.items() if name == "data" or each is not None}
+    for name, each in given.items():
+        batches.check(name, each)
+    for name, each in given.items():
+        beforehand.check(models, name, each)
+    train = measure(models, "data", data, verbose)
     held_out = None
     if validation_data is not None:
-        held_out = measure(models, "validation_data", validation_data)
+        held_out = measure(models, "validation_data", validation_data, verbose)
     diagnosis = _diagnosis(models, train, held_out)
     if print_fn is not None:
         print_fn(str(diagnosis))
+    elif verbose:
+        found = len(diagnosis.problems)
+        progress.tell(f"diagnose: {found or 'no'} problem{'' if found == 1 else 's'} found")
     return diagnosis
 
 
 def _check_models(teacher, student):
+    if isinstance(teacher, type) or not callable(teacher):
+        raise arguments.invalid("teacher", "a keras.Model or a callable", repr(teacher))
+    if not isinstance(teacher, keras.layers.Layer):
+        checks.function("teacher", teacher, ["inputs"])
     if student is not None:
         model_checks.check(teacher, student)
-    elif isinstance(teacher, type) or not callable(teacher):
-        raise arguments.invalid("teacher", "a keras.Model or a callable", repr(teacher))
+    symbolic_pass.check_built("teacher", teacher)
 
 
 def _diagnosis(models, train, held_out):

@@ -35,7 +35,7 @@ class EdgeQuantizer:
     def __init__(self, content, quantization, float_inputs=False, float_outputs=False):
         quantizer, qtyping = needs()
         self._names = qtyping.TFLOperationName
-        self._content = content
+        self._content, self._is_int8 = content, quantization == "int8"
         with _quiet():
             self._quantizer = quantizer.Quantizer(content)
         if isinstance(quantization, str):
@@ -82,9 +82,14 @@ class EdgeQuantizer:
         """
         try:
             with _quiet():
-                return bytes(self._quantizer.quantize(_in_its_form(ranges)).quantized_model)
+                content = bytes(self._quantizer.quantize(_in_its_form(ranges)).quantized_model)
         except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
             raise ExportError(f"ai-edge-quantizer cannot quantize this model: {error}") from error
+        if not self._is_int8:
+            return content
+        from keras_kd.export import integer_kernels  # which needs flatbuffers, of the extra
+
+        return integer_kernels.used(content)
 
 
 @contextlib.contextmanager

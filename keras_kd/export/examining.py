@@ -58,6 +58,7 @@ class Examiner:
 
     def __post_init__(self):
         model, plain = self.job.aware or self.job.student, self.job.student
+        self.job.steps.say(f"running the student on {len(self.rows.arrays[0])} rows")
         self._expected = students.outputs_of(model, self.rows.arrays)
         names = students.output_names(plain)
         _check_numbers(plain, names, self._expected)
@@ -81,6 +82,7 @@ class Examiner:
         Raises:
             ExportError: It does not hold what was asked for.
         """
+        self.job.steps.begin(f"comparing on {len(self.rows.arrays[0])} rows")
         with tempfile.TemporaryDirectory(prefix="keras_kd_export_") as folder:
             written = pathlib.Path(folder) / self.path.name
             written.write_bytes(content)
@@ -119,6 +121,9 @@ class Examiner:
                 "these weights are not in the file with the integers they were trained with, "
                 f"because it rounds them in another way: {missing}"
             )
+        absent = trained_weights.missing_ranges(written, aware.parameters())
+        if absent:
+            yield f"the file rounds these activations in another way than was trained: {absent}"
 
 
 def _check_numbers(student, names, expected):

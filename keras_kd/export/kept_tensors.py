@@ -12,6 +12,9 @@ class KeptTensors:
     Args:
         content: The bytes of a `.tflite` file with one signature.
         names: The names of its inputs, in the order of the arrays.
+
+    Attributes:
+        batch_size: How many rows it takes at once.
     """
 
     def __init__(self, content, names):
@@ -23,7 +26,7 @@ class KeptTensors:
             experimental_preserve_all_tensors=True,
         )
         self._names = names
-        self._size = int(self._interpreter.get_input_details()[0]["shape"][0])
+        self.batch_size = int(self._interpreter.get_input_details()[0]["shape"][0])
         self._run = self._interpreter.get_signature_runner()
         constants = _constants(content)
         details = self._interpreter.get_tensor_details()
@@ -38,7 +41,7 @@ class KeptTensors:
         Raises:
             ExportError: LiteRT cannot run the file.
         """
-        for batch in batching.batches(arrays, self._size):
+        for batch in batching.batches(arrays, self.batch_size):
             try:
                 self._run(**dict(zip(self._names, batch, strict=True)))
             except RuntimeError as error:

@@ -18,22 +18,13 @@ def added(content, values):
     from keras_kd.export import packing  # which needs flatbuffers, of the extra
 
     schema = tflite_format.schema()
-    model = tflite_format.of_bytes(content)
-    _hold_data(model, content)
+    model = packing.unpacked(content)
     entry, buffer = schema.MetadataT(), schema.BufferT()
     buffer.data = np.frombuffer(json.dumps(values, sort_keys=True).encode("utf-8"), np.uint8)
     entry.name, entry.buffer = NAME, len(model.buffers)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
     return packing.packed(model, len(content))
-
-
-def _hold_data(model, content):
-    """Takes into the tables what a file holds behind them, by offsets that will not be right."""
-    for buffer in model.buffers:
-        if buffer.offset > 1:
-            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
-            buffer.offset = buffer.size = 0
 
 
 def read(path):

@@ -5,6 +5,7 @@ import functools
 
 import keras
 
+from keras_kd import progress
 from keras_kd.export import (
     batching,
     calibration_data,
@@ -42,6 +43,7 @@ def to_onnx(
     tolerance=None,
     overwrite=False,
     metadata=None,
+    verbose=1,
 ):
     """Writes a student as an ONNX file (`pip install 'keras-kd[onnx]'`).
 
@@ -84,6 +86,8 @@ def to_onnx(
         overwrite: Whether an existing file is replaced.
         metadata: A dict of what else the file should tell, such as the classes' names: strings, or
             values that JSON has.
+        verbose: 1, 2 or `"auto"`: a line for each part of the work when it begins, with its number
+            and the time so far; 0: silent.
 
     Returns:
         An `OnnxExport`.
@@ -111,6 +115,7 @@ def to_onnx(
     assert export.outputs == {"logits": "float32[batch, 10]"} and export.agreement == 1.0
     ```
     """
+    verbose = progress.checked(verbose)
     plain_student.check(student)
     unfit.check_lookups(student, "to_onnx")
     path = onnx_arguments.path_of(path, overwrite)
@@ -127,10 +132,13 @@ def to_onnx(
     if rows is None:
         made = batching.filled_up(onnx_data.made_for(model), options.batch_size)
         rows = comparison.Rows(made, are_real=False)
+    steps = progress.Steps("to_onnx", 3 + options.is_quantized, verbose)
+    steps.begin("running the student")
     outputs = onnx_checks.outputs_of(model, rows.arrays, options.batch_size)
     judgement = _judged(model, outputs, signature, rows, task)
-    graph = _graph(model, signature, options, calibration)
+    graph = _graph(model, signature, options, calibration, steps)
     content = graph.SerializeToString()
+    steps.begin("comparing")
     found = onnx_checks.outputs_of_file(content, signature, graph, rows.arrays, options)
     expected = keras.tree.flatten(outputs)
     parity = onnx_checks.compared(found, expected, options, judgement, rows.are_real)
@@ -196,10 +204,15 @@ def _whole(labels, whole):
     return None if labels is None else whole(labels)
 
 
-def _graph(model, signature, options, calibration):
+def _graph(model, signature, options, calibration, steps):
     """The valid ONNX model, quantized as asked for."""
+    steps.begin("converting")
     graph = onnx_graph.graph_of(model, signature, options.opset)
     onnx_checks.check_valid(graph, signature)
+    if options.is_quantized:
+        steps.begin(
+            "quantizing" if options.quantization == "dynamic" else "calibrating and quantizing"
+        )
     if options.quantization == "dynamic":
         graph = onnx_int8.dynamic(graph)
     elif options.quantization == "int8":

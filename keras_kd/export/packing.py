@@ -1,12 +1,24 @@
-"""Writes a `.tflite` file from its tables."""
+"""Takes a `.tflite` file apart into its tables, and writes it from them."""
 
 import hashlib
 
 import flatbuffers
 import numpy as np
 
+from keras_kd.measurement.runtimes import tflite_format
+
 # What the format asks of constants, so that runtimes can use them where they lie.
 _ALIGNMENT = 16
+
+
+def unpacked(content):
+    """LiteRT's `ModelT` of the bytes of a file, which `packed` can write again."""
+    model = tflite_format.of_bytes(content)
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # behind the tables, by offsets that will not be right
+            buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+            buffer.offset = buffer.size = 0
+    return model
 
 
 def packed(model, size=0):

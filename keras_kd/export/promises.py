@@ -18,14 +18,15 @@ def counts(file):
 
 def float_operators(file):
     """Names of the operators that compute with floats."""
-    return _names(_in_float(file))
+    return _names(in_float(file))
 
 
 def _names(operators):
     return sorted({operator.name for operator in operators})
 
 
-def _in_float(file):
+def in_float(file):
+    """The operators that compute with floats."""
     return [
         operator
         for operator in file.operators
@@ -47,7 +48,7 @@ def check(file, quantization, input_dtype, output_dtype):
     if flex:
         raise ExportError(f"The file needs operators that LiteRT does not have: {flex}.")
     if quantization in ("int8", "int16x8"):
-        left = _in_float(file)
+        left = in_float(file)
         if left:
             raise LeftInFloatError(
                 f"Operators {_names(left)} are left in float32, the first at "

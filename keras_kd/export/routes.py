@@ -5,9 +5,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_kd import progress
 from keras_kd.export import calibrated, conversion, edge_quantizer, representative, students
-from keras_kd.export.errors import ExportError
 from keras_kd.ops import arguments
+from keras_kd.quantization import layout
 
 QUANTIZATIONS = (None, "dynamic", "float16", "int8", "int16x8", "int4")
 NEEDS_DATA = ("int8", "int16x8")
@@ -26,6 +27,11 @@ _ROUTES = {
 _OWN_DTYPE = {"int8": "int8", "int16x8": "int16"}
 
 
+def steps_of(verbose):
+    """The parts of an export; each route that is tried adds its own."""
+    return progress.Steps("to_tflite", 0, verbose)
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """What is to be converted, and how.
@@ -39,6 +45,7 @@ class Job:
         output_dtype: Likewise of outputs.
         aware: The `QuantizationAware` student that `student` was made of, or `None`.
         metadata: What the file is to say of itself.
+        steps: Told of what is done.
     """
 
     student: Any
@@ -49,6 +56,7 @@ class Job:
     output_dtype: str | None
     aware: Any = None
     metadata: dict = dataclasses.field(default_factory=dict)
+    steps: progress.Steps = dataclasses.field(default_factory=lambda: steps_of(0))
 
     @property
     def name(self):
@@ -104,6 +112,9 @@ def convert(job, route):
 
 
 def _by_converter(job):
+    job.steps.expect(2)  # with the comparison
+    calibrates = f", calibrating on {len(job.arrays[0])} rows" if job.is_integer else ""
+    job.steps.begin(f"converting{calibrates}")
     with conversion.saved(job.student, job.batch_size, job.is_integer) as path:
         if job.quantization not in NEEDS_DATA:
             return conversion.convert(path, lambda converter: _optimize(converter, job))
@@ -129,29 +140,31 @@ def _optimize(converter, job):
 
 def _by_edge_quantizer(job):
     edge_quantizer.needs()
-    if "uint8" in (job.input_dtype, job.output_dtype):
-        raise ExportError("Inputs and outputs of type uint8 are made by route='converter' only.")
+    content = _quantized(job)
+    are_unsigned = job.input_dtype == "uint8", job.output_dtype == "uint8"
+    if any(are_unsigned):
+        from keras_kd.export import unsigned  # which needs flatbuffers, of the extra
+
+        content = unsigned.borders(content, *are_unsigned)
+    return content
+
+
+def _quantized(job):
+    job.steps.expect(4)
+    job.steps.begin("converting")
     content = conversion.float_tflite(job.student, job.batch_size, job.is_integer)
     quantizer = edge_quantizer.EdgeQuantizer(
         content, job.quantization, job.input_dtype == "float32", job.output_dtype == "float32"
     )
     if not quantizer.needs_calibration:
+        job.steps.skip("nothing to calibrate")
+        job.steps.begin("quantizing")
         return quantizer.quantize()
     if job.arrays is None:  # of a recipe, which is not known to need data before
         representative.read(None, job.student)
+    job.steps.begin(f"calibrating on {len(job.arrays[0])} rows")
     ranges = quantizer.calibrate(job.arrays, students.input_names(job.student))
     if job.aware is not None:
-        ranges.update(_trained_ranges(job.aware, ranges))
+        ranges.update(layout.trained_ranges(job.aware, job.student, content, job.arrays, ranges))
+    job.steps.begin("quantizing")
     return quantizer.quantize(ranges)
-
-
-def _trained_ranges(aware, calibrated):
-    """The ranges that a student was trained with."""
-    trained = aware.bounds()
-    absent = sorted(set(trained) - set(calibrated))
-    if absent:
-        raise ExportError(
-            f"The file has no tensors {absent[:3]}, whose ranges were trained: the model has "
-            "changed since keras_kd.quantization_aware made the student."
-        )
-    return trained

@@ -1,6 +1,6 @@
 """`to_tflite`: a student as a `.tflite` file that is known to hold what was asked for."""
 
-from keras_kd import files
+from keras_kd import files, progress
 from keras_kd.export import (
     calibration_data,
     comparison,
@@ -45,6 +45,7 @@ def to_tflite(
     route="auto",
     user_metadata=None,
     overwrite=False,
+    verbose=1,
 ):
     """Writes a student as a `.tflite` file, reads it back, and compares it with the student.
 
@@ -87,6 +88,8 @@ def to_tflite(
         user_metadata: A dict that is kept in the file (`keras_kd.export.read_metadata`), such as
             the names of the classes.
         overwrite: Whether an existing file is replaced.
+        verbose: 1, 2 or `"auto"`: a line for each part of the work when it begins, with its number
+            and the time so far; 0: silent.
 
     Returns:
         A `TFLiteExport`: bytes, operators, scales of inputs and outputs, agreement, worst
@@ -117,6 +120,7 @@ def to_tflite(
     ```
     """
     host.needs("ai_edge_litert.interpreter", "to_tflite", "export")  # before any work
+    verbose = progress.checked(verbose)
     path = tflite_arguments.path_of(path, overwrite)
     bounds = judging.Bounds(min_agreement, max_accuracy_drop, max_error)
     judging.check_task(task)
@@ -142,6 +146,7 @@ def to_tflite(
         output_dtype=output_dtype,
         aware=aware,
         metadata={"student": student.name, "keras_kd": __version__, "user": user_metadata or {}},
+        steps=routes.steps_of(verbose),
     )
     ways = routes.of(job, route)
     return _best(job, ways, path, examining.Examiner(path, job, rows, bounds, task))

@@ -1,8 +1,11 @@
-"""Finds in a file the integers with which a student was trained."""
+"""Finds in a file the integers and ranges with which a student was trained."""
 
 import numpy as np
 
 from keras_kd.measurement.runtimes import tflite_format
+
+# Of scales that float32 has rounded twice.
+_CLOSE = 1e-5
 
 
 def missing(path, by_channel, whole=None):
@@ -22,6 +25,27 @@ def missing(path, by_channel, whole=None):
     wholes = {values.tobytes() for values, scales, _ in constants if scales == 1}
     absent = [name for name, each in by_channel.items() if _signature(each) not in channels]
     return absent + [name for name, x in (whole or {}).items() if x.tobytes() not in wholes]
+
+
+def missing_ranges(path, parameters):
+    """Names of the activations whose ranges the file does not hold.
+
+    Args:
+        path: A `.tflite` file.
+        parameters: `{name: (scale, zero point)}`.
+    """
+    model = tflite_format.parsed(path)
+    found = [
+        (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]))
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if tflite_format.type_name(tensor) == "int8" and tensor.quantization.scale is not None
+    ]
+    return [
+        name
+        for name, (scale, zero) in parameters.items()
+        if not any(abs(a - scale) <= _CLOSE * scale and b == zero for a, b in found)
+    ]
 
 
 def of_file(path):

@@ -1,7 +1,6 @@
 """`python -m keras_kd measure FILE --data module:function`."""
 
 import json
-import sys
 
 from keras_kd import command_line, measurement
 
@@ -10,6 +9,7 @@ def add_to(commands):
     """Adds the command to those of a parser."""
     parser = commands.add_parser(
         "measure",
+        allow_abbrev=False,
         help="measure quality, size and speed of a .tflite, .onnx or .keras file",
         description="Measures a file on data that a function of yours gives.",
     )
@@ -31,25 +31,30 @@ def add_to(commands):
         action="store_true",
         help="the teacher's outputs are no logits, the file's are",
     )
-    add("--threads", type=int, default=1, help="threads of the file's runtime")
-    add("--runs", type=int, default=100, help="how many runs are timed; 0: none")
+    add("--threads", type=command_line.whole(1), default=1, help="threads of the file's runtime")
+    add("--runs", type=command_line.whole(0), default=100, help="how many runs are timed; 0: none")
     add("--json", action="store_true", help="print JSON")
+    command_line.add_quiet(parser)
 
 
 def run(options):
     """Runs the command; returns its exit status."""
     try:
-        found = _measured(options)
+        with command_line.printing_to_stderr():
+            found = _measured(options)
     except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return command_line.fail(error)
     print(json.dumps(found.to_dict(), indent=2) if options.json else found)
     return 0
 
 
 def _measured(options):
+    command_line.check_teacher(options)
+    command_line.check_files(options, ["file", "teacher"], [])
     data = command_line.called(options.data, "--data")
-    teacher = options.teacher and command_line.model(options.teacher, "--teacher")
+    teacher = None
+    if options.teacher is not None:
+        teacher = command_line.model(options.teacher, "--teacher")
     return measurement.measure(  # loaded here: the other commands do not need it
         options.file,
         data,
@@ -61,6 +66,7 @@ def _measured(options):
         threads=options.threads,
         latency=options.runs != 0,
         runs=options.runs or 1,
+        verbose=0 if options.quiet else 1,
     )
 
 

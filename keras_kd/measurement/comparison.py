@@ -30,13 +30,31 @@ def measure(of_model, outputs, from_logits, name="The teacher"):
         )
     made = rows.converted(of_model.task, name, values[of_model.counted], from_logits)
     if made.shape != of_model.outputs.shape:
-        raise ValueError(
-            f"{name} has {made.shape[1]} outputs a row where the model has {of_model.classes}: "
-            "they cannot be compared."
-        )
+        raise _other_width(name, made.shape[1], of_model.classes)
     if of_model.task == "regression":
         return {"mean_abs_difference": _mean(abs(made - of_model.values), of_model.weights)}
     return _of_classes(made, of_model)
+
+
+def check_width(width, task, shape, name="The teacher"):
+    """Raises if a teacher's outputs cannot be those of a model.
+
+    Args:
+        width: The size of the last axis of the teacher's outputs.
+        task: One of `tasks.TASKS` but text.
+        shape: Of the model's outputs, without the rows.
+        name: Of the teacher, for errors.
+    """
+    if task == "binary" or not shape or not width or width == shape[-1]:
+        return
+    raise _other_width(name, width, shape[-1])
+
+
+def _other_width(name, width, classes):
+    return ValueError(
+        f"{name} has {width} outputs a row where the model has {classes}: they cannot be compared. "
+        "Pass a teacher of the same classes, or teacher=None."
+    )
 
 
 def _of_classes(teacher, of_model):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import progress
 from keras_kd.diagnosis import batches
 from keras_kd.measurement import selection
 from keras_kd.teachers import carried
@@ -45,6 +46,8 @@ def prepared(data):
     batches.check("data", data)
     if isinstance(data, tuple) and data[1] is None:
         raise ValueError("`data` has no labels: (inputs, None). Pass (inputs, labels).")
+    if isinstance(data, tf.data.Dataset) and data.element_spec[1] is None:
+        raise ValueError("`data` has no labels: (inputs, None). Pass (inputs, labels).")
     return data
 
 
@@ -57,7 +60,7 @@ def _labels(labels):
     return np.asarray(labels)
 
 
-def read(subject, data, output, batch_size, teacher):
+def read(subject, data, output, batch_size, teacher, verbose=0):
     """`Answers` of a model over data.
 
     Args:
@@ -66,19 +69,22 @@ def read(subject, data, output, batch_size, teacher):
         output: Name or index of the output that is measured, or `None` for the only one.
         batch_size: Rows at once of arrays.
         teacher: As of `teaching.teacher_of`, or `None`.
+        verbose: 0, 1 or 2.
 
     Raises:
         ValueError: An output must be chosen, or what was given is not of these rows.
     """
     parts: dict = {"outputs": [], "labels": [], "weights": [], "teacher": []}
     first = None
-    for x, y, weights in _batches(data, batch_size):
+    label, total = f"measure: {subject.name}", batches.count(data, batch_size)
+    parted = _batches(data, batch_size)
+    for x, y, weights in progress.over(parted, label, total, verbose=verbose):
         inputs, said = carried.split(x)
         first = _first_row(inputs) if first is None else first
         key, values = selection.chosen(subject.predict(inputs), output, subject.name)
         parts["outputs"].append(values)
-        parts["labels"].append(_of_output(y, key))
-        parts["weights"].append(_of_output(weights, key))
+        parts["labels"].append(of_output(y, key))
+        parts["weights"].append(of_output(weights, key))
         if teacher is not None:
             parts["teacher"].append(teacher.answer(inputs, said, key))
     if first is None:
@@ -119,7 +125,7 @@ def _first_row(inputs):
     return keras.tree.map_structure(lambda x: x[:1], inputs)
 
 
-def _of_output(values, key):
+def of_output(values, key):
     """The labels or weights of an output, where each has its own."""
     index, name = key
     if isinstance(values, dict):

@@ -9,9 +9,9 @@ from keras_kd.json_values import plain
 WIDTH = 100
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Measurement:
-    """What `keras_kd.measure` found. `str` makes a short table of it.
+    """What `keras_kd.measure` found. `print`, a notebook and the prompt show a short table of it.
 
     Args:
         name: The model's name, or the file's without its folder.
@@ -69,10 +69,10 @@ class Measurement:
     size: dict = dataclasses.field(default_factory=dict)
     latency: dict | None = None
     notes: list = dataclasses.field(default_factory=list)
-    predictions: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
-    labels: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
-    weights: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
-    counted: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    predictions: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    labels: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    weights: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    counted: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
     def to_dict(self):
         """Everything but what there is of each row, as JSON takes it; infinities become `None`."""
@@ -82,6 +82,9 @@ class Measurement:
             for name in fields
             if name not in ("predictions", "labels", "weights", "counted")
         }
+
+    def __repr__(self):
+        return str(self)
 
     def __str__(self):
         from keras_kd.measurement import table  # it needs this module's class only in name

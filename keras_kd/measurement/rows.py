@@ -65,6 +65,25 @@ def of(task, name, outputs, labels, weights, from_logits):
         ValueError: They do not fit; outputs are not finite, or not what `from_logits` says.
     """
     values = flat(task, name, outputs)
+    found, weights, counted = check_labels(task, name, outputs, labels, weights)
+    made = converted(task, name, values[counted], from_logits)
+    return Rows(task, found[counted], made, weights[counted], counted)
+
+
+def check_labels(task, name, outputs, labels, weights):
+    """`(labels, weights, counted)` of all rows.
+
+    Args:
+        task: As of `of`.
+        name: Likewise.
+        outputs: Likewise; only the shape is looked at.
+        labels: Likewise.
+        weights: Likewise.
+
+    Raises:
+        ValueError: They do not fit.
+    """
+    values = flat(task, name, outputs)
     found = _LABELS[task](labels, outputs, values)
     shape = (*outputs.shape[:-1], 2) if task == "multiclass" else (*_positions(task, outputs), 2)
     weights = batches.row_weights("data", weights, shape)
@@ -73,9 +92,8 @@ def of(task, name, outputs, labels, weights, from_logits):
         counted = weights > 0
     if not counted.any():
         raise ValueError("`data` has no row with a label and a weight above 0.")
-    made = converted(task, name, values[counted], from_logits)
-    _check_labels(task, found[counted], made)
-    return Rows(task, found[counted], made, weights[counted], counted)
+    _check_labels(task, found[counted], values.shape[-1])
+    return found, weights, counted
 
 
 def labels_of(task, labels, outputs):
@@ -175,10 +193,10 @@ def _wrong(labels, outputs, expected):
     )
 
 
-def _check_labels(task, labels, outputs):
-    if task == "multiclass" and labels.max() >= outputs.shape[1]:
+def _check_labels(task, labels, classes):
+    if task == "multiclass" and labels.max() >= classes:
         raise ValueError(
-            f"The data has the label {labels.max()}, but the model only {outputs.shape[1]} classes "
+            f"The data has the label {labels.max()}, but the model only {classes} classes "
             "(0 is the first)."
         )
     if task == "regression" and not np.isfinite(labels).all():

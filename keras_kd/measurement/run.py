@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from keras_kd.measurement import arguments, comparison, latency, reading, rows, tasks, teaching
+from keras_kd import progress
+from keras_kd.measurement import (
+    arguments,
+    beforehand,
+    comparison,
+    latency,
+    reading,
+    rows,
+    tasks,
+    teaching,
+)
 from keras_kd.measurement.quality import classes, regression, several_labels, text
 from keras_kd.measurement.quality.figures import sklearn
 from keras_kd.measurement.result import Measurement
@@ -30,6 +40,7 @@ def measure(
     output=None,
     decode=None,
     name=None,
+    verbose=1,
 ):
     """Measures quality, size and speed of a Keras model, a `.tflite` or an `.onnx` file.
 
@@ -72,7 +83,8 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
         teacher_from_logits: Whether the teacher returns logits; default: as `from_logits`.
         class_names: A name for each class, for `per_class`.
         top_k: For which k the accuracy of the k likeliest classes is measured. That of 1 is the
-            accuracy; those of all classes or more are left out.
+            accuracy, that of all classes is 1 and left out, more than there are is refused; of the
+            default 5 is left out where there are fewer.
         batch_size: Rows at once, of data in arrays; default 256.
         latency: Whether one row is timed: median and 95th percentile.
         threads: Of the runtime of a file. TensorFlow has its own.
@@ -81,6 +93,9 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
         output: Name or index of the output that is measured, where there are several.
         decode: Of text: a function from the outputs of a batch to a list of strings.
         name: A name of the measurement; default: that of the model or the file.
+        verbose: 0: silent; 1 or `"auto"`: a progress bar for the pass over the data, and for timed
+            runs that last (in logs a line now and then); 2: a line for each. Figures do not
+            depend on it.
 
     Returns:
         A `keras_kd.measurement.Measurement`.
@@ -109,22 +124,26 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
     https://arxiv.org/abs/1706.04599
     """
     asked = arguments.Arguments(
-        task, from_logits, teacher_from_logits, class_names, top_k, runs, warmup
+        task, from_logits, teacher_from_logits, class_names, top_k, runs, warmup, latency
     )
+    verbose = progress.checked(verbose)
     _check_library(task)
     size = arguments.positive("batch_size", BATCH_SIZE if batch_size is None else batch_size)
     subject = subject_of(model_or_file, threads, name, decode)
     data, source = reading.prepared(data), teaching.teacher_of(teacher)
-    answers = reading.read(subject, data, output, size, source)
+    beforehand.check(subject, data, output, asked, source)
+    answers = reading.read(subject, data, output, size, source, verbose)
     task = asked.task
     if task == "auto":
         task = tasks.infer(np.asarray(answers.outputs), np.asarray(answers.labels))
+    asked.check(task, 2 if task == "binary" else np.shape(answers.outputs)[-1])
     if task == "text":
         figures, of_teacher = _of_text(subject, answers), None
     else:
         said = from_logits if teacher_from_logits is None else teacher_from_logits
         figures, of_teacher = _of_rows(asked, task, subject, answers, said)
-    return _measurement(subject, task, figures, of_teacher, answers, asked if latency else None)
+    timing = asked if latency else None
+    return _measurement(subject, task, figures, of_teacher, answers, timing, verbose)
 
 
 def _check_library(task):
@@ -170,7 +189,7 @@ def _of_text(subject, answers):
     return figures
 
 
-def _measurement(subject, task, figures, of_teacher, answers, timing):
+def _measurement(subject, task, figures, of_teacher, answers, timing, verbose):
     size, notes = subject.size(answers.inputs)
     notes = figures.notes + notes
     found = None
@@ -178,7 +197,9 @@ def _measurement(subject, task, figures, of_teacher, answers, timing):
         call, facts, more = subject.timed(answers.inputs)
         notes += more
         if call is not None:
-            found = {**facts, **latency.measure(call, timing.warmup, timing.runs)}
+            runs = timing.warmup + timing.runs
+            bar = progress.Bar(f"measure: latency of {subject.name}", runs, "run", verbose)
+            found = {**facts, **latency.measure(call, timing.warmup, timing.runs, bar)}
     return Measurement(
         name=subject.name,
         kind=subject.kind,

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import symbolic_pass
 from keras_kd.measurement import selection
-from keras_kd.measurement.subjects.keras_model import KerasSubject, named, tensors
+from keras_kd.measurement.subjects.keras_model import KerasSubject, by_name, named, tensors
+from keras_kd.ops.arguments import invalid
 from keras_kd.teachers import base
 from keras_kd.teachers.keras_model import adapt
 
@@ -35,9 +37,19 @@ class _Living:
         ):
             if getattr(self._teacher, flag):
                 raise ValueError(f"The teacher {self.name!r} cannot be compared with: {why}.")
+        symbolic_pass.check_built("teacher", teacher)
         self._answer = self._teacher.with_taps([])
         self._model = teacher if isinstance(teacher, keras.Model) else None
         self._subject = None if self._model is None else KerasSubject(self._model)
+
+    def promised(self, inputs, key):
+        """The shape of its output that is compared, or `None` where only asking tells."""
+        if self._subject is None:
+            return None
+        outputs = symbolic_pass.check("data", inputs, "teacher", self._model)
+        if outputs is None:
+            return None
+        return tuple(self._compared(by_name(self._model, outputs), key).shape)
 
     def answer(self, inputs, said, key):
         """Its output that is compared.
@@ -52,6 +64,10 @@ class _Living:
         else:
             lesson = base.Lesson(tensors(inputs), carried=said)
             outputs = named(self._teacher, self._answer(lesson)[0])
+        return self._compared(outputs, key)
+
+    @staticmethod
+    def _compared(outputs, key):
         if len(outputs) == 1:
             return next(iter(outputs.values()))
         wanted = key[1] if key[1] in outputs else key[0]
@@ -65,7 +81,15 @@ class _Given:
 
     def __init__(self, outputs):
         self._outputs, self._used = np.asarray(outputs), 0
+        if self._outputs.ndim == 0 or self._outputs.dtype.kind not in "biuf":
+            received = f"shape {self._outputs.shape}, {self._outputs.dtype}"
+            raise invalid("teacher", "outputs as an array of numbers [rows, ...]", received)
         self.rows_given = len(self._outputs)
+
+    def promised(self, inputs, key):
+        """The shape of its outputs."""
+        del inputs, key
+        return self._outputs.shape
 
     def answer(self, inputs, said, key):
         """Those of the next rows."""

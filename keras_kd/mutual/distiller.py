@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import fit_arguments, models, objective, rehearsal, replicas
+from keras_kd import fit_arguments, model_summary, models, objective, rehearsal, replicas
 from keras_kd.callbacks import Cluster, LossWeightSchedule, Sparsify, TemperatureSchedule
 from keras_kd.label_check import LabelCheck
 from keras_kd.live import LiveNumbers
@@ -258,6 +258,26 @@ class MutualDistiller(
                 f"{name} works on a keras_kd.Distiller. With peers use TemperatureSchedule and "
                 "LossWeightSchedule, and callbacks of Keras."
             )
+
+    def summary(
+        self,
+        line_length=None,
+        positions=None,
+        print_fn=None,
+        expand_nested=False,
+        show_trainable=False,
+        layer_range=None,
+    ):
+        """As `keras.Model.summary`; its lines are the peers and their loss."""
+        model_summary.of_mutual(
+            self,
+            line_length=line_length,
+            positions=positions,
+            print_fn=print_fn,
+            expand_nested=expand_nested,
+            show_trainable=show_trainable,
+            layer_range=layer_range,
+        )
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`: each peer's own loss and metrics; `loss` is their sum."""

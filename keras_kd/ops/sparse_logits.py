@@ -11,6 +11,13 @@ import tensorflow as tf
 TEMPERATURES = (0.5, 2**-0.5, 1.0, 2**0.5, 2.0, 8**0.5, 4.0, 32**0.5, 8.0, 128**0.5, 16.0, np.inf)
 # The same as 1 / T, rising, because the logarithm of the mass is a smooth function of it.
 _INVERSE = np.array(sorted(1.0 / temperature for temperature in TEMPERATURES), "float32")
+# A logit this far below the largest of the rest counts as one of no probability: at T = 16 its
+# share is below e^-40, which float32 loses. Masks (-1e9) thus do not bend what lies beyond T = 16.
+_FLOOR = -40.0 * 16.0
+# About how many logits are looked at in one go: as many as stay in a processor's cache.
+_BLOCK = 1 << 18
+# The largest are looked for among the groups of this many logits with the largest maxima.
+_GROUP = 16
 
 
 @dataclasses.dataclass
@@ -53,44 +60,97 @@ class SparseLogits:
         v = 1.0 - u
         level = (1.0 + 2.0 * u) * v * v * left + u * u * (3.0 - 2.0 * u) * right
         level += u * v * (v * rise - u * fall)
+        # The curve is convex: it lies above its tangents and below its chord.
+        level = tf.maximum(level, tf.maximum(left + u * rise, right - v * fall))
+        level = tf.minimum(level, v * left + u * right)
         level = tf.where(tf.math.is_inf(left), left, level)  # no other class has any mass
         return tf.where(u <= 1.0, level, np.nan)
 
 
-def largest(logits, k):
+def largest(logits, k, from_logits=True):
     """The `k` largest logits and the mass of the rest.
 
     Args:
         logits: `[..., classes]`.
         k: How many are kept, at most the number of classes.
+        from_logits: `False`: they are probabilities, whose logarithms are meant.
 
     Returns:
-        `SparseLogits` in float32. Logits of -inf are classes of no probability.
+        `SparseLogits` in float32. Logits of -inf are classes of no probability. A row with NaN has
+        NaN among its logits or levels.
     """
-    logits = tf.cast(logits, tf.float32)
-    values, indices = tf.math.top_k(logits, k)
-    values -= values[..., :1]
-    centred = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
-    kept = tf.reduce_any(tf.one_hot(indices, logits.shape[-1], True, False), axis=-2)
-    rest = tf.where(kept, -np.inf, centred)
-    # A loop, one temperature after another: all at once would need 12 times the logits' memory.
-    sides = tf.map_fn(
-        lambda inverse: _level_and_slope(rest, inverse),
-        tf.constant(_INVERSE),
-        parallel_iterations=1,
-        fn_output_signature=(tf.float32, tf.float32),
-    )
-    levels, slopes = (tf.stack(tf.unstack(side, len(_INVERSE)), axis=-1) for side in sides)
-    return SparseLogits(values, indices, levels, slopes)
+    classes = logits.shape[-1]
+    flat = tf.reshape(logits, [-1, classes])
+    # Some rows at a time: of a language model's logits no second tensor is made, of any type.
+    size = max(1, _BLOCK // classes)
+    count = tf.maximum(1, -(-tf.shape(flat)[0] // size))
+    types = (tf.float32, tf.int32, tf.float32, tf.float32)
+    arrays = [tf.TensorArray(dtype, count, infer_shape=False) for dtype in types]
+
+    def step(i, arrays):
+        block = tf.cast(flat[i * size : (i + 1) * size], tf.float32)
+        parts = _of_rows(block if from_logits else tf.math.log(block), k)
+        return i + 1, [array.write(i, part) for array, part in zip(arrays, parts, strict=True)]
+
+    _, arrays = tf.while_loop(lambda i, _: i < count, step, (0, arrays), parallel_iterations=2)
+    found, rows = [], tf.shape(logits)[:-1]
+    for array, width in zip(arrays, (k, k, len(_INVERSE), len(_INVERSE)), strict=True):
+        part = tf.reshape(array.concat(), tf.concat([rows, [width]], axis=0))
+        found.append(tf.ensure_shape(part, [*logits.shape[:-1], width]))
+    return SparseLogits(*found)
 
 
-def _level_and_slope(rest, inverse):
-    exists = tf.math.is_finite(rest)
-    finite = tf.where(exists, rest, 0.0)
-    scaled = tf.where(exists, finite * inverse, -np.inf)
-    top = tf.reduce_max(scaled, axis=-1, keepdims=True)
-    top = tf.where(tf.math.is_finite(top), top, 0.0)
-    mass = tf.exp(scaled - top)
-    total = tf.reduce_sum(mass, axis=-1)
-    level = tf.math.log(total) + top[..., 0]
-    return level, tf.math.divide_no_nan(tf.reduce_sum(mass * finite, axis=-1), total)
+def _of_rows(logits, k):
+    """The fields of `SparseLogits` for logits `[rows, classes]`."""
+    values, indices = _top_k(logits, k)
+    kept = _places(indices)
+    rest = tf.tensor_scatter_nd_update(logits, kept, tf.fill(tf.shape(kept)[:1], -np.inf))
+    top = tf.reduce_max(rest, axis=-1, keepdims=True)
+    exists = tf.math.is_finite(top) | tf.math.is_nan(top)
+    # With the largest of the rest at 0 each sum has a term of 1: nothing underflows as a whole.
+    centred = tf.maximum(rest - tf.where(exists, top, 0.0), _FLOOR)
+    totals, slopes = _sums(centred)
+    shift = tf.where(exists, top - values[:, :1], 0.0)
+    levels = tf.where(exists, tf.math.log(totals) + shift * _INVERSE, -np.inf)
+    slopes = tf.where(exists, slopes / totals + shift, 0.0)
+    return values - values[:, :1], indices, levels, slopes
+
+
+def _top_k(logits, k):
+    """`tf.math.top_k` of rows, several times as fast where there are many classes.
+
+    The k largest are in the k groups with the largest maxima: in others each is below k maxima.
+    """
+    groups = -(-logits.shape[-1] // _GROUP)
+    if 8 * k > groups:
+        return tf.math.top_k(logits, k)
+    missing = groups * _GROUP - logits.shape[-1]
+    if missing:  # the first of equal logits are kept, so that these never are
+        logits = tf.pad(logits, [[0, 0], [0, missing]], constant_values=-np.inf)
+    grouped = tf.reshape(logits, [-1, groups, _GROUP])
+    _, chosen = tf.math.top_k(tf.reduce_max(grouped, axis=-1), k, sorted=False)
+    chosen = tf.sort(chosen, axis=-1)  # of equal logits the first ones are kept
+    within = tf.reshape(tf.gather(grouped, chosen, batch_dims=1), [-1, k * _GROUP])
+    values, at = tf.math.top_k(within, k)
+    return values, tf.gather(chosen, at // _GROUP, batch_dims=1) * _GROUP + at % _GROUP
+
+
+def _places(indices):
+    rows, k = tf.shape(indices)[0], tf.shape(indices)[1]
+    return tf.stack([tf.repeat(tf.range(rows), k), tf.reshape(indices, [-1])], axis=-1)
+
+
+def _sums(centred):
+    """The sums of `exp(z / T)` and of `z exp(z / T)`, each `[rows, len(TEMPERATURES)]`.
+
+    The temperatures halve in two series, from 16 and from 16 / sqrt(2) on. Half the temperature is
+    the square of the exponential: of eleven two are computed as such.
+    """
+    exists = tf.cast(centred > _FLOOR, tf.float32)
+    finite = len(_INVERSE) - 1
+    masses = [exists] + [tf.exp(centred * inverse) for inverse in _INVERSE[1:3]]
+    while len(masses) <= finite:
+        masses.append(tf.square(masses[-2]))
+    totals = [tf.reduce_sum(mass, axis=-1) for mass in masses]
+    slopes = [tf.reduce_sum(mass * centred, axis=-1) for mass in masses]
+    return tf.stack(totals, axis=-1), tf.stack(slopes, axis=-1)

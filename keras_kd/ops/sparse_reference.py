@@ -9,6 +9,13 @@ import tensorflow as tf
 
 from keras_kd.ops import arguments, reference
 
+# From so many temperatures on the row's largest logit is subtracted.
+_FAR_OFFSET = 64.0
+# So many temperatures below 0, and 64 at least below the largest logit, the teacher's rest has no
+# probability, and rounding its logit does not count: one of -1e9, of a rest that is masked, loses
+# 32, which made a loss of 10 one of 76.
+_NO_MASS = 2 * _FAR_OFFSET
+
 
 def compute(problem):
     """Computes the loss and the gradient.
@@ -22,11 +29,8 @@ def compute(problem):
     """
     indices, good = _indices(problem)
     kept, rest, share = _student(problem, indices)
-    tail = _tail(problem)
-    student, teacher = (
-        tf.concat([tf.cast(logits, tf.float32), _rounded(pooled)], axis=-1)
-        for logits, pooled in ((kept, rest), (problem.teacher, tail))
-    )
+    student, rest = _centred(problem, kept, rest)
+    teacher, tail = _centred(problem, problem.teacher, _tail(problem))
     _, soft, slope = reference.compute(
         arguments.Problem(
             student,
@@ -36,7 +40,9 @@ def compute(problem):
             mixing_weight=problem.mixing_weight,
         )
     )
-    soft = _corrected(soft, slope[..., -1], (_lost(rest) - _lost(tail))[..., 0])
+    has_mass = tail > -_NO_MASS * _wide_temperature(problem)
+    lost = _lost(rest) - tf.where(has_mass, _lost(tail), 0.0)
+    soft = _corrected(soft, slope[..., -1], lost[..., 0])
     soft = reference.where_weighted(problem.soft_weight, tf.where(good, soft, float("nan")))
     if not problem.with_gradient:
         return soft, tf.zeros([0], problem.gradient_dtype)
@@ -81,6 +87,20 @@ def _tail(problem):
     return (_wide_temperature(problem) * tf.cast(tail, tf.float64))[..., None]
 
 
+def _centred(problem, kept, pooled):
+    """The coarse row in float32 and its pooled logit in float64, without a large common offset.
+
+    Rounding the pooled logit with an offset of 10,000 would cost 5e-4. What centring rounds, logits
+    that are not within half and twice the largest, are then 32 temperatures below it: exp(-32).
+    """
+    wide = tf.cast(kept, tf.float64)
+    largest = tf.maximum(tf.reduce_max(wide, axis=-1, keepdims=True), pooled)
+    is_far = tf.abs(largest) > _FAR_OFFSET * _wide_temperature(problem)
+    offset = tf.where(is_far & tf.math.is_finite(largest), largest, 0.0)
+    pooled -= offset
+    return tf.concat([_rounded(wide - offset), _rounded(pooled)], axis=-1), pooled
+
+
 def _wide_temperature(problem):
     return tf.cast(problem.temperature, tf.float64)
 
@@ -109,8 +129,9 @@ def _lost(value):
 def _corrected(loss, slope, lost):
     """The loss to the first order without the rounding of the pooled logits.
 
-    At a logit of 12 that is 5e-7, and a loss of 1e-6 would be off by 3e-4 of itself. To round the
-    teacher's is, to the first order, to round the student's the other way.
+    At a logit of -12 that is 5e-7, and a loss of 1e-6 would be off by 3e-4 of itself. To round the
+    teacher's is, to the first order, to round the student's the other way, where the teacher gives
+    the class a probability (`_NO_MASS`).
     """
     return tf.where(loss < float("inf"), tf.maximum(loss + slope * lost, 0.0), loss)
 

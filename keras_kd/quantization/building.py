@@ -2,9 +2,9 @@
 
 import dataclasses
 
+from keras_kd import checks
 from keras_kd.export import calibration_data, representative, students
-from keras_kd.ops import arguments
-from keras_kd.quantization import layout, operands, weights
+from keras_kd.quantization import exportable, layout, operands, weights
 from keras_kd.quantization.schemes import named
 from keras_kd.quantization.student import QuantizationAware
 
@@ -37,7 +37,8 @@ def quantization_aware(
         scheme: `"int8"`: weights and activations, for NPUs and microcontrollers. `"int4"`: kernels
             of convolutions and dense layers in 4 bits, depthwise and transposed ones in 8,
             embeddings and activations in float.
-        representative_data: For `"int8"`, as of `to_tflite`.
+        representative_data: As of `to_tflite`; `"int4"` needs none, and tries the file on some of
+            its rows.
         leave: Paths of layers whose weights stay float while training; the file rounds them.
         observe_steps: In how many training steps the ranges of activations follow the batches.
         name: The name of the new model.
@@ -47,8 +48,10 @@ def quantization_aware(
         `model.student` is the float student, `model.rounded_student()` a plain copy on the grid.
 
     Raises:
-        ValueError: The student, a layer of it, or the data cannot be used.
-        ExportError: TensorFlow cannot convert the student.
+        ValueError: The student, a layer of it, or the data cannot be used. An int8 file would hold
+            operators in float32: their layers are named.
+        ExportError: TensorFlow cannot convert the student, or LiteRT cannot run its file. For
+            `"int4"` that is tried where `keras-kd[export]` is installed.
         ImportError: `pip install 'keras-kd[export]'` is missing (`"int8"` only).
 
     Reference:
@@ -77,22 +80,26 @@ def quantization_aware(
     # kd.export.to_tflite(aware, "student.tflite")
     ```
     """
-    steps = observe_steps
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
-        raise arguments.invalid("observe_steps", "an integer, at least 0", repr(steps))
+    steps = checks.integer("observe_steps", observe_steps, 0)
+    checks.text("name", name, "a name", optional=True)
+    bits = named(scheme)
     if isinstance(student, QuantizationAware):
         raise ValueError(
             f"`student` is quantization-aware already, for {student.scheme!r}. Pass the student "
             "itself: student.student."
         )
     student = students.checked(student, "quantization_aware")
-    roundings, held = [], []
-    if named(scheme).activation_bits:
-        students.check_for_integers(student, scheme)
+    roundings, held, arrays = [], [], None
+    kernels = [each.variable for each in weights.plan(student, bits, leave)]
+    if representative_data is not None or bits.activation_bits:
         arrays, _ = representative.read(representative_data, student)
+    if bits.activation_bits:
+        students.check_for_integers(student, scheme)
         calibration_data.check(arrays, student)
         left = weights.of_left(student, leave)
-        kernels = [each.variable for each in weights.plan(student, named(scheme), leave)]
         found, held = layout.found(student, arrays, kernels + left)
         roundings = [dataclasses.asdict(each) for each in found]
-    return QuantizationAware(student, scheme, roundings, operands.places(held), leave, steps, name)
+    aware = QuantizationAware(student, scheme, roundings, operands.places(held), leave, steps, name)
+    if not bits.activation_bits:
+        exportable.check_weights_only(student, arrays)
+    return aware

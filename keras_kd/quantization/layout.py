@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from keras_kd.export import conversion, edge_quantizer, students
+from keras_kd.export import batching, conversion, edge_quantizer, students
 from keras_kd.export.errors import ExportError
-from keras_kd.quantization import operands, ranges, sites
+from keras_kd.quantization import exportable, operands, ranges, sites, stand_in
 
 # Rows on which the file's tensors are told from each other, and what one of them is multiplied by
 # besides: on data as it is a ReLU6 that clips nothing equals what it is given.
@@ -15,6 +15,8 @@ _ROWS = 4
 _FACTORS = (8.0, -8.0)
 # What ai-edge-quantizer adds to the name of a tensor whose range it changes.
 _BROUGHT = "_quantized"
+# Rows that are run at once to see their ranges.
+_AT_ONCE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Rounding:
         high: The largest.
         is_fixed: Whether the file has this range whatever the data.
         owner: The tensor of the file whose range it has: pooling and reshapes keep that of their
-            input.
+            input, what is concatenated has that of the whole.
         factor: What this range is multiplied by in the file.
+        is_owner: Whether the site's own tensor is the owner.
     """
 
     site: sites.Site
@@ -37,6 +40,7 @@ class Rounding:
     is_fixed: bool
     owner: str
     factor: float
+    is_owner: bool
 
 
 def found(student, arrays, kernels=()):
@@ -49,34 +53,76 @@ def found(student, arrays, kernels=()):
 
     Returns:
         `(roundings, operands)`: the `Rounding`s of the activations, in the order of the forward
-        pass, and the `RoundedOperand`s.
+        pass, and the `RoundedOperand`s, of a copy of the student.
+
+    Raises:
+        ValueError: A layer has no integer kernels, or Keras cannot copy the student.
+        ExportError: It cannot be converted.
     """
-    content = conversion.float_tflite(student, for_integers=True)
-    matched = _matched(student, content, arrays)
+    copy = stand_in.of(student)
+    with exportable.told_by_layer(copy):
+        content = conversion.float_tflite(copy, for_integers=True)
+    match_of = matched(copy, content, arrays)
     quantizer = edge_quantizer.EdgeQuantizer(content, "int8")
-    calibrated = quantizer.calibrate(arrays, students.input_names(student))
+    calibrated = quantizer.calibrate(arrays, students.input_names(copy))
     quantized = quantizer.quantize(calibrated)
+    exportable.check(copy, quantized, match_of)
     real = parameters_of(quantized)
-    known = _last_of_each_site(matched, {name for name in real if name in calibrated})
+    known = _last_of_each_site(match_of, {name for name in real if name in calibrated})
     owners, of_constants = _owners(quantizer, calibrated), operands.grids(quantized)
     roundings = [
-        _rounding(matched[name], name, owners.get(name), calibrated, real)
+        _rounding(match_of[name], name, owners.get(name), calibrated, real)
         for name in known
         # Rows of a table are on the table's grid, and are rounded where the table is.
         if name in owners or real[name] not in of_constants
     ]
     left = {id(variable) for variable in kernels}
-    return roundings, operands.found(student, content, quantized, left)
+    pairs = zip(student.weights, copy.weights, strict=True)
+    left = {id(copied) for variable, copied in pairs if id(variable) in left}
+    return _with_ranges_of(student, arrays, roundings), operands.found(
+        copy, content, quantized, left
+    )
 
 
-def _matched(student, content, arrays):
-    """The tensors of a float file by their sites, on rows that tell different places apart."""
+def matched(student, content, arrays, only=None):
+    """As `sites.matched`, on rows that tell different places apart.
+
+    Args:
+        student: The model.
+        content: The bytes of its float `.tflite` file.
+        arrays: Representative data, of which some rows are taken.
+        only: As of `sites.matched`.
+    """
     plain = [array[: _ROWS + len(_FACTORS)] for array in arrays]
     try:
-        return sites.matched(student, content, [_scaled(array) for array in plain])
+        return sites.matched(student, content, [_scaled(array) for array in plain], only)
     except (tf.errors.InvalidArgumentError, ExportError):
         # Numbers that something takes for indices must stay what they are.
-        return sites.matched(student, content, plain)
+        return sites.matched(student, content, plain, only)
+
+
+def trained_ranges(aware, student, content, arrays, calibrated):
+    """The ranges that a student was trained with, `{tensor of a float file: (low, high)}`.
+
+    By places of the model, not by names of tensors: those hold names that Keras counts up from
+    model to model, and say which operators were merged, which depends on the weights.
+
+    Args:
+        aware: The `QuantizationAware` student.
+        student: What the file was made of, such as its `rounded_student()`.
+        content: The bytes of the file.
+        arrays: Representative data.
+        calibrated: The ranges of the file's tensors over it, `{tensor: (low, high)}`.
+    """
+    bounds = aware.bounds_of_sites()
+    quantizer = edge_quantizer.EdgeQuantizer(content, "int8")
+    owners = _owners(quantizer, calibrated)
+    found: dict = {}
+    for name, match in matched(student, content, arrays, set(bounds)).items():
+        owner = owners.get(name)
+        if owner is not None and (owner not in found or owner == name):
+            found[owner] = tuple(match.factor * bound for bound in bounds[match.site])
+    return found
 
 
 def _scaled(array):
@@ -84,6 +130,36 @@ def _scaled(array):
     if array.dtype.kind != "f":
         return array
     return np.concatenate([array[:_ROWS], *(factor * array[:1] for factor in _FACTORS)])
+
+
+def _with_ranges_of(student, arrays, roundings):
+    """Roundings with the ranges that the student itself has, not its stand-in."""
+    own = _ranges_of(student, arrays)
+    by_owner = {each.owner: own.get(each.site) for each in roundings if each.is_owner}
+    return [
+        each if each.is_fixed or by_owner.get(each.owner) is None else _ranged(each, by_owner)
+        for each in roundings
+    ]
+
+
+def _ranged(rounding, by_owner):
+    low, high = by_owner[rounding.owner]
+    return dataclasses.replace(rounding, low=low, high=high)
+
+
+def _ranges_of(student, arrays):
+    """`{site: (low, high)}` over data."""
+    size = students.flat_inputs(student)[0].shape[0] or _AT_ONCE
+    found: dict = {}
+    for batch in batching.batches(arrays, min(size, len(arrays[0]))):
+        for site, (low, high) in sites.seen(student, batch, _extremes).items():
+            before = found.get(site, (low, high))
+            found[site] = min(low, before[0]), max(high, before[1])
+    return found
+
+
+def _extremes(value):
+    return float(tf.reduce_min(value)), float(tf.reduce_max(value))
 
 
 def _owners(quantizer, calibrated):
@@ -121,4 +197,6 @@ def parameters_of(content):
 def _rounding(match, name, owner, calibrated, real):
     low, high = ranges.bounds_of(*real[name]) if owner is None else calibrated[owner]
     low, high = low / match.factor, high / match.factor
-    return Rounding(match.site, low, high, owner is None, owner or name, match.factor)
+    return Rounding(
+        match.site, low, high, owner is None, owner or name, match.factor, owner == name
+    )

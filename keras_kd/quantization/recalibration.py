@@ -11,11 +11,13 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from keras_kd import checks, models, progress
+from keras_kd.ops import arguments
 from keras_kd.taps import listening, paths
 from keras_kd.teachers import carried
 
 
-def recalibrate(model, data, max_batches=100):
+def recalibrate(model, data, max_batches=100, verbose=1):
     """Sets the moving statistics of BatchNormalization layers to the mean over data.
 
         mean = 1/n sum_b mean_b,    variance = 1/n sum_b variance_b       over n batches
@@ -28,12 +30,13 @@ def recalibrate(model, data, max_batches=100):
         data: A batched `tf.data.Dataset` of training data (inputs, with or without labels; what a
             cached teacher has said with them is left out).
         max_batches: At most so many batches are read.
+        verbose: 0: silent; 1 or `"auto"`: a progress bar (in logs a line now and then); 2: a line.
 
     Returns:
         The number of batches, 0 where the model has no BatchNormalization.
 
     Raises:
-        ValueError: The data is no dataset, or empty.
+        ValueError: An argument is wrong, the data is no batched dataset, or empty.
 
     Example:
 
@@ -50,11 +53,12 @@ def recalibrate(model, data, max_batches=100):
     batches = kd.quantization.recalibrate(student, data)  # 4
     ```
     """
-    if not isinstance(data, tf.data.Dataset):
-        raise ValueError(
-            "`data` must be a batched tf.data.Dataset, such as tf.data.Dataset.from_tensor_slices("
-            f"x).batch(32). Received: {type(data).__name__}"
-        )
+    if not isinstance(model, keras.Model):
+        raise arguments.invalid("model", "a keras.Model", repr(model))
+    checks.batched("data", data)
+    _check_ranks(model, data.element_spec)
+    checks.integer("max_batches", max_batches, 1)
+    verbose = progress.checked(verbose)
     norms = [
         layer
         for _, _, layer in paths.walk(model)
@@ -70,7 +74,10 @@ def recalibrate(model, data, max_batches=100):
     def run(inputs):
         return _of_batch(model, inputs, norms)
 
-    for element in data.take(max_batches):
+    some = data.take(max_batches)
+    known = int(some.cardinality())
+    total = known if known >= 0 else None
+    for element in progress.over(some, "recalibrate", total, verbose=verbose):
         inputs, _ = carried.split(carried.inputs_of(element))
         found = run(inputs)
         sums = tf.nest.map_structure(tf.add, sums, found) if batches else found
@@ -81,6 +88,24 @@ def recalibrate(model, data, max_batches=100):
         norm.moving_mean.assign(mean / batches)
         norm.moving_variance.assign(variance / batches)
     return batches
+
+
+def _check_ranks(model, element):
+    """Raises where a dataset plainly has single rows, or rows of another rank."""
+    given, _ = carried.split(carried.inputs_of(element))
+    wanted = keras.tree.flatten(models.input_specs(model))
+    shapes = [getattr(spec, "shape", None) for spec in keras.tree.flatten(given)]
+    if len(shapes) != len(wanted):
+        return  # the model tells, or takes some of them by name
+    for spec, shape in zip(wanted, shapes, strict=True):
+        known = spec is not None and shape is not None and shape.rank is not None
+        if known and shape.rank != len(spec.shape):
+            raise arguments.invalid(
+                "data",
+                f"inputs of the shape {tuple(spec.shape)}, the rows first. Of a dataset of single "
+                "rows call data.batch(batch_size) first",
+                tuple(shape.as_list()),
+            )
 
 
 def _of_batch(model, inputs, norms):

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_kd.ops import arguments
+from keras_kd import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,4 @@ def named(scheme):
     Raises:
         ValueError: There is none.
     """
-    if scheme not in SCHEMES:
-        raise arguments.invalid("scheme", f"one of {tuple(SCHEMES)}", repr(scheme))
-    return SCHEMES[scheme]
+    return SCHEMES[checks.one_of("scheme", scheme, SCHEMES)]

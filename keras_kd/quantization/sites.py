@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import kernel_layers
-from keras_kd.export import kept_tensors, rewrites, students
+from keras_kd.export import batching, kept_tensors, rewrites, students
 from keras_kd.taps import listening, paths
 
 INPUT = "input"
@@ -127,20 +127,24 @@ class Match:
     factor: float = 1.0
 
 
-def matched(student, content, arrays):
+def matched(student, content, arrays, only=None):
     """The tensors of a float file that are sites of its student.
 
     Args:
         student: The model.
-        content: The bytes of its float `.tflite` file for one row at a time.
+        content: The bytes of its float `.tflite` file.
         arrays: Some rows for each input.
+        only: The sites to look for, or `None` for all.
 
     Returns:
         `{tensor name: Match}`; where several sites have the values of one tensor, the closest, and
         of those as close the first.
     """
-    of_model = _values_of_model(student, arrays)
-    of_file = _values_of_file(content, arrays, students.input_names(student))
+    file = kept_tensors.KeptTensors(content, students.input_names(student))
+    of_model = _values_of_model(student, arrays, file.batch_size)
+    if only is not None:
+        of_model = {site: values for site, values in of_model.items() if site in only}
+    of_file = _values_of_file(file, arrays)
     found = {}
     for name, values in of_file.items():
         candidates = {site: x for site, x in of_model.items() if x.shape == values.shape}
@@ -176,29 +180,32 @@ def _proportional(values, candidates):
     return None
 
 
-def _values_of_model(student, arrays):
-    """`{site: array [rows, size]}`, in the order in which the sites are passed."""
-    rows = []
-    for i in range(len(arrays[0])):
-        values = {
-            Site(str(k), INPUT): _compared(array[i])
-            for k, array in enumerate(arrays)
-            if array.dtype.kind == "f"
-        }
+def seen(student, arrays, look):
+    """What `look(value)` makes of the value of each site in one pass, `{site: what it made}`."""
+    found = {
+        Site(str(k), INPUT): look(array)
+        for k, array in enumerate(arrays)
+        if array.dtype.kind == "f"
+    }
 
-        def visit(site, value, values=values):
-            values[site] = _compared(value)
-            return value
+    def visit(site, value):
+        found[site] = look(value)
+        return value
 
-        with visited(student, visit):
-            students.run(student, [array[i : i + 1] for array in arrays])
-        rows.append(values)
-    return {site: np.stack([row[site] for row in rows]) for site in rows[0] if rows[0][site].size}
+    with visited(student, visit):
+        students.run(student, arrays)
+    return found
 
 
-def _values_of_file(content, arrays, names):
-    """`{tensor name: array [rows, size]}` of the tensors that are computed."""
-    runs = list(kept_tensors.KeptTensors(content, names).rows(arrays))
+def _values_of_model(student, arrays, batch_size):
+    """`{site: array [batches, size]}`, in the order in which the sites are passed."""
+    runs = [seen(student, batch, _compared) for batch in batching.batches(arrays, batch_size)]
+    return {site: np.stack([run[site] for run in runs]) for site in runs[0] if runs[0][site].size}
+
+
+def _values_of_file(file, arrays):
+    """`{tensor name: array [batches, size]}` of the tensors that are computed."""
+    runs = list(file.rows(arrays))
     return {
         name: np.stack([_compared(run[name]) for run in runs])
         for name, value in runs[0].items()

@@ -4,9 +4,10 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from keras_kd import copies, models
+from keras_kd import checks, copies, models
+from keras_kd.ops import arguments
 from keras_kd.quantization import operands as held
-from keras_kd.quantization import ranges, sites, weights
+from keras_kd.quantization import places, ranges, sites, weights
 from keras_kd.quantization.schemes import named
 from keras_kd.serializing import deserialized
 
@@ -31,9 +32,12 @@ class QuantizationAware(keras.Model):
         observe_steps: In how many steps of training the ranges of activations follow the batches;
             then they are frozen.
         name: The model's name.
+        paths: As of `get_config`: the paths of the student's layers when it was saved. Keras gives
+            a layer another name when it is loaded whose configuration does not have it.
 
     Raises:
-        ValueError: A layer has kernels of which it is not known how a file rounds them.
+        ValueError: An argument is wrong, names a layer that the student does not have, or a layer
+            has kernels of which it is not known how a file rounds them.
 
     Example:
 
@@ -57,18 +61,28 @@ class QuantizationAware(keras.Model):
         leave=(),
         observe_steps=200,
         name=None,
+        paths=None,
         **kwargs,
     ):
+        if not isinstance(student, keras.Model) or not student.built:
+            raise arguments.invalid("student", "a built keras.Model", repr(student))
+        bits = named(scheme)
+        checks.integer("observe_steps", observe_steps, 0)
         super().__init__(name=name or f"{student.name}_{scheme}", **kwargs)
         self.student = student
-        self.scheme, self.leave = scheme, tuple(leave)
+        now = places.now_at(student, paths, roundings, operands)
+        if not isinstance(leave, str):  # which the plan of the weights refuses
+            leave = tuple(now.get(path, path) for path in leave)
+        operands = [[now.get(path, path), index] for path, index in operands]
+        self.scheme, self.leave = scheme, leave
         self.observe_steps = int(observe_steps)
-        self._roundings = [dict(each) for each in roundings]
-        kernels = weights.plan(student, named(scheme), leave)
+        self._roundings = [places.moved(each, now) for each in roundings]
+        kernels = weights.plan(student, bits, leave)
         self._weights_plan = models.Untracked(kernels + held.at(student, operands))
-        # Under the number of the first site that has it: names of variables may not hold what
-        # names of tensors do.
+        # Under the number of the site that moves it, its tensor's own or else the first: names of
+        # variables may not hold what names of tensors do.
         first = {each["owner"]: i for i, each in reversed([*enumerate(self._roundings)])}
+        first |= {x["owner"]: i for i, x in enumerate(self._roundings) if x.get("is_owner")}
         self.ranges = {
             str(i): ranges.ActivationRange(
                 each["low"], each["high"], each["is_fixed"], name=f"range_{i}"
@@ -128,6 +142,7 @@ class QuantizationAware(keras.Model):
         return self.student.output_names
 
     def call(self, inputs, training=None, mask=None):
+        weights.refuse_lora(self.student)  # which may have been enabled since
         mapping = [(each.variable, each.on_grid()) for each in self.rounded_weights]
         rate = self._rate() if training else None
         by_site = self._sites.model
@@ -172,6 +187,7 @@ class QuantizationAware(keras.Model):
 
     def rounded_student(self):
         """The student with its weights on the grid of its file: a plain Keras model, a copy."""
+        weights.refuse_lora(self.student)
         copy = copies.with_weights(self.student)
         ours = {id(variable): i for i, variable in enumerate(self.student.weights)}
         for each in self.rounded_weights:
@@ -208,11 +224,22 @@ class QuantizationAware(keras.Model):
 
     def bounds(self):
         """`{tensor of the file: (low, high)}` of the activations whose range is not fixed."""
-        own = self._by_owner()
-        factors = {each["owner"]: each["factor"] for each in self._roundings[::-1]}
+        movers = {i: self._roundings[int(i)] for i in self.ranges}
         return {
-            owner: tuple(factors[owner] * bound for bound in activation.bounds())
-            for owner, activation in own.items()
+            movers[i]["owner"]: tuple(movers[i]["factor"] * bound for bound in activation.bounds())
+            for i, activation in self.ranges.items()
+            if not activation.is_fixed
+        }
+
+    def parameters(self):
+        """`{tensor of the file: (scale, zero point)}` of the same activations."""
+        return {owner: ranges.parameters(*bounds) for owner, bounds in self.bounds().items()}
+
+    def bounds_of_sites(self):
+        """`{Site: (low, high)}` of the activations whose range is not fixed."""
+        return {
+            site: activation.bounds()
+            for site, (activation, _) in self._sites.model.items()
             if not activation.is_fixed
         }
 
@@ -225,6 +252,7 @@ class QuantizationAware(keras.Model):
             "leave": list(self.leave),
             "observe_steps": self.observe_steps,
             "name": self.name,
+            "paths": places.of(self.student),
         }
 
     @classmethod

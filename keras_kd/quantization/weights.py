@@ -24,6 +24,16 @@ from keras_kd.taps import paths
 
 # ai-edge-quantizer's smallest bound, so that a channel of zeros has a scale.
 _SMALLEST = 1e-9
+# Keras merges as it saves weights.
+_MERGE = """
+def plain(layer):
+    config = layer.get_config()
+    return type(layer).from_config({k: v for k, v in config.items() if "lora" not in k})
+
+merged = keras.models.clone_model(student, clone_function=plain, recursive=True)
+student.save_weights("merged.weights.h5")
+merged.load_weights("merged.weights.h5")
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +61,26 @@ class RoundedWeight:
         return integers(self.variable, self.axes, self.bits)
 
 
+def refuse_lora(student):
+    """Raises where layers have adapters of LoRA.
+
+    Their kernel is a sum of which the file has the result: to round its parts is not to round it.
+    """
+    adapted = [path for path, _, layer in paths.walk(student) if has_lora(layer)]
+    if adapted:
+        raise ValueError(
+            f"Layers {adapted[:5]} of {student.name!r} have LoRA enabled, whose kernel a file "
+            "holds as one sum, and rounds that. Merge it into the kernels, train them, and enable "
+            "no "
+            f"LoRA:\n{_MERGE}"
+        )
+
+
+def has_lora(layer):
+    """Whether a layer has an adapter of LoRA."""
+    return bool(getattr(layer, "lora_enabled", False))
+
+
 def plan(student, scheme, leave=()):
     """The weights of a student that are rounded.
 
@@ -63,8 +93,10 @@ def plan(student, scheme, leave=()):
         A list of `RoundedWeight`.
 
     Raises:
-        ValueError: A layer has weights that this does not know how to round, or `leave` names none.
+        ValueError: A layer has weights that this does not know how to round, or LoRA, or `leave`
+            names none.
     """
+    refuse_lora(student)
     _check_left(student, leave)
     found, seen = [], set()
     for path, _, layer in paths.walk(student):

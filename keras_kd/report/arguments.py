@@ -4,10 +4,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import checks, progress, symbolic_pass
 from keras_kd.distiller import Distiller
 from keras_kd.measurement import reading
 from keras_kd.ops.arguments import invalid
 from keras_kd.report.pairs import Pair, Recipe
+
+# Of `keras_kd.report`.
+DEFAULT_SEEDS = (0, 1, 2)
+# A number above it is an accident: one seed in its place.
+MOST_SEEDS = 1000
 
 
 def data(given):
@@ -21,13 +27,18 @@ def data(given):
     return reading.prepared(given)
 
 
-def check_order(data):
+def check_order(data, whole=True):
     """Raises if a dataset gives other labels when it is read again.
 
     Every model is measured on a reading of its own; told only then, it is told after training.
+
+    Args:
+        data: The test data.
+        whole: Whether all of it is read, twice; else the first batch.
     """
     if not isinstance(data, tf.data.Dataset):
         return
+    data = data if whole else data.take(1)
     labels = data.map(lambda *row: keras.utils.unpack_x_y_sample_weight(row)[1])
     readings = zip(labels.as_numpy_iterator(), labels.as_numpy_iterator(), strict=False)
     for once, again in readings:
@@ -57,9 +68,11 @@ def check_plain(request):
     """Raises unless the arguments that are no models, data or functions are what they should be."""
     if not isinstance(request.title, str):
         raise invalid("title", "text", repr(request.title))
-    for name in ("latency", "verbose"):
-        if getattr(request, name) not in (0, 1):  # False and True are these
-            raise invalid(name, "True or False", repr(getattr(request, name)))
+    checks.text("metric", request.metric, "a key of Measurement.quality", optional=True)
+    checks.folder("directory", request.directory)
+    if request.latency not in (0, 1):  # False and True are these
+        raise invalid("latency", "True or False", repr(request.latency))
+    progress.checked(request.verbose)
 
 
 def recipe(request):
@@ -72,10 +85,11 @@ def recipe(request):
         if request.distiller is not None:
             raise ValueError("`distiller` needs `make_student` and `train` beside it.")
         return None
-    for name in ("make_student", "train"):
+    for name, called_with in (("make_student", []), ("train", ["model"])):
         if not _is_function(getattr(request, name)):
             received = repr(getattr(request, name))
             raise invalid(name, "a function; `make_student` and `train` go together", received)
+        checks.function(name, getattr(request, name), called_with)
     for name in ("student", "baseline"):
         if getattr(request, name) is not None:
             raise ValueError(
@@ -87,6 +101,7 @@ def recipe(request):
     distiller = Distiller if request.distiller is None else request.distiller
     if not _is_function(distiller):
         raise invalid("distiller", "a function of (teacher, student)", repr(distiller))
+    checks.function("distiller", distiller, ["teacher", "student"])
     return Recipe(request.teacher, request.make_student, request.train, distiller)
 
 
@@ -96,21 +111,33 @@ def _is_function(value):
 
 def seeds(given):
     """The seeds as a list of different integers."""
-    if isinstance(given, bool):
-        raise invalid("seeds", "different integers of at least 0, or their number", repr(given))
-    listed = list(range(given)) if isinstance(given, int) else np.asarray(given).tolist()
-    valid = all(isinstance(each, int) and each >= 0 for each in listed)
+    is_number = isinstance(given, (int, np.integer)) and not isinstance(given, bool)
+    if is_number and 0 < given <= MOST_SEEDS:
+        return list(range(given))
+    is_list = isinstance(given, (list, tuple, range, np.ndarray))
+    listed = np.asarray(given).tolist() if is_list else []
+    valid = all(type(each) is int and 0 <= each < 2**32 for each in listed)
     if not listed or not valid or len(set(listed)) != len(listed):
-        raise invalid("seeds", "different integers of at least 0, one or more", repr(given))
+        raise invalid(
+            "seeds",
+            "different integers of at least 0 and below 2**32, one or more, or their number, at "
+            f"most {MOST_SEEDS}",
+            repr(given),
+        )
     return listed
 
 
-def given(student, baseline):
+def given(student, baseline, seeds=DEFAULT_SEEDS):
     """The trained models of the call, a list of `Pair`.
 
     Raises:
         ValueError: They cannot be compared pair by pair.
     """
+    if tuple(np.atleast_1d(seeds).tolist()) != DEFAULT_SEEDS:
+        raise ValueError(
+            "`seeds` are those of trainings, and `student` is trained. Leave them out, or pass "
+            f"make_student= and train=. Received: seeds={seeds!r}"
+        )
     if student is None:
         raise ValueError(
             "There is no student to report on. Pass student= (a trained model, or a list by seed), "
@@ -134,6 +161,8 @@ def _models(name, given):
     listed = list(given) if isinstance(given, (list, tuple)) else [given]
     if not listed or not all(isinstance(each, keras.Model) for each in listed):
         raise invalid(name, "a trained keras.Model, or a list with one for each seed", repr(given))
+    for each in listed:
+        symbolic_pass.check_built(name, each)
     if len({id(each) for each in listed}) != len(listed):
         raise ValueError(f"`{name}` has the same model twice: seeds must be trained apart.")
     return listed

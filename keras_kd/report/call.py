@@ -17,7 +17,7 @@ def report(
     latency=True,
     directory=None,
     title="Distillation report",
-    verbose=True,
+    verbose=1,
     **options,
 ):
     """Did distillation help, and does the file on the device keep the gain?
@@ -29,9 +29,9 @@ def report(
 
     - with trained models: `student=` and `baseline=`, a model or a list of them by seed; the two of
       a seed should come from the same initial weights and the same number of epochs;
-    - with functions: `make_student=` and `train=`. For each seed the student is made twice, with
-      the same initial weights, and trained with labels only and by the distiller. Where the two
-      were not trained equally long the verdict says so.
+    - with functions: `make_student=` and `train=`. A student is made to see that it fits the data;
+      then for each seed it is made twice, with the same initial weights, and trained with labels
+      only and by the distiller. Where the two were not trained equally long the verdict says so.
 
     The gain of a seed is `metric(distilled) - metric(labels only)`, the other way round for errors.
     Its mean over seeds is tested with the paired t-test, `t = mean / (deviation / sqrt(seeds))`;
@@ -69,7 +69,9 @@ def report(
             `labels-only-0.keras`) and exported files stay, in place of those of an earlier run.
             Default: files are removed after they were measured.
         title: Heading of the page.
-        verbose: Whether progress is printed.
+        verbose: 0: silent; 1 or `"auto"`: a line for each training, file and measurement, with
+            its number and the time so far, and progress bars of the passes over `data`; 2: the
+            lines alone. What `train` and the functions of `exports` print is their own.
         **options: Further arguments of `keras_kd.measure`, for every model: `task`, `from_logits`,
             `class_names`, `batch_size`, `threads`, `runs`, `output`, ...
 
@@ -113,7 +115,7 @@ def report(
         seeds=2,
         data=(x, y),
         latency=False,
-        verbose=False,
+        verbose=0,
     )
     print(report)
     ```

@@ -1,9 +1,8 @@
 """`python -m keras_kd report`: the report of models and files on disk."""
 
 import os
-import sys
 
-from keras_kd import command_line, files
+from keras_kd import command_line
 from keras_kd.measurement.command import output_of
 from keras_kd.report.call import report
 
@@ -12,6 +11,7 @@ def add_to(commands):
     """Adds the command to those of a parser."""
     parser = commands.add_parser(
         "report",
+        allow_abbrev=False,
         help="compare a distilled student with its teacher, a baseline and exported files",
         description="Measures models and files on test data and says whether distillation helped. "
         "Options that name a model or a file can be repeated, once for each seed.",
@@ -52,38 +52,46 @@ def add_to(commands):
     )
     option("--class-names", metavar="NAMES", help="separated by commas")
     option("--no-latency", action="store_true", help="measure no latencies")
-    option("--threads", type=int, default=1, help="for the latencies")
+    option("--threads", type=command_line.whole(1), default=1, help="for the latencies")
     option("--title", default="Distillation report")
     option("--out", metavar="FILE", help="write the page here (.html)")
     option("--json", metavar="FILE", help="write all numbers here")
     option("--markdown", metavar="FILE", help="write Markdown here")
+    command_line.add_quiet(parser)
 
 
 def run(options):
     """Runs the command; returns its exit status."""
-    paths = {"--out": options.out, "--json": options.json, "--markdown": options.markdown}
+    paths = options.out, options.json, options.markdown
     try:
-        for option, path in paths.items():
-            if path is not None:
-                files.check_writable(path, option)
-        made = _report(options)
+        command_line.check_teacher(options)
+        command_line.check_files(
+            options, ["teacher", "student", "baseline", "export"], ["out", "json", "markdown"]
+        )
+        with command_line.printing_to_stderr():
+            made = _report(options)
         saves = made.save_html, made.save_json, made.save_markdown
-        for path, save in zip(paths.values(), saves, strict=True):
+        for path, save in zip(paths, saves, strict=True):
             if path is not None:
                 save(path)
     except (ImportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return command_line.fail(error)
     print(made)
     return 0
 
 
 def _report(options):
     slices, data = options.slices, command_line.called(options.data, "--data")
-    slices = slices and command_line.named(slices, "--slices", "MODULE:NAME")
+    if slices is not None:
+        slices = command_line.named(slices, "--slices", "MODULE:NAME")
+        named = slices if isinstance(slices, dict) else {"slice": slices}
+        slices = {
+            name: command_line.function_of_users(each, f"--slices {options.slices}")
+            for name, each in named.items()
+        }
     _check_files([*options.student, *(options.baseline or [])])
     return report(
-        options.teacher and command_line.model(options.teacher, "--teacher"),
+        None if options.teacher is None else command_line.model(options.teacher, "--teacher"),
         [command_line.model(path, "--student") for path in options.student],
         options.baseline and [command_line.model(path, "--baseline") for path in options.baseline],
         _exports(options.export),
@@ -98,7 +106,7 @@ def _report(options):
         latency=not options.no_latency,
         threads=options.threads,
         title=options.title,
-        verbose=False,
+        verbose=0 if options.quiet else 1,
     )
 
 

@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 import zipfile
 
+from keras_kd import checks
 from keras_kd.measurement.subjects.choice import subject_of
 from keras_kd.ops.arguments import invalid
 
@@ -31,14 +32,14 @@ def check(exports):
 
 
 def _checked_name(name):
-    if not isinstance(name, str) or not name or name in RESERVED:
+    if not isinstance(name, str) or not name.strip() or name in RESERVED:
         raise invalid("exports", f"names that are text and none of {RESERVED}", repr(name))
     return name
 
 
 def _checked(name, value):
     if callable(value):
-        return value
+        return checks.function(f"exports[{name!r}]", value, ["student", "path"])
     paths = list(value) if isinstance(value, (list, tuple)) else [value]
     for path in paths:
         if not isinstance(path, (str, pathlib.Path)):
@@ -48,6 +49,7 @@ def _checked(name, value):
                 "(student, path) that writes one",
                 repr(value),
             )
+        path = checks.path(f"exports[{name!r}]", path)
         if not pathlib.Path(path).is_file():
             raise ValueError(f"exports[{name!r}]: there is no file {pathlib.Path(path).name!r}.")
         _check_file(name, pathlib.Path(path))
@@ -89,7 +91,7 @@ def folder(directory):
     yield path
 
 
-def export(exports, student, number, folder):
+def export(exports, student, number, folder, steps):
     """The files of one student, `{name: path}`; functions write theirs to the folder.
 
     Args:
@@ -97,14 +99,19 @@ def export(exports, student, number, folder):
         student: The student.
         number: Its number among the students.
         folder: Where to write.
+        steps: A `progress.Steps`, of which each function is one.
 
     Raises:
         ValueError: A function has written nothing.
     """
-    return {
-        name: _written(name, value, student, number, folder) if callable(value) else value[number]
-        for name, value in exports.items()
-    }
+    found = {}
+    for name, value in exports.items():
+        if callable(value):
+            steps.begin(f"writing {name} of student {number}")
+            found[name] = _written(name, value, student, number, folder)
+        else:
+            found[name] = value[number]
+    return found
 
 
 def _written(name, function, student, number, folder):

@@ -2,15 +2,15 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
 from typing import Any
 
+from keras_kd import progress
 from keras_kd.measurement import measure
 from keras_kd.report import teaching
 from keras_kd.report.entrants import BASELINE, EXPORT, STUDENT, TEACHER, Entrant
 
 # Arguments of `measure` that the report sets itself.
-_OWN = {"model_or_file", "data", "teacher", "latency", "name"}
+_OWN = {"model_or_file", "data", "teacher", "latency", "name", "verbose"}
 _OPTIONS = [name for name in inspect.signature(measure).parameters if name not in _OWN]
 
 
@@ -37,22 +37,26 @@ class Examiner:
         options: Of `keras_kd.measure`, by name.
         latency: Whether latencies are measured: of the first seed's models, because those of the
             other seeds compute the same.
-        log: A function that prints a line.
+        steps: Told of each measurement.
     """
 
     data: Any
     options: dict
     latency: bool
-    log: Callable
+    steps: progress.Steps
 
     def entrant(self, name, role, models, teacher=None):
         """Measures the models or files of all seeds."""
         options = self.options_of_teacher(models[0]) if role == TEACHER else self.options
-        self.log(f"measuring {name}")
-        found = [
-            measure(model, self.data, teacher=teacher, latency=self.latency and not seed, **options)
-            for seed, model in enumerate(models)
-        ]
+        found = []
+        for seed, model in enumerate(models):
+            which = f" ({seed + 1} of {len(models)})" if len(models) > 1 else ""
+            self.steps.begin(f"measuring {name}{which}")
+            latency, verbose = self.latency and not seed, self.steps.inner
+            made = measure(
+                model, self.data, teacher=teacher, latency=latency, verbose=verbose, **options
+            )
+            found.append(made)
         return Entrant(name, role, found)
 
     def options_of_teacher(self, model):
@@ -80,11 +84,13 @@ def of_teacher(examiner, teacher):
         return [], None, []
     model, notes = teaching.as_model(teacher)
     if model is None:
-        return [], teacher, notes
+        examiner.steps.skip("the teacher is not measured by itself")
+        return [], teaching.comparable(teacher), notes
     entrant = examiner.entrant("teacher", TEACHER, [model])
     if isinstance(model, teaching.Asked) and not model.weights:
         entrant = teaching.without_size(entrant)
-    answers = teaching.answers(model, examiner.data, examiner.options_of_teacher(model))
+    options = examiner.options_of_teacher(model)
+    answers = teaching.answers(model, examiner.data, options, examiner.steps.inner)
     return [entrant], answers, notes
 
 

@@ -63,7 +63,7 @@ class Pair:
     student_budget: Budget | None = None
 
 
-def train(recipe, seed, log):
+def train(recipe, seed, steps):
     """Trains both students of a seed from the same initial weights.
 
     The random seeds of Python, NumPy and TensorFlow are set before each model is made and trained.
@@ -71,7 +71,7 @@ def train(recipe, seed, log):
     Args:
         recipe: A `Recipe`.
         seed: A number.
-        log: A function that prints a line.
+        steps: A `progress.Steps`, of which the two trainings are two.
 
     Returns:
         A `Pair`.
@@ -80,11 +80,12 @@ def train(recipe, seed, log):
         ValueError: `make_student` gives a model twice, or one without weights; `train` did not
             train.
     """
-    baseline, student = _made(recipe, seed), _made(recipe, seed)
-    _begin_alike(baseline, student)
-    log(f"seed {seed}: training with labels only")
+    baseline, student = made(recipe.make_student, seed), made(recipe.make_student, seed)
+    begin_alike(baseline, student)
+    steps.begin(f"seed {seed}: training with labels only")
     of_baseline = _train(recipe, baseline, baseline, seed)
-    log(f"seed {seed}: {of_baseline}; training with the teacher")
+    steps.say(f"seed {seed}: trained for {of_baseline}")
+    steps.begin(f"seed {seed}: training with the teacher")
     keras.utils.set_random_seed(seed)
     trainer = recipe.distiller(recipe.teacher, student)
     if not isinstance(trainer, keras.Model):
@@ -93,13 +94,22 @@ def train(recipe, seed, log):
             f"kd.Distiller(teacher, student). Received: {trainer!r}"
         )
     of_student = _train(recipe, trainer, student, seed)
-    log(f"seed {seed}: {of_student}")
+    steps.say(f"seed {seed}: trained for {of_student}")
     return Pair(seed, baseline, student, of_baseline, of_student)
 
 
-def _made(recipe, seed):
+def made(make_student, seed):
+    """A student of a seed.
+
+    Args:
+        make_student: As of `Recipe`.
+        seed: A number.
+
+    Raises:
+        ValueError: It is no model, or has no weights.
+    """
     keras.utils.set_random_seed(seed)
-    model = recipe.make_student()
+    model = make_student()
     if not isinstance(model, keras.Model):
         raise ValueError(f"`make_student` must return a keras.Model. Received: {model!r}")
     if not model.built:
@@ -110,7 +120,8 @@ def _made(recipe, seed):
     return model
 
 
-def _begin_alike(baseline, student):
+def begin_alike(baseline, student):
+    """Gives two students the same weights; raises where they are not of one architecture."""
     if baseline is student:
         raise ValueError(
             "`make_student` returned the same model twice. It must make a new one each time."

@@ -4,8 +4,9 @@ import dataclasses
 import json
 import pathlib
 
-from keras_kd.files import renamed
+from keras_kd import checks, files
 from keras_kd.json_values import plain
+from keras_kd.ops.arguments import invalid
 from keras_kd.report import (
     advice,
     calibration,
@@ -17,10 +18,11 @@ from keras_kd.report import (
     terminal,
 )
 from keras_kd.report import verdict as verdicts
+from keras_kd.report.comparison import Comparison
 
 
 class Report:
-    """What `keras_kd.report` found. `str` makes a table for a terminal.
+    """What `keras_kd.report` found. `print`, a notebook and the prompt show its tables.
 
     Attributes:
         title: A heading.
@@ -79,6 +81,15 @@ class Report:
         students=(),
         baselines=(),
     ):
+        if not isinstance(comparison, Comparison):
+            raise invalid("comparison", "a keras_kd.report.comparison.Comparison", repr(comparison))
+        if not isinstance(title, str):
+            raise invalid("title", "text", repr(title))
+        for name, value in (("notes", notes), ("budgets", budgets)):
+            if not isinstance(value, (list, tuple)):
+                raise invalid(name, "a list of sentences", repr(value))
+        if slice_keys is not None and not isinstance(slice_keys, dict):
+            raise invalid("slice_keys", "a dict of values for each row by name", repr(slice_keys))
         self.comparison, self.title = comparison, title
         self.environment = dict(environment or {})
         self.students, self.baselines = list(students), list(baselines)
@@ -98,6 +109,9 @@ class Report:
     def metric(self):
         """The number that is compared, a `Metric`."""
         return self.comparison.metric
+
+    def __repr__(self):
+        return str(self)
 
     def __str__(self):
         return terminal.text(self)
@@ -167,5 +181,7 @@ def _notes(entrants):
 
 
 def _write(path, text):
-    with renamed(pathlib.Path(path)) as partial:
+    path = checks.path("path", path)
+    files.check_writable(path, "path")
+    with files.renamed(pathlib.Path(path)) as partial:
         partial.write_text(text, encoding="utf-8")

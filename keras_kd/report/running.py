@@ -1,9 +1,20 @@
 """What the call does: checks, trains where it is asked to, measures, compares."""
 
 import dataclasses
+import time
 from typing import Any
 
-from keras_kd.report import arguments, environment, exporting, measuring, metric, pairs, slices
+from keras_kd import progress
+from keras_kd.report import (
+    arguments,
+    beforehand,
+    environment,
+    exporting,
+    measuring,
+    metric,
+    pairs,
+    slices,
+)
 from keras_kd.report.comparison import compare
 from keras_kd.report.result import Report
 
@@ -26,7 +37,7 @@ class Request:
     latency: bool
     directory: Any
     title: str
-    verbose: bool
+    verbose: Any
     options: dict
 
 
@@ -34,20 +45,25 @@ def run(request):
     """The `Report` that was asked for."""
     arguments.check_plain(request)
     exports = exporting.check(request.exports)
-    log = print if request.verbose else _silent
-    source = _pairs(request, exports, log)
+    recipe = arguments.recipe(request)
+    # The pairs of students, or the seeds of which they are to be made.
+    given = _seeds_or_pairs(request, recipe)
+    exporting.check_counts(exports, len(given))
     data = arguments.data(request.data)
-    if request.make_student is not None:
-        arguments.check_order(data)
     measuring.check_options(request.options)
+    verbose = progress.checked(request.verbose)
+    steps = progress.Steps("report", _count(request, recipe, exports, len(given)), verbose)
+    examiner = measuring.Examiner(data, request.options, request.latency, steps)
+    beforehand.check(request, data, examiner.options_of_teacher)
     keys = slices.keys_of(request.slices, data)
-    examiner = measuring.Examiner(data, request.options, request.latency, log)
     entrants, said, notes = measuring.of_teacher(examiner, request.teacher)
     if entrants:
         _metric(entrants, request)  # what is wrong with it is told before any training
         slices.of_counted(keys, entrants[0].measurements[0])
     with exporting.folder(request.directory) as folder:
-        found, files = _collected(source, exports, folder, request.directory is not None)
+        source = given if recipe is None else _trained(recipe, given, steps)
+        kept = folder if request.directory is not None else None
+        found, files = _collected(source, exports, folder, kept, steps)
         entrants += measuring.of_students(examiner, said, found, files)
     return Report(
         compare(_metric(entrants, request), entrants),
@@ -66,29 +82,45 @@ def _metric(entrants, request):
     return metric.choose(measurements, request.metric)
 
 
-def _pairs(request, exports, log):
-    """Gives the pairs of students; trains them, where the call is to, only when asked for one."""
-    recipe = arguments.recipe(request)
+def _seeds_or_pairs(request, recipe):
     if recipe is None:
-        given = arguments.given(request.student, request.baseline)
-        exporting.check_counts(exports, len(given))
-        return given
-    seeds = arguments.seeds(request.seeds)
-    exporting.check_counts(exports, len(seeds))
-    return (pairs.train(recipe, seed, log) for seed in seeds)
+        return arguments.given(request.student, request.baseline, request.seeds)
+    return arguments.seeds(request.seeds)
 
 
-def _collected(source, exports, folder, keep):
-    """All pairs, and `{name: files}`; each seed is exported before the next one is trained."""
+def _count(request, recipe, exports, students):
+    """How many parts the call has: trainings, exports, measurements."""
+    has_baseline = recipe is not None or request.baseline is not None
+    trained = 0 if recipe is None else 2
+    written = sum(callable(value) for value in exports.values())
+    measured = 1 + has_baseline + len(exports)
+    return (request.teacher is not None) + students * (trained + written + measured)
+
+
+def _trained(recipe, seeds, steps):
+    start = time.monotonic()
+    for done, seed in enumerate(seeds):
+        if done:
+            left = (time.monotonic() - start) / done * (len(seeds) - done)
+            steps.say(f"{done} of {len(seeds)} seeds done - about {progress.duration(left)} left")
+        yield pairs.train(recipe, seed, steps)
+
+
+def _collected(source, exports, folder, kept, steps):
+    """All pairs, and `{name: files}`; each seed is exported before the next one is trained.
+
+    Args:
+        source: The pairs, or what trains them one by one.
+        exports: Of `exporting.check`.
+        folder: Where files are written.
+        kept: Where the students that were trained here are saved, or `None`.
+        steps: Told of each file.
+    """
     found, files = [], {name: [] for name in exports}
     for number, pair in enumerate(source):
         found.append(pair)
-        if keep and pair.student_budget is not None:
-            pairs.save(pair, folder)
-        for name, path in exporting.export(exports, pair.student, number, folder).items():
+        if kept is not None and pair.student_budget is not None:
+            pairs.save(pair, kept)
+        for name, path in exporting.export(exports, pair.student, number, folder, steps).items():
             files[name].append(path)
     return found, files
-
-
-def _silent(line):
-    del line

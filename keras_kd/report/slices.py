@@ -4,7 +4,9 @@ import collections
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from keras_kd import checks
 from keras_kd.diagnosis import batches
 from keras_kd.report import row_scores
 from keras_kd.report.entrants import BASELINE, STUDENT, mean_and_deviation
@@ -27,6 +29,9 @@ def keys_of(slices, data):
     if slices is None:
         return {}
     named = slices if isinstance(slices, dict) else {"slice": slices}
+    for name, key in named.items():
+        if callable(key):
+            checks.function(f"slices[{name!r}]", key, ["inputs", "labels"])
     made = {str(name): _values(str(name), key, data) for name, key in named.items()}
     for name, values in made.items():
         found = len(set(values))
@@ -36,13 +41,15 @@ def keys_of(slices, data):
                 f"at most {MOST_VALUES}. Make groups of them, such as "
                 "np.digitize(values, [10, 100])."
             )
+        if not isinstance(data, tf.data.Dataset):
+            _check_length(name, values, len(keras.tree.flatten(data)[0]))
     return made
 
 
 def _values(name, key, data):
     if not callable(key):
         values = np.asarray(key)
-        if values.ndim != 1:
+        if values.ndim != 1 or values.dtype.kind not in "biufSUO":
             raise ValueError(
                 f"The slice {name!r} must be a function of (inputs, labels), or one value for each "
                 f"row. Received: an array of shape {values.shape}."
@@ -93,15 +100,19 @@ def of_counted(keys, measurement):
 def _of_counted(name, values, measurement):
     counted = measurement.counted
     rows = measurement.samples if counted is None else len(counted)
+    _check_length(name, values, rows)
+    if counted is None:
+        return values
+    positions = counted.size // rows  # of each row, where these have labels of their own
+    return np.repeat(np.array(values, object), positions)[counted.reshape(-1)].tolist()
+
+
+def _check_length(name, values, rows):
     if len(values) != rows:
         raise ValueError(
             f"The slice {name!r} has {len(values)} values, but the test data have {rows} rows. "
             "Give one value for each row, also for those without a label."
         )
-    if counted is None:
-        return values
-    positions = counted.size // rows  # of each row, where these have labels of their own
-    return np.repeat(np.array(values, object), positions)[counted.reshape(-1)].tolist()
 
 
 def table(comparison, keys):

@@ -5,6 +5,7 @@ import re
 
 import keras
 
+from keras_kd import symbolic_pass
 from keras_kd.measurement import reading, runtimes
 from keras_kd.measurement.run import BATCH_SIZE
 from keras_kd.measurement.subjects import subject_of
@@ -47,12 +48,20 @@ def as_model(teacher):
     """
     files = str, runtimes.TFLiteFile, runtimes.OnnxFile
     if isinstance(teacher, (keras.Model, *files)) or hasattr(teacher, "__fspath__"):
+        symbolic_pass.check_built("teacher", teacher)
         return teacher, []
     adapted = adapt(teacher)
     for flag, why in _NOT_ALONE.items():
         if getattr(adapted, flag):
             return None, [f"teacher: not measured by itself; {why}."]
+    symbolic_pass.check_built("teacher", teacher)
     return Asked(adapted), []
+
+
+def comparable(teacher):
+    """A teacher that cannot stand alone, where what it says can be compared with, else `None`."""
+    adapted = adapt(teacher)
+    return None if adapted.needs_student or adapted.is_sparse else teacher
 
 
 def without_size(entrant):
@@ -70,19 +79,19 @@ def without_size(entrant):
     return dataclasses.replace(entrant, measurements=made)
 
 
-def answers(model, data, options):
+def answers(model, data, options, verbose=0):
     """What a teacher says of the test data, so that it runs once and not once for each model.
 
     Args:
         model: Of `as_model`.
         data: The test data.
         options: Of `keras_kd.measure`.
+        verbose: 0, 1 or 2.
 
     Returns:
         An array of its outputs.
     """
     size = options.get("batch_size") or BATCH_SIZE
-    found = reading.read(
-        subject_of(model), reading.prepared(data), options.get("output"), size, None
-    )
+    output, rows = options.get("output"), reading.prepared(data)
+    found = reading.read(subject_of(model), rows, output, size, None, verbose)
     return found.outputs

@@ -2,10 +2,10 @@
 
 import keras
 
-from keras_kd import checks, copies, fit_arguments
+from keras_kd import checks, copies, fit_arguments, progress, symbolic_pass
 from keras_kd.losses import base
 from keras_kd.ops.arguments import invalid
-from keras_kd.sequences import settings
+from keras_kd.sequences import beforehand, settings
 from keras_kd.sequences.folder import Folder
 from keras_kd.sequences.report import SequenceReport, gain
 from keras_kd.sequences.training import Recipe, check_fit
@@ -78,12 +78,14 @@ class BornAgain:
                 "`student` has no weights yet, so its copies cannot be made. Give it an Input, or "
                 "call it on a batch once."
             )
+        symbolic_pass.check_built("teacher", teacher)
         self.student, self.teacher = student, teacher
         self.directory = checks.folder("directory", directory)
         self.generations = base.integer("generations", generations, 2 if teacher is None else 1)
         self.distillation_losses = settings.checked_losses(distillation_losses)
         self.alpha = base.non_negative("alpha", alpha)
         self.beta = base.non_negative("beta", beta)
+        beforehand.check_mixture(self.alpha, self.beta)
         self._compile = None
 
     def compile(self, optimizer="adam", loss=None, **kwargs):
@@ -106,6 +108,7 @@ class BornAgain:
                 "labels, or give BornAgain a teacher."
             )
         arguments = {"optimizer": optimizer, "loss": loss, **kwargs}
+        beforehand.check_compile(arguments)
         recipe = self._recipe(arguments, {})
         # What does not fit is told now, not when a generation has been trained.
         first, second = (copies.model(self.student, number) for number in (0, 1))
@@ -122,7 +125,8 @@ class BornAgain:
             *args: As of `keras.Model.fit`; `validation_split` is refused. `callbacks` is a list, of
                 which each generation gets deep copies, or a function from the generation to a list
                 of callbacks, which then are used as they are. Data must be good for several passes:
-                arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`.
+                arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`. Unless `verbose` is 0 each
+                generation is told of when it begins, or that `directory` has it already.
             **kwargs: As `args`.
 
         Returns:
@@ -138,11 +142,14 @@ class BornAgain:
             raise ValueError("Call compile(optimizer, loss, ...) before fit.")
         arguments = fit_arguments.bound(args, kwargs)
         check_fit(arguments)
+        verbose = progress.checked(arguments.get("verbose", "auto"))
         recipe = self._recipe(self._compile, arguments)
+        beforehand.check(recipe, self.student, "x", needs_labels=self.teacher is None)
         folder = Folder(self.directory, self._settings(recipe))
+        steps = progress.Steps("BornAgain", self.generations, verbose, are_alike=True)
         report, teacher = SequenceReport([], [], []), self.teacher
         for number in range(self.generations):
-            student, record = self._generation(number, teacher, recipe, folder)
+            student, record = self._generation(number, teacher, recipe, folder, steps)
             report.students.append(student)
             report.histories.append(record["history"])
             report.rows.append(self._row(number, student, record["results"], report, folder))
@@ -159,23 +166,30 @@ class BornAgain:
             **settings.of_recipe(recipe),
         }
 
-    def _generation(self, number, teacher, recipe, folder):
+    def _generation(self, number, teacher, recipe, folder, steps):
         """A trained student and its record; both from the folder if they are there."""
         keras.utils.set_random_seed(folder.seed_of(number))
         with self.student.distribute_strategy.scope():
             student = copies.model(self.student, number)
         record = folder.load(number, student)
-        if record is None:
-            record = recipe.train(student, teacher, number)
-            folder.save(number, student, record)
+        if record is not None:
+            steps.skip(f"generation {number} is in the directory, it is not trained again")
+            return student, record
+        steps.begin(f"generation {number} learns from {self._teacher_of(number)}")
+        record = recipe.train(student, teacher, number, steps)
+        folder.save(number, student, record)
         return student, record
 
+    def _teacher_of(self, number):
+        if number:
+            return f"generation {number - 1}"
+        return "labels" if self.teacher is None else "teacher"
+
     def _row(self, number, student, results, report, folder):
-        taught_by = f"generation {number - 1}" if number else "labels"
         first = report.rows[0] if report.rows else results
         return {
             "model": f"generation {number}",
-            "teacher": "teacher" if number == 0 and self.teacher is not None else taught_by,
+            "teacher": self._teacher_of(number),
             "parameters": student.count_params(),
             **results,
             "gain": gain(results, first),

@@ -1,11 +1,12 @@
 """`distill_chain`: teacher, assistants and student, each taught by the one before."""
 
 import keras
+import tensorflow as tf
 
-from keras_kd import checks, fit_arguments, models
+from keras_kd import checks, fit_arguments, models, progress
 from keras_kd.losses import base
 from keras_kd.ops.arguments import invalid
-from keras_kd.sequences import settings
+from keras_kd.sequences import beforehand, settings
 from keras_kd.sequences.agreement import agreements, check_data
 from keras_kd.sequences.folder import Folder
 from keras_kd.sequences.report import SequenceReport, gain
@@ -25,6 +26,7 @@ def distill_chain(
     alpha=0.5,
     beta=0.5,
     directory=None,
+    verbose="auto",
 ):
     """Distils through teacher assistants: each model is taught by the one before it.
 
@@ -54,6 +56,10 @@ def distill_chain(
         directory: A folder for the finished models, `model_<position>.keras`. A rerun with the same
             settings goes on with the first model that is missing; models may be added to the end
             of the chain.
+        verbose: 1: each training is told of when it begins, or that `directory` has its model
+            already; progress bars show the trainings, evaluations and comparisons; 2: lines in
+            their place; 0: silent. `verbose` in `fit` goes before it for a training itself; by
+            default it is that of `fit`.
 
     Returns:
         A report: `students`, the trained models; `histories`; `rows`, a dict for each model, the
@@ -96,19 +102,22 @@ def distill_chain(
     distillation_losses = settings.checked_losses(distillation_losses)
     directory = checks.folder("directory", directory)
     data = _data_arguments(data, validation_data)
-    steps = len(chain) - 1
+    fits = _for_each("fit", fit, len(chain) - 1)
+    verbose, fits = _verbosity(verbose, fits)
     recipes = [
         Recipe(distillation_losses, *mixture, compiled, _fit_arguments(given, data))
-        for compiled, given in zip(
-            _for_each("compile", compile, steps), _for_each("fit", fit, steps), strict=True
-        )
+        for compiled, given in zip(_for_each("compile", compile, len(chain) - 1), fits, strict=True)
     ]
+    beforehand.check_mixture(*mixture)
     for teacher, student, recipe in zip(chain, chain[1:], recipes, strict=False):
+        beforehand.check_compile(recipe.compile)
+        beforehand.check(recipe, student, "data")
         recipe.trainer(student, teacher)  # what does not fit is told before anything is trained
     folder = Folder(directory, {} if directory is None else _settings(chain, recipes))
-    records = _train(chain, recipes, folder)
+    steps = progress.Steps("distill_chain", len(recipes), verbose, are_alike=True)
+    records = _train(chain, recipes, folder, steps)
     histories = [record["history"] for record in records]
-    return SequenceReport(chain[1:], histories, _rows(chain, recipes, records))
+    return SequenceReport(chain[1:], histories, _rows(chain, recipes, records, steps))
 
 
 def _checked(chain):
@@ -152,7 +161,8 @@ def _data_arguments(data, validation_data):
 
 def _check_training_data(data, x):
     is_array = all(hasattr(part, "shape") for part in keras.tree.flatten(x))
-    if not is_array and not (hasattr(x, "__len__") and hasattr(x, "__iter__")):
+    is_dataset = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+    if not is_array and not is_dataset and not (hasattr(x, "__len__") and hasattr(x, "__iter__")):
         raise invalid(
             "data",
             "(x, y), (x, y, sample_weight) or data that is good for several passes, such as a "
@@ -184,6 +194,14 @@ def _for_each(name, given, steps):
     return list(made)
 
 
+def _verbosity(verbose, fits):
+    """The call's `verbose` as a number, and the arguments of each `fit` with their own."""
+    of_fits = [progress.checked(each.get("verbose", verbose)) for each in fits]
+    number = progress.checked(verbose)
+    number = max(of_fits) if isinstance(verbose, str) else number
+    return number, [{**f, "verbose": v} for f, v in zip(fits, of_fits, strict=True)]
+
+
 def _settings(chain, recipes):
     described = {"teacher's weights": settings.of_weights(chain[0])}
     for i, (model, recipe) in enumerate(zip(chain[1:], recipes, strict=True), 1):
@@ -193,27 +211,32 @@ def _settings(chain, recipes):
     return described
 
 
-def _train(chain, recipes, folder):
+def _train(chain, recipes, folder, steps):
     records = []
     for number, recipe in enumerate(recipes, 1):
         keras.utils.set_random_seed(folder.seed_of(number))
         record = folder.load(number, chain[number])
+        name, teacher = (repr(chain[i].name) for i in (number, number - 1))
         if record is None:
-            record = recipe.train(chain[number], chain[number - 1], number)
+            steps.begin(f"{name} learns from {teacher}")
+            record = recipe.train(chain[number], chain[number - 1], number, steps)
             folder.save(number, chain[number], record)
+        else:
+            steps.skip(f"{name} is in the directory, it is not trained again")
         records.append(record)
     return records
 
 
-def _of_teacher(teacher, recipe):
+def _of_teacher(teacher, recipe, steps):
     if recipe.fit.get("validation_data") is None or recipe.compile.get("loss") is None:
         return {}
-    return recipe.evaluate(recipe.trainer(teacher, None))
+    return recipe.evaluate(recipe.trainer(teacher, None), steps)
 
 
-def _rows(chain, recipes, records):
-    results = [_of_teacher(chain[0], recipes[0]), *(record["results"] for record in records)]
-    agree = agreements(chain, recipes[0].fit)
+def _rows(chain, recipes, records, steps):
+    of_teacher = _of_teacher(chain[0], recipes[0], steps)
+    results = [of_teacher, *(record["results"] for record in records)]
+    agree = agreements(chain, recipes[0].fit, steps.verbose)
     rows = []
     for i, model in enumerate(chain):
         row = {"model": model.name, "teacher": chain[i - 1].name if i else None}

@@ -29,7 +29,7 @@ class Folder:
             return
         file = self.path / "settings.json"
         if file.exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = self._read(file)
             self._compare(found["settings"], settings)
             self.seed = found["seed"]
             settings = {**found["settings"], **settings}
@@ -38,8 +38,30 @@ class Folder:
                 f"The directory {os.fspath(self.path)!r} holds other files and no settings.json. "
                 "Use an empty one."
             )
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"The directory {os.fspath(self.path)!r} cannot be made: {error.strerror}. Pass "
+                "another one."
+            ) from error
         self._write("settings.json", {"seed": self.seed, "settings": settings})
+
+    def _read(self, file):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self._damaged(file, error) from error
+        is_whole = isinstance(found, dict) and isinstance(found.get("settings"), dict)
+        if not is_whole or not isinstance(found.get("seed"), int):
+            raise self._damaged(file, "it has no settings and seed")
+        return found
+
+    def _damaged(self, file, why):
+        return ValueError(
+            f"{file.name} in the directory {os.fspath(self.path)!r} cannot be read: {why}. Use "
+            "another directory, or delete this one to begin anew."
+        )
 
     def _compare(self, found, settings):
         other = sorted(key for key in settings if found.get(key, settings[key]) != settings[key])

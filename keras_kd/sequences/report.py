@@ -3,7 +3,7 @@
 import dataclasses
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class SequenceReport:
     """What a sequence of trainings gave.
 
@@ -37,6 +37,9 @@ class SequenceReport:
         keys = self._keys()
         head = [key.replace("_", " ") for key in keys]
         return [head, *([_text(row.get(key)) for key in keys] for row in self.rows)]
+
+    def __repr__(self):
+        return str(self)
 
     def __str__(self):
         return self.table()

@@ -5,11 +5,13 @@ import dataclasses
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_kd import configuration, copies, fit_arguments, padded_outputs
 from keras_kd.callbacks.scheduled import ScheduledValue
 from keras_kd.distiller import Distiller
 from keras_kd.learner import Learner
+from keras_kd.sequences.beforehand import check_callbacks
 
 _WRITE_FILES = (
     keras.callbacks.BackupAndRestore,
@@ -50,22 +52,28 @@ class Recipe:
             made.compile(**_copied(self.compile))
         return made
 
-    def train(self, student, teacher, number):
+    def train(self, student, teacher, number, steps):
         """Trains a model; returns what is recorded of it, `history` and `results`."""
         trainer = self.trainer(student, teacher)
         callbacks = callbacks_of(self.fit.get("callbacks"), number, teacher)
         history = trainer.fit(**{**self.fit, "callbacks": callbacks}).history
-        return {"history": history, "results": self.evaluate(trainer)}
+        return {"history": history, "results": self.evaluate(trainer, steps)}
 
-    def evaluate(self, trainer):
+    def evaluate(self, trainer, steps):
         """The loss of the labels and the metrics on the validation data; `{}` without."""
         data = self.fit.get("validation_data")
         if data is None:
             return {}
+        model = trainer.model if isinstance(trainer, Learner) else trainer.student
+        steps.say(f"evaluating {model.name!r}")
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch_size = self.fit.get("validation_batch_size") or self.fit.get("batch_size")
-        steps = self.fit.get("validation_steps")
-        options = {"batch_size": batch_size, "steps": steps, "verbose": 0, "return_dict": True}
+        options = {
+            "batch_size": batch_size,
+            "steps": self.fit.get("validation_steps"),
+            "verbose": steps.verbose,
+            "return_dict": True,
+        }
         return trainer.evaluate(x, y, sample_weight=sample_weight, **options)
 
 
@@ -81,8 +89,21 @@ def check_fit(arguments):
             "The models are evaluated when they are trained, on data that must be known: pass "
             "validation_data instead of validation_split."
         )
+    for name, steps in (("x", "steps_per_epoch"), ("validation_data", "validation_steps")):
+        if _never_ends(arguments.get(name)) and arguments.get(steps) is None:
+            what = "training data" if name == "x" else "validation data"
+            is_dataset = isinstance(arguments[name], tf.data.Dataset)
+            limit = "data.take(number_of_batches)" if is_dataset else "its property `num_batches`"
+            raise ValueError(f"The {what} never ends. Pass `{steps}` to fit, or limit it: {limit}.")
+    check_callbacks(arguments.get("callbacks"))
     if not callable(arguments.get("callbacks")):
         callbacks_of(arguments.get("callbacks"), 0, None, check=False)
+
+
+def _never_ends(data):
+    if isinstance(data, tf.data.Dataset):
+        return int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
+    return isinstance(data, keras.utils.PyDataset) and data.num_batches is None
 
 
 def callbacks_of(given, number, teacher, check=True):
@@ -100,7 +121,7 @@ def callbacks_of(given, number, teacher, check=True):
             callback needs a teacher where there is none.
     """
     is_function = callable(given) and not isinstance(given, keras.callbacks.Callback)
-    made = list(given(number)) if is_function else fit_arguments.callbacks({"callbacks": given})
+    made = _made(given, number) if is_function else fit_arguments.callbacks({"callbacks": given})
     for callback in made:
         name = type(callback).__name__
         if not is_function and isinstance(callback, _WRITE_FILES):
@@ -117,3 +138,14 @@ def callbacks_of(given, number, teacher, check=True):
                 f"lambda number: [{name}(...)] if number > 0 else []."
             )
     return made if is_function else copy.deepcopy(made)
+
+
+def _made(function, number):
+    made = function(number)
+    if not isinstance(made, (list, tuple)):
+        raise ValueError(
+            f"`callbacks` must return a list of callbacks. Received: {made!r} for training "
+            f"{number}."
+        )
+    check_callbacks(made)
+    return list(made)

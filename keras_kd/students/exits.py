@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_kd import checks
 from keras_kd.losses import base
 from keras_kd.losses.activation import last_activation
 from keras_kd.students.graph import Graph, is_readable
@@ -58,6 +59,7 @@ def add_exits(model, layers, num_classes=None, name=None):
     """
     width = _checked_width(model)
     num_classes = base.integer("num_classes", num_classes, 1, optional=True) or width
+    checks.layer_name("name", name)
     layers = _checked_names(model, layers)
     inputs, output, made = _called_again(model)
     outputs = {}
@@ -127,7 +129,8 @@ def _checked_width(model):
 
 
 def _checked_names(model, layers):
-    names = [layers] if isinstance(layers, str) else list(layers)
+    is_several = isinstance(layers, (list, tuple, set, frozenset))
+    names = [layers] if isinstance(layers, str) else list(layers) if is_several else []
     if not names or not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
         raise ValueError(
             "Invalid value for argument `layers`. Expected the names of inner layers, each once. "

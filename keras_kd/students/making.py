@@ -3,6 +3,7 @@
 import difflib
 
 import keras
+import numpy as np
 
 from keras_kd.ops.arguments import invalid
 from keras_kd.students import blocks, configuring, copying
@@ -99,22 +100,25 @@ def _text(value):
 
 
 def _check_share(name, value):
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not (is_number and 0 < value <= 1):
         raise invalid(name, "a number above 0 and at most 1", repr(value))
 
 
 def _checked_keep(graph, keep):
-    keep = (keep,) if isinstance(keep, str) else tuple(keep)
+    keep = (keep,) if isinstance(keep, str) else keep
+    is_several = isinstance(keep, (list, tuple, set, frozenset))
+    if not is_several or not all(isinstance(each, str) for each in keep):
+        raise invalid("keep", "names or paths of layers", repr(keep))
     known = list(_paths(graph))
     for name in keep:
         if not any(is_in(path, [name]) for path in known):
-            close = difflib.get_close_matches(str(name), known, n=5, cutoff=0.4) or known[:20]
+            close = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:20]
             raise ValueError(
                 f"`keep` names {name!r}, but model {graph.model.name!r} has no such layer. Close "
                 f"to it: {close}."
             )
-    return keep
+    return tuple(keep)
 
 
 def _paths(graph):

@@ -1,5 +1,6 @@
 """`shrink` makes a smaller model of a teacher; `plan` says what it will do."""
 
+from keras_kd import checks
 from keras_kd.students.making import Shrinkage
 
 
@@ -60,6 +61,8 @@ def shrink(teacher, depth=1.0, width=1.0, copy="slice", keep=(), name=None, prin
     References:
         Sanh et al., "DistilBERT, a distilled version of BERT", https://arxiv.org/abs/1910.01108
     """
+    checks.layer_name("name", name)
+    checks.function("print_fn", print_fn, ["line"], optional=True)
     shrinkage = Shrinkage(teacher, depth, width, copy, keep)
     student = shrinkage.student(name)
     if print_fn is not None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_kd import models
+from keras_kd import checks, models, symbolic_pass
+from keras_kd.ops.arguments import invalid
 from keras_kd.taps import attention, blocks, paths, tensors
 from keras_kd.taps.listening import listeners, output_of, wrapped
 
@@ -84,6 +85,7 @@ def summary(model, inputs=None, print_fn=print, blocks_only=False):
             "Invalid value for argument `print_fn`. Expected a function of a line, or None. "
             f"Received: print_fn={print_fn!r}"
         )
+    checks.boolean("blocks_only", blocks_only)
     calls = calls_of(model, inputs)
     rows = _rows_around_blocks(calls) if blocks_only else [call.row for call in calls]
     if print_fn is not None:
@@ -91,8 +93,15 @@ def summary(model, inputs=None, print_fn=print, blocks_only=False):
     return rows
 
 
-def calls_of(model, inputs=None, role="model"):
-    """A `Call` for each call in a symbolic pass, those inside of others before them."""
+def calls_of(model, inputs=None, role="model", name="inputs"):
+    """A `Call` for each call in a symbolic pass, those inside of others before them.
+
+    Args:
+        model: A Keras model.
+        inputs: As of `summary`.
+        role: The argument that the model was, for messages.
+        name: The argument that the inputs were, for messages.
+    """
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"Invalid value for argument `{role}`. Expected a keras.Model. "
@@ -102,13 +111,19 @@ def calls_of(model, inputs=None, role="model"):
         inputs = models.input_specs(model)
     if inputs is None:
         raise ValueError(
-            f"Model {model.name!r} does not know the shapes of its inputs. Pass `inputs`: a batch, "
+            f"Model {model.name!r} does not know the shapes of its inputs. Pass `{name}`: a batch, "
             "or keras.KerasTensor objects like one."
         )
+    given = symbolic_pass.like(inputs)
+    if given is None:
+        raise invalid(
+            name,
+            "a batch of inputs, arrays [rows, ...], or keras.KerasTensor objects like one",
+            checks.briefly(inputs),
+        )
+    symbolic_pass.check(name, given, f"the {role}", model, builds=True)
     symbolic = keras.tree.map_structure(models.symbolic, models.own_inputs(model, inputs))
     listener = _Listener(model)
-    if not model.built:
-        _Listener(model)(symbolic)  # a model may call layers twice while it builds itself
     listener(symbolic)
     return listener.found.model
 

@@ -1,12 +1,9 @@
 """`Cached`: teacher outputs from disk."""
 
-import os
-
 import keras
 
-from keras_kd.cache import answers, fingerprints, records, verification
+from keras_kd.cache import answers, arguments, fingerprints, records, verification
 from keras_kd.cache import format as cache_format
-from keras_kd.ops.arguments import invalid
 from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.teachers import base, carried
 
@@ -42,9 +39,7 @@ class Cached(base.Teacher):
 
     def __init__(self, path, teacher=None, name="cached_teacher", **kwargs):
         super().__init__(None, name, **kwargs)
-        if not isinstance(path, (str, os.PathLike)):
-            raise invalid("path", "the folder that keras_kd.cache_teacher wrote", repr(path))
-        self.folder = os.fspath(path)
+        self.folder = str(arguments.folder(path))
         self.manifest = _Held(verification.checked(path, thorough=False))
         fingerprints.check_teacher(self.manifest.value, teacher)
         # What was asked for is asked again when it is loaded: the folder may hold another by then.
@@ -102,12 +97,12 @@ class Cached(base.Teacher):
         manifest = self.manifest.value
         if manifest["structure"] is None or output is None:
             return manifest["last_activation"]
-        return manifest.get("last_activations", {}).get(str(output))
+        return manifest["last_activations"].get(str(output))
 
     @property
     def output_names(self):
         """Those of the teacher that was asked, if they were given."""
-        return self.manifest.value.get("output_names")
+        return self.manifest.value["output_names"]
 
     def get_config(self):
         config = super().get_config()

@@ -64,11 +64,11 @@ def read(data):
 
 
 def contents(path):
-    """Every file of a cache, by its path within it."""
+    """Every file of a cache, by its path within it; without locks, which are empty."""
     return {
         file.relative_to(path).as_posix(): file.read_bytes()
         for file in sorted(path.rglob("*"))
-        if file.is_file()
+        if file.is_file() and file.parent.name != "locks"
     }
 
 

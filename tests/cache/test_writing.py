@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from keras_kd.cache import format as cache_format
 from tests import fresh_process
 from tests.cache import caches
 
@@ -105,8 +106,8 @@ def test_several_processes_write_one_cache(tmp_path, in_one_go):
     for index in (2, 0, 1):
         assert not (path / "manifest.json").exists()
         caches.written(path, process=(index, 3), **options)
-    first_batches = 3 * caches.BATCH  # each process asks once about shapes and sizes
-    assert sum(asked) == 2 * caches.ROWS + first_batches
+    # The process that came first asked about a batch of another one: about sizes, before any file.
+    assert sum(asked) == 2 * caches.ROWS + caches.BATCH
     assert caches.contents(path) == whole
 
 
@@ -131,17 +132,135 @@ def test_bad_arguments_are_told_before_a_file_is_written(tmp_path, options, mess
     assert not (tmp_path / "c").exists()
 
 
+def spoilt(factor, row):
+    """A teacher whose answer for one row is multiplied."""
+    living, found = caches.model(1), caches.arrays()[0][row, 0]
+    return lambda x: living(x) * tf.where(x[:, :1] == found, np.float32(factor), 1.0)
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
 @pytest.mark.parametrize(
-    ("factor", "dtype"), [(np.float32("nan"), "float32"), (np.float32(1e6), "float16")]
+    ("factor", "dtype", "message"),
+    [
+        ("nan", "float32", "batch 2 of view 0 hold NaN. Look at the inputs"),
+        ("1e6", "float16", "batch 2 .* numbers too large for dtype='float16'. Pass dtype='bf"),
+        ("-1e6", "float16", "batch 2 .* numbers too large for dtype='float16'"),
+    ],
 )
-def test_numbers_that_cannot_be_kept_are_refused(tmp_path, factor, dtype):
-    teacher = caches.model(1)
+def test_numbers_that_cannot_be_kept_are_refused(tmp_path, factor, dtype, message, top_k):
+    options = {"dtype": dtype, "top_k": top_k, "fingerprint": "one"}
+    with pytest.raises(ValueError, match=message):
+        caches.written(tmp_path / "c", teacher=spoilt(factor, 20), **options)
 
-    def bad(inputs):
-        return teacher(inputs) * tf.where(inputs[:, :1] > 2.0, factor, 1.0)
 
-    with pytest.raises(ValueError, match="hold NaN, or numbers too large for dtype"):
-        caches.written(tmp_path / "c", teacher=bad, dtype=dtype)
+@pytest.mark.parametrize("factor", [1e6, float("nan")])
+def test_a_first_batch_that_cannot_be_kept_leaves_nothing(tmp_path, factor):
+    with pytest.raises(ValueError, match="batch 0 of view 0"):
+        caches.written(tmp_path / "c", teacher=spoilt(factor, 3), dtype="float16")
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("row", [3, 10, 20, 60])
+def test_another_type_is_the_remedy_for_large_numbers(tmp_path, row):
+    teacher, path = spoilt(1e6, row), tmp_path / "c"
+    for dtype in ("float16", "bfloat16"):
+        options = {"teacher": teacher, "dtype": dtype, "fingerprint": "one"}
+        if dtype == "float16":
+            with pytest.raises(ValueError, match="Pass dtype='bfloat16' or 'float32'") as found:
+                caches.written(path, **options)
+            has_shards = "remove that folder" in str(found.value)
+            assert has_shards == (row >= 2 * caches.BATCH)  # a shard has two batches
+            path = tmp_path / "other" if has_shards else path
+        else:
+            caches.written(path, **options)
+    assert len(caches.read(kd.load_cache(path, caches.dataset()))[0]) == caches.ROWS
+
+
+def test_the_teacher_is_asked_once_about_each_batch(tmp_path):
+    rows, living = [], caches.model(1)
+
+    def teacher(inputs):
+        watched = tf.numpy_function(lambda x: rows.append(len(x)) or x, [inputs], tf.float32)
+        watched.set_shape(inputs.shape)
+        return living(watched)
+
+    for _ in range(2):
+        caches.written(tmp_path / "c", teacher=teacher, fingerprint="one")
+        assert sum(rows) == caches.ROWS
+
+
+ENDLESS = {
+    "a dataset": lambda: caches.dataset().repeat(),
+    "views": lambda: lambda view: caches.dataset().repeat(),
+    "the second view": lambda: lambda view: caches.dataset().repeat(-1 if view else 1),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_endless_data_is_refused_before_any_work(tmp_path, kind):
+    asked = []
+
+    def teacher(inputs):
+        asked.append(inputs)
+        return inputs
+
+    with pytest.raises(ValueError, match=r"is endless.*take\(n\) its first n batches"):
+        caches.written(tmp_path / "c", teacher=teacher, data=ENDLESS[kind](), epochs=2)
+    assert not asked
+    assert not (tmp_path / "c").exists()
+    path = caches.written(tmp_path / "c", data=caches.dataset().repeat().take(12))
+    assert len(list(kd.load_cache(path, caches.dataset().repeat().take(12)))) == 12
+    for _ in kd.load_cache(path, caches.dataset().repeat().take(12)).repeat().take(30):
+        pass
+
+
+def generated():
+    def rows():
+        yield from zip(*caches.arrays(), strict=True)
+
+    spec = (tf.TensorSpec([caches.FEATURES], tf.float32), tf.TensorSpec([], tf.int64))
+    return tf.data.Dataset.from_generator(rows, output_signature=spec).batch(caches.BATCH)
+
+
+@pytest.mark.parametrize("make", [caches.dataset, generated])
+def test_progress_is_shown_and_then_a_line(tmp_path, capsys, make):
+    path = caches.written(tmp_path / "c", data=make(), verbose=1)
+    shown = capsys.readouterr().out
+    assert ("9/9" in shown) == (make is caches.dataset)
+    assert "rows/s: " in shown
+    assert "MB: " in shown
+    size = cache_format.bytes_on_disk(path)
+    said = f"{path}: 71 rows in 9 batches, {size / 1e6:,.2f} MB ({size / 71:,.0f} bytes a row)"
+    assert shown.splitlines()[-1] == f"{said}."
+    caches.written(path, data=make(), verbose=True)
+    assert capsys.readouterr().out == f"{said}; it was whole already.\n"
+    (path / "manifest.json").unlink()
+    (path / "view-000/shard-00001.json").unlink()
+    caches.written(path, data=make(), verbose=1)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"{said}; 7 of 9 batches were there already."
+    caches.written(tmp_path / "quiet", data=make(), verbose=0)
+    assert not capsys.readouterr().out
+
+
+def test_a_process_says_that_others_are_to_come(tmp_path, capsys):
+    caches.written(tmp_path / "c", process=(1, 2), verbose=1)
+    assert "4 batches written; the other 5 are there or of other processes" in (
+        capsys.readouterr().out
+    )
+
+
+def test_views_that_are_not_alike_or_empty_are_refused(tmp_path):
+    def of_other_type(view):
+        x, y = caches.arrays()
+        return caches.dataset(x.astype("float64") if view else x, y)
+
+    with pytest.raises(ValueError, match="All views must have elements of one kind"):
+        caches.written(tmp_path / "c", data=of_other_type, epochs=2)
+    with pytest.raises(ValueError, match="The dataset of view 1 is empty"):
+        caches.written(
+            tmp_path / "d", data=lambda view: caches.dataset().take(0 if view else 9), epochs=2
+        )
 
 
 FULL_DISK = """

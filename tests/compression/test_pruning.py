@@ -310,7 +310,7 @@ class TestChoice:
         (lambda: Sparsify(0.5, begin_step=9, end_step=8), "`end_step`.*at least 9"),
         (lambda: Sparsify(0.5, frequency=0), "frequency=0"),
         (lambda: kd.sparsify(networks.small(), layers=["dens"]), "no layer 'dens'. Close to it"),
-        (lambda: kd.sparsify(networks.small(), layers="dense"), "must be a list of names"),
+        (lambda: kd.sparsify(networks.small(), layers="dense"), "Expected a list of names"),
         (lambda: kd.sparsify(keras.Sequential([keras.layers.Dense(1)])), "no weights yet"),
         (
             lambda: kd.compression.sparsity_of(

@@ -1,7 +1,9 @@
 """The table of the arguments of all that takes part in training, but for the losses."""
 
+import contextlib
 import dataclasses
 import functools
+import io
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -230,7 +232,6 @@ CALLBACKS = {
             "preserve_sparsity": Counts(True),
             "student": Refused(fits.network(9), "of which this fit trains nothing"),
         },
-        waiting=("layers", "preserve_sparsity", "student"),
     ),
     "DecaySchedule": scheduled(kd.callbacks.DecaySchedule, 0.9, 0.99, (0.8, 0.95), fits.of_average),
     "DistillationMonitor": callback(
@@ -299,7 +300,6 @@ CALLBACKS = {
             "initial_sparsity": Counts(0.25),
             "student": Refused(fits.network(9), "of which this fit trains nothing"),
         },
-        waiting=("layers", "student"),
     ),
     "TemperatureSchedule": scheduled(kd.callbacks.TemperatureSchedule, 5.0, 1.0, (4.0, 2.0)),
 }
@@ -362,9 +362,11 @@ def chained(**arguments):
     keras.utils.set_random_seed(6)
     if isinstance(arguments["models"], list):
         arguments["models"] = [fits.network(*pair) for pair in arguments["models"]]
-    report = kd.distill_chain(**arguments)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        report = kd.distill_chain(**arguments)
     folder = arguments.get("directory")
-    return _of_report(report), folder is not None and len(list(pathlib.Path(folder).iterdir()))
+    kept = folder is not None and len(list(pathlib.Path(folder).iterdir()))
+    return _of_report(report), kept, bool(printed.getvalue())
 
 
 def as_given(value):
@@ -446,6 +448,7 @@ DISTILLERS = {
             "alpha": Counts(0.2),
             "beta": Counts(0.2),
             "directory": Counts(str(FOLDERS / "chain")),
+            "verbose": Counts(1),
         },
     ),
 }

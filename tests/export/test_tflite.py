@@ -67,12 +67,11 @@ def test_inputs_and_outputs_have_the_types_asked_for(tmp_path, dtypes, route):
     assert done.outputs[0].dtype == (dtypes[1] or "int8")
 
 
-@pytest.mark.slow
-def test_unsigned_inputs_come_from_the_converter(tmp_path):
+def test_unsigned_inputs_need_no_process_of_tensorflow(tmp_path):
     options = {"representative_data": rows(), "input_dtype": "uint8", "output_dtype": "uint8"}
     done = export(tmp_path, "int8", **options)
     assert (done.route, done.inputs[0].dtype, done.outputs[0].dtype) == (
-        "converter",
+        "edge_quantizer",
         "uint8",
         "uint8",
     )

@@ -110,13 +110,20 @@ def project(tmp_path, monkeypatch):
 def test_the_command(project, capsys):
     common = ["measure", "student.tflite", "--data", "own_data:test"]
     assert program.main([*common, "--runs", "2", "--teacher", "teacher.keras", "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)
-    expected = kd.measure("student.tflite", (X, Y), teacher=files.classifier(2), latency=False)
+    printed, errors = capsys.readouterr()
+    assert "measure: student.tflite: 1/1 - " in errors
+    again = json.loads(printed)
+    options = {"teacher": files.classifier(2), "latency": False, "verbose": 0}
+    expected = kd.measure("student.tflite", (X, Y), **options)
     assert again["quality"] == expected.quality
     assert again["teacher"] == pytest.approx(expected.teacher)
     assert again["latency"]["runs"] == 2
     assert program.main([*common, "--runs", "0"]) == 0
-    assert "student.tflite (tflite, multiclass): 37 rows" in capsys.readouterr().out
+    loud = capsys.readouterr().out
+    assert loud.startswith("student.tflite (tflite, multiclass): 37 rows")
+    for quiet in ("-q", "--quiet"):
+        assert program.main([*common, "--runs", "0", quiet]) == 0
+        assert capsys.readouterr() == (loud, "")
 
 
 @pytest.mark.parametrize(("output", "of"), [("1", 1), ("level", 0)])
@@ -154,7 +161,7 @@ def test_the_command_takes_an_output_by_number_or_name(project, capsys, output, 
             ["student.tflite", "--data", "own_data:test", "--teacher", "half.keras"],
             "is no .keras file, or only a part of one",
         ),
-        (["none.tflite", "--data", "own_data:test"], "There is no file 'none.tflite'"),
+        (["none.tflite", "--data", "own_data:test"], "there is no file 'none.tflite'"),
         (["student.tflite", "--data", "own_data:test", "--probabilities"], "from_logits=True"),
     ],
 )

@@ -278,3 +278,45 @@ def test_float64_logits_are_computed_in_float32(arithmetic):
     loss, gradient = arithmetic.sparse(*wide)
     assert gradient.dtype == np.float64
     sparse_checks.assert_close(loss, gradient.astype(np.float32), (student, values, indices, tail))
+
+
+@WITH_DIVERGENCES
+@pytest.mark.parametrize("temperature", [0.7, 3.0, 4.7])
+def test_a_rest_that_is_masked_by_a_number(arithmetic, divergence, temperature):
+    """The teacher gives the rest -1e3 to -1e10, or -inf; the student gives it mass."""
+    for mask in (-1e3, -1e7, -1e8, -1e9, -1e10, -INF):
+        for offset in (0.0, 500.0):
+            student, teacher, indices, _ = sparse_checks.case(ROWS, CLASSES, KEPT, temperature)
+            tail = np.full(ROWS, mask / temperature + np.log(CLASSES - KEPT), np.float32)
+            inputs = (student + np.float32(offset), teacher, indices, tail)
+            loss, gradient = arithmetic.sparse(*inputs, temperature, divergence)
+            expected = reference.sparse_soft_target_loss(
+                *inputs, np.float32(temperature), divergence
+            )
+            np.testing.assert_allclose(loss, expected, rtol=2e-5)
+            if divergence != "reverse_kl":  # whose slopes are as large as the mask
+                slope = reference.sparse_soft_target_gradient(
+                    *inputs, np.float32(temperature), divergence
+                )
+                np.testing.assert_allclose(gradient, slope, rtol=0, atol=1e-5 * temperature)
+
+
+@WITH_DIVERGENCES
+@pytest.mark.parametrize("offset", [100.0, 1000.0, -10_000.0])
+def test_an_offset_of_a_row_costs_no_digits(arithmetic, divergence, offset):
+    student, teacher = logits.near_teacher(ROWS, CLASSES, TEMPERATURE)
+    kept = logits.keep_largest(teacher + np.float32(offset), KEPT, TEMPERATURE)
+    inputs = (student - np.float32(offset), *kept)
+    sparse_checks.check(arithmetic, inputs, TEMPERATURE, divergence)
+
+
+def test_numbers_as_large_as_float32_has_them(arithmetic):
+    """One kept logit of 1e30 beside others: the reverse divergence is as large, and no zero."""
+    student = np.float32([[0.0, 1.0, 2.0, 0.5]])
+    given = (np.float32([[1e30]]), np.int32([[0]]), np.float32([0.0]))
+    for temperature in (0.00106, 3.0):
+        loss, _ = arithmetic.sparse(student, *given, temperature, "reverse_kl")
+        expected = reference.sparse_soft_target_loss(
+            student, *given, np.float32(temperature), "reverse_kl"
+        )
+        np.testing.assert_allclose(loss, expected, rtol=2e-5)

@@ -177,5 +177,16 @@ def test_recalibration_leaves_out_what_a_cached_teacher_has_said(digits):
         kd.quantization.recalibrate(model, each)
         mean = model.layers[-1].moving_mean.numpy()
         np.testing.assert_allclose(mean, digits[0][0][:64].reshape(64, 64).mean(0), atol=1e-4)
-    with pytest.raises(ValueError, match="`data` must be a batched tf.data.Dataset"):
+    with pytest.raises(ValueError, match="`data`. Expected a batched tf.data.Dataset"):
         kd.quantization.recalibrate(model, digits[0][0])
+
+
+def test_recalibration_is_seen_or_silent(capsys):
+    model, x = shared(), np.ones((64, 4), "float32")
+    data = tf.data.Dataset.from_tensor_slices(((x, x),)).batch(16)
+    with pytest.raises(ValueError, match="`verbose`.*'loud'"):
+        kd.quantization.recalibrate(model, data, verbose="loud")
+    kd.quantization.recalibrate(model, data, verbose=0)
+    assert capsys.readouterr() == ("", "")
+    kd.quantization.recalibrate(model, data.repeat(), max_batches=3)
+    assert capsys.readouterr().out.startswith("recalibrate: 3/3 - ")

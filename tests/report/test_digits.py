@@ -139,7 +139,10 @@ def test_command_line(report, folder, tmp_path, monkeypatch, capsys):
         ["report", "--teacher", str(folder / "teacher.keras"), *both, *data, *files]
     )
     assert status == 0
-    assert report.verdict.split()[:8] == capsys.readouterr().out.split()[:8]
+    printed, errors = capsys.readouterr()
+    assert report.verdict.split()[:8] == printed.split()[:8]
+    # The teacher; two seeds with labels only, distilled, and as a file.
+    assert "report 7/7: measuring float16 (2 of 2) - " in errors
     found = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert found["difference"]["by_seed"] == pytest.approx(report.difference.by_seed)
     assert {row["value"] for row in found["slices"]} == {"dark", "light"}
@@ -147,6 +150,16 @@ def test_command_line(report, folder, tmp_path, monkeypatch, capsys):
         text = (tmp_path / name).read_text(encoding="utf-8")
         assert "float16" in text
         assert str(folder) not in text
+
+
+def test_quiet(report, folder, capsys):
+    student = ["--student", str(folder / "distilled-0.keras")]
+    words = ["report", *student, "--data", "tests.report.tiny:test_set", "--no-latency"]
+    assert command.main(words) == 0
+    loud, progress = capsys.readouterr()
+    assert progress.startswith("report 1/1: measuring distilled\nmeasure: ")
+    assert command.main([*words, "-q"]) == 0
+    assert capsys.readouterr() == (loud, "")
 
 
 def test_a_teacher_of_probabilities_on_the_command_line(report, folder, tmp_path, capsys):
@@ -259,7 +272,7 @@ def test_data_in_another_order_each_time(report):
     _, (x, y) = tiny.digits()
     shuffled = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(y)).batch(300)
     keras.utils.set_random_seed(0)
-    with pytest.raises(ValueError, match="leave out shuffle"):
+    with pytest.raises(ValueError, match="Leave out shuffle"):
         kd.report(
             None, report.students, report.baselines, data=shuffled, latency=False, verbose=False
         )

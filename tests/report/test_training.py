@@ -197,15 +197,34 @@ def test_what_is_wrong_with_the_data_and_the_files_is_told_before_any_training(s
 
 
 def test_progress(small, capsys):
-    report(small, seeds=(8,), verbose=True)
+    report(small, seeds=(8, 9), verbose=2)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "measuring teacher"
-    assert "seed 8: training with labels only" in lines
-    assert "measuring distilled" in lines
+    expected = [
+        "measuring teacher",
+        "seed 8: training with labels only",
+        "seed 8: training with the teacher",
+        "seed 9: training with labels only",
+        "seed 9: training with the teacher",
+        "measuring labels only (1 of 2)",
+        "measuring labels only (2 of 2)",
+        "measuring distilled (1 of 2)",
+        "measuring distilled (2 of 2)",
+    ]
+    steps = [line for line in lines if line.startswith("report ")]
+    assert [line.split(" - ")[0] for line in steps] == [
+        f"report {i}/9: {words}" for i, words in enumerate(expected, 1)
+    ]
+    assert lines.count("report: seed 9: trained for 1 epoch (2 steps)") == 2
+    (left,) = [line for line in lines if "left" in line]
+    assert left.startswith("report: 1 of 2 seeds done - about ")
 
 
 def no_training(model):
     del model
+
+
+def no_file(student, path):
+    del student, path
 
 
 SAME = tiny.student()
@@ -238,7 +257,7 @@ def other_shapes(widths=None):
         ({"exports": {"teacher": no_training}}, "none of .*Received: exports='teacher'"),
         ({"exports": {"int8": 3}}, r"exports\['int8'\]`. Expected a file"),
         ({"exports": [1]}, "`exports`. Expected a dict"),
-        ({"exports": {"w 1": no_training, "w+1": no_training}}, "names whose letters"),
+        ({"exports": {"w 1": no_file, "w+1": no_file}}, "names whose letters"),
         ({"exports": {"int8": lambda student, path: None}}, "wrote no file"),
         ({"slices": np.zeros((2, 2))}, "one value for each row"),
         ({"data": None}, "`data` is missing"),

@@ -6,9 +6,14 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from keras_kd.sequences import training
 from tests.sequences import common
 from tests.sequences.common import assert_same_weights, digits, fit_arguments, network
 
+STEPS = r"training data never ends. Pass `steps_per_epoch` .*(data.take\(|`num_batches`)"
+VALIDATION_STEPS = STEPS.replace("training", "validation").replace(
+    "steps_per_epoch", "validation_steps"
+)
 WIDTHS = {"large": 48, "middle": 24, "small": 8}
 
 
@@ -188,6 +193,55 @@ def test_bad_arguments_are_told_before_any_training(trained, make, message):
         make(made)
     for model, weights in zip(made, before, strict=True):
         np.testing.assert_equal(model.get_weights(), weights)
+
+
+def batches():
+    return tf.data.Dataset.from_tensor_slices(digits()[0]).batch(32)
+
+
+class Endless(keras.utils.PyDataset):
+    """Batches of digits without an end."""
+
+    def __init__(self, num_batches=None):
+        super().__init__()
+        self._count = num_batches
+
+    @property
+    def num_batches(self):
+        return self._count
+
+    def __getitem__(self, index):
+        return tuple(each[:32] for each in digits()[0])
+
+
+@pytest.mark.parametrize("make", [Endless, lambda: batches().repeat()])
+def test_endless_data_is_refused_before_any_training(make, trained, monkeypatch):
+    data, made = make(), models(trained)[1:]
+    few = {"epochs": 1, "verbose": 0, "shuffle": False}
+    short = {"steps_per_epoch": 2, "validation_steps": 2}
+    compile = {**common.compile_arguments(), "run_eagerly": True}
+
+    def both(data, validation, **fit):
+        options = {"validation_data": validation, "compile": compile}
+        kd.distill_chain(made, data, **options, fit={**few, **fit})
+
+    def born_again(data, validation, **fit):
+        again = kd.BornAgain(made[1], generations=2)
+        again.compile(**compile)
+        again.fit(data, validation_data=validation, **few, **fit)
+
+    limited = batches().take(2)
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Recipe, "train", lambda *args: pytest.fail("trained"))
+        for call in (both, born_again):
+            with pytest.raises(ValueError, match=STEPS):
+                call(data, limited)
+            with pytest.raises(ValueError, match=VALIDATION_STEPS):
+                call(limited, data)
+    for call in (both, born_again):
+        call(data, data, **short)  # the remedy
+    limited = data.take(2) if isinstance(data, tf.data.Dataset) else Endless(num_batches=2)
+    both(limited, limited)  # the other one
 
 
 def test_agreement_of_models_with_two_inputs():

@@ -188,8 +188,22 @@ BUGS = [
     Bug(
         "the rounding of the pooled logits is not corrected",
         "csrc/cpu/sparse_rows.h",
-        "(Lost(rest.logit) - Lost(TeacherRest(problem, row)))",
-        "0.0",
+        "Lost(rest.logit) - (counts ? Lost(rest.teacher) : 0.0);",
+        "0.0;",
+        ADDRESS,
+    ),
+    Bug(
+        "the rounding of a logit of no probability is corrected",
+        "csrc/cpu/sparse_rows.h",
+        "counts ? Lost(rest.teacher) : 0.0",
+        "Lost(rest.teacher)",
+        ADDRESS,
+    ),
+    Bug(
+        "pooled logits are rounded with the offset of their row",
+        "csrc/cpu/sparse_rows.h",
+        "size > kFarOffset * temperature",
+        "size > 1e30 * temperature",
         ADDRESS,
     ),
     Bug(

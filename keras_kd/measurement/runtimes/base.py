@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from keras_kd import checks
 from keras_kd.measurement.runtimes import constants, feeding, tensors
 from keras_kd.ops.arguments import invalid
 
@@ -34,7 +35,7 @@ class ModelFile:
     def __init__(self, path, ending, threads, channels_first=False, least_threads=1):
         self.path = feeding.existing(path, ending)
         self.threads = feeding.positive("threads", threads, least_threads)
-        self.channels_first = bool(channels_first)
+        self.channels_first = checks.boolean("channels_first", channels_first)
         self.inputs: list = []
         self.outputs: list = []
         self.constants: dict = {}
@@ -53,8 +54,9 @@ class ModelFile:
         self.constants = constants.held(given_constants, inputs)
         self._taken = [info for info in inputs if info.name not in self.constants]
         names = [info.name for info in outputs]
-        wrong = [name for name in asked_outputs or () if name not in names]
-        if wrong or asked_outputs == []:
+        is_list = asked_outputs is None or isinstance(asked_outputs, (list, tuple, set, frozenset))
+        wrong = not is_list or [name for name in asked_outputs or () if name not in names]
+        if wrong or (asked_outputs is not None and not asked_outputs):
             raise invalid("outputs", f"names of some of the file's {names}", repr(asked_outputs))
         asked = [x for x in outputs if asked_outputs is None or x.name in asked_outputs]
         self.inputs, self.outputs = self._seen(self._taken), self._seen(asked)

@@ -4,12 +4,13 @@ import os
 
 import numpy as np
 
+from keras_kd import checks
 from keras_kd.ops.arguments import invalid
 
 
 def existing(path, ending):
     """The path as text; raises unless it is a file."""
-    path = os.fspath(path)
+    path = checks.path("path", path, f"a {ending} file")
     if not os.path.isfile(path):
         raise ValueError(f"There is no file {path!r}. Expected the path of a {ending} file.")
     return path
@@ -77,7 +78,9 @@ def _hint(info, shape):
     if info.fits((rows, three, one, two)):
         return (
             ": images in Keras' order, for a file that has channels first. Pass "
-            "channels_first=True, or preprocess=lambda x: tf.transpose(x, [0, 3, 1, 2])."
+            "channels_first=True, or preprocess=lambda x: tf.transpose(x, [0, 3, 1, 2]), to its "
+            "teacher; for keras_kd.measure open it with keras_kd.measurement.runtimes: "
+            "OnnxFile(path, channels_first=True)."
         )
     if info.fits((rows, two, three, one)):
         return (

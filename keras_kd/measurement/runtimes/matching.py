@@ -39,8 +39,9 @@ def by_name(inputs, infos):
 def _remedy(names):
     listed = ", ".join(f"{name!r}: ..." for name in names)
     return (
-        f"Rename them with preprocess=lambda inputs: {{{listed}}}; what the data does not have "
-        "goes into `constants`."
+        f"Let the data give {{{listed}}}, or, of a teacher, rename them with "
+        f"preprocess=lambda inputs: {{{listed}}}; what the data does not have goes into "
+        "`constants`, of the teacher or of the file: keras_kd.measurement.runtimes."
     )
 
 
@@ -58,8 +59,7 @@ def _ordered(flat, infos):
     if len(fitting) != 1:
         raise ValueError(
             f"Which of the data's inputs is which of the file's, {described}, cannot be told from "
-            "their shapes and types. Let the data give a dict by these names. Or: "
-            f"{_remedy(names)}"
+            f"their shapes and types. {_remedy(names)}"
         )
     return {info.name: x for info, x in zip(infos, fitting[0], strict=True)}
 

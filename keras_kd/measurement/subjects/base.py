@@ -12,6 +12,17 @@ class Subject:
     kind = ""
     name = ""
 
+    def promised(self, inputs):
+        """`{name: shape}` of the outputs for such inputs, or `None` where only running it tells.
+
+        Args:
+            inputs: `keras.KerasTensor`s in the structure of the data.
+
+        Raises:
+            ValueError: It cannot take them.
+        """
+        del inputs
+
     def predict(self, inputs):
         """Outputs of a batch, `{name: array}` in their order.
 

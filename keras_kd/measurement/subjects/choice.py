@@ -1,10 +1,12 @@
 """Finds out what is to be measured."""
 
 import os
+import zipfile
 
 import keras
 import numpy as np
 
+from keras_kd import checks, symbolic_pass
 from keras_kd.measurement import runtimes
 from keras_kd.measurement.runtimes import feeding
 from keras_kd.measurement.subjects.keras_model import KerasSubject
@@ -27,19 +29,16 @@ def subject_of(given, threads=1, name=None, decode=None):
     Raises:
         ValueError: It is none of these.
     """
+    checks.text("name", name, "a name", optional=True)
+    feeding.positive("threads", threads)  # 0, any number, would time nothing
+    checks.function("decode", decode, ["outputs"], optional=True)
     found = _found(given, threads, name)
-    if decode is None:
-        return found
-    if not callable(decode):
-        raise ValueError(
-            "Invalid value for argument `decode`. Expected a function from the outputs of a batch "
-            f"to a list of strings. Received: {decode!r}"
-        )
-    return Decoded(found, decode)
+    return found if decode is None else Decoded(found, decode)
 
 
 def _found(given, threads, name):
     if isinstance(given, keras.Model):
+        symbolic_pass.check_built("model_or_file", given)
         return KerasSubject(given, name)
     if isinstance(given, tuple(_KINDS)):
         return FileSubject(given, _KINDS[type(given)], name)
@@ -61,11 +60,15 @@ def _of_path(path, threads, name):
     if ending == ".tflite":
         return FileSubject(runtimes.TFLiteFile(path, threads), "tflite", name)
     if ending == ".onnx":
-        threads = feeding.positive("threads", threads)  # 0, any number, would time nothing
         return FileSubject(runtimes.OnnxFile(path, threads), "onnx", name)
     if ending != ".keras":
         raise ValueError(f"Expected a .tflite, .onnx or .keras file. Received: {path!r}")
     if not os.path.isfile(path):
-        raise ValueError(f"There is no file {path!r}.")
+        raise ValueError(f"There is no file {path!r}. Expected the path of a .keras file.")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{os.path.basename(path)} is no .keras file, or only a part of one. Save the model "
+            "again: model.save(path)."
+        )
     model = keras.models.load_model(path, compile=False)
     return KerasSubject(model, name or os.path.basename(path))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import models
+from keras_kd import models, symbolic_pass
 from keras_kd.measurement.size import of_keras
 from keras_kd.measurement.subjects import base
 
@@ -26,6 +26,12 @@ class KerasSubject(base.Subject):
         self._forward = tf.function(
             lambda x: model(x, training=False), autograph=False, reduce_retracing=True
         )
+
+    def promised(self, inputs):
+        outputs = symbolic_pass.check("data", inputs, "model", self.model)
+        if outputs is None:
+            return None
+        return {name: tuple(x.shape) for name, x in by_name(self.model, outputs).items()}
 
     def predict(self, inputs):
         given = tensors(inputs)
@@ -60,8 +66,13 @@ def tensors(inputs):
 
 def named(model, outputs):
     """`{name: array}` of a model's outputs in any structure; a dict in the order of its names."""
+    return {name: np.asarray(x) for name, x in by_name(model, outputs).items()}
+
+
+def by_name(model, outputs):
+    """`{name: output}` of a model's outputs; a dict in the order of its names."""
     if isinstance(outputs, dict):  # a file has this order too, and an index means the same
-        return {name: np.asarray(outputs[name]) for name in sorted(outputs)}
+        return {name: outputs[name] for name in sorted(outputs)}
     flat = keras.tree.flatten(outputs)
     names = models.output_names(model, outputs) or [f"output_{i}" for i in range(len(flat))]
-    return {name: np.asarray(x) for name, x in zip(names, flat, strict=True)}
+    return dict(zip(names, flat, strict=True))

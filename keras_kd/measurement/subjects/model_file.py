@@ -1,5 +1,6 @@
 """A `.tflite` or `.onnx` file that is measured."""
 
+from keras_kd.measurement.runtimes import feeding
 from keras_kd.measurement.runtimes.matching import by_name
 from keras_kd.measurement.size import of_files
 from keras_kd.measurement.subjects import base
@@ -16,6 +17,12 @@ class FileSubject(base.Subject):
 
     def __init__(self, file, kind, name=None):
         self.file, self.kind, self.name = file, kind, name or file.name
+
+    def promised(self, inputs):
+        given = by_name(inputs, self.file.inputs)
+        for info in self.file.inputs:
+            feeding.check_fit(info, tuple(given[info.name].shape))
+        return {info.name: (None, *info.shape[1:]) for info in self.file.outputs}
 
     def predict(self, inputs):
         outputs = self.file.run(by_name(inputs, self.file.inputs))

@@ -1,6 +1,7 @@
 """Generated text that is measured: of a function, or as it is."""
 
 import keras
+import numpy as np
 
 from keras_kd.measurement.subjects import base
 
@@ -56,7 +57,16 @@ class Decoded(base.Subject):
         self.kind, self.name = subject.kind, subject.name
 
     def predict(self, inputs):
-        return {name: self.decode(x) for name, x in self.subject.predict(inputs).items()}
+        return {name: self._decoded(x) for name, x in self.subject.predict(inputs).items()}
+
+    def _decoded(self, outputs):
+        found = self.decode(outputs)
+        if not isinstance(found, (list, tuple, np.ndarray)) or len(found) != len(outputs):
+            raise ValueError(
+                f"`decode` must return a list with a string for each of {len(outputs)} rows. "
+                f"Received: {found!r}"
+            )
+        return found
 
     def size(self, inputs):
         return self.subject.size(inputs)

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_kd import checks
 from keras_kd.configuration import mixture
 from keras_kd.export import comparison, representative, students
 from keras_kd.losses.activation import last_activation
@@ -91,16 +92,20 @@ def distil(
     """
     alpha, beta = mixture(alpha, beta, None)
     _check_numbers(epochs, batch_size, learning_rate)
+    checks.integer("seed", seed, 0)
     temperature, teacher = arguments.temperature(temperature), keras_model.adapt(teacher)
+    # What can be told is told before the heavy import.
     if isinstance(student, keras.Model):
         student = students.checked(student, "tfmot.distil")
-        nodes.of(student)  # raises before the heavy import
+        nodes.of(student)
+    elif not any(kind.__module__.split(".")[0] == "tf_keras" for kind in type(student).__mro__):
+        raise arguments.invalid("student", "a Keras model, or one of tf_keras", repr(student))
+    batches = feeding.dataset(data, batch_size, seed)
+    if alpha and not hasattr(batches.element_spec[1], "shape"):  # TensorFlow's spec of a None
+        raise ValueError(f"`data` has no labels, but alpha={alpha}. Pass alpha=0.")
     libraries = importing.load()
     model, signature = _in_tf_keras(student, libraries.tf_keras)
-    batches = feeding.dataset(data, batch_size, seed)
     arrays, labels = representative.read(data, signature, "data")
-    if alpha and batches.element_spec[1] is None:
-        raise ValueError(f"`data` has no labels, but alpha={alpha}. Pass alpha=0.")
     quantized = _quantized(model, libraries)
     ranges.calibrate(quantized, feeding.in_batches(arrays))
     exporting.check(quantized, students.input_names(signature))
@@ -123,8 +128,7 @@ def distil(
 
 def _check_numbers(epochs, batch_size, learning_rate):
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise arguments.invalid(name, "an integer, at least 1", repr(value))
+        checks.integer(name, value, 1)
     if non_negative("learning_rate", learning_rate) == 0:
         raise arguments.invalid("learning_rate", "a number above 0", repr(learning_rate))
 

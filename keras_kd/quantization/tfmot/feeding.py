@@ -17,10 +17,16 @@ def dataset(data, batch_size, seed):
         seed: Of the order of arrays.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: It is none of these, or the arrays differ in rows.
     """
     if isinstance(data, tuple) and len(data) in (2, 3):
-        rows = len(np.asarray(keras.tree.flatten(data[0])[0]))
+        sizes = sorted({len(np.asarray(each)) for each in keras.tree.flatten(data)})
+        if len(sizes) > 1:
+            raise ValueError(
+                "`data`: inputs, labels and weights must have one number of rows. Received: "
+                f"{sizes}"
+            )
+        rows = sizes[0]
         # Of a list TensorFlow would make one tensor.
         data = (keras.tree.lists_to_tuples(data[0]), *data[1:])
         data = tf.data.Dataset.from_tensor_slices(data).shuffle(rows, seed).batch(batch_size)

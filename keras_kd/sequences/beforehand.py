@@ -1,0 +1,159 @@
+"""What of data and arguments does not fit a sequence, told before its first training."""
+
+import keras
+import tensorflow as tf
+
+from keras_kd import checks, symbolic_pass
+from keras_kd.diagnosis import batches
+from keras_kd.ops.arguments import invalid
+from keras_kd.sequences import agreement
+
+# Of `fit`, the least that each may be; `None` is what it is left out for.
+_COUNTS = {
+    "epochs": 1,
+    "batch_size": 1,
+    "steps_per_epoch": 1,
+    "validation_steps": 1,
+    "validation_batch_size": 1,
+    "initial_epoch": 0,
+}
+# Which of Keras' metrics they are, the loss and the outputs tell.
+_TOLD_BY_THE_LOSS = ("accuracy", "acc", "crossentropy", "ce")
+
+
+def check_mixture(alpha, beta):
+    """Raises where a student that has a teacher would learn from nothing."""
+    if alpha == 0 and beta == 0:
+        raise ValueError(
+            "`alpha` and `beta` are both 0: a student with a teacher has nothing to learn from. "
+            "Pass alpha= or beta= above 0."
+        )
+
+
+def check_compile(arguments):
+    """Raises for losses and metrics that Keras would look for in the first step only."""
+    for loss in keras.tree.flatten(arguments.get("loss")):
+        if loss is not None:
+            keras.losses.get(loss)
+    for name in ("metrics", "weighted_metrics"):
+        for metric in keras.tree.flatten(arguments.get(name)):
+            if metric is not None and metric not in _TOLD_BY_THE_LOSS:
+                keras.metrics.get(metric)
+    for name in ("run_eagerly", "auto_scale_loss"):
+        if arguments.get(name) is not None:
+            checks.boolean(name, arguments[name])
+    if arguments.get("jit_compile") not in (None, "auto"):
+        checks.boolean("jit_compile", arguments["jit_compile"])
+
+
+def check(recipe, student, name, needs_labels=False):
+    """Raises for arguments of `fit` with which no training could end well.
+
+    Args:
+        recipe: A `training.Recipe`.
+        student: A model that is trained.
+        name: The argument that the training data was.
+        needs_labels: Whether the first model learns from labels alone.
+    """
+    fit = recipe.fit
+    if hasattr(fit.get("x"), "__next__"):
+        raise invalid(
+            name,
+            "data that is good for several passes, such as a batched tf.data.Dataset",
+            repr(fit["x"]),
+        )
+    for key, least in _COUNTS.items():
+        if key in fit:
+            checks.integer(key, fit[key], least, optional=key not in ("epochs", "initial_epoch"))
+    if not isinstance(fit.get("class_weight"), (dict, type(None))):
+        raise invalid("class_weight", "a dict of numbers by class, or None", fit["class_weight"])
+    if fit.get("initial_epoch", 0) >= fit.get("epochs", 1):
+        epochs = fit.get("epochs", 1)
+        raise invalid("initial_epoch", f"less than epochs={epochs}", fit["initial_epoch"])
+    check_callbacks(fit.get("callbacks"))
+    data = fit.get("x")
+    if fit.get("y") is not None:
+        data = tuple(fit.get(key) for key in ("x", "y", "sample_weight"))
+        data = data if data[2] is not None else data[:2]
+    shapes = _check_data(name, data, fit.get("steps_per_epoch"), "steps_per_epoch", student)
+    if needs_labels and _has_no_labels(data):
+        raise ValueError(
+            f"`{name}` has no labels, and generation 0 learns from labels alone. Pass y=labels, or "
+            "a dataset of (inputs, labels), or give BornAgain a teacher and alpha=0."
+        )
+    given = fit.get("validation_data")
+    if given is None:
+        return
+    agreement.check_data(given)
+    if _has_no_labels(given):
+        raise ValueError(
+            "`validation_data` has no labels, on which the models are evaluated. Pass "
+            "(inputs, labels)."
+        )
+    of_given = _check_data(
+        "validation_data", given, fit.get("validation_steps"), "validation_steps", student
+    )
+    if None not in (shapes, of_given) and shapes[0] == of_given[0] and shapes[1] != of_given[1]:
+        raise ValueError(
+            f"`validation_data` has labels {of_given[1]} for inputs {of_given[0]}, `{name}` has "
+            f"labels {shapes[1]} for such inputs. Pass labels of one form in both."
+        )
+
+
+def _has_no_labels(data):
+    if isinstance(data, keras.utils.PyDataset):
+        return False  # its batches tell
+    parts = data.element_spec if isinstance(data, tf.data.Dataset) else data
+    return not isinstance(parts, tuple) or len(parts) < 2 or parts[1] is None
+
+
+def check_callbacks(given):
+    """Raises unless they are callbacks, or a function from a number to a list of them."""
+    if given is None or isinstance(given, keras.callbacks.CallbackList):
+        return
+    if callable(given) and not isinstance(given, keras.callbacks.Callback):
+        checks.function("callbacks", given, ["number"])
+        return
+    listed = given if isinstance(given, (list, tuple)) else [given]
+    if not all(isinstance(each, keras.callbacks.Callback) for each in listed):
+        what = "keras.callbacks.Callback objects in a list, or a function from a number to a list"
+        raise invalid("callbacks", what, repr(given))
+
+
+def _check_data(name, data, steps, steps_name, student):
+    """`(inputs, labels)` in words, shapes without the rows; `None` where batches must tell."""
+    if isinstance(data, keras.utils.PyDataset):
+        count = data.num_batches
+        _check_ends(name, count is None, steps, steps_name)
+        if count == 0:
+            raise ValueError(f"`{name}` is empty: a PyDataset of 0 batches. Expected one at least.")
+        return None
+    if isinstance(data, tf.data.Dataset):
+        is_endless = data.cardinality() == tf.data.INFINITE_CARDINALITY
+        _check_ends(name, is_endless, steps, steps_name)
+        if data.cardinality() == 0:
+            raise ValueError(f"`{name}` is empty: a dataset of 0 batches. Expected one at least.")
+        parts = data.element_spec
+    elif isinstance(data, tuple) and len(data) in (2, 3):
+        batches.check(name, data)
+        parts = data
+    else:
+        return None
+    parts = parts if isinstance(parts, tuple) else (parts,)
+    inputs = symbolic_pass.like(parts[0])
+    symbolic_pass.check(name, inputs, "the student", student)
+    if inputs is None or len(parts) < 2 or parts[1] is None:
+        return None
+    labels = symbolic_pass.like(parts[1])
+    if labels is None:
+        return None
+    return symbolic_pass.shapes_in(inputs), symbolic_pass.shapes_in(labels)
+
+
+def _check_ends(name, is_endless, steps, steps_name):
+    if is_endless and steps is None:
+        raise ValueError(
+            f"`{name}` never ends. Say how many of its batches are one pass, "
+            f"{steps_name}=number_of_batches among the arguments of fit, or limit it: "
+            ".take(number_of_batches)."
+        )

@@ -1,0 +1,115 @@
+"""What has no file of its scheme is refused before it trains, with the layer and a way out."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_kd as kd
+
+ROWS = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+
+
+def around(layer):
+    return keras.Sequential([keras.Input((8,)), layers.Dense(16), layer, layers.Dense(3)])
+
+
+def in_a_model():
+    inner = keras.Sequential([keras.Input((16,)), layers.GroupNormalization(4, name="within")])
+    return around(keras.Sequential([*inner.layers], name="body"))
+
+
+@keras.saving.register_keras_serializable("keras_kd_tests")
+class Exponential(layers.Layer):
+    def call(self, inputs):
+        return keras.ops.exp(inputs)
+
+
+@keras.saving.register_keras_serializable("keras_kd_tests")
+class ErrorFunction(layers.Layer):
+    def call(self, inputs):
+        return keras.ops.erf(inputs)
+
+
+REFUSED = {
+    "last": (
+        lambda: keras.Sequential([keras.Input((8,)), layers.Dense(3), layers.PReLU(name="end")]),
+        "'end' (PReLU)",
+    ),
+    "prelu": (lambda: around(layers.PReLU(name="within")), "'within' (PReLU)"),
+    "softplus": (lambda: around(layers.Activation("softplus", name="within")), "'within'"),
+    "activation": (lambda: around(layers.Dense(4, activation="selu", name="within")), "'within'"),
+    "groups": (lambda: around(layers.GroupNormalization(4, name="within")), "'within'"),
+    "nested": (in_a_model, "'body/within' (GroupNormalization)"),
+    "unit": (lambda: around(layers.UnitNormalization(name="within")), "'within' (UnitNorm"),
+    "custom": (lambda: around(Exponential(name="within")), "'within' (Exponential)"),
+    "operation": (
+        lambda: keras.Model(x := keras.Input((8,)), layers.Dense(3)(keras.ops.sin(x))),
+        "(Sin)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_would_be_left_in_float_is_refused_by_its_layer(case):
+    make, named = REFUSED[case]
+    student = make()
+    with pytest.raises(ValueError, match="in float32") as error:
+        kd.quantization_aware(student, "int8", ROWS)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize("case", ["prelu", "nested"])
+def test_the_remedies_work(case, tmp_path):
+    student = REFUSED[case][0]()
+    with pytest.raises(ValueError, match=r"LeakyReLU for an activation.*scheme='int4'"):
+        kd.quantization_aware(student, "int8", ROWS)
+    aware = kd.quantization_aware(student, "int4")
+    assert kd.export.to_tflite(aware, tmp_path / "weights.tflite").agreement is None  # no data
+    other = layers.LeakyReLU() if case == "prelu" else layers.LayerNormalization()
+    aware = kd.quantization_aware(around(other), "int8", ROWS)
+    done = kd.export.to_tflite(aware, tmp_path / "integers.tflite", representative_data=ROWS)
+    assert done.float_operators == []
+
+
+def test_numbers_that_are_cast_are_to_be_given_in_their_type(tmp_path):
+    def made(dtype):
+        pixels = keras.Input((8,), dtype=dtype)
+        x = layers.Rescaling(1 / 255, name="scaled")(pixels)
+        return keras.Model(pixels, layers.Dense(3)(x))
+
+    rows = np.random.default_rng(0).integers(0, 256, (32, 8)).astype("uint8")
+    with pytest.raises(ValueError, match=r"'float32' for pixels \(and input_dtype='uint8'"):
+        kd.quantization_aware(made("uint8"), "int8", rows)
+    rows = rows.astype("float32")
+    aware = kd.quantization_aware(made("float32"), "int8", rows)
+    done = kd.export.to_tflite(
+        aware, tmp_path / "s.tflite", representative_data=rows, input_dtype="uint8"
+    )
+    assert done.inputs[0].dtype == "uint8"
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_what_does_not_convert_at_all_is_refused_by_its_layer(scheme):
+    student = around(ErrorFunction(name="within"))
+    match = r"^Layer 'within' \(ErrorFunction\): TensorFlow's"
+    with pytest.raises(kd.export.ExportError, match=match):
+        kd.quantization_aware(student, scheme, ROWS)
+
+
+class Unknown(layers.Layer):
+    """Of no configuration: Keras cannot make it again."""
+
+    def __init__(self, function):
+        super().__init__(name="within")
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_what_cannot_be_copied_for_its_file_is_refused(scheme):
+    student = around(Unknown(lambda x: x))
+    with pytest.raises(ValueError, match="cannot be copied"):
+        kd.quantization_aware(student, scheme, ROWS)
