@@ -17,6 +17,11 @@ from keras_kd.export.errors import ExportError
 
 # Enough for a thousand rows of a large network; one that hangs is told from one that works.
 _TIMEOUT_S = 3600
+# `-m` alone would put the current folder before all others: a numpy.py there would be run.
+_START = (
+    "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "runpy.run_module('keras_kd.export.calibrated', run_name='__main__', alter_sys=True)"
+)
 
 
 def convert(path, quantization, arrays, names, batch_size, input_dtype, output_dtype):
@@ -37,7 +42,7 @@ def convert(path, quantization, arrays, names, batch_size, input_dtype, output_d
     Raises:
         ExportError: It fails, or the process that calibrates dies.
     """
-    folder = pathlib.Path(path).parent
+    folder = pathlib.Path(path).absolute().parent
     np.savez(folder / "rows.npz", **{f"input_{i}": array for i, array in enumerate(arrays)})
     request = {
         "quantization": quantization,
@@ -47,17 +52,38 @@ def convert(path, quantization, arrays, names, batch_size, input_dtype, output_d
         "output_dtype": output_dtype,
     }
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "keras_kd.export.calibrated", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        done = _run(folder, path)
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(
+            f"TensorFlow's calibrator was stopped after {error.timeout:,.0f} s. Pass fewer rows as "
+            "`representative_data` (some hundred), or use route='edge_quantizer'."
+        ) from error
     result = folder / "model.tflite"
     if done.returncode == 0 and result.exists():
         return result.read_bytes()
     raise ExportError(_failure(done))
+
+
+def _run(folder, path):
+    """The process of its own, which imports what this one does, and nothing from where it is."""
+    empty = folder / "empty"
+    empty.mkdir()
+    safe = ["-P"] if sys.version_info >= (3, 11) else []  # "" is the empty folder in any case
+    return subprocess.run(
+        [sys.executable, *safe, "-c", _START, json.dumps(_places()), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+        cwd=empty,
+    )
+
+
+def _places():
+    """Where modules are looked for: as here, but for the current folder; then this package's."""
+    found = [str(pathlib.Path(place).absolute()) for place in sys.path if place]
+    return list(dict.fromkeys([*found, str(pathlib.Path(__file__).absolute().parents[2])]))
 
 
 def _failure(done):

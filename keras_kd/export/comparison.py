@@ -1,18 +1,30 @@
 """Compares what a file says with what its model says."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from keras_kd.export import promises, students
+from keras_kd.export import figures, promises, students
 from keras_kd.export.errors import ExportError
 
 # Rounding of other kernels: 8e-5 at most in the outputs of all float models that were measured.
 FLOAT_TOLERANCE = 1e-3
 # Half precision has 11 bits; a deep network amplifies that.
 HALF_TOLERANCE = 5e-2
-# A file that differs in more rows than that is ruined, whatever was asked for.
+# A file that answers otherwise in more rows than that is ruined.
 MIN_AGREEMENT = 0.5
+# Files that work are off by 0.01 to 0.35 deviations, with 4-bit weights and random ones by 0.6;
+# one that gives the same for all rows by 1 at best. This is half of the variance.
+MAX_ERROR = 0.7
+# Where classes are supposed only: the least error of a file that is refused for other answers.
+_SUPPOSED = 0.5
+# How much better than chance answers are whose values are lost: 0 at chance, 1 are the same.
+_BETTER_THAN_CHANCE = 0.25
+# Of classes that a file gives itself, in float, so many may be others.
+_TIES = 0.01
+# Below it a file that was not refused is told of.
+_FEW = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +33,15 @@ class Rows:
 
     Attributes:
         arrays: An array `[rows, ...]` for each input.
-        labels: Class indices `[rows]`, or `None`.
+        labels: An array `[rows, ...]`, or a dict or list with one for each output, or `None`.
         are_real: Whether they are data of the user, not made up.
+        are_promised: Whether the labels must fit the outputs.
     """
 
     arrays: list
-    labels: np.ndarray | None = None
+    labels: Any = None
     are_real: bool = True
+    are_promised: bool = True
 
 
 def made_up(student, rows=16, seed=0):
@@ -44,92 +58,144 @@ def made_up(student, rows=16, seed=0):
 
 
 @dataclasses.dataclass(frozen=True)
-class Bounds:
-    """How far a file may be from its model.
+class Figures:
+    """How one output of a file compares with the model's.
 
     Attributes:
-        min_agreement: The least fraction of rows with the same class, or `None` for the default.
-        max_accuracy_drop: How much of the accuracy may be lost, a fraction, or `None`.
+        output: The `judging.Output`.
+        error: In standard deviations, see `figures.error`; `None` of made up rows.
+        agreement: The fraction of the same answer, of classes; likewise.
+        chance: That of a file that knows nothing of the rows.
+        accuracy: Of the file, of classes with labels.
+        model_accuracy: Of the model.
     """
 
-    min_agreement: float | None = None
-    max_accuracy_drop: float | None = None
+    output: Any
+    error: float | None = None
+    agreement: float | None = None
+    chance: float | None = None
+    accuracy: float | None = None
+    model_accuracy: float | None = None
+
+    @property
+    def closeness(self):
+        """1 where file and model are the same: the agreement, or the explained variance."""
+        if self.agreement is not None:
+            return self.agreement
+        return None if self.error is None else 1 - self.error**2
+
+    @property
+    def above_chance(self):
+        """0 where the answers are those of a file that knows nothing, 1 where they are equal."""
+        same, chance = float(self.agreement or 0.0), float(self.chance or 0.0)
+        return (same - chance) / (1 - chance) if chance < 1 else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """How a file compares with its model; see `TFLiteExport`."""
+    """How a file compares with its model; see `TFLiteExport`.
+
+    Attributes:
+        rows: How many were compared.
+        of_outputs: The `Figures` of each output.
+        worst_difference: The largest of all outputs.
+        relative_difference: The largest part of an output's largest value.
+    """
 
     rows: int
-    agreement: float | None
+    of_outputs: tuple
     worst_difference: float
     relative_difference: float
-    accuracy: float | None
-    model_accuracy: float | None
+
+    @property
+    def agreement(self):
+        """The least of the outputs of classes, or `None`."""
+        return min(_known(self.of_outputs, "agreement"), default=None)
+
+    @property
+    def error(self):
+        """The largest of all outputs, or `None`."""
+        return max(_known(self.of_outputs, "error"), default=None)
+
+    @property
+    def closeness(self):
+        """The least of all outputs, or `None` where the rows were made up."""
+        return min(_known(self.of_outputs, "closeness"), default=None)
+
+    @property
+    def least_accurate(self):
+        """The `Figures` of the output that has lost most of its accuracy, or `None`."""
+        counted = [each for each in self.of_outputs if each.accuracy is not None]
+        return max(counted, key=lambda x: x.model_accuracy - x.accuracy, default=None)
 
 
-def compare(outputs, expected, names, rows):
+def _known(of_outputs, name):
+    return [value for each in of_outputs if (value := getattr(each, name)) is not None]
+
+
+def compare(outputs, expected, rows, judgement):
     """Compares outputs of a file with those of its model.
 
     Args:
         outputs: Arrays `[rows, ...]`, one for each output.
         expected: The same of the model.
-        names: The names of the outputs.
         rows: The `Rows` they are for.
+        judgement: The `judging.Judgement`.
 
     Raises:
         ExportError: They are NaN, or all the same.
     """
-    promises.check_values(outputs, expected, names)
-    worst = max(_difference(a, b) for a, b in zip(outputs, expected, strict=True))
-    relative = max(
-        _difference(a, b) / max(float(np.abs(b).max()), 1e-6)
-        for a, b in zip(outputs, expected, strict=True)
+    promises.check_values(outputs, expected, [output.name for output in judgement.outputs])
+    told = list(zip(judgement.outputs, outputs, expected, strict=True))
+    return Comparison(
+        rows=len(outputs[0]),
+        of_outputs=of_each(told) if rows.are_real else tuple(Figures(x) for x, *_ in told),
+        worst_difference=max(difference(a, b) for _, a, b in told),
+        relative_difference=max(_relative(*each) for each in told),
     )
-    agreement = _agreement(outputs, expected) if rows.are_real else None
-    accuracy = model_accuracy = None
-    if rows.labels is not None and len(outputs) == 1 and agreement is not None:
-        labels = _classes_of(rows.labels, outputs[0])
-        if labels is not None:
-            accuracy = float(np.mean(_argmax(outputs[0]) == labels))
-            model_accuracy = float(np.mean(_argmax(expected[0]) == labels))
-    return Comparison(len(outputs[0]), agreement, worst, relative, accuracy, model_accuracy)
 
 
-def _difference(found, expected):
+def difference(found, expected):
+    """The largest difference between two arrays."""
     return float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max())
 
 
-def _argmax(outputs):
-    return outputs[..., 0] > 0 if outputs.shape[-1] == 1 else np.argmax(outputs, axis=-1)
+def _relative(output, found, expected):
+    if output.are_indices:
+        return other_indices(found, expected)
+    return difference(found, expected) / max(float(np.abs(expected).max()), 1e-6)
 
 
-def _agreement(outputs, expected):
-    """The fraction of the same class, the least of all outputs that have classes."""
-    fractions = [
-        float(np.mean(_argmax(a) == _argmax(b)))
-        for a, b in zip(outputs, expected, strict=True)
-        if a.ndim > 1 and a.shape[-1] > 1
-    ]
-    return min(fractions) if fractions else None
+def other_indices(found, expected):
+    """The fraction of other whole numbers, without one of a hundred: rounding decides ties."""
+    return max(float(np.mean(found != expected)) - _TIES, 0.0)
 
 
-def _classes_of(labels, outputs):
-    if labels.shape == outputs.shape:
-        return np.argmax(labels, axis=-1)  # one-hot
-    labels = labels.reshape(len(labels), -1)
-    if outputs.ndim == 2 and labels.shape[1] == 1:
-        return labels[:, 0].astype(np.int64)
-    return None
+def of_each(told):
+    """The `Figures` of each `(output, found, expected)`."""
+    return tuple(_figures(*each) for each in told)
 
 
-def check(found, quantization, bounds):
+def _figures(output, found, expected):
+    values: dict = {}
+    if not output.are_indices and np.isfinite(expected).all():
+        values["error"] = figures.error(output, found, expected)
+    if output.has_classes:
+        values["agreement"], values["chance"] = figures.agreement(output, found, expected)
+        if output.labels is not None:
+            values["accuracy"] = figures.accuracy(output, found)
+            values["model_accuracy"] = figures.accuracy(output, expected)
+    return Figures(output, **values)
+
+
+def check(found, quantization, bounds, outliers=""):
     """Raises `ExportError` unless a `Comparison` is within its bounds.
 
     Args:
         found: A `Comparison`.
         quantization: As of `to_tflite`.
-        bounds: The `Bounds`.
+        bounds: The `judging.Bounds`.
+        outliers: A sentence on outliers among the representative data.
     """
     tolerance = {None: FLOAT_TOLERANCE, "float16": HALF_TOLERANCE}.get(quantization)
     if tolerance is not None and found.relative_difference > tolerance:
@@ -138,24 +204,86 @@ def check(found, quantization, bounds):
             f"{found.relative_difference:.2%} of its largest output; at most {tolerance:.1%} is "
             "rounding."
         )
-    least = MIN_AGREEMENT if bounds.min_agreement is None else bounds.min_agreement
-    if found.agreement is not None and found.agreement < least:
+    for each in found.of_outputs:
+        too_far = ruin(each, bounds, found.rows)
+        if too_far:
+            raise ExportError(
+                f"{too_far} {outliers or 'Try more representative data.'} Or try "
+                "quantization='dynamic' or 'int16x8', or keras_kd.quantization_aware."
+            )
+    worst, drop = found.least_accurate, bounds.max_accuracy_drop
+    if drop is not None and worst is not None and worst.model_accuracy - worst.accuracy > drop:
         raise ExportError(
-            f"The file gives the class of the model in {found.agreement:.1%} of {found.rows} rows; "
-            f"min_agreement is {least:.1%}. Try quantization='dynamic' or 'int16x8', more "
-            "representative data, or keras_kd.quantization_aware."
-        )
-    drop = bounds.max_accuracy_drop
-    if drop is None:
-        return
-    if found.accuracy is None:
-        raise ValueError(
-            "`max_accuracy_drop` needs labels to count on: pass data=(inputs, labels) for a model "
-            "with one output of classes."
-        )
-    if found.model_accuracy - found.accuracy > drop:
-        raise ExportError(
-            f"The accuracy falls from {found.model_accuracy:.2%} to {found.accuracy:.2%} on "
-            f"{found.rows} rows; max_accuracy_drop is {drop:.2%}. Try "
+            f"The accuracy falls from {worst.model_accuracy:.2%} to {worst.accuracy:.2%} (output "
+            f"{worst.output.name!r}, {found.rows} rows); max_accuracy_drop is {drop:.2%}. Try "
             "keras_kd.quantization_aware, which trains the student for its integers."
+        )
+
+
+def ruin(figures, bounds, rows):
+    """What makes an output of a file worthless, in words, or `""`.
+
+    Numbers: an error above `max_error`, by default 0.7. Classes: another answer than the model's in
+    more than 1 - `min_agreement` of the rows, by default in half of them, where classes are
+    supposed only if the error is above 0.5 besides; and unless `min_agreement` is given, values
+    that are lost (an error above 0.7) with answers that are hardly better than chance.
+
+    Args:
+        figures: `Figures`.
+        bounds: `judging.Bounds`.
+        rows: How many were compared.
+    """
+    name, error, same = figures.output.name, figures.error, figures.agreement
+    if error is None and same is None:  # made up rows
+        return ""
+    if not figures.output.has_classes:
+        most = MAX_ERROR if bounds.max_error is None else bounds.max_error
+        if error is not None and error > most:
+            return (
+                f"The file is off by {error:.2f} standard deviations of output {name!r} (root mean "
+                f"square, {rows} rows); max_error is {most:g}."
+            )
+        return ""
+    least = MIN_AGREEMENT if bounds.min_agreement is None else bounds.min_agreement
+    is_near = figures.output.is_supposed and error is not None and error <= _SUPPOSED
+    words = (
+        f"The file gives the {_answer(figures.output)} of the model in {same:.1%} of {rows} rows"
+    )
+    if same < least and not is_near:
+        return f"{words}; min_agreement is {least:.1%} (output {name!r}).{_supposed(figures)}"
+    if bounds.min_agreement is not None or error is None or error <= MAX_ERROR:
+        return ""
+    if figures.above_chance < _BETTER_THAN_CHANCE:
+        return (
+            f"{words}, hardly more than one that knows nothing of a row would ({figures.chance:.1%}"
+            f"), and is off by {error:.2f} standard deviations of output {name!r}."
+            f"{_supposed(figures)}"
+        )
+    return ""
+
+
+def _answer(output):
+    return "class" if output.task == "multiclass" else f"side of {output.threshold:g}"
+
+
+def _supposed(figures):
+    if not figures.output.is_supposed:
+        return ""
+    return (
+        f" That the output is {figures.output.task} is supposed from its shape: say "
+        "task='regression' if it holds numbers."
+    )
+
+
+def notes(found):
+    """What is to be known of a `Comparison` that was within its bounds, in words."""
+    for each in found.of_outputs:
+        if each.closeness is None or each.closeness >= _FEW:
+            continue
+        words = f"is off by {each.error:.2f} standard deviations"
+        if each.agreement is not None:
+            words = f"has the model's {_answer(each.output)} in {each.agreement:.1%} of the rows"
+        yield (
+            f"output {each.output.name!r} {words}: measure the file on labelled data (kd.measure) "
+            "before you use it"
         )

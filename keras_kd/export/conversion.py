@@ -4,13 +4,14 @@ import contextlib
 import io
 import logging
 import pathlib
+import re
 import tempfile
 
 import keras
 import tensorflow as tf
 
 from keras_kd import models
-from keras_kd.export import rewrites, students
+from keras_kd.export import plain_lookups, rewrites, students
 from keras_kd.export.errors import ExportError
 
 SIGNATURE = "serve"
@@ -38,7 +39,8 @@ def _write(student, path, batch_size, for_integers):
     structure, names = models.input_specs(student), students.output_names(student)
 
     def serve(*arrays):
-        with rewrites.applied(student) if for_integers else contextlib.nullcontext():
+        steps = rewrites.applied(student) if for_integers else contextlib.nullcontext()
+        with plain_lookups.applied(student), steps:
             inputs = keras.tree.pack_sequence_as(structure, list(arrays))
             outputs = student(inputs, training=False)
         return dict(zip(names, keras.tree.flatten(outputs), strict=True))
@@ -107,9 +109,29 @@ def convert(path, prepare=None):
         ) from error
 
 
+_LACKED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
+_PLACE = re.compile(r'fused\["(\w+):", "([^"@]+)')
+
+
 def _reason(error):
-    """The lines of a converter's message that name what it cannot convert."""
+    """What a converter's message names that it cannot convert, in a sentence or two."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    places = {
+        kind: place
+        for line in lines
+        for kind, place in _PLACE.findall(line)
+        if "PartitionedCall" not in kind
+    }
+    lacked = dict.fromkeys(kind for line in lines for kind in _LACKED.findall(line))
+    if lacked:
+        listed = ", ".join(
+            f"{kind} (at {places[kind]!r})" if kind in places else kind for kind in lacked
+        )
+        return (
+            f"LiteRT has no operators for {listed}. Make the student without that layer, as in "
+            "keras.Model(student.inputs, what goes into it), and do outside of the file what it "
+            "does."
+        )
     told = [line for line in lines if "error:" in line or "op" in line.lower()]
     return " ".join((told or lines)[:4])[:800]
 

@@ -6,4 +6,13 @@ class ExportError(RuntimeError):
 
 
 class LeftInFloatError(ExportError):
-    """A file has operators in float that were to be integers."""
+    """A file has operators in float that were to be integers.
+
+    Args:
+        message: In words.
+        operators: Their names.
+    """
+
+    def __init__(self, message, operators=()):
+        super().__init__(message)
+        self.operators = tuple(operators)

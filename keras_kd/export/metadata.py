@@ -1,9 +1,12 @@
 """What a `.tflite` file says of itself: a JSON text among its metadata."""
 
 import json
+import os
+import pathlib
 
 import numpy as np
 
+from keras_kd import checks
 from keras_kd.export.errors import ExportError
 from keras_kd.measurement.runtimes import tflite_format
 
@@ -36,6 +39,8 @@ def read(path):
 
     Raises:
         ExportError: The file has no such note.
+        FileNotFoundError: There is no such file.
+        ValueError: It is no `.tflite` file.
 
     Example:
 
@@ -46,6 +51,11 @@ def read(path):
         return kd.export.read_metadata(path)["user"]["classes"]
     ```
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise checks.invalid("path", "the name of a .tflite file", repr(path))
+    if pathlib.Path(path).is_dir():
+        raise checks.invalid("path", "the name of a .tflite file", f"{str(path)!r}, a folder")
+    tflite_format.check(path)
     model = tflite_format.parsed(path)
     for entry in model.metadata or []:
         if tflite_format.text(entry.name) == NAME:

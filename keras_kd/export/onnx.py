@@ -1,5 +1,6 @@
 """`to_onnx`: a student as an ONNX file, read back and compared."""
 
+import dataclasses
 import functools
 
 import keras
@@ -8,6 +9,8 @@ from keras_kd import progress
 from keras_kd.export import (
     batching,
     calibration_data,
+    comparison,
+    judging,
     onnx_arguments,
     onnx_checks,
     onnx_data,
@@ -17,6 +20,7 @@ from keras_kd.export import (
     onnx_tensorrt,
     plain_student,
     representative,
+    unfit,
 )
 from keras_kd.export.onnx_result import OnnxExport
 from keras_kd.files import renamed
@@ -35,6 +39,7 @@ def to_onnx(
     representative_data=None,
     for_tensorrt=False,
     data=None,
+    task="auto",
     tolerance=None,
     overwrite=False,
     metadata=None,
@@ -70,6 +75,11 @@ def to_onnx(
         for_tensorrt: Whether TensorRT is to read the file.
         data: Inputs to compare with, as `representative_data`. Default: that, or random numbers;
             whole numbers are made only where an `Embedding` tells how many there are.
+        task: What the outputs are: `"multiclass"`, `"binary"`, `"multilabel"`, `"regression"` (also
+            images and embeddings), `"auto"`, or a dict from outputs' names to these; as of
+            `to_tflite`. It decides which figures the result has, and which file is refused though
+            `tolerance` allows it: one with other answers in more than half of the rows, or with
+            numbers that are off by more than 0.7 deviations in nine of ten rows.
         tolerance: How far the outputs may be off. Float: the largest difference, as a part of the
             largest output, default 0.001. Quantized: the root of the mean squared difference, as a
             part of the outputs' standard deviation, default 0.25.
@@ -107,25 +117,34 @@ def to_onnx(
     """
     verbose = progress.checked(verbose)
     plain_student.check(student)
+    unfit.check_lookups(student, "to_onnx")
     path = onnx_arguments.path_of(path, overwrite)
     options = onnx_arguments.options(
         opset, batch_size, quantization, for_tensorrt, tolerance, metadata
     )
-    calibration, inputs = _inputs(student, options, representative_data, data)
+    judging.check_task(task)
+    calibration, rows = _rows(student, options, representative_data, data)
+    if options.quantization == "int8":
+        flat = keras.tree.flatten(calibration)
+        options = dataclasses.replace(options, outliers=calibration_data.outliers(flat))
     model = plain_student.in_float32(student)
-    signature = onnx_signature.signature(model, inputs, options.batch_size)
-    if inputs is None:
-        inputs = batching.filled_up(onnx_data.made_for(model), options.batch_size)
+    signature = onnx_signature.signature(model, rows and rows.arrays, options.batch_size)
+    if rows is None:
+        made = batching.filled_up(onnx_data.made_for(model), options.batch_size)
+        rows = comparison.Rows(made, are_real=False)
     steps = progress.Steps("to_onnx", 3 + options.is_quantized, verbose)
     steps.begin("running the student")
-    expected = onnx_checks.outputs_of(model, inputs, options.batch_size)
+    outputs = onnx_checks.outputs_of(model, rows.arrays, options.batch_size)
+    judgement = _judged(model, outputs, signature, rows, task)
     graph = _graph(model, signature, options, calibration, steps)
     content = graph.SerializeToString()
     steps.begin("comparing")
-    found = onnx_checks.outputs_of_file(content, signature, graph, inputs, options)
-    parity = onnx_checks.compared(found, expected, options)
+    found = onnx_checks.outputs_of_file(content, signature, graph, rows.arrays, options)
+    expected = keras.tree.flatten(outputs)
+    parity = onnx_checks.compared(found, expected, options, judgement, rows.are_real)
     notes = _notes(student, model, path, content, signature, options)
     _write(path, content)
+    counted = parity.least_accurate
     return OnnxExport(
         path=str(path),
         bytes=len(content),
@@ -136,31 +155,53 @@ def to_onnx(
         outputs=onnx_graph.described(graph.graph.output),
         agreement=parity.agreement,
         worst_difference=parity.worst_difference,
-        notes=notes,
+        notes=(
+            *notes,
+            *(comparison.notes(parity) if rows.are_real else ()),
+            *filter(None, [options.outliers]),
+        ),
+        tasks=judgement.tasks,
+        supposed=tuple(judgement.supposed),
+        error=parity.error,
+        accuracy=counted and counted.accuracy,
+        model_accuracy=counted and counted.model_accuracy,
     )
 
 
-def _inputs(student, options, representative_data, data):
-    """What to calibrate with, and what to compare with; `None` where nothing was given."""
-    calibration = None
+def _judged(model, outputs, signature, rows, task):
+    """The `judging.Judgement` of the outputs."""
+    names = onnx_signature.output_names(model, outputs, signature.names)
+    expected = keras.tree.flatten(outputs)
+    promised = rows.are_promised
+    return judging.of(model, names, expected, rows.labels, task, are_promised=promised)
+
+
+def _rows(student, options, representative_data, data):
+    """What to calibrate with, and the `comparison.Rows`; `None` where nothing was given."""
     if options.quantization == "int8" and representative_data is None:
         raise ValueError(
             "quantization='int8' needs `representative_data`: some hundred inputs as in training, "
             "by which the ranges of the activations are found."
         )
+    whole = functools.partial(batching.filled_up, batch_size=options.batch_size)
+    calibration = rows = None
     if representative_data is not None:
-        calibration, _ = representative.in_structure(
+        calibration, labels = representative.in_structure(
             representative_data, student, max_rows=_MAX_ROWS
         )
-    inputs = calibration
+        rows = comparison.Rows(whole(calibration), _whole(labels, whole), are_promised=False)
     if data is not None:
-        inputs, _ = representative.in_structure(data, student, "data", _MAX_ROWS)
+        inputs, labels = representative.in_structure(data, student, "data", _MAX_ROWS)
+        rows = comparison.Rows(whole(inputs), _whole(labels, whole))
     if options.quantization == "int8":
         reference = None if data is None else keras.tree.flatten(inputs)
         names = representative.names_of(student, calibration)
         calibration_data.check(keras.tree.flatten(calibration), student, reference, names)
-    whole = functools.partial(batching.filled_up, batch_size=options.batch_size)
-    return tuple(None if given is None else whole(given) for given in (calibration, inputs))
+    return None if calibration is None else whole(calibration), rows
+
+
+def _whole(labels, whole):
+    return None if labels is None else whole(labels)
 
 
 def _graph(model, signature, options, calibration, steps):

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 
+from keras_kd import checks
 from keras_kd.export import onnx_checks
 from keras_kd.losses.base import integer, non_negative
 from keras_kd.ops.arguments import invalid
@@ -26,6 +27,7 @@ class Options:
     for_tensorrt: bool
     tolerance: float
     metadata: dict
+    outliers: str = ""  # what is to be said of the representative data
 
     @property
     def is_quantized(self):
@@ -40,9 +42,9 @@ def options(opset, batch_size, quantization, for_tensorrt, tolerance, metadata):
         ValueError: One is wrong, or two do not go together.
         ImportError: A package is missing.
     """
-    if quantization not in _QUANTIZATIONS:
+    if not isinstance(quantization, (str, type(None))) or quantization not in _QUANTIZATIONS:
         raise invalid("quantization", "None, 'dynamic' or 'int8'", repr(quantization))
-    if opset not in _OPSETS:
+    if not isinstance(opset, int) or opset not in _OPSETS:
         raise invalid("opset", "an integer from 13 to 20", repr(opset))
     if for_tensorrt and quantization == "dynamic":
         raise ValueError(
@@ -54,7 +56,7 @@ def options(opset, batch_size, quantization, for_tensorrt, tolerance, metadata):
         opset,
         integer("batch_size", batch_size, 1, optional=True),
         quantization,
-        bool(for_tensorrt),
+        checks.boolean("for_tensorrt", for_tensorrt),
         default if tolerance is None else non_negative("tolerance", tolerance),
         _properties(metadata),
     )
@@ -70,6 +72,7 @@ def path_of(path, overwrite):
         FileExistsError: It exists, and `overwrite` is `False`.
         ValueError: It does not end in `.onnx`.
     """
+    checks.boolean("overwrite", overwrite)
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path).endswith(".onnx"):
         raise ValueError(f"`path` must be a file name ending in .onnx. Received: path={path!r}")
     path = pathlib.Path(path)
@@ -87,6 +90,12 @@ def _properties(metadata):
     if not isinstance(metadata, dict) or not all(isinstance(key, str) for key in metadata):
         raise ValueError(f"`metadata` must be a dict with strings as keys. Received: {metadata!r}")
     try:
-        return {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+        return {
+            key: value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+            for key, value in metadata.items()
+        }
     except (TypeError, ValueError) as error:
-        raise ValueError(f"`metadata` must have values that JSON has: {error}") from error
+        raise ValueError(
+            f"`metadata` must have values that JSON has: {error}. Make lists and Python's numbers "
+            "of arrays: array.tolist()."
+        ) from error

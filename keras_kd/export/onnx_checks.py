@@ -1,11 +1,11 @@
 """Whether an ONNX model is what was promised: valid, the same inputs, the same outputs."""
 
-import dataclasses
 import itertools
 
 import keras
 import numpy as np
 
+from keras_kd.export import comparison
 from keras_kd.export.errors import ExportError
 
 _BATCH = 32
@@ -13,14 +13,6 @@ _TINY = 1e-6
 # Float: of the largest output. Quantized: root mean square, of the outputs' standard deviation;
 # CNNs and transformers on MNIST have 0.02 to 0.08, broken files 0.17 to 1.7.
 TOLERANCE, TOLERANCE_QUANTIZED = 1e-3, 0.25
-
-
-@dataclasses.dataclass(frozen=True)
-class Parity:
-    """How the outputs of a file compare with those of the model: see `OnnxExport`."""
-
-    agreement: float | None
-    worst_difference: float
 
 
 def check_valid(graph, signature):
@@ -39,7 +31,7 @@ def check_valid(graph, signature):
 
 
 def outputs_of(model, inputs, batch_size):
-    """A Keras model's outputs in inference, flat, as float64 arrays.
+    """A Keras model's outputs in inference, in their structure, as float64 or integer arrays.
 
     Raises:
         ValueError: They hold NaN: a model that is broken already.
@@ -54,11 +46,11 @@ def outputs_of(model, inputs, batch_size):
             f"The student {model.name!r} itself gives NaN or infinite outputs. Look into its "
             "training, or at the data."
         )
-    return joined
+    return keras.tree.pack_sequence_as(outputs, joined)
 
 
 def outputs_of_file(content, signature, graph, inputs, options):
-    """An ONNX model's outputs by ONNX Runtime, as `outputs_of`.
+    """An ONNX model's outputs by ONNX Runtime, as of `outputs_of`, flat.
 
     A file for TensorRT is run without ONNX Runtime's optimizations: then it computes in float what
     the pairs of QuantizeLinear and DequantizeLinear say. Its integers could overflow here.
@@ -96,50 +88,71 @@ def _batches(inputs, batch_size):
 
 
 def _joined(parts):
-    return [np.concatenate(values).astype("float64") for values in zip(*parts, strict=True)]
+    joined = [np.concatenate(values) for values in zip(*parts, strict=True)]
+    return [x if x.dtype.kind in "iub" else x.astype("float64") for x in joined]
 
 
-def compared(found, expected, options):
-    """The `Parity` of a file's outputs with a model's.
+def compared(found, expected, options, judgement, are_real):
+    """A file's outputs against a model's, as a `comparison.Comparison`.
+
+    Args:
+        found: Of the file, a list of arrays.
+        expected: Of the model.
+        options: The `Options`.
+        judgement: The `judging.Judgement`.
+        are_real: Whether the rows are the user's.
 
     Raises:
-        ExportError: They differ by more than the options' tolerance.
+        ExportError: They differ by more than the options' tolerance, or are ruined.
     """
-    agreements = []
-    for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+    told = list(zip(judgement.outputs, found, expected, strict=True))
+    for i, (_, a, b) in enumerate(told):
         if a.shape != b.shape:
             raise ExportError(f"Output {i} of the file has the shape {a.shape}, not {b.shape}.")
         if not np.all(np.isfinite(a)):
             raise ExportError(f"Output {i} of the file holds NaN or infinite values.")
-        error = _error(a, b, options.is_quantized)
-        if b.shape[-1] > 1:
-            agreements.append(float(np.mean(a.argmax(-1) == b.argmax(-1))))
+    of_outputs = comparison.of_each(told)
+    for figures, each in zip(of_outputs, told, strict=True):
+        error = _error(*each, options.is_quantized)
         if error > options.tolerance:
-            raise ExportError(_too_far(i, error, agreements, options))
-    worst = max(float(np.max(np.abs(a - b))) for a, b in zip(found, expected, strict=True))
-    return Parity(min(agreements, default=None), worst)
+            raise ExportError(_too_far(figures, error, options))
+        ruin = comparison.ruin(figures, judgement.bounds, len(each[1])) if are_real else ""
+        if ruin:
+            raise ExportError(f"{ruin} {_remedy(options)}")
+    worst = max(comparison.difference(a, b) for _, a, b in told)
+    return comparison.Comparison(len(found[0]), of_outputs, worst, 0.0)
 
 
-def _error(a, b, quantized):
+def _error(output, a, b, quantized):
+    if output.are_indices:
+        return 0.0 if quantized else comparison.other_indices(a, b)
     difference = np.abs(a - b)
     if quantized:
         return float(np.sqrt(np.mean(difference**2)) / max(np.std(b), _TINY))
     return float(max(np.max(difference) - _TINY, 0) / max(np.max(np.abs(b)), _TINY))
 
 
-def _too_far(i, error, agreements, options):
-    measure, remedy = (
-        "largest value",
-        "It does not compute what the student does: please report it.",
-    )
-    if options.is_quantized:
-        measure = "standard deviation"
-        remedy = (
-            "Calibrate with more data that is like the training's, train with quantization in "
-            "mind, or leave the student in float."
-        )
-    same = f", the same class for {agreements[-1]:.1%} of the rows" if agreements else ""
+def _too_far(figures, error, options):
+    measure = "standard deviation" if options.is_quantized else "largest value"
+    agreement = figures.agreement
+    same = "" if agreement is None else f", the same class for {agreement:.1%} of the rows"
     return (
-        f"Output {i} of the file is off by {error:.3g} of the output's {measure}{same}; tolerance="
-        f"{options.tolerance} allows less. {remedy}"
+        f"Output {figures.output.name!r} of the file is off by {error:.3g} of the output's "
+        f"{measure}{same}; tolerance={options.tolerance} allows less. {_remedy(options)}"
     )
+
+
+def _remedy(options):
+    """What to do about a file that is too far off."""
+    if options.quantization == "dynamic":
+        return (
+            "Pass quantization='int8' with representative_data, whose weights have a scale for "
+            "each channel, or use kd.export.to_tflite(..., quantization='dynamic'), whose have "
+            "too; or leave the student in float."
+        )
+    if options.is_quantized:
+        return (
+            f"{options.outliers or 'Calibrate with more data that is like the training data.'} Or "
+            "train with quantization in mind, or leave the student in float."
+        )
+    return "It does not compute what the student does: please report it."

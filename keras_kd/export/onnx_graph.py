@@ -3,16 +3,25 @@
 import collections
 import contextlib
 import logging
+import re
 
 import keras
 import tensorflow as tf
 
-from keras_kd.export import onnx_handlers, onnx_signature
+from keras_kd.export import onnx_handlers, onnx_signature, plain_lookups
 from keras_kd.export.errors import ExportError
 
 # tf2onnx writes up to this one; what is newer, ONNX's own converter makes of it.
 _NEWEST_OF_TF2ONNX = 18
 BATCH = "batch"
+# Keras' messages are bold for terminals.
+_COLORS = re.compile(r"\x1b\[[\d;]*m")
+_WITHOUT = (
+    ", as in keras.Model(student.inputs, what goes into it), and do outside of the file what it "
+    "does."
+)
+# What LiteRT has operators of, and tf2onnx has not.
+_OF_LITERT = {"Bucketize"}
 
 
 def graph_of(model, signature, opset):
@@ -31,14 +40,14 @@ def graph_of(model, signature, opset):
     """
     import onnx
 
-    function, names = _traced(model, signature)
+    function, names = _traceable(model, signature)
     with quiet("tf2onnx", "tensorflow"):
         try:
             graph = _converted(function, signature, names, model.name, opset)
         except Exception as error:
             raise ExportError(
-                f"tf2onnx cannot convert {model.name!r}: {type(error).__name__}: {error} Leave the "
-                "layer that it names out of the student, or use kd.export.to_tflite."
+                f"tf2onnx cannot convert {model.name!r}: {type(error).__name__}: {error} Make the "
+                f"student without the layer that it names{_WITHOUT}"
             ) from error
     _check_operators(graph, model)
     _name_dimensions(graph, function, names)
@@ -51,6 +60,29 @@ def graph_of(model, signature, opset):
     return graph
 
 
+def _traceable(model, signature):
+    """As `_traced`; what TensorFlow cannot trace is told as `ExportError`."""
+    try:
+        return _traced(model, signature)
+    except (tf.errors.OpError, TypeError, ValueError, NotImplementedError) as error:
+        sizes = {
+            name: tuple(spec.shape)
+            for name, spec in zip(signature.names, signature.specs, strict=True)
+            if None in tuple(spec.shape)[1:]
+        }
+        remedy = "Look into the layer that it names."
+        if sizes:
+            remedy = (
+                f"The inputs {sizes} have open sizes, which a layer has to know: make the same "
+                "model with fixed ones, keras.Input((height, width, channels)), and give it the "
+                "weights: copy.set_weights(student.get_weights())."
+            )
+        said = " ".join(_COLORS.sub("", str(error)).split())[:300]
+        raise ExportError(
+            f"TensorFlow cannot trace {model.name!r}: {type(error).__name__}: {said} {remedy}"
+        ) from error
+
+
 def _traced(model, signature):
     """The forward pass as a concrete function, and the names of its outputs."""
     outputs = None
@@ -58,7 +90,8 @@ def _traced(model, signature):
     def forward(*flat):
         nonlocal outputs
         inputs = keras.tree.pack_sequence_as(signature.structure, list(flat))
-        outputs = model(inputs, training=False)
+        with plain_lookups.applied(model):
+            outputs = model(inputs, training=False)
         # An output that is an input, or that is there twice, needs a name of its own.
         return [tf.identity(x) for x in keras.tree.flatten(outputs)]
 
@@ -132,9 +165,10 @@ def _check_operators(graph, model):
     }
     if unknown:
         listed = ", ".join(f"{kind} (at {where})" for kind, where in sorted(unknown.items()))
+        other = " Or use kd.export.to_tflite, which has it." if set(unknown) <= _OF_LITERT else ""
         raise ExportError(
-            f"{model.name!r} has operations that tf2onnx cannot write in ONNX: {listed}. Replace "
-            "these layers in the student, or use kd.export.to_tflite."
+            f"{model.name!r} has operations that tf2onnx cannot write in ONNX: {listed}. Make the "
+            f"student without these layers{_WITHOUT}{other}"
         )
 
 

@@ -19,10 +19,18 @@ class OnnxExport:
         inputs: A dict from the inputs' names to their types and shapes, such as
             `"float32[batch, 28, 28, 1]"`.
         outputs: The same of the outputs.
-        agreement: The share of the rows (tokens, pixels) for which the largest output is that of
-            the student, of the output for which it is least; `None` where each has one value.
+        agreement: The share of the rows (tokens, pixels) with the student's answer: the largest
+            output, or the side of the threshold of yes or no; of the output for which it is least.
+            `None` where there are no classes.
         worst_difference: The largest difference between an output and the student's.
         notes: A tuple of what a user of the file should know.
+        tasks: `{output: task}`, by which it was compared: `"multiclass"`, `"binary"`,
+            `"multilabel"` or `"regression"`.
+        supposed: Names of the outputs of which only shape and layer tell the task.
+        error: Root mean squared difference in standard deviations of the student's output, but for
+            the tenth of the rows that lies farthest from the mean; the largest of the outputs.
+        accuracy: Of the file on `data`, where that has labels of classes, else `None`.
+        model_accuracy: Of the student on the same.
 
     Example:
 
@@ -47,6 +55,11 @@ class OnnxExport:
     agreement: float | None
     worst_difference: float
     notes: tuple = ()
+    tasks: dict = dataclasses.field(default_factory=dict)
+    supposed: tuple = ()
+    error: float | None = None
+    accuracy: float | None = None
+    model_accuracy: float | None = None
 
     def __str__(self):
         kind = "float32" if self.quantization is None else self.quantization
@@ -55,8 +68,18 @@ class OnnxExport:
             lines += _entry(title, ", ".join(f"{k} {v}" for k, v in values.items()))
         counts = sorted(self.operators.items(), key=lambda item: (-item[1], item[0]))
         lines += _entry("operators", ", ".join(f"{n} {name}" for name, n in counts))
-        same = "" if self.agreement is None else f"same class {self.agreement:.2%}, "
+        same = "" if self.agreement is None else f"same answer {self.agreement:.2%}, "
         lines += _entry("agreement", f"{same}worst difference {self.worst_difference:.2g}")
+        if self.tasks:
+            told = (
+                f"{name}: {task}{' (supposed; `task` tells)' if name in self.supposed else ''}"
+                for name, task in self.tasks.items()
+            )
+            lines += _entry("task", ", ".join(told))
+        if self.accuracy is not None:
+            lines += _entry(
+                "accuracy", f"{self.accuracy:.2%}, the student's {self.model_accuracy:.2%}"
+            )
         # Not wrapped: a note may be a command.
         return "\n".join(lines + [f"  {'note':<11}{note}" for note in self.notes])
 

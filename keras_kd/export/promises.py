@@ -54,7 +54,8 @@ def check(file, quantization, input_dtype, output_dtype):
                 f"Operators {_names(left)} are left in float32, the first at "
                 f"{left[0].label!r}, which a file of quantization={quantization!r} must "
                 "not have. Have the student compute that in another way (a mask that is cast to "
-                "float by pooling is one), or take quantization='dynamic'."
+                "float by pooling is one), or take quantization='dynamic'.",
+                _names(left),
             )
     for what, infos, wanted in (
         ("input", file.inputs, input_dtype),

@@ -1,31 +1,38 @@
 """Rows that a user gives to calibrate or compare with, in any form, held against the model."""
 
+import collections.abc
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_kd import models
-from keras_kd.export import students
+from keras_kd.export import plain_lookups, students
 from keras_kd.teachers import carried
 
 # More rows move the ranges no further, and each is one run of the interpreter.
 MAX_ROWS = 1000
+# More of what does not tell its end are taken for endless, where all rows are to be read.
+_ENDLESS = 1_000_000
+# Ragged and sparse tensors are batches too, though one can go through their rows.
+_BATCHES = (list, tuple, dict, str, bytes, tf.RaggedTensor, tf.SparseTensor)
 
 
 def read(data, student, what="representative_data", max_rows=MAX_ROWS):
     """The inputs and labels that data gives, as arrays.
 
     Args:
-        data: A batched `tf.data.Dataset` of inputs or `(inputs, labels[, weights])`; arrays of
-            inputs; a tuple `(inputs, labels[, weights])` of arrays; or a function that returns an
-            iterator of batches, as TensorFlow's converter takes.
+        data: A batched `tf.data.Dataset` or a `keras.utils.PyDataset` of inputs or
+            `(inputs, labels[, weights])`; arrays of inputs; a tuple `(inputs, labels[, weights])`
+            of arrays; or an iterator of batches (a generator), or a function that returns one, as
+            TensorFlow's converter takes.
         student: The model they are for.
         what: The argument's name, for messages.
         max_rows: At most so many rows are read; `None`: all of them.
 
     Returns:
         `(inputs, labels)`: a list of arrays `[rows, ...]`, one for each input, and the labels as
-        an array, or `None` where there are none or more than one.
+        an array, or in their structure where there are several; `None`: there are none.
 
     Raises:
         ValueError: There is nothing in it, or it does not fit the student: structure, shape, dtype,
@@ -58,10 +65,23 @@ def in_structure(data, student, what="representative_data", max_rows=MAX_ROWS):
     if len(rows) > 1:
         raise ValueError(f"`{what}`: the inputs differ in rows: {sorted(rows)}.")
     _check_indices(student, arrays, names, what)
-    labels = [labels for _, labels in batches]
-    is_labelled = all(each is not None for each in labels)
-    joined = np.concatenate(labels)[:max_rows] if is_labelled else None
-    return keras.tree.pack_sequence_as(expected, arrays), joined
+    labels = _joined([labels for _, labels in batches], max_rows, what)
+    return keras.tree.pack_sequence_as(expected, arrays), labels
+
+
+def _joined(labels, max_rows, what):
+    """The labels of all batches in one structure."""
+    if any(each is None for each in labels):
+        return None
+    try:
+        return keras.tree.map_structure(
+            lambda *parts: np.concatenate([np.atleast_1d(x) for x in parts])[:max_rows], *labels
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"`{what}`: the labels of its batches cannot be joined: {error}. Pad them to one "
+            "shape, or leave them out: dataset.map(lambda x, *_: x)."
+        ) from error
 
 
 def _batches(data, what, max_rows):
@@ -70,23 +90,42 @@ def _batches(data, what, max_rows):
             f"`{what}` is missing: integer activations need data to find their ranges. Pass some "
             "hundred rows of the training data, such as train.take(8)."
         )
+    rows, end = 0, _ENDLESS if max_rows is None else max_rows
+    for element in _source(data, what):
+        yield element
+        first = tuple(np.shape(next(iter(keras.tree.flatten(element)), 0)))
+        rows += max(first[0], 1) if first else 1
+        if rows < end:
+            continue
+        if max_rows is None:
+            raise _endless(what, f"gave {rows:,} rows without an end", "itertools.islice(data, 8)")
+        return
+
+
+def _source(data, what):
+    """What gives the batches."""
+    is_function = callable(data) and not isinstance(data, keras.utils.PyDataset)
+    data = data() if is_function else data
     if isinstance(data, tf.data.Dataset):
         if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError(
-                f"`{what}` is endless (it repeats). Pass a part of it: dataset.take(8)."
-            )
-        source = data
-    elif callable(data):
-        source = data()
-    else:
-        source = [data]
-    rows = 0
-    for element in source:
-        yield element
-        first = keras.tree.flatten(element)[0]
-        rows += np.shape(first)[0] if np.ndim(first) else 0
-        if max_rows is not None and rows >= max_rows:
-            return
+            raise _endless(what, "is endless (it repeats)", "dataset.take(8)")
+        return data
+    if isinstance(data, keras.utils.PyDataset):
+        if data.num_batches is None:
+            raise _endless(what, "is endless (it has no length)", "(data[i] for i in range(8))")
+        return (data[i] for i in range(data.num_batches))
+    if is_function and not isinstance(data, collections.abc.Iterable):
+        raise ValueError(
+            f"`{what}` is a function that returned a {type(data).__name__}. Expected an iterator "
+            "of batches, such as of lambda: iter([x])."
+        )
+    is_batch = isinstance(data, _BATCHES) or hasattr(data, "__array__")
+    is_source = isinstance(data, collections.abc.Iterable) and (is_function or not is_batch)
+    return data if is_source else [data]
+
+
+def _endless(what, how, part):
+    return ValueError(f"`{what}` {how}. Pass a part of it: {part}.")
 
 
 def _parts(element, what):
@@ -95,10 +134,26 @@ def _parts(element, what):
     inputs, _ = carried.split(carried.inputs_of(element) if is_labelled else element)
     if any(isinstance(x, (tf.RaggedTensor, tf.SparseTensor)) for x in keras.tree.flatten(element)):
         raise ValueError(f"`{what}` has ragged or sparse tensors. Pass dense ones.")
-    given = keras.tree.flatten(element[1]) if is_labelled else []
-    labels = [value for value in given if value is not None]
     inputs = keras.tree.map_structure(np.asarray, inputs)
-    return inputs, np.asarray(labels[0]) if len(labels) == 1 else None
+    return inputs, _labels_of(element[1]) if is_labelled else None
+
+
+def _labels_of(given):
+    """Labels as arrays in their structure, without `None`s in a dict; one alone as it is."""
+    flat = keras.tree.flatten(given)
+    if isinstance(given, (list, tuple)) and not any(np.ndim(x) for x in flat):
+        return np.asarray(given)  # numbers of a list, not outputs
+    if isinstance(given, dict):
+        given = {key: value for key, value in given.items() if value is not None}
+    known = [value for value in flat if value is not None]
+    if len(known) < 2:
+        return np.asarray(known[0]) if known and not isinstance(given, dict) else _arrays(given)
+    return None if any(x is None for x in keras.tree.flatten(given)) else _arrays(given)
+
+
+def _arrays(structure):
+    found = keras.tree.map_structure(np.asarray, structure)
+    return found if len(keras.tree.flatten(found)) else None
 
 
 def _spec_of(array):
@@ -107,9 +162,9 @@ def _spec_of(array):
 
 
 def names_of(student, expected):
-    """A name for each input: a key of their dict, or the input's own."""
+    """A name for each input: a key of their dict (a path of keys), or the input's own."""
     if isinstance(expected, dict):
-        return [str(key) for key in sorted(expected)]
+        return models.names_in(expected)
     if models.input_specs(student) is not None:
         return students.input_names(student)
     return [f"input_{i}" for i in range(len(keras.tree.flatten(expected)))]
@@ -119,17 +174,20 @@ def _in_order(inputs, expected, names, student, what):
     """The inputs of a batch, flat, in the order of the student's."""
     if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
         inputs = inputs[0]
-    if isinstance(inputs, dict):
-        own = [str(x.name) for x in getattr(student, "inputs", None) or []]
-        if sorted(inputs) == sorted(own):  # a file has other names where these have hyphens
-            names = own
-        if sorted(inputs) != sorted(names):
-            raise ValueError(
-                f"`{what}` gives the inputs {sorted(inputs)} in a dict; model {student.name!r} "
-                f"takes {names}."
-            )
-        return [inputs[name] for name in names]
+    if isinstance(inputs, (list, tuple)) and not len(inputs):
+        raise ValueError(f"`{what}` is empty: there are no rows to look at.")
     flat = keras.tree.flatten(inputs)
+    if isinstance(inputs, dict):
+        given = dict(zip(models.names_in(inputs), flat, strict=True))
+        # A file has other names where an input's have hyphens.
+        own = [str(x.name) for x in getattr(student, "inputs", None) or []]
+        for called in (names, own):
+            if sorted(given) == sorted(called):
+                return [given[name] for name in called]
+        raise ValueError(
+            f"`{what}` gives the inputs {sorted(given)} in a dict; model {student.name!r} takes "
+            f"{names}."
+        )
     if len(flat) != len(names):
         raise ValueError(
             f"`{what}` gives {len(flat)} inputs a batch; model {student.name!r} takes "
@@ -176,3 +234,5 @@ def _check_indices(student, arrays, names, what):
                 f"`{what}`: input {names[i]!r} goes from {arrays[i].min()} to {arrays[i].max()}, "
                 f"beyond the embedding that reads it, which has the rows 0 to {limit - 1}."
             )
+    if models.input_specs(student) is not None:
+        plain_lookups.check_indices(student, arrays, names, what)

@@ -20,12 +20,20 @@ class TFLiteExport:
         inputs: A `TensorInfo` for each input: name, shape, dtype, scale, zero point.
         outputs: Likewise.
         rows: Rows on which it was compared.
-        agreement: Fraction of these with the same class (argmax) as the model; `None` where there
-            are no classes, or the rows were made up.
+        agreement: Fraction of these with the same answer as the model: class (argmax), or side of
+            the threshold of a logit (0) or a sigmoid (0.5), of several labels each; the least of
+            the outputs. `None` where there are no classes, or the rows were made up.
         worst_difference: Largest absolute difference of an output from the model's.
-        accuracy: Of the file on `data`, where that has labels, else `None`.
+        accuracy: Of the file on `data`, where that has labels of classes, else `None`; of several
+            outputs that which lost most.
         model_accuracy: Of the model on the same.
         notes: What else is to be known, in words.
+        tasks: `{output: task}`, by which it was compared: `"multiclass"`, `"binary"`,
+            `"multilabel"` or `"regression"`.
+        supposed: Names of the outputs of which only shape and layer tell the task.
+        error: Root mean squared difference in standard deviations of the model's output, but for
+            the tenth of the rows that lies farthest from the mean; the largest of the outputs.
+            `None` where the rows were made up.
 
     Example:
 
@@ -55,6 +63,9 @@ class TFLiteExport:
     accuracy: float | None = None
     model_accuracy: float | None = None
     notes: list = dataclasses.field(default_factory=list)
+    tasks: dict = dataclasses.field(default_factory=dict)
+    supposed: list = dataclasses.field(default_factory=list)
+    error: float | None = None
 
     def __str__(self):
         lines = [
@@ -65,11 +76,19 @@ class TFLiteExport:
             *(f"  output {_words(info)}" for info in self.outputs),
             f"  worst difference from the model over {self.rows} rows: {self.worst_difference:.3g}",
         ]
+        if self.error is not None:
+            lines.append(f"  error in standard deviations of the output: {self.error:.3g}")
         if self.agreement is not None:
-            lines.append(f"  same class as the model: {self.agreement:.2%}")
+            lines.append(f"  same answer as the model: {self.agreement:.2%}")
         if self.accuracy is not None:
             lines.append(f"  accuracy {self.accuracy:.2%}, the model's {self.model_accuracy:.2%}")
+        if self.tasks:
+            lines.append(f"  compared as {', '.join(map(self._task, self.tasks))}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def _task(self, name):
+        supposed = " (supposed; `task` tells)" if name in self.supposed else ""
+        return f"{name}: {self.tasks[name]}{supposed}"
 
 
 def _words(info):

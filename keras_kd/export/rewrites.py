@@ -6,7 +6,8 @@ Its means are products with a constant: LiteRT's integer MEAN rounds twice, whic
 of its results into their neighbours; its FULLY_CONNECTED 0.1 %.
 Attention that is asked for its scores computes them by a softmax layer of its own, which can be
 listened to. A masked softmax adds -1e9 to what is masked, a range of which 8 bits leave nothing;
-here that is put a little below the rest.
+here that is put a little below the rest. UnitNormalization is a SQUARE and a MINIMUM in a file,
+which have no integer kernels either; its steps are not visited.
 
 `visit(part, value)` is given what lies between the steps, and returns what goes on.
 """
@@ -14,7 +15,6 @@ here that is put a little below the rest.
 import contextlib
 import functools
 
-import keras
 from keras import layers, ops
 
 from keras_kd import kernel_layers
@@ -22,6 +22,8 @@ from keras_kd.taps import attention, listening, paths
 
 # exp(-10) is an eightieth of what 8 bits tell from 0.
 _FAR = 10.0
+# As Keras has it: a vector of zeros stays one.
+_NOT_ZERO = 1e-12
 
 
 def steps_of(layer, call):
@@ -35,6 +37,25 @@ def steps_of(layer, call):
     if type(layer) is layers.Softmax:
         return functools.partial(_softmax, layer, call)
     return None
+
+
+def _in_operators(layer, call):
+    """A layer's `call` in operators that have integer kernels, or `None` where it stays as it is.
+
+    As `steps_of`, of layers with nothing inside that is listened to.
+    """
+    steps = steps_of(layer, call)
+    if steps is not None:
+        return functools.partial(steps, lambda part, value: value)
+    is_unit = type(layer) is layers.UnitNormalization and layer.axis in (-1, [-1], (-1,))
+    return _unit_normalization if is_unit else None
+
+
+def _unit_normalization(inputs, **kwargs):
+    del kwargs
+    ones = ops.ones((inputs.shape[-1], 1), inputs.dtype)
+    squares = ops.matmul(ops.multiply(inputs, inputs), ones)
+    return ops.multiply(inputs, ops.rsqrt(ops.add(squares, _NOT_ZERO)))
 
 
 def _is_plain_normalization(layer):
@@ -127,10 +148,7 @@ def applied(student):
     with contextlib.ExitStack() as stack:
         found = {id(layer): layer for _, _, layer in paths.walk(student)}
         for layer in found.values():
-            if isinstance(layer, keras.layers.Layer) and steps_of(layer, layer.call) is not None:
-                stack.enter_context(listening.wrapped(layer, functools.partial(_rewritten, layer)))
+            if isinstance(layer, layers.Layer) and _in_operators(layer, layer.call) is not None:
+                wrap = functools.partial(_in_operators, layer)
+                stack.enter_context(listening.wrapped(layer, wrap))
         yield
-
-
-def _rewritten(layer, call):
-    return functools.partial(steps_of(layer, call), lambda part, value: value)

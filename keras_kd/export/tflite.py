@@ -1,7 +1,5 @@
 """`to_tflite`: a student as a `.tflite` file that is known to hold what was asked for."""
 
-import json
-
 from keras_kd import files, progress
 from keras_kd.export import (
     calibration_data,
@@ -9,23 +7,25 @@ from keras_kd.export import (
     conversion,
     edge_quantizer,
     examining,
+    judging,
     metadata,
     representative,
     routes,
     students,
+    tflite_arguments,
+    unfit,
 )
 from keras_kd.export.errors import ExportError, LeftInFloatError
-from keras_kd.ops import arguments
 from keras_kd.quantization.student import QuantizationAware
 from keras_kd.teachers import host
 from keras_kd.version import __version__
 
 # Above that, the other route is not tried: it would cost seconds and gain nothing that can be seen.
 _AGREES_WELL = 0.98
-# TensorFlow's quantizer leaves operators in float in some runs and in others, of the same model,
-# not: an unrolled GRU's SPLIT in 1 of 6.
+# TensorFlow's quantizer leaves these in float in some runs and in others, of the same model, not:
+# an unrolled GRU's SPLIT in 1 of 6. Others are left a second time, or for good.
+_AT_TIMES = {"SPLIT", "SPLIT_V"}
 _ATTEMPTS = 4
-_DTYPES = (None, "float32", "int8", "uint8", "int16")
 
 
 def to_tflite(
@@ -38,14 +38,19 @@ def to_tflite(
     output_dtype=None,
     batch_size=1,
     data=None,
+    task="auto",
     min_agreement=None,
     max_accuracy_drop=None,
+    max_error=None,
     route="auto",
     user_metadata=None,
     overwrite=False,
     verbose=1,
 ):
     """Writes a student as a `.tflite` file, reads it back, and compares it with the student.
+
+    Embeddings are one GATHER, which microcontrollers have: an index below 0, which counts from the
+    end in Keras, is refused in the data, and is as undefined in the file as one beyond the table.
 
     Args:
         student: A Keras model with known input shapes, or a `QuantizationAware` student.
@@ -64,9 +69,20 @@ def to_tflite(
         batch_size: Rows of a batch, or `None` for any number. Recurrent layers need a number.
         data: Rows on which the file is compared with the student, with labels for the accuracy.
             Default: `representative_data`, else rows that are made up.
-        min_agreement: The least fraction of rows in which the file must give the student's class.
-            Default: 0.5, which a file that is not ruined has.
+        task: What the outputs are judged by: `"multiclass"`, `"binary"`, `"multilabel"`,
+            `"regression"` (also images and embeddings), `"auto"`, or a dict from outputs' names to
+            these. By `"auto"` the labels of `data` tell, as in `keras_kd.measure`, else a softmax.
+            What neither tells is supposed: several labels, or yes and no, of a sigmoid; numbers of
+            four axes or more, of a last axis of 1, of relu and tanh; else classes. The result has
+            it (`tasks`, `supposed`).
+        min_agreement: The least fraction of rows (positions, labels) in which the file must give
+            the student's answer: the largest of several classes; of yes or no the side of 0, or
+            of 0.5 where the student ends in a sigmoid. Default: 0.5 (where classes are supposed
+            only, or else an error of 0.5), and better than chance where the error is above 0.7.
         max_accuracy_drop: The accuracy that may be lost, a fraction such as 0.005.
+        max_error: Of regression, how far the file may be off: the root mean squared difference in
+            standard deviations of the student's output over the rows, without the tenth of the
+            rows that lies farthest from the mean. Default: 0.7; a constant has 1.
         route: `"converter"` (TensorFlow's), `"edge_quantizer"`, or `"auto"`: whichever holds what
             was asked for, in the order that measured better.
         user_metadata: A dict that is kept in the file (`keras_kd.export.read_metadata`), such as
@@ -105,17 +121,21 @@ def to_tflite(
     """
     host.needs("ai_edge_litert.interpreter", "to_tflite", "export")  # before any work
     verbose = progress.checked(verbose)
-    path = files.free(path, overwrite)
+    path = tflite_arguments.path_of(path, overwrite)
+    bounds = judging.Bounds(min_agreement, max_accuracy_drop, max_error)
+    judging.check_task(task)
     aware = student if isinstance(student, QuantizationAware) else None
     quantization = _quantization(quantization, aware)
-    _check_arguments(quantization, input_dtype, output_dtype, batch_size, route)
-    _check_metadata(user_metadata)
+    tflite_arguments.check(quantization, input_dtype, output_dtype, batch_size, route)
+    tflite_arguments.check_metadata(user_metadata)
     if quantization not in routes.CONVERTER_ONLY:
         edge_quantizer.needs()
     plain = students.checked(aware.rounded_student() if aware else student, "to_tflite")
+    unfit.check_lookups(plain, "to_tflite")
     conversion.specs(plain, batch_size)
     if isinstance(quantization, str) and quantization in routes.NEEDS_DATA:
         students.check_for_integers(plain, quantization)
+        unfit.check_whole_inputs(plain, quantization)
     arrays, rows = _rows(plain, quantization, representative_data, data)
     job = routes.Job(
         student=plain,
@@ -128,9 +148,8 @@ def to_tflite(
         metadata={"student": student.name, "keras_kd": __version__, "user": user_metadata or {}},
         steps=routes.steps_of(verbose),
     )
-    bounds = comparison.Bounds(min_agreement, max_accuracy_drop)
-    examiner = examining.Examiner(path, job, rows, bounds)
-    return _best(job, routes.of(job, route), path, examiner)
+    ways = routes.of(job, route)
+    return _best(job, ways, path, examining.Examiner(path, job, rows, bounds, task))
 
 
 def _quantization(asked, aware):
@@ -142,31 +161,6 @@ def _quantization(asked, aware):
             f"quantization={asked!r}. For another one pass the student itself: aware.student."
         )
     return aware.scheme
-
-
-def _check_arguments(quantization, input_dtype, output_dtype, batch_size, route):
-    if isinstance(quantization, str) and quantization not in routes.QUANTIZATIONS:
-        expected = f"one of {routes.QUANTIZATIONS} or a recipe of ai_edge_quantizer"
-        raise arguments.invalid("quantization", expected, repr(quantization))
-    for name, dtype in (("input_dtype", input_dtype), ("output_dtype", output_dtype)):
-        if dtype not in _DTYPES:
-            raise arguments.invalid(name, f"one of {_DTYPES}", repr(dtype))
-        if dtype not in (None, "float32") and quantization not in routes.NEEDS_DATA:
-            raise ValueError(
-                f"`{name}` is {dtype!r}, but a file of quantization={quantization!r} computes with "
-                "floats. Use quantization='int8'."
-            )
-    if not (batch_size is None or (isinstance(batch_size, int) and batch_size > 0)):
-        raise arguments.invalid("batch_size", "a positive integer or None", repr(batch_size))
-    if route not in ("auto", "converter", "edge_quantizer"):
-        raise arguments.invalid("route", "'auto', 'converter' or 'edge_quantizer'", repr(route))
-
-
-def _check_metadata(user_metadata):
-    try:
-        json.dumps(user_metadata)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`user_metadata` must have values that JSON has: {error}") from error
 
 
 def _rows(student, quantization, representative_data, data):
@@ -182,7 +176,7 @@ def _rows(student, quantization, representative_data, data):
     if needs_data or is_recipe:
         reference = compared.arrays if compared else None
         calibration_data.check(arrays, student, reference)
-    return arrays, compared or comparison.Rows(arrays, labels)
+    return arrays, compared or comparison.Rows(arrays, labels, are_promised=False)
 
 
 def _best(job, ways, path, examiner):
@@ -194,34 +188,44 @@ def _best(job, ways, path, examiner):
     Raises:
         ExportError: None holds what was asked for.
     """
-    found, failures = [], []
+    found, failures, left_in_float = [], [], None
     for way in ways:
         try:
-            found.append(_examined(job, way, examiner))
+            found.append(_examined(job, way, examiner, left_in_float))
         except ExportError as error:
             failures.append((way, error))
+            left_in_float = getattr(error, "operators", left_in_float)
             continue
-        if found[-1][0].agreement is None or found[-1][0].agreement >= _AGREES_WELL:
+        if found[-1].closeness is None or found[-1].closeness >= _AGREES_WELL:
             break
     if not found:
         raise _of_all(failures)
-    best, content = max(found, key=lambda each: each[0].agreement or 0.0)
+    best = max(found, key=lambda each: each.closeness or 0.0)
     with files.renamed(path) as partial:
-        partial.write_bytes(content)
-    return best
+        partial.write_bytes(best.content)
+    return best.export
 
 
-def _examined(job, way, examiner):
-    """`(TFLiteExport, bytes)` by one route."""
-    left = _ATTEMPTS if way == "converter" and job.is_integer else 1
-    while True:
+def _examined(job, way, examiner, left_in_float):
+    """The `examining.Examined` file of one route.
+
+    Args:
+        job: The `routes.Job`.
+        way: The route.
+        examiner: The `examining.Examiner`.
+        left_in_float: Operators that another route left in float, or `None`.
+    """
+    may_repeat = way == "converter" and job.is_integer
+    for attempt in range(_ATTEMPTS):
         content = metadata.added(routes.convert(job, way), job.metadata)
         try:
-            return examiner.examined(way, content), content
-        except LeftInFloatError:
-            left -= 1
-            if not left:
+            return examiner.examined(way, content)
+        except LeftInFloatError as error:
+            is_same = error.operators == left_in_float and not _AT_TIMES & set(error.operators)
+            if not may_repeat or is_same or attempt == _ATTEMPTS - 1:
                 raise
+            left_in_float = error.operators
+    raise AssertionError("unreachable")
 
 
 def _of_all(failures):

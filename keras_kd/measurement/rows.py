@@ -96,6 +96,24 @@ def check_labels(task, name, outputs, labels, weights):
     return found, weights, counted
 
 
+def labels_of(task, labels, outputs):
+    """Labels in the form of a task, as of `Rows`, of all rows; negative where there is none.
+
+    Args:
+        task: One of `tasks.TASKS` but text.
+        labels: Array `[rows, ...]`.
+        outputs: Array `[rows, ...]`, what the labels are for.
+
+    Raises:
+        ValueError: They do not fit.
+    """
+    values = flat(task, "The model", outputs)
+    found = _LABELS[task](labels, outputs, values)
+    if task == "multiclass":
+        _check_labels(task, found, values)
+    return found
+
+
 def flat(task, name, outputs):
     """Outputs as float64: `[rows, classes]`, or `[rows]` of yes or no, or `[rows, numbers]`."""
     outputs = np.asarray(outputs, np.float64)

@@ -94,6 +94,45 @@ def several():
     return keras.Model({"image": image, "ids": ids}, outputs, name="several")
 
 
+def numbers():
+    """Three numbers of a row."""
+    inputs = keras.Input((8,), name="x")
+    x = layers.Dense(16, activation="relu")(inputs)
+    return keras.Model(inputs, layers.Dense(3, name="numbers")(x), name="numbers")
+
+
+def yes_or_no(activation=None):
+    inputs = keras.Input((8,), name="x")
+    x = layers.Dense(16, activation="relu")(inputs)
+    return keras.Model(inputs, layers.Dense(1, activation, name="yes")(x), name="yes_or_no")
+
+
+def denoising():
+    """A picture of a picture."""
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(6, 3, padding="same", activation="relu")(inputs)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
+    x = layers.Conv2DTranspose(3, 3, strides=2, padding="same", name="picture")(x)
+    return keras.Model(inputs, x, name="denoising")
+
+
+def embedding():
+    """Vectors of length 1."""
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Flatten()(layers.Conv2D(8, 3, strides=2, activation="relu")(inputs))
+    x = layers.UnitNormalization(name="vector")(layers.Dense(8, use_bias=False)(x))
+    return keras.Model(inputs, x, name="embedding")
+
+
+def causal():
+    """Attention that looks back only."""
+    inputs = keras.Input((12,), dtype="int32", name="tokens")
+    x = layers.Embedding(50, 16)(inputs)
+    attended = layers.MultiHeadAttention(2, 8)(x, x, use_causal_mask=True)
+    x = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(layers.Add()([x, attended])))
+    return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(x), name="causal")
+
+
 class Subclassed(keras.Model):
     """Does not know its inputs."""
 
@@ -115,11 +154,21 @@ STUDENTS = {
     "several": several,
 }
 
+# What their outputs are, besides of logits of classes.
+JUDGED = {
+    "numbers": numbers,
+    "one logit": yes_or_no,
+    "one sigmoid": functools.partial(yes_or_no, "sigmoid"),
+    "image to image": denoising,
+    "embedding": embedding,
+    "masked attention": causal,
+}
+
 
 def made(name):
     """A student with random weights, whose BatchNormalization has seen the rows."""
     keras.utils.set_random_seed(3)
-    student = STUDENTS[name]()
+    student = {**STUDENTS, **JUDGED}[name]()
     for _ in range(30):
         student(rows(name), training=True)
     return student
@@ -130,7 +179,11 @@ def rows(name, count=64):
     rng = np.random.default_rng(5)
     if name in ("cnn", "mobile"):
         return rng.normal(size=(count, 8, 8, 1)).astype("float32")
-    if name == "transformer":
+    if name in ("image to image", "embedding"):
+        return rng.normal(size=(count, 8, 8, 3)).astype("float32")
+    if name in ("numbers", "one logit", "one sigmoid"):
+        return rng.normal(size=(count, 8)).astype("float32")
+    if name in ("transformer", "masked attention"):
         return rng.integers(50, size=(count, 12)).astype("int32")
     if name == "several":
         return {

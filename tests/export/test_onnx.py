@@ -173,7 +173,7 @@ def test_metadata_and_summary(tmp_path):
     assert found["license"] == "Apache-2.0"
     text = str(export)
     assert f"{path}: ONNX, opset 18, float32, {path.stat().st_size:,} bytes" in text
-    for part in ("series float32[batch, 6, 3]", "1 LSTM", "same class 100.00%"):
+    for part in ("series float32[batch, 6, 3]", "1 LSTM", "same answer 100.00%"):
         assert part in text
 
 

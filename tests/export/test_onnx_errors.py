@@ -128,7 +128,7 @@ class TestStudents:
         inputs = keras.Input((1,), dtype="string", name="text")
         lookup = keras.layers.StringLookup(vocabulary=["a", "b"])
         student = keras.Model(inputs, lookup(inputs))
-        refused(tmp_path, "Input 'text'.*is text", student)
+        refused(tmp_path, r"'string_lookup.*' .* is a StringLookup.*layer\(inputs\)", student)
 
     def test_one_that_is_broken(self, tmp_path):
         student = dense()
@@ -140,6 +140,17 @@ class TestStudents:
         student = keras.Model(inputs, keras.layers.Discretization([0.0, 1.0], name="bins")(inputs))
         message = "cannot write in ONNX: Bucketize .at .*bins.*to_tflite"
         refused(tmp_path, message, student, kind=kd.export.ExportError)
+
+    def test_open_sizes_that_a_layer_must_know(self, tmp_path):
+        def made(*sizes):
+            enlarge = keras.layers.UpSampling2D(interpolation="bilinear")
+            return keras.Sequential([keras.Input((*sizes, 3), name="image"), enlarge])
+
+        message = r"cannot trace.*'image': \(None, None, None, 3\).*keras.Input\(\(height, width"
+        refused(tmp_path, message, made(None, None), kind=kd.export.ExportError)
+        student, whole = made(None, None), made(4, 4)  # the remedy
+        whole.set_weights(student.get_weights())
+        kd.export.to_onnx(whole, tmp_path / "x.onnx")
 
     def test_half_precision_that_cannot_be_made_again(self, tmp_path):
         class Own(keras.Model):

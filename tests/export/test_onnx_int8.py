@@ -153,6 +153,26 @@ def test_what_would_stay_in_float_is_told(name, quantization, reader, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_remedy_of_a_dynamic_file_that_is_off(tmp_path):
+    # With one scale for the kernel, a channel of large weights takes the bits of the others.
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 4), name="image")
+    x = keras.layers.DepthwiseConv2D(3, name="deep", activation="relu")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    student = keras.Model(inputs, keras.layers.Dense(5, name="logits")(x))
+    deep, logits = student.get_layer("deep"), student.get_layer("logits")
+    channel = np.array([1e3, 1, 1, 1], "float32")
+    deep.kernel.assign(np.array(deep.kernel) * channel[:, None])
+    logits.kernel.assign(np.array(logits.kernel) * (channel < 2)[:, None])
+    data = np.random.default_rng(0).normal(size=(64, 8, 8, 4)).astype("float32") / channel
+    with pytest.raises(kd.export.ExportError, match="'int8'.*each channel.*to_tflite.*'dynamic'"):
+        kd.export.to_onnx(student, tmp_path / "x.onnx", quantization="dynamic", data=data)
+    options = {"quantization": "int8", "representative_data": data}
+    assert kd.export.to_onnx(student, tmp_path / "x.onnx", **options).agreement > 0.8
+    done = kd.export.to_tflite(student, tmp_path / "x.tflite", "dynamic", data=data)
+    assert done.agreement > 0.8
+
+
 class TestTensorRT:
     def parser(self, errors):
         """A module with what is used of TensorRT, and what it was given."""

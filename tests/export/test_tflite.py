@@ -1,5 +1,6 @@
 """`to_tflite` as a user meets it: results, bounds, metadata, and clear errors before any work."""
 
+import itertools
 import pathlib
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.export import calibration_data, comparison, representative, routes
+from keras_kd.export import calibration_data, comparison, judging, representative, routes
 from keras_kd.export.errors import ExportError
 from keras_kd.measurement.runtimes import TFLiteFile
 from tests.export import students
@@ -198,7 +199,7 @@ def of_text():
     ("make", "message"),
     [
         (of_any_size, "only the batch may be unknown"),
-        (of_text, "Input 'text' .* is text.*outside of the student"),
+        (of_text, "layer 'string_lookup.*' .* is a StringLookup.*outside of the student"),
         (subclassed, "no input signature"),
         (lambda: kd.Distiller(dense(), dense()), "distiller.student"),
         (quantized_by_keras, "model.quantize has changed layers"),
@@ -260,6 +261,7 @@ def endless():
         ({"z": rows()}, r"gives the inputs \['z'\] in a dict.*takes \['x'\]"),
         (tf.ragged.constant([[1.0], [2.0, 3.0]]), "ragged or sparse"),
         (rows(scale=255.0), "standard deviation"),
+        (lambda: 3, "is a function that returned a int. Expected an iterator of batches"),
     ],
     ids=lambda value: value[:12] if isinstance(value, str) else "",
 )
@@ -293,12 +295,82 @@ def test_data_unlike_that_of_training_is_found_by_batch_normalization():
         {"x": rows()},
         tf.data.Dataset.from_tensor_slices((rows(), np.zeros(64))).batch(16),
         lambda: ([row[None]] for row in rows()),
+        lambda: [rows(), rows()[:0]],
+        lambda: tf.data.Dataset.from_tensor_slices(rows()).batch(16),
+        lambda: Batches(),
+        lambda: Loader(),
     ],
-    ids=["array", "with labels", "without labels", "list", "dict", "dataset", "function"],
+    ids=lambda value: type(value).__name__,
 )
 def test_representative_data_comes_in_any_form(data):
     arrays, _ = representative.read(data, dense())
     np.testing.assert_array_equal(arrays[0], rows())
+
+
+class Batches(keras.utils.PyDataset):
+    """As `fit` takes it."""
+
+    def __init__(self, length=4, **kwargs):
+        super().__init__(**kwargs)
+        self.length = length
+
+    @property
+    def num_batches(self):
+        return self.length
+
+    def __getitem__(self, index):
+        part = slice(16 * (index % 4), 16 * (index % 4 + 1))
+        return rows()[part], np.arange(64)[part] % 3
+
+
+class Loader:
+    """What can be gone through, as PyTorch's."""
+
+    def __iter__(self):
+        return ((rows()[i : i + 16], np.arange(16)) for i in range(0, 64, 16))
+
+
+def test_batches_of_keras_and_generators():
+    for data in (Batches(), (Batches()[i] for i in range(4)), Loader()):
+        arrays, labels = representative.read(data, dense())
+        np.testing.assert_array_equal(arrays[0], rows())
+        assert labels.shape == (64,)
+
+
+def endless_generator():
+    while True:
+        yield rows()
+
+
+def test_what_does_not_end(monkeypatch):
+    with pytest.raises(
+        ValueError, match=r"endless \(it has no length\).*\(data\[i\] for i in range"
+    ):
+        representative.read(Batches(None), dense())
+    data = Batches(None)
+    arrays, _ = representative.read((data[i] for i in range(8)), dense())  # the remedy
+    assert len(arrays[0]) == 128
+    assert len(representative.read(endless_generator(), dense())[0][0]) == representative.MAX_ROWS
+    monkeypatch.setattr(representative, "_ENDLESS", 500)
+    with pytest.raises(ValueError, match="gave 512 rows without an end.*islice"):
+        representative.read(endless_generator(), dense(), "data", max_rows=None)
+    arrays, _ = representative.read(
+        itertools.islice(endless_generator(), 2), dense(), "data", max_rows=None
+    )
+    assert len(arrays[0]) == 128
+
+
+def test_labels_of_several_outputs_keep_their_structure():
+    labels = {"a": np.arange(64), "b": np.zeros((64, 2)), "c": None}
+    _, found = representative.read((rows(), labels), dense())
+    assert {name: each.shape for name, each in found.items()} == {"a": (64,), "b": (64, 2)}
+    _, found = representative.read((rows(), [np.arange(64), np.zeros((64, 2))]), dense())
+    assert [each.shape for each in found] == [(64,), (64, 2)]
+    _, found = representative.read((rows(), list(range(64))), dense())
+    assert found.shape == (64,)
+    uneven = iter([(rows(8), np.zeros((8, 3))), (rows(8), np.zeros((8, 4)))])
+    with pytest.raises(ValueError, match="labels of its batches cannot be joined.*leave them out"):
+        representative.read(uneven, dense())
 
 
 def test_a_name_that_a_file_cannot_have_is_taken_too():
@@ -326,6 +398,41 @@ def test_inputs_in_a_dict_are_taken_by_their_names():
     np.testing.assert_array_equal(arrays[1], rows())
 
 
+STRUCTURES = {
+    "dicts": lambda a, b, c: {"p": {"q": a, "r": b}, "x": c},
+    "lists in dicts": lambda a, b, c: {"p": [a, b], "x": c},
+    "dicts in lists": lambda a, b, c: [a, {"k": b, "l": c}],
+    "lists": lambda a, b, c: [a, [b, c]],
+}
+
+
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict:UserWarning")
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_inputs_and_outputs_in_structures(name, tmp_path):
+    pack = STRUCTURES[name]
+    inputs = [keras.Input((8,), name=each) for each in ("one", "other", "x")]
+    outputs = [layers.Dense(2)(each) for each in inputs]
+    student = keras.Model(pack(*inputs), pack(*outputs))
+    data = pack(*(rows(scale=scale) for scale in (1, 2, 3)))
+    done = export(tmp_path, student=student, data=data)
+    assert done.error < 1e-5
+    arrays, _ = representative.read(data, student)
+    for array, scale in zip(arrays, (1, 2, 3), strict=True):
+        np.testing.assert_array_equal(array, rows(scale=scale))
+    found = TFLiteFile(done.path)
+    if name == "dicts":
+        assert [x.name for x in found.outputs] == ["p/q", "p/r", "x"]
+        assert list(done.tasks) == ["p/q", "p/r", "x"]
+        labels = {"p": {"r": np.zeros(64, int)}}
+        again = export(tmp_path, student=student, data=(data, labels), overwrite=True)
+        assert again.supposed == ["p/q", "x"]
+        with pytest.raises(ValueError, match=r"for outputs \['z'\], which the model has not"):
+            export(tmp_path, student=student, data=(data, {"z": rows()}), overwrite=True)
+    done = kd.export.to_onnx(student, tmp_path / "s.onnx", data=data)
+    assert done.error < 1e-5
+    assert len(done.outputs) == 3
+
+
 def test_numbers_beyond_an_embedding_are_found(tmp_path):
     ids = keras.Input((4,), dtype="int32", name="ids")
     student = keras.Model(ids, layers.Dense(2)(layers.Flatten()(layers.Embedding(7, 3)(ids))))
@@ -341,12 +448,13 @@ def test_outputs_that_are_all_the_same_are_found():
     expected = rows(16)[:, :3]
     found = np.repeat(expected[:1], 16, axis=0)
     lines = comparison.Rows([rows(16)])
+    judged = judging.Judgement((judging.Output("y", "multiclass"),))
     with pytest.raises(ExportError, match="same for all 16 rows"):
-        comparison.compare([found], [expected], ["y"], lines)
+        comparison.compare([found], [expected], lines, judged)
     found = expected.copy()
     found[2, 1] = np.nan
     with pytest.raises(ExportError, match="holds NaN"):
-        comparison.compare([found], [expected], ["y"], lines)
+        comparison.compare([found], [expected], lines, judged)
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
@@ -364,7 +472,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
         export(tmp_path, "int4")
 
 
-@pytest.mark.parametrize("failures", [1, 4])
+@pytest.mark.parametrize("failures", [1, 2])
 def test_the_converter_is_asked_again_where_it_left_floats(tmp_path, monkeypatch, failures):
     convert, calls = routes.convert, []
     float_file = export(tmp_path).path.read_bytes()
@@ -375,10 +483,10 @@ def test_the_converter_is_asked_again_where_it_left_floats(tmp_path, monkeypatch
 
     monkeypatch.setattr(routes, "convert", sometimes)
     wanted = {"representative_data": rows(), "route": "converter", "overwrite": True}
-    if failures == 4:
+    if failures == 2:  # the same operators: it is not asked a third time
         with pytest.raises(ExportError, match="left in float32"):
             export(tmp_path, "int8", **wanted)
-        assert len(calls) == 4
+        assert len(calls) == 2
     else:
         assert export(tmp_path, "int8", **wanted).float_operators == []
         assert len(calls) == 2

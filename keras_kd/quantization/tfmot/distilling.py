@@ -109,7 +109,8 @@ def distil(
     quantized = _quantized(model, libraries)
     ranges.calibrate(quantized, feeding.in_batches(arrays))
     exporting.check(quantized, students.input_names(signature))
-    done = TfmotStudent(quantized, signature, comparison.Rows(arrays, labels))
+    rows = comparison.Rows(arrays, labels, are_promised=False)
+    done = TfmotStudent(quantized, signature, rows)
     steps = epochs * feeding.steps(batches)
     trainer = Trainer(
         teacher,

@@ -5,7 +5,7 @@ import tempfile
 
 import tensorflow as tf
 
-from keras_kd.export import comparison, conversion, examining, metadata, promises
+from keras_kd.export import comparison, conversion, examining, judging, metadata, promises
 from keras_kd.files import renamed
 from keras_kd.version import __version__
 
@@ -21,7 +21,7 @@ def written(path, student, names, rows, dtypes, bounds):
         names: A name for each input.
         rows: The `comparison.Rows`.
         dtypes: `(of inputs that are real numbers, of the outputs)`.
-        bounds: The `comparison.Bounds`.
+        bounds: The `judging.Bounds`.
 
     Raises:
         ExportError: It cannot be converted, or does not hold what it must; nothing was written.
@@ -84,6 +84,11 @@ def _examined(path, made, student, names, rows, dtypes, bounds):
     file = examining.opened(made)
     promises.check(file, "int8", *dtypes)
     found = file.run(dict(zip(names, rows.arrays, strict=True)))
-    compared = comparison.compare(found, [student.of(rows.arrays)], [_OUTPUT], rows)
+    expected = [student.of(rows.arrays)]
+    judged = judging.of(
+        student.model, [_OUTPUT], expected, rows.labels, "multiclass", bounds, rows.are_promised
+    )
+    compared = comparison.compare(found, expected, rows, judged)
     comparison.check(compared, "int8", bounds)
-    return examining.told(path, file, "int8", "converter", compared, [])
+    notes = list(comparison.notes(compared))
+    return examining.told(path, file, "int8", "converter", compared, judged, notes)

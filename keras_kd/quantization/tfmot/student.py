@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_kd import files
-from keras_kd.export import comparison, representative, students
+from keras_kd.export import comparison, judging, representative, students
 from keras_kd.ops import arguments
 from keras_kd.quantization.tfmot import exporting, feeding
 
@@ -106,7 +106,7 @@ class TfmotStudent:
         if data is not None:
             read = representative.read(data, self._signature, "data", max_rows=None)
             rows = comparison.Rows(*read)
-        bounds = comparison.Bounds(min_agreement, max_accuracy_drop)
+        bounds = judging.Bounds(min_agreement, max_accuracy_drop)
         names = students.input_names(self._signature)
         return exporting.written(path, self, names, rows, (input_dtype, output_dtype), bounds)
 
