@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import configuration, history_names, hooks, models, replicas
+from keras_kd import configuration, history_names, hooks, models, replicas, resuming
 from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
 from keras_kd.first_batch import FirstBatch
@@ -140,6 +140,7 @@ class Distiller(
         self._rehearsed = self._has_unbuilt_loss = self.is_rehearsing = False
         self.uses_keras_names = keras_names
         self.callback_states = {}
+        self.fit_progress = resuming.Progress(self)
         with student.distribute_strategy.scope():
             self.loss_list = LossList(
                 configuration.loss_list(distillation_losses, distillation_loss_weights, student)

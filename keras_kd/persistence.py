@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_kd import fit_arguments, resuming, saving
 from keras_kd.serializing import deserialized, serialized
 
 _CALLBACK = "callback_"
@@ -10,25 +11,70 @@ _CALLBACK = "callback_"
 class OwnVariables:
     """Mixin of a distiller: what it adds to what its models and losses save of themselves.
 
-    Alpha and beta, and the state of the random seeds (dropout), which Keras does not save: with it
-    a run that is interrupted and resumed gives the numbers of one that was not.
+    Its numbers, and the state of the random seeds (dropout), which Keras does not save; while `fit`
+    runs also where it is (`resuming`). With these a run that is interrupted and resumed gives the
+    numbers of one that was not. Files are written whole.
     """
+
+    # A `resuming.Progress`, of the object itself.
+    fit_progress = None
+
+    def own_numbers(self):
+        """`{name: variable}` of what is saved beside the models."""
+        return {"alpha": self.alpha_variable, "beta": self.beta_variable}
+
+    def with_metrics(self):
+        """The models whose metrics a step updates, a list."""
+        return [self]
+
+    def build_metrics(self, data):
+        """Lets the metrics of labels make their variables."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is not None:
+            self.compute_metrics(x, y, self(x, training=False), sample_weight)
 
     def _own_variables(self):
         weights = {id(variable) for variable in self.weights}
         # `variables` has the states of seed generators, `weights` has not.
         seeds = [variable for variable in self.variables if id(variable) not in weights]
-        own = {"alpha": self.alpha_variable, "beta": self.beta_variable}
-        return own | {f"seed_{i}": seed for i, seed in enumerate(seeds)}
+        return self.own_numbers() | {f"seed_{i}": seed for i, seed in enumerate(seeds)}
 
     def save_own_variables(self, store):
         for key, variable in self._own_variables().items():
             store[key] = variable.numpy()
+        self.fit_progress.save(store)
 
     def load_own_variables(self, store):
         for key, variable in self._own_variables().items():
             if key in list(store.keys()):
                 variable.assign(store[key])
+        self.fit_progress.load(store)
+
+    def make_train_function(self, force=False):
+        """As of `keras.Model`; its calls are counted."""
+        super().make_train_function(force)
+        if not isinstance(self.train_function, resuming.Counted):
+            self.train_function = resuming.Counted(self.fit_progress, self.train_function)
+
+    def fit(self, *args, **kwargs):
+        """As `keras.Model.fit`; `keras.callbacks.BackupAndRestore` resumes at the very batch."""
+        given = fit_arguments.named(keras.Model.fit, args, kwargs)
+        with self.fit_progress.of_fit(given):
+            return super().fit(**given)
+
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """As `keras.Model.save`; the file is there whole, or the one before is."""
+        return saving.save(super().save, filepath, overwrite, zipped, **kwargs)
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """As `keras.Model.save_weights`; the file is there whole, or the one before is."""
+        return saving.save_weights(super().save_weights, filepath, overwrite, max_shard_size)
+
+    def load_weights(self, filepath, *args, **kwargs):
+        """As `keras.Model.load_weights`."""
+        result = super().load_weights(filepath, *args, **kwargs)
+        self.fit_progress.restored(filepath)
+        return result
 
 
 class Persistence(OwnVariables):

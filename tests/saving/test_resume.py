@@ -1,8 +1,11 @@
 """A distiller that is saved, loaded, interrupted and resumed trains as one that was not."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_kd as kd
 from tests.distiller import linear
@@ -111,3 +114,97 @@ def test_a_teacher_that_keras_cannot_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match="register_keras_serializable"):
         made.save(tmp_path / "distiller.keras")
     assert not (tmp_path / "distiller.keras").exists()
+
+
+class InterruptAfter(keras.callbacks.Callback):
+    """Ends a fit after a batch of an epoch, when the callbacks before it have seen it."""
+
+    def __init__(self, epoch, batch):
+        super().__init__()
+        self.at, self.epoch = (epoch, batch), None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
+            raise InterruptedFit
+
+
+def compiled(made, **options):
+    """Eager where nothing else is asked for: a few steps are quicker than tracing one."""
+    options = {"metrics": ["accuracy"], "run_eagerly": True, **options}
+    made.compile(keras.optimizers.Adam(0.01), loss=linear.from_logits(), **options)
+    return made
+
+
+def snapshots():
+    student = network(6, 2)
+    made = compiled(kd.Distiller(kd.teachers.Snapshot(student), student, alpha=0.3))
+    return made, [kd.callbacks.SnapshotTeacher()]
+
+
+def averages():
+    student = network(6, 2)
+    made = compiled(kd.Distiller(kd.teachers.EMA(student), student, alpha=0.3))
+    return made, [kd.callbacks.DecaySchedule(0.5, 0.9, by="step")]
+
+
+def plain(**options):
+    made = kd.Distiller(network(9, 1), network(6, 2), kd.losses.SoftTargets(3.0), alpha=0.3)
+    return compiled(made, **options), [kd.callbacks.TemperatureSchedule(5.0, 2.0, by="step")]
+
+
+def pruned():
+    return plain()[0], [kd.callbacks.Sparsify(0.5, frequency=3)]
+
+
+def clustered():
+    return plain()[0], [kd.callbacks.Cluster(4)]
+
+
+def mutual():
+    made = compiled(kd.MutualDistiller([network(9, 1), network(6, 2)]))
+    return made, [kd.callbacks.TemperatureSchedule(5.0, 2.0, by="step")]
+
+
+WITHIN_EPOCHS = {
+    "eager": (plain, {}),
+    "xla": (lambda: plain(run_eagerly=False, jit_compile=True), {}),
+    "several_steps": (lambda: plain(run_eagerly=False, steps_per_execution=2), {}),
+    "validation": (plain, {"validation_split": 0.4}),
+    "endless": (plain, {"steps_per_epoch": 3}),
+    "snapshot": (snapshots, {}),
+    "average": (averages, {}),
+    "pruned": (pruned, {}),
+    "clustered": (clustered, {}),
+    "mutual": (mutual, {}),
+}
+
+
+def run(make, options, *callbacks):
+    model, own = make()
+    x, y = linear.data(60)
+    options = {"batch_size": 12, "shuffle": False, "verbose": 0, **options}
+    if "steps_per_epoch" in options:
+        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(options.pop("batch_size"))
+        x, y = data.repeat(), None
+    return model, model.fit(x, y, epochs=2, callbacks=[*own, *callbacks], **options).history
+
+
+@pytest.mark.parametrize("kind", WITHIN_EPOCHS)
+def test_resumes_within_an_epoch(tmp_path, kind):
+    """Of a run that ends within an epoch neither weights nor history show it."""
+    make, options = WITHIN_EPOCHS[kind]
+    expected, history = run(make, options)
+    for at in ((0, 1), (1, 3)):
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=2)
+        with contextlib.suppress(InterruptedFit):
+            run(make, options, backup, InterruptAfter(*at))
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=2)
+    resumed, last = run(make, options, backup)
+    for one, other in zip(resumed.variables, expected.variables, strict=True):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
+    for key, values in last.items():
+        np.testing.assert_allclose(values, history[key][-len(values) :], 1e-6, err_msg=key)
+    assert not (tmp_path / "backup").exists()
