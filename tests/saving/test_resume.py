@@ -2,6 +2,7 @@
 
 import contextlib
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -208,3 +209,122 @@ def test_resumes_within_an_epoch(tmp_path, kind):
     for key, values in last.items():
         np.testing.assert_allclose(values, history[key][-len(values) :], 1e-6, err_msg=key)
     assert not (tmp_path / "backup").exists()
+
+
+@pytest.fixture(scope="module")
+def of_plain():
+    return run(plain, {})[0]
+
+
+def interrupted(folder, *at):
+    backup = keras.callbacks.BackupAndRestore(folder, save_freq=2)
+    with pytest.raises(InterruptedFit):
+        run(plain, {}, backup, InterruptAfter(*at))
+
+
+@pytest.mark.parametrize("metadata", [None, "", '{"epoch": 0, "batch": 1}', '{"epoch": 7'])
+def test_the_weights_say_where_they_are(tmp_path, of_plain, metadata):
+    """Whatever Keras' second file says, or if it is missing: the two are not written at once."""
+    interrupted(tmp_path / "backup", 1, 3)
+    file = tmp_path / "backup" / "training_metadata.json"
+    file.unlink()
+    if metadata is not None:
+        file.write_text(metadata)
+    resumed, history = run(plain, {}, keras.callbacks.BackupAndRestore(tmp_path / "backup"))
+    assert len(history["loss"]) == 1
+    np.testing.assert_equal(resumed.get_weights(), of_plain.get_weights())
+
+
+def test_a_backup_that_is_half_removed_is_none(tmp_path, of_plain):
+    """Keras removes it when `fit` has ended; ended in the midst of it, it may leave the epoch."""
+    (tmp_path / "training_metadata.json").write_text('{"epoch": 2, "batch": 0}')
+    resumed, history = run(plain, {}, keras.callbacks.BackupAndRestore(tmp_path))
+    assert len(history["loss"]) == 2
+    np.testing.assert_equal(resumed.get_weights(), of_plain.get_weights())
+
+
+def test_a_backup_without_a_position_begins_its_epoch_anew(tmp_path):
+    """As of earlier versions."""
+    interrupted(tmp_path / "backup", 1, 3)
+    with h5py.File(tmp_path / "backup" / "latest.weights.h5", "a") as file:
+        del file["vars"]["position"]
+    steps = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: steps.append(1))
+    resumed, _ = run(plain, {}, keras.callbacks.BackupAndRestore(tmp_path / "backup"), count)
+    assert len(steps) == 5
+    assert resumed.optimizer.iterations == 8 + 5
+
+
+class Load(keras.callbacks.Callback):
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_train_begin(self, logs=None):
+        self.model.load_weights(self.path)
+
+
+@pytest.mark.parametrize("by", ["hand", "callback", "file"])
+def test_weights_that_are_no_backup_of_this_fit_leave_no_batch_out(tmp_path, by):
+    interrupted(tmp_path / "backup", 0, 3)
+    path = tmp_path / "backup" / "latest.weights.h5"
+    model, _ = plain()
+    callbacks = [keras.callbacks.BackupAndRestore(tmp_path / "other")]
+    if by == "file":
+        model = keras.models.load_model(saved_within(tmp_path))
+    elif by == "hand":
+        model.load_weights(path)
+    else:
+        callbacks.append(Load(path))
+    before = int(model.optimizer.iterations) if by != "callback" else 4
+    x, y = linear.data(60)
+    model.fit(x, y, batch_size=12, epochs=1, verbose=0, callbacks=callbacks)
+    assert model.optimizer.iterations == before + 5
+
+
+def saved_within(folder):
+    path = folder / "within.keras"
+    checkpoint = keras.callbacks.ModelCheckpoint(path, save_freq=2)
+    with pytest.raises(InterruptedFit):
+        run(plain, {}, checkpoint, InterruptAfter(0, 3))
+    return path
+
+
+def test_steps_at_once_that_pass_the_position_over_are_refused(tmp_path, of_plain):
+    interrupted(tmp_path / "backup", 0, 1)
+
+    def several(steps):
+        return lambda: plain(steps_per_execution=steps)
+
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(ValueError, match=r"after batch 2 .* steps_per_execution=1"):
+        run(several(4), {}, backup)
+    resumed, _ = run(several(1), {}, keras.callbacks.BackupAndRestore(tmp_path / "backup"))
+    np.testing.assert_equal(resumed.get_weights(), of_plain.get_weights())
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_generation_resumes_within_an_epoch(tmp_path, number):
+    """The first one too, which has no teacher."""
+
+    def generations(*at):
+        keras.utils.set_random_seed(5)
+        made = kd.BornAgain(network(6, 2), 2, directory=tmp_path / str(bool(at)))
+        made.compile(keras.optimizers.Adam(0.01), linear.from_logits(), run_eagerly=True)
+
+        def callbacks(generation):
+            backup = keras.callbacks.BackupAndRestore(tmp_path / f"b{generation}", save_freq=2)
+            return [backup, *[InterruptAfter(*at)] * (bool(at) and generation == number)]
+
+        x, y = linear.data(60)
+        options = {"batch_size": 12, "shuffle": False, "verbose": 0, "callbacks": callbacks}
+        return made.fit(x, y, epochs=1, **options)
+
+    with pytest.raises(InterruptedFit):
+        generations(0, 3)
+    (tmp_path / "True").rename(tmp_path / "False")
+    resumed = generations().students
+    assert not list(tmp_path.glob("b*"))
+    (tmp_path / "False").rename(tmp_path / "resumed")
+    for one, other in zip(resumed, generations().students, strict=True):
+        np.testing.assert_equal(one.get_weights(), other.get_weights())
