@@ -1,8 +1,10 @@
 """Saving, loading and resuming a distiller."""
 
+from typing import Any
+
 import keras
 
-from keras_kd import fit_arguments, resuming, saving
+from keras_kd import fit_arguments, keeping, resuming, saving
 from keras_kd.serializing import deserialized, serialized
 
 _CALLBACK = "callback_"
@@ -16,8 +18,8 @@ class OwnVariables:
     numbers of one that was not. Files are written whole.
     """
 
-    # A `resuming.Progress`, of the object itself.
-    fit_progress = None
+    fit_progress: resuming.Progress
+    train_function: Any
 
     def own_numbers(self):
         """`{name: variable}` of what is saved beside the models."""
@@ -31,13 +33,14 @@ class OwnVariables:
         """Lets the metrics of labels make their variables."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         if y is not None:
-            self.compute_metrics(x, y, self(x, training=False), sample_weight)
+            self.compute_metrics(x, y, self.call(x, training=False), sample_weight)
 
     def _own_variables(self):
         weights = {id(variable) for variable in self.weights}
         # `variables` has the states of seed generators, `weights` has not.
         seeds = [variable for variable in self.variables if id(variable) not in weights]
-        return self.own_numbers() | {f"seed_{i}": seed for i, seed in enumerate(seeds)}
+        numbers = self.own_numbers()
+        return numbers | {f"seed_{i}": seed for i, seed in enumerate(seeds)}
 
     def save_own_variables(self, store):
         for key, variable in self._own_variables().items():
@@ -88,7 +91,7 @@ class Persistence(OwnVariables):
         config = super().get_config()
         config.update(
             {
-                "teacher": serialized("teacher", self.teacher),
+                **keeping.config(self),
                 "student": keras.saving.serialize_keras_object(self.student),
                 "distillation_losses": [
                     keras.saving.serialize_keras_object(loss) for loss in self.distillation_losses
@@ -110,26 +113,36 @@ class Persistence(OwnVariables):
         """As `keras.Model.save`; what cannot be saved is told before a file is begun."""
         self.get_config()
         self._build_optimizer()  # a file saved before the first step has its variables too
-        return super().save(*args, **kwargs)
+        with keeping.without_optimizers(self.teacher):
+            return super().save(*args, **kwargs)
 
     def save_weights(self, *args, **kwargs):
         """As `keras.Model.save_weights`; the optimizer's variables are there from the start."""
         self._build_optimizer()
-        return super().save_weights(*args, **kwargs)
+        with keeping.without_optimizers(self.teacher):
+            return super().save_weights(*args, **kwargs)
 
     def load_weights(self, *args, **kwargs):
         """As `keras.Model.load_weights`."""
         self._build_optimizer()
-        return super().load_weights(*args, **kwargs)
+        with keeping.without_optimizers(self.teacher):
+            return super().load_weights(*args, **kwargs)
+
+    def __dir__(self):
+        # Keras saves what is listed here. A teacher that is not saved is not looked for either.
+        names = super().__dir__()
+        saves = vars(self).get("save_teacher", True)
+        return names if saves is True else [name for name in names if name != "teacher"]
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        for key in ("teacher", "student", "teacher_preprocess", "weighting"):
+        for key in ("student", "teacher_preprocess", "weighting"):
             config[key] = deserialized(config.get(key))
         config["distillation_losses"] = [
             keras.saving.deserialize_keras_object(loss) for loss in config["distillation_losses"]
         ]
+        config["teacher"] = keeping.teacher_of(config)
         # As `keras.distillation.Distiller` has them; here they repeat what the losses know, and
         # alpha. A configuration of Keras' own has no alpha.
         if "alpha" in config:
@@ -146,6 +159,11 @@ class Persistence(OwnVariables):
         if with_teacher is not None:
             made.evaluate_with_teacher = with_teacher
         return made
+
+    def fit(self, *args, **kwargs):
+        """As `keras.Model.fit`."""
+        self._source.model.check_can_teach()
+        return super().fit(*args, **kwargs)
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -73,7 +73,9 @@ class Rehearsal(keras.layers.Layer):
         distiller = self._distiller.model
         labels = any_labels(student.outputs) if labels is None else labels
         try:
-            return distiller.teach(inputs, labels, student)
+            teacher = distiller.teach(inputs, labels, student)
+            distiller.hear(teacher)
+            return teacher
         except Exception as error:
             if self._may_read_more:
                 raise TeacherFailed from error

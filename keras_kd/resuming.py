@@ -33,10 +33,13 @@ class Progress:
         self._reset()
 
     def _reset(self):
-        self._backups, self._restored = (), None
-        self._epoch, self._batches, self._drawn = None, 0, 0
+        self._backups: list = []
+        self._restored: _Restored | None = None
+        self._epoch: int | None = None
+        self._batches = self._drawn = 0
         self._iterator, self._left_out, self._before_epoch = None, 0, 0
-        self._metrics, self._keeps_iterator = {}, False
+        self._metrics: dict = {}
+        self._keeps_iterator = False
 
     @contextlib.contextmanager
     def of_fit(self, given):
@@ -68,17 +71,17 @@ class Progress:
 
     def begin_epoch(self, epoch):
         """The epoch begins, or goes on where the weights that were restored are of."""
-        restored, self._restored, self._backups = self._restored, None, ()
+        restored, self._restored, self._backups = self._restored, None, []
         self._epoch, self._batches, self._left_out = epoch, 0, 0
         if restored is None or restored.epoch != epoch:
             return
         self._batches = self._left_out = restored.batches
-        self._before_epoch = restored.drawn - restored.batches
+        self._drawn, self._before_epoch = restored.drawn, restored.drawn - restored.batches
         self._metrics = restored.metrics
 
     def end_epoch(self):
         """What is saved from here on has seen all of the epoch."""
-        self._epoch, self._batches, self._left_out = self._epoch + 1, 0, 0
+        self._epoch, self._batches, self._left_out = (self._epoch or 0) + 1, 0, 0
         if not self._keeps_iterator:  # the next epoch has one of its own
             self._drawn, self._iterator = 0, None
 
@@ -109,7 +112,6 @@ class Progress:
         self._iterator = iterator
         for _ in range(self._before_epoch):
             next(iterator)
-        self._drawn += self._before_epoch
         self._before_epoch = 0
         data = None
         for _ in range(min(self._left_out, self._model.steps_per_execution)):
@@ -119,7 +121,6 @@ class Progress:
                 if data is None:
                     raise
                 break
-            self._drawn += 1
         if data is None:
             return None
         self._left_out = max(self._left_out - self._model.steps_per_execution, 0)

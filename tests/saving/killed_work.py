@@ -16,6 +16,7 @@ import traceback
 import h5py
 import keras
 import numpy as np
+import tensorflow as tf
 
 import keras_kd as kd
 from keras_kd.files import renamed
@@ -99,15 +100,19 @@ def _keep(folder, model):
         np.savez(partial, *model.get_weights())
 
 
-def fit(folder, events, **options):
+def fit(folder, events, is_endless=False, **options):
     """A training with `BackupAndRestore`; its weights are the result."""
     student = _network(3)
     distiller = kd.Distiller(kd.teachers.EMA(student), student, alpha=0.3)
     distiller.compile(**_compiled())
     backup = keras.callbacks.BackupAndRestore(folder / "backup", **options)
     callbacks = [Steps(events), kd.callbacks.TemperatureSchedule(5.0, 2.0, by="step"), backup]
-    rows = {"batch_size": 4, "shuffle": False, "verbose": 0}
-    distiller.fit(*_data(), epochs=3, callbacks=callbacks, **rows)
+    x, y = _data()
+    rows = {"batch_size": 4}
+    if is_endless:
+        x = tf.data.Dataset.from_tensor_slices((x, y)).batch(4).repeat()
+        y, rows = None, {"steps_per_epoch": 6}
+    distiller.fit(x, y, epochs=3, callbacks=callbacks, shuffle=False, verbose=0, **rows)
     _keep(folder, distiller)
 
 

@@ -19,7 +19,7 @@ if not hasattr(os, "fork"):
 
 BACKUPS = (
     {"save_freq": 2},
-    {"save_freq": 1},
+    {"save_freq": 1, "is_endless": True},
     {"save_freq": 3},
     {"save_freq": "epoch"},
     {"save_freq": 2, "double_checkpoint": True},
