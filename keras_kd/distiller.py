@@ -2,7 +2,16 @@
 
 import keras
 
-from keras_kd import configuration, history_names, hooks, model_summary, models, replicas
+from keras_kd import (
+    configuration,
+    history_names,
+    hooks,
+    keeping,
+    model_summary,
+    models,
+    replicas,
+    resuming,
+)
 from keras_kd.asking import AskingAhead
 from keras_kd.attachment import Attachment
 from keras_kd.first_batch import FirstBatch
@@ -16,7 +25,7 @@ from keras_kd.persistence import Persistence
 from keras_kd.rehearsal import Rehearsal, TeacherFailed
 from keras_kd.reporting import Reporting
 from keras_kd.step import Step
-from keras_kd.teachers import base, carried, keras_model
+from keras_kd.teachers import absent, base, carried, keras_model
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -73,6 +82,10 @@ class Distiller(
             count neither in the hard loss and the metrics nor in distillation losses of what has
             these positions. Default: what the losses on outputs name as theirs. Where the outputs
             have different padding (an encoder and a decoder): a dict from outputs to inputs.
+        save_teacher: Whether files and checkpoints hold the teacher. `False`: they hold how to
+            recognise it; what is loaded evaluates and predicts, and trains on once `set_teacher`
+            has given the teacher back. A path: that of a `.keras` file of the teacher, from which
+            it is loaded. How the teacher itself was compiled, and its optimizer, is never saved.
 
     The data may hold more inputs than the student reads: a dict of inputs reaches both models, and
     each takes those that it names.
@@ -118,12 +131,14 @@ class Distiller(
         teacher_preprocess=None,
         weighting=None,
         mask_input=None,
+        save_teacher=True,
         **kwargs,
     ):
         models.check(teacher, student)
         hooks.check(student, "student", hooks.OF_STUDENT)
         source = keras_model.adapt(teacher)
         source.meet(student)
+        save_teacher = keeping.check(save_teacher, source)
         configuration.check_weighting(weighting)
         base.check_preprocess(teacher_preprocess, "teacher_preprocess")
         alpha, beta = configuration.mixture(alpha, beta, student_loss_weight)
@@ -136,10 +151,13 @@ class Distiller(
         self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
         self.mask_input = configuration.mask_input(mask_input)
         self.student_computes_loss = hooks.is_overridden(student, "compute_loss")
+        self._student_supports_jit = self.supports_jit
         self.supports_jit = self.supports_jit and source.supports_jit
         self._rehearsed = self._has_unbuilt_loss = self.is_rehearsing = False
         self.uses_keras_names = keras_names
         self.callback_states = {}
+        self.save_teacher, self._told = save_teacher, models.Untracked({})
+        self.fit_progress = resuming.Progress(self)
         with student.distribute_strategy.scope():
             self.loss_list = LossList(
                 configuration.loss_list(distillation_losses, distillation_loss_weights, student)
@@ -151,8 +169,32 @@ class Distiller(
 
     @property
     def teacher(self):
-        """The teacher; tracked by nothing, saved with the distiller."""
+        """The teacher; tracked by nothing. `save_teacher` says whether it is saved."""
         return self._teacher.model
+
+    def hear(self, outputs):
+        """Keeps what a rehearsal has seen of the teacher, for a file without it."""
+        self._told = models.Untracked(absent.told(outputs, self._source.model))
+
+    def set_teacher(self, teacher, check=True):
+        """Gives a distiller its teacher back, which was saved without (`save_teacher=False`).
+
+        Args:
+            teacher: As of the constructor.
+            check: Whether it must be the one that the distiller had: the same weights and
+                configuration, whatever its layers are called. `False`: another one teaches on.
+
+        Raises:
+            ValueError: It is another one; or teacher and student do not fit each other; or the
+                distiller has a teacher.
+        """
+        source = keeping.given_back(self, teacher, check)
+        self._teacher, self._source = models.Untracked(teacher), models.Untracked(source)
+        self.supports_jit = self._student_supports_jit and source.supports_jit
+        self._listen()
+        self._rehearsed, self._has_unbuilt_loss = False, False
+        self._build_where_shapes_are_known()
+        self.train_function = self.test_function = self._other_test_function = None
 
     @property
     def distillation_losses(self):

@@ -2,11 +2,12 @@
 
 import keras
 
-from keras_kd import hooks, models, padded_outputs
+from keras_kd import hooks, models, padded_outputs, resuming
 from keras_kd.hard_loss import HardLoss
+from keras_kd.persistence import OwnVariables
 
 
-class Learner(HardLoss, keras.Model):
+class Learner(OwnVariables, HardLoss, keras.Model):
     """A model around a model, which has the optimizer, the loss and the metrics.
 
     Args:
@@ -25,7 +26,11 @@ class Learner(HardLoss, keras.Model):
         super().__init__(name=name, autocast=False, dtype=models.dtype_policy(model))
         self.model = model
         self._padding = models.Untracked(padding or {})
+        self.fit_progress = resuming.Progress(self)
         self.built = True
+
+    def own_numbers(self):
+        return {}
 
     @property
     def output_names(self):

@@ -3,6 +3,7 @@
 import keras
 
 from keras_kd import models, objective
+from keras_kd.ops import gradients
 
 
 class TeacherFailed(Exception):  # noqa: N818 what failed, not how
@@ -45,7 +46,8 @@ class Rehearsal(keras.layers.Layer):
         """
         symbolic = keras.tree.map_structure(models.symbolic, (inputs, labels))
         try:
-            self(*symbolic)
+            with gradients.not_needed():
+                self(*symbolic)
         except Exception as error:
             if self.error is None:
                 raise
@@ -71,7 +73,9 @@ class Rehearsal(keras.layers.Layer):
         distiller = self._distiller.model
         labels = any_labels(student.outputs) if labels is None else labels
         try:
-            return distiller.teach(inputs, labels, student)
+            teacher = distiller.teach(inputs, labels, student)
+            distiller.hear(teacher)
+            return teacher
         except Exception as error:
             if self._may_read_more:
                 raise TeacherFailed from error

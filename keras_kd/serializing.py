@@ -24,6 +24,16 @@ def serialized(name, value):
     return keras.saving.serialize_keras_object(value)
 
 
+def without_training(config):
+    """A configuration without how the models in it are compiled: that is their owner's."""
+    if isinstance(config, dict):
+        return {
+            key: None if key == "compile_config" else without_training(value)
+            for key, value in config.items()
+        }
+    return [without_training(each) for each in config] if isinstance(config, list) else config
+
+
 def _is_registered(value):
     name = keras.saving.get_registered_name(value if hasattr(value, "__name__") else type(value))
     return keras.saving.get_registered_object(name) is not None

@@ -91,7 +91,7 @@ def _text(layer):
 
 def _plain(value):
     if isinstance(value, dict):
-        left_out = {"seed"} | ({"name"} if "trainable" in value else set())
+        left_out = {"seed", "shared_object_id"} | ({"name"} if "trainable" in value else set())
         is_model = value.get("class_name") in ("Functional", "Sequential")
         return None if is_model else {k: _plain(v) for k, v in value.items() if k not in left_out}
     if isinstance(value, (list, tuple)):

@@ -69,7 +69,9 @@ class SnapshotTeacher(keras.callbacks.Callback):
             return
         if _STATE in states:
             self.model.beta = float(states.pop(_STATE))
-        if (epoch - self.start_epoch) % self.every == 0:
+        # Of an epoch that goes on the teacher was restored with all else.
+        is_due = (epoch - self.start_epoch) % self.every == 0
+        if is_due and not self.model.fit_progress.is_within_epoch:
             self.model.teacher.take(self.model.student)
 
     def on_train_end(self, logs=None):

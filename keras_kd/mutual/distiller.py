@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import fit_arguments, model_summary, models, objective, rehearsal, replicas
+from keras_kd import fit_arguments, model_summary, models, objective, rehearsal, replicas, resuming
 from keras_kd.callbacks import Cluster, LossWeightSchedule, Sparsify, TemperatureSchedule
 from keras_kd.label_check import LabelCheck
 from keras_kd.live import LiveNumbers
@@ -104,6 +104,7 @@ class MutualDistiller(
         super().__init__(name=name, autocast=False, **kwargs)
         self._teaching = models.Untracked(matrix)
         self._evaluating = False
+        self.fit_progress = resuming.Progress(self)
         with peers[0].distribute_strategy.scope():
             loss = arguments.distillation_loss(distillation_loss, peers)
             self.distillation_loss = loss

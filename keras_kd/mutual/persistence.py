@@ -9,6 +9,13 @@ from keras_kd.serializing import deserialized
 class MutualPersistence(OwnVariables):
     """Mixin of `MutualDistiller`: its configuration; its parts save themselves."""
 
+    def with_metrics(self):
+        return [self, *self.learners]
+
+    def build_metrics(self, data):
+        for learner in self.learners:
+            learner.build_metrics(data)
+
     def get_config(self):
         config = super().get_config()
         config.update(

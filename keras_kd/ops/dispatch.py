@@ -21,7 +21,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_kd.ops import kernel_choice, native, reference, sparse_reference, xla
+from keras_kd.ops import gradients, kernel_choice, native, reference, sparse_reference, xla
 
 
 def compute(problem):
@@ -76,6 +76,8 @@ def _constants(problem):
 
 
 def _by_place(tensor, cpu, gpu, compiled):
+    if not gradients.are_needed():  # nothing will run: any tells the shapes
+        return cpu()
     if tf.executing_eagerly():
         return gpu() if "GPU" in tensor.device else cpu()
     place = tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"])

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_kd.ops import arguments, dispatch
+from keras_kd.ops.gradients import custom_gradient
 from keras_kd.ops.second_order import first_order_only
 
 
@@ -75,7 +76,7 @@ def hard_and_soft_loss(
             with_gradient=with_gradient,
         )
 
-    @tf.custom_gradient
+    @custom_gradient
     def losses_of(student, teacher):
         hard, soft, _ = dispatch.compute(problem(student, teacher, weight, weight, False))
 
@@ -151,7 +152,7 @@ def combined_loss(
     hard_weight = arguments.weight("hard_weight", hard_weight, student)
     soft_weight = arguments.weight("soft_weight", soft_weight, student)
 
-    @tf.custom_gradient
+    @custom_gradient
     def losses_of(student, teacher):
         hard, soft, gradient = dispatch.compute(
             arguments.Problem(

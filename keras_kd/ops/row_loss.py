@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_kd.ops import arguments, dispatch
+from keras_kd.ops.gradients import custom_gradient
 from keras_kd.ops.second_order import first_order_only
 
 
@@ -22,7 +23,7 @@ def row_loss(name, compute, logits, weight, reduction, differentiable):
         The losses, or their sum.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def loss_of(student, *others):
         loss, gradient = compute(student, *others)
 

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from keras_kd import checks, copies, models
+from keras_kd import checks, copies, models, saving
 from keras_kd.ops import arguments
 from keras_kd.quantization import operands as held
 from keras_kd.quantization import places, ranges, sites, weights
@@ -242,6 +242,14 @@ class QuantizationAware(keras.Model):
             for site, (activation, _) in self._sites.model.items()
             if not activation.is_fixed
         }
+
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """As `keras.Model.save`; the file is there whole, or the one before is."""
+        return saving.save(super().save, filepath, overwrite, zipped, **kwargs)
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """As `keras.Model.save_weights`; the file is there whole, or the one before is."""
+        return saving.save_weights(super().save_weights, filepath, overwrite, max_shard_size)
 
     def get_config(self):
         return {

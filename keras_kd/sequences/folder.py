@@ -5,8 +5,11 @@ import os
 import pathlib
 import random
 
+from keras_kd.files import renamed
+
 _SEEDS = 2**32
-_PARTIAL = "partial_"
+# How the names of files begin that are not finished, in earlier versions too.
+_PARTIAL = ("partial-", "partial_")
 
 
 class Folder:
@@ -87,15 +90,13 @@ class Folder:
         """Keeps a finished model."""
         if not self.keeps:
             return
-        partial = self.path / f"{_PARTIAL}{os.getpid()}_model_{number}.keras"
-        model.save(partial)
-        os.replace(partial, self.path / f"model_{number}.keras")
+        with renamed(self.path / f"model_{number}.keras") as partial:
+            model.save(partial)
         self._write(f"model_{number}.json", record)
 
     def _write(self, name, content):
-        partial = self.path / f"{_PARTIAL}{os.getpid()}_{name}"
-        partial.write_text(json.dumps(content, default=float, indent=1), encoding="utf-8")
-        os.replace(partial, self.path / name)
+        with renamed(self.path / name) as partial:
+            partial.write_text(json.dumps(content, default=float, indent=1), encoding="utf-8")
 
 
 def _is_partial(path):

@@ -87,6 +87,9 @@ class Teacher(keras.layers.Layer):
         """What it calls the outputs of a list; `None`: what the student calls them."""
         return None
 
+    def check_can_teach(self):
+        """Raises if it cannot teach at all; called before a `fit`."""
+
     def input_specs(self):
         """What it reads of a batch, `{name: keras.KerasTensor}`; `None`: only the data tells.
 
@@ -123,6 +126,12 @@ class Teacher(keras.layers.Layer):
 
     def meet(self, student):
         """Called once by a distiller; raises if this teacher cannot teach the student."""
+
+    @property
+    def is_of_student(self):
+        """Whether its weights come from the training itself, and are lost where it is not saved."""
+        # Those of the library that only let others learn are asked about these.
+        return not type(self).learn.__module__.startswith("keras_kd.")
 
     def learn(self, student):
         """Called in each training step, after the student's weights have changed."""

@@ -31,6 +31,8 @@ class OfStudent(keras_model.KerasTeacher):
         super().__init__(model, name=name, **kwargs)
         self._copied = models.Untracked(student if copy else None)
 
+    is_of_student = True
+
     def meet(self, student):
         shapes = [[tuple(v.shape) for v in model.weights] for model in (self.model, student)]
         if shapes[0] != shapes[1]:
