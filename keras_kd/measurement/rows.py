@@ -110,7 +110,7 @@ def labels_of(task, labels, outputs):
     values = flat(task, "The model", outputs)
     found = _LABELS[task](labels, outputs, values)
     if task == "multiclass":
-        _check_labels(task, found, values)
+        _check_labels(task, found, values.shape[-1])
     return found
 
 
