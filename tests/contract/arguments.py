@@ -328,6 +328,10 @@ def name_of(made):
     return made.name
 
 
+def saved_of_teacher(made):
+    return str(made.get_config()["teacher"])
+
+
 def _losses(*weights):
     return [kd.losses.SoftTargets(weight=weight) for weight in weights]
 
@@ -398,6 +402,7 @@ DISTILLERS = {
             "teacher_preprocess": Counts(halved),
             "weighting": Counts(lambda: kd.weighting.TeacherConfidence(threshold=0.3)),
             "mask_input": Refused("keep", "`mask_input`"),
+            "save_teacher": Counts(False, probe=saved_of_teacher),
         },
         any_type=("name",),
     ),

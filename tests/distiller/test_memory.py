@@ -2,8 +2,11 @@
 
 import pathlib
 
+import keras
 import pytest
+import tensorflow as tf
 
+import keras_kd as kd
 from tests import fresh_process
 
 # 200 of them in all 20 MB.
@@ -18,3 +21,23 @@ def test_what_is_dropped_is_gone(tmp_path):
     # Keras keeps something of each model, whoever makes it.
     assert kept["new"] - kept["networks"] < MOST
     assert kept["calls"] < 1000
+
+
+class Sensitivity(kd.losses.DistillationLoss):
+    """Takes a gradient in its own formula, of an operation of the library."""
+
+    def call(self, teacher_outputs, student_outputs):
+        with tf.GradientTape() as tape:
+            tape.watch(student_outputs)
+            loss = kd.ops.soft_target_loss(student_outputs, teacher_outputs, 2.0)
+        return keras.ops.mean(tf.square(tape.gradient(loss, student_outputs)), axis=-1)
+
+
+def test_a_loss_that_takes_gradients_is_rehearsed_too():
+    networks = [keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]) for _ in range(2)]
+    distiller = kd.Distiller(*networks, Sensitivity(), alpha=0, beta=1)
+    assert not distiller.is_rehearsing
+    x = tf.random.stateless_normal([8, 4], (1, 2))
+    loss = distiller.compute_loss(x, training=True)
+    expected = Sensitivity().call(networks[0](x), networks[1](x))
+    tf.debugging.assert_near(loss, tf.reduce_mean(expected), rtol=1e-5)
