@@ -314,7 +314,7 @@ def test_a_generation_resumes_within_an_epoch(tmp_path, number):
 
         def callbacks(generation):
             backup = keras.callbacks.BackupAndRestore(tmp_path / f"b{generation}", save_freq=2)
-            return [backup, *[InterruptAfter(*at)] * (bool(at) and generation == number)]
+            return [backup, InterruptAfter(*at)] if at and generation == number else [backup]
 
         x, y = linear.data(60)
         options = {"batch_size": 12, "shuffle": False, "verbose": 0, "callbacks": callbacks}
