@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_kd.ops import arguments, dispatch
-from keras_kd.ops.gradients import custom_gradient
+from keras_kd.ops.gradients import custom_gradient, once_traced
 from keras_kd.ops.second_order import first_order_only
 
 
@@ -63,12 +63,25 @@ def hard_and_soft_loss(
         kept = tf.cast(labels != tf.cast(ignore_label, labels.dtype), tf.float32)
         weight = kept if weight is None else weight * kept
 
+    tensors = {
+        "student": student,
+        "teacher": teacher,
+        "temperature": temperature,
+        "labels": labels,
+        "weight": weight,
+    }
+    return once_traced(_hard_and_soft, tensors, divergence=divergence, mixing_weight=mixing_weight)
+
+
+def _hard_and_soft(tensors, divergence, mixing_weight):
+    weight = tensors["weight"]
+
     def problem(student, teacher, hard_weight, soft_weight, with_gradient):
         return arguments.Problem(
             student,
             teacher,
-            temperature,
-            labels=labels,
+            tensors["temperature"],
+            labels=tensors["labels"],
             hard_weight=hard_weight,
             soft_weight=soft_weight,
             divergence=divergence,
@@ -92,7 +105,7 @@ def hard_and_soft_loss(
 
         return (arguments.weighted(hard, weight), arguments.weighted(soft, weight)), backward
 
-    return losses_of(student, teacher)
+    return losses_of(tensors["student"], tensors["teacher"])
 
 
 @tf.autograph.experimental.do_not_convert
@@ -152,25 +165,36 @@ def combined_loss(
     hard_weight = arguments.weight("hard_weight", hard_weight, student)
     soft_weight = arguments.weight("soft_weight", soft_weight, student)
 
+    tensors = {
+        "student": student,
+        "teacher": teacher,
+        "temperature": temperature,
+        "labels": labels,
+        "hard_weight": hard_weight,
+        "soft_weight": soft_weight,
+    }
+    total, hard, soft = once_traced(
+        _combined,
+        tensors,
+        divergence=divergence,
+        mixing_weight=mixing_weight,
+        with_gradient=bool(differentiable),
+    )
+    return total, tf.stop_gradient(hard), tf.stop_gradient(soft)
+
+
+def _combined(tensors, **settings):
+    hard_weight, soft_weight = tensors["hard_weight"], tensors["soft_weight"]
+
     @custom_gradient
     def losses_of(student, teacher):
-        hard, soft, gradient = dispatch.compute(
-            arguments.Problem(
-                student,
-                teacher,
-                temperature,
-                labels=labels,
-                hard_weight=hard_weight,
-                soft_weight=soft_weight,
-                divergence=divergence,
-                mixing_weight=mixing_weight,
-                with_gradient=differentiable,
-            )
-        )
+        fields = {**tensors, "student": student, "teacher": teacher}
+        found = dispatch.compute(arguments.Problem(**fields, **settings))
+        hard, soft, gradient = map(tf.stop_gradient, found)  # see `row_loss`
 
         def backward(total_upstream, *of_parts):
-            del of_parts  # zero: the parts are wrapped in stop_gradient below
-            if not differentiable:
+            del of_parts  # zero: the caller wraps the parts in stop_gradient
+            if not settings["with_gradient"]:
                 raise ValueError(
                     "combined_loss was called with differentiable=False; no gradient was "
                     "computed. Call it with differentiable=True."
@@ -184,5 +208,4 @@ def combined_loss(
             soft,
         ), backward
 
-    total, hard, soft = losses_of(student, teacher)
-    return total, tf.stop_gradient(hard), tf.stop_gradient(soft)
+    return losses_of(tensors["student"], tensors["teacher"])

@@ -83,6 +83,11 @@ def chosen():
     return _from_environment(ENVIRONMENT_VARIABLE, KERNELS)
 
 
+def settings():
+    """What an operation that is traced now depends on, apart from its arguments."""
+    return chosen(), _from_environment(GPU_VARIABLE, GPU_KERNELS)
+
+
 def native_is_used():
     """Whether the native kernel computes outside XLA.
 

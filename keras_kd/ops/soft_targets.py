@@ -76,19 +76,23 @@ def soft_target_loss(
     weight = arguments.weight("sample_weight", sample_weight, student)
     weight = arguments.reduced(reduction, weight, student)
 
-    def compute(student, teacher):
-        problem = arguments.Problem(
-            student,
-            teacher,
-            temperature,
-            soft_weight=weight,
-            divergence=divergence,
-            mixing_weight=mixing_weight,
-            with_gradient=differentiable,
-        )
-        _, soft, gradient = dispatch.compute(problem)
-        return soft, gradient
-
+    tensors = {
+        "student": student,
+        "teacher": teacher,
+        "temperature": temperature,
+        "soft_weight": weight,
+    }
     return row_loss(
-        "soft_target_loss", compute, (student, teacher), weight, reduction, differentiable
+        "soft_target_loss",
+        _solve,
+        tensors,
+        reduction=reduction,
+        divergence=divergence,
+        mixing_weight=mixing_weight,
+        with_gradient=bool(differentiable),
     )
+
+
+def _solve(**fields):
+    _, soft, gradient = dispatch.compute(arguments.Problem(**fields))
+    return soft, gradient

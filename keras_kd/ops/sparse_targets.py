@@ -86,26 +86,32 @@ def sparse_soft_target_loss(
     Reference: Anshumann et al., "Sparse Logit Sampling: Accelerating Knowledge Distillation in
     LLMs", https://arxiv.org/abs/2503.16870 (on what is lost by keeping the largest alone)
     """
-    tensors = arguments.sparse_teacher(
+    student, teacher, indices, tail = arguments.sparse_teacher(
         student_logits, teacher_logits, teacher_indices, teacher_tail
     )
     divergence, mixing_weight = arguments.divergence(divergence, mixing_weight)
     temperature = arguments.temperature(temperature)
-    weight = arguments.weight("sample_weight", sample_weight, tensors[0])
-    weight = arguments.reduced(reduction, weight, tensors[0])
+    weight = arguments.weight("sample_weight", sample_weight, student)
+    weight = arguments.reduced(reduction, weight, student)
 
-    def compute(student, teacher, indices, tail):
-        problem = arguments.SparseProblem(
-            student,
-            teacher,
-            temperature,
-            soft_weight=weight,
-            divergence=divergence,
-            mixing_weight=mixing_weight,
-            with_gradient=differentiable,
-            indices=indices,
-            tail=tail,
-        )
-        return dispatch.compute_sparse(problem)
+    tensors = {
+        "student": student,
+        "teacher": teacher,
+        "indices": indices,
+        "tail": tail,
+        "temperature": temperature,
+        "soft_weight": weight,
+    }
+    return row_loss(
+        "sparse_soft_target_loss",
+        _solve,
+        tensors,
+        reduction=reduction,
+        divergence=divergence,
+        mixing_weight=mixing_weight,
+        with_gradient=bool(differentiable),
+    )
 
-    return row_loss("sparse_soft_target_loss", compute, tensors, weight, reduction, differentiable)
+
+def _solve(**fields):
+    return dispatch.compute_sparse(arguments.SparseProblem(**fields))

