@@ -80,7 +80,7 @@ def teacher_of(config):
     if saves is not True:
         return _loaded(saves, told)
     try:
-        return deserialized(without_training(config["teacher"]))
+        return _untrained(deserialized(without_training(config["teacher"])))
     except CacheError as error:
         # It cannot be read any more; the student can.
         why = f"The distiller's teacher cannot be read: {error}"
@@ -136,15 +136,8 @@ def given_back(distiller, teacher, check):
 @contextlib.contextmanager
 def without_optimizers(teacher):
     """While it is open Keras finds no optimizer in a teacher: it would save that too."""
-    found = []
-    if isinstance(teacher, keras.layers.Layer):
-        found = [teacher, *(layer for _, _, layer in paths.walk(teacher))]
     with _ALONE:
-        held = [
-            (model, model.optimizer)
-            for model in found
-            if isinstance(model, keras.Model) and getattr(model, "optimizer", None) is not None
-        ]
+        held = [(model, model.optimizer) for model in _with_optimizers(teacher)]
         try:
             for model, _ in held:
                 model.optimizer = None
@@ -152,3 +145,22 @@ def without_optimizers(teacher):
         finally:
             for model, optimizer in held:
                 model.optimizer = optimizer
+
+
+def _with_optimizers(teacher):
+    """The models of a teacher, itself among them, that have been compiled."""
+    if not isinstance(teacher, keras.layers.Layer):
+        return []
+    found = [teacher, *(layer for _, _, layer in paths.walk(teacher))]
+    distinct = {id(each): each for each in found if isinstance(each, keras.Model)}
+    return [each for each in distinct.values() if getattr(each, "optimizer", None) is not None]
+
+
+def _untrained(teacher):
+    """A teacher that was just loaded, without the optimizers that it made itself.
+
+    KerasHub's tasks compile themselves; of such an optimizer the file has no variables.
+    """
+    for model in _with_optimizers(teacher):
+        model.optimizer = None
+    return teacher

@@ -5,7 +5,6 @@ import dataclasses
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_kd import configuration, copies, fit_arguments, padded_outputs
 from keras_kd.callbacks.scheduled import ScheduledValue
@@ -89,21 +88,9 @@ def check_fit(arguments):
             "The models are evaluated when they are trained, on data that must be known: pass "
             "validation_data instead of validation_split."
         )
-    for name, steps in (("x", "steps_per_epoch"), ("validation_data", "validation_steps")):
-        if _never_ends(arguments.get(name)) and arguments.get(steps) is None:
-            what = "training data" if name == "x" else "validation data"
-            is_dataset = isinstance(arguments[name], tf.data.Dataset)
-            limit = "data.take(number_of_batches)" if is_dataset else "its property `num_batches`"
-            raise ValueError(f"The {what} never ends. Pass `{steps}` to fit, or limit it: {limit}.")
     check_callbacks(arguments.get("callbacks"))
     if not callable(arguments.get("callbacks")):
         callbacks_of(arguments.get("callbacks"), 0, None, check=False)
-
-
-def _never_ends(data):
-    if isinstance(data, tf.data.Dataset):
-        return int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
-    return isinstance(data, keras.utils.PyDataset) and data.num_batches is None
 
 
 def callbacks_of(given, number, teacher, check=True):

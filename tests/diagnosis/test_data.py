@@ -144,7 +144,7 @@ def test_the_table_and_json_hold_everything(capsys):
     lines = []
     kd.diagnose(*linear.pair(), (X, Y), print_fn=lines.append)
     assert lines == [str(diagnosis)]
-    with pytest.raises(ValueError, match="`print_fn`.*a function of a text, or None.*'print'"):
+    with pytest.raises(ValueError, match="`print_fn`.*a function of .text., or None.*'print'"):
         kd.diagnose(*linear.pair(), (X, Y), print_fn="print")
 
 

@@ -43,7 +43,6 @@ REFUSED = {
     "activation": (lambda: around(layers.Dense(4, activation="selu", name="within")), "'within'"),
     "groups": (lambda: around(layers.GroupNormalization(4, name="within")), "'within'"),
     "nested": (in_a_model, "'body/within' (GroupNormalization)"),
-    "unit": (lambda: around(layers.UnitNormalization(name="within")), "'within' (UnitNorm"),
     "custom": (lambda: around(Exponential(name="within")), "'within' (Exponential)"),
     "operation": (
         lambda: keras.Model(x := keras.Input((8,)), layers.Dense(3)(keras.ops.sin(x))),
@@ -142,6 +141,6 @@ def test_every_layer_of_the_table_has_integers(tmp_path):
     kd.quantization.recalibrate(student, tf.data.Dataset.from_tensors(rows))
     aware = kd.quantization_aware(student, "int8", rows)
     done = kd.export.to_tflite(
-        aware, tmp_path / "s.tflite", representative_data=rows, min_agreement=0.0
+        aware, tmp_path / "s.tflite", representative_data=rows, task="regression"
     )
     assert done.float_operators == done.notes == []

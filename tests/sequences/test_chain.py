@@ -10,8 +10,8 @@ from keras_kd.sequences import training
 from tests.sequences import common
 from tests.sequences.common import assert_same_weights, digits, fit_arguments, network
 
-STEPS = r"training data never ends. Pass `steps_per_epoch` .*(data.take\(|`num_batches`)"
-VALIDATION_STEPS = STEPS.replace("training", "validation").replace(
+STEPS = r"`(x|data)` never ends. .*steps_per_epoch=.*(\.take\(|`num_batches`)"
+VALIDATION_STEPS = STEPS.replace("(x|data)", "validation_data").replace(
     "steps_per_epoch", "validation_steps"
 )
 WIDTHS = {"large": 48, "middle": 24, "small": 8}
