@@ -143,4 +143,6 @@ def test_every_layer_of_the_table_has_integers(tmp_path):
     done = kd.export.to_tflite(
         aware, tmp_path / "s.tflite", representative_data=rows, task="regression"
     )
-    assert done.float_operators == done.notes == []
+    assert done.float_operators == []
+    # Of a model that was not trained rounding is much, and is told of; no range is missing.
+    assert all("measure the file on labelled data" in note for note in done.notes)
