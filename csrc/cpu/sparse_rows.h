@@ -97,8 +97,13 @@ constexpr double kFarOffset = 64.0;
 // Subtracts the largest logit of a coarse row where it is far from 0. Returns the pooled one, which
 // is the last, before it is rounded.
 double Centre(float* row, int64_t kept, double pooled, double temperature) {
+  float of_kept[4] = {-kInfinity, -kInfinity, -kInfinity, -kInfinity};  // four do not wait in line
+  for (int64_t k = 0; k < kept; ++k) {
+    float& most = of_kept[k % 4];
+    most = row[k] > most ? row[k] : most;
+  }
   double largest = pooled;
-  for (int64_t k = 0; k < kept; ++k) largest = row[k] > largest ? row[k] : largest;
+  for (float most : of_kept) largest = most > largest ? most : largest;
   const double size = __builtin_fabs(largest);
   if (size > kFarOffset * temperature && size < static_cast<double>(kInfinity)) {
     for (int64_t k = 0; k < kept; ++k) row[k] = static_cast<float>(row[k] - largest);
