@@ -81,4 +81,7 @@ def _by_place(tensor, cpu, gpu, compiled):
     if tf.executing_eagerly():
         return gpu() if "GPU" in tensor.device else cpu()
     place = tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"])
-    return tf.switch_case(place, {0: cpu, 1: gpu}, default=compiled)
+    found = tf.switch_case(place, {0: cpu, 1: gpu}, default=compiled)
+    # A function that is differentiated twice asks for the gradient of whatever its backward pass
+    # takes of this, before custom_gradient could say that there is none.
+    return tf.nest.map_structure(tf.stop_gradient, found)

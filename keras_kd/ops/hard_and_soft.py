@@ -189,8 +189,7 @@ def _combined(tensors, **settings):
     @custom_gradient
     def losses_of(student, teacher):
         fields = {**tensors, "student": student, "teacher": teacher}
-        found = dispatch.compute(arguments.Problem(**fields, **settings))
-        hard, soft, gradient = map(tf.stop_gradient, found)  # see `row_loss`
+        hard, soft, gradient = dispatch.compute(arguments.Problem(**fields, **settings))
 
         def backward(total_upstream, *of_parts):
             del of_parts  # zero: the caller wraps the parts in stop_gradient

@@ -33,9 +33,7 @@ def _row_loss(tensors, name, solve, reduction, **settings):
     def loss_of(*given):
         student = given[0]
         fields = {**tensors, **dict(zip(logits, given, strict=True))}
-        # Of a function that is differentiated twice TensorFlow asks for the gradient of what its
-        # backward pass takes from it, before anyone asks for this one's.
-        loss, gradient = map(tf.stop_gradient, solve(**fields, **settings))
+        loss, gradient = solve(**fields, **settings)
 
         def backward(upstream):
             if not settings["with_gradient"]:
