@@ -3,12 +3,16 @@
 import inspect
 import math
 import os
+import re
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_kd.ops.arguments import invalid
+
+# `pathlib` makes one slash of two; a single letter is a drive of Windows.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def non_negative(name, value):
@@ -131,12 +135,16 @@ def path(name, value, what="a file"):
     found = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(found, str) or not found:
         raise invalid(name, f"the path of {what}", repr(value))
-    if "://" in found:
-        # Taken for a relative path it would make folders here called "gs:" and the like.
+    if "://" in found or is_address(found):
         raise invalid(
             name, f"the path of {what}; addresses of buckets are none: copy them", repr(value)
         )
     return found
+
+
+def is_address(path):
+    """Whether it begins as an address of a store, of which a folder `gs:` would be made here."""
+    return _ADDRESS.match(path) is not None
 
 
 def folder(name, value):
@@ -167,15 +175,23 @@ def function(name, value, arguments, optional=False):
     what = f"a function {of}{', or None' if optional else ''}"
     if not callable(value):
         raise invalid(name, what, repr(value))
+    other = unfit_signature(value, arguments)
+    if other is not None:
+        raise invalid(name, what, f"{value!r}, which takes {other}")
+    return value
+
+
+def unfit_signature(value, arguments):
+    """The signature of a function that cannot be called with so many arguments, else `None`."""
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):  # some that are written in C tell none
-        return value
+        return None
     try:
         signature.bind(*arguments)
-    except TypeError as error:
-        raise invalid(name, what, f"{value!r}, which takes {signature}") from error
-    return value
+    except TypeError:
+        return signature
+    return None
 
 
 def names(name, value, what):
@@ -200,6 +216,13 @@ def _is_name(value):
     if isinstance(value, str):
         return bool(value.strip())
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def never_ends(data):
+    """Whether a `tf.data.Dataset` or a `PyDataset` says that it is endless; others cannot say."""
+    if isinstance(data, tf.data.Dataset):
+        return int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
+    return isinstance(data, keras.utils.PyDataset) and data.num_batches is None
 
 
 def batched(name, value):

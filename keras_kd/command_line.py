@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import functools
 import importlib
-import inspect
 import os
 import sys
 import traceback
@@ -183,7 +182,11 @@ def called(words, option):
         ValueError: There is no such function, or it fails.
     """
     function = named(words, option, "MODULE:FUNCTION", "function ")
-    what = f"a {type(function).__name__}" if not callable(function) else _needs(function)
+    what = None
+    if not callable(function):
+        what = f"a {type(function).__name__}"
+    elif (signature := checks.unfit_signature(function, ())) is not None:
+        what = f"one that takes {signature}"
     if what is not None:
         raise ValueError(
             f"{option} must name a function without arguments; {words!r} is {what}. Write one that "
@@ -191,19 +194,6 @@ def called(words, option):
         )
     with users_code(f"{option} {words}"):
         return function()
-
-
-def _needs(function):
-    """What a function asks for, in words, or `None` where it can be called as it is."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some that are written in C tell none
-        return None
-    try:
-        signature.bind()
-    except TypeError:
-        return f"one that takes {signature}"
-    return None
 
 
 def function_of_users(function, option):

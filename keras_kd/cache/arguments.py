@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 
 import tensorflow as tf
 
@@ -10,9 +9,6 @@ from keras_kd import checks
 from keras_kd.cache import answers
 from keras_kd.cache.format import CacheError
 from keras_kd.ops.arguments import invalid
-
-# `pathlib` makes one slash of two; a single letter is a drive of Windows.
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def folder(path):
@@ -24,7 +20,7 @@ def folder(path):
     given = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(given, str) or not given or "\0" in given:
         raise invalid("path", "the folder of a cache, as a path", repr(path))
-    if _ADDRESS.match(given):
+    if checks.is_address(given):
         raise invalid(
             "path",
             "a folder of this machine: caches are locked, renamed and mapped into memory there. "
@@ -86,7 +82,7 @@ def to_be_kept(dataset, epochs):
     view_of = views(dataset)
     found = [batched(view_of(view), view) for view in range(epochs)]
     for view, each in enumerate(found):
-        if int(each.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        if checks.never_ends(each):
             raise ValueError(
                 f"The dataset of view {view} is endless, and so would be its cache. Leave "
                 "`repeat()` out, and repeat what load_cache returns; or take(n) its first n "

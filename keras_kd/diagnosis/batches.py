@@ -33,7 +33,7 @@ def _check_dataset(name, data):
         raise _unusable(name, f"a dataset of {spec}")
     if any(getattr(each, "shape", None) == () for each in keras.tree.flatten(spec)):
         raise ValueError(f"`{name}` is a dataset of single rows. Call .batch({BATCH_SIZE}) on it.")
-    if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+    if checks.never_ends(data):
         raise ValueError(f"`{name}` never ends. Limit it: .take(number_of_batches).")
     if data.cardinality() == 0:
         raise ValueError(f"`{name}` is empty: a dataset of 0 batches. Expected one at least.")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import models
+from keras_kd import checks, models
 from keras_kd.export import plain_lookups, students
 from keras_kd.teachers import carried
 
@@ -107,11 +107,11 @@ def _source(data, what):
     is_function = callable(data) and not isinstance(data, keras.utils.PyDataset)
     data = data() if is_function else data
     if isinstance(data, tf.data.Dataset):
-        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
+        if checks.never_ends(data):
             raise _endless(what, "is endless (it repeats)", "dataset.take(8)")
         return data
     if isinstance(data, keras.utils.PyDataset):
-        if data.num_batches is None:
+        if checks.never_ends(data):
             raise _endless(what, "is endless (it has no length)", "(data[i] for i in range(8))")
         return (data[i] for i in range(data.num_batches))
     if is_function and not isinstance(data, collections.abc.Iterable):

@@ -123,14 +123,12 @@ def check_callbacks(given):
 def _check_data(name, data, steps, steps_name, student):
     """`(inputs, labels)` in words, shapes without the rows; `None` where batches must tell."""
     if isinstance(data, keras.utils.PyDataset):
-        count = data.num_batches
-        _check_ends(name, count is None, steps, steps_name, "by its property `num_batches`")
-        if count == 0:
+        _check_ends(name, data, steps, steps_name, "by its property `num_batches`")
+        if data.num_batches == 0:
             raise ValueError(f"`{name}` is empty: a PyDataset of 0 batches. Expected one at least.")
         return None
     if isinstance(data, tf.data.Dataset):
-        is_endless = data.cardinality() == tf.data.INFINITE_CARDINALITY
-        _check_ends(name, is_endless, steps, steps_name, ".take(number_of_batches)")
+        _check_ends(name, data, steps, steps_name, ".take(number_of_batches)")
         if data.cardinality() == 0:
             raise ValueError(f"`{name}` is empty: a dataset of 0 batches. Expected one at least.")
         parts = data.element_spec
@@ -150,8 +148,8 @@ def _check_data(name, data, steps, steps_name, student):
     return symbolic_pass.shapes_in(inputs), symbolic_pass.shapes_in(labels)
 
 
-def _check_ends(name, is_endless, steps, steps_name, limit):
-    if is_endless and steps is None:
+def _check_ends(name, data, steps, steps_name, limit):
+    if checks.never_ends(data) and steps is None:
         raise ValueError(
             f"`{name}` never ends. Say how many of its batches are one pass, "
             f"{steps_name}=number_of_batches among the arguments of fit, or limit it: {limit}."

@@ -1,6 +1,7 @@
 """Wrong calls of what makes, lists and pairs models, and of sequences of trainings."""
 
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -269,6 +270,8 @@ OF_SEQUENCES = {
     **validation_rows(chain),
     **validation_rows(born_again),
     **values(chain, "directory", "the path of a folder", ["", "gs://bucket/c"]),
+    # Which `pathlib` writes with one slash.
+    **values(chain, "directory", "the path of a folder", [pathlib.Path("s3://bucket/c")]),
     **values(born_again, "directory", "the path of a folder", ["", "gs://bucket/c"]),
     "a chain in a file": (
         lambda: chain(directory=worlds.file("text.txt")),
