@@ -29,7 +29,7 @@ from keras import layers
 from rounds import measure, median
 
 import keras_kd as kd
-from keras_kd.cache.format import bytes_on_disk
+from keras_kd.teachers.cache.format import bytes_on_disk
 
 SIDE = 32
 FORMS = {"float32": {"dtype": "float32"}, "float16": {"dtype": "float16"}}

@@ -160,7 +160,7 @@ def main():
 
 
 def size(model, data, folder, tokens, dtype, top_k):
-    from keras_kd.cache.format import bytes_on_disk
+    from keras_kd.teachers.cache.format import bytes_on_disk
 
     return bytes_on_disk(write(model, data, folder, top_k, dtype)) / tokens
 

@@ -28,8 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd import _library
-from keras_kd.ops import xla
+from keras_kd.ops.backends import shared_library, xla
 from tests.cuda import driver
 from tests.cuda.kernel_device import DTYPES, MESSAGE_BYTES, Task
 
@@ -59,7 +58,7 @@ class Kernel:
         rows, classes = student.shape
         code = list(DTYPES).index(student.dtype.name)
         self.task = Task(
-            problem=_library.Problem(
+            problem=shared_library.Problem(
                 rows=rows,
                 classes=classes,
                 student=device.allocate(student),

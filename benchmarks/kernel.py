@@ -37,7 +37,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd import _native
+from keras_kd.ops.backends import ctypes
 
 SHAPES = ["1024x1000", "256x32000", "102400x10", "64x1000"]
 PAUSE = 0.01  # seconds: the idle threads of the last contender stop spinning
@@ -150,8 +150,8 @@ def triad_contenders(nbytes):
     """`nbytes`: of one array of logits."""
     ones = np.ones(nbytes // 4, np.float32)
     other, out = ones.copy(), np.zeros_like(ones)
-    yield TRIAD, lambda: _native.triad(ones, other, out)
-    yield f"{TRIAD}, new array", lambda: _native.triad(ones, other, np.empty_like(ones))
+    yield TRIAD, lambda: ctypes.triad(ones, other, out)
+    yield f"{TRIAD}, new array", lambda: ctypes.triad(ones, other, np.empty_like(ones))
 
 
 def contenders(rows, classes, dtype, arguments):
@@ -199,12 +199,12 @@ def main():
     arguments = parse_arguments()
     tf.get_logger().setLevel("ERROR")  # it takes a function for each contender for retracing
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
-    _native.set_num_threads(arguments.threads)
+    ctypes.set_num_threads(arguments.threads)
     if torch is not None:
         torch.set_num_threads(arguments.threads)
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}", end="")
     print(f", PyTorch {torch.__version__}" if torch is not None else "", end="")
-    print(f", {arguments.threads} threads, {_native.instruction_set()}, ", end="")
+    print(f", {arguments.threads} threads, {ctypes.instruction_set()}, ", end="")
     print(f"median of {arguments.repeats}")
     for shape in arguments.shapes:
         rows, classes = map(int, shape.split("x"))

@@ -29,7 +29,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_kd.measurement import latency, runtimes
+from keras_kd import runtimes
+from keras_kd.measurement import api
 
 TOOL = "ai_edge_litert.tools.benchmark_litert_model"
 SIDE = 96
@@ -99,7 +100,7 @@ def ours(path, args):
     file = runtimes.TFLiteFile(path, args.threads)
     zeros = {x.name: np.zeros([size or 1 for size in x.shape], x.dtype) for x in file.inputs}
     file.set_inputs(file.one_batch(zeros))
-    return latency.measure(file.invoke, args.warmup, args.runs)["median_us"] / 1000
+    return api.measure_latency(file.invoke, args.warmup, args.runs)["median_us"] / 1000
 
 
 def theirs(path, args, folder):

@@ -18,9 +18,9 @@ except ImportError as error:
         "instance with `pip install 'keras-kd[tensorflow]'` or `'keras-kd[tensorflow-cpu]'`."
     ) from error
 else:
-    from keras_kd import _triton
+    from keras_kd._utils import triton
 
-    _triton.keep_apart()
+    triton.keep_apart()
 
 import keras
 
@@ -47,15 +47,14 @@ from keras_kd import (
     teachers,
     weighting,
 )
-from keras_kd.cache import CacheError, cache_teacher, load_cache
 from keras_kd.compression import cluster, sparsify
 from keras_kd.diagnosis import diagnose
-from keras_kd.distiller import Distiller
-from keras_kd.mutual import MutualDistiller
 from keras_kd.pairing import pair_layers
 from keras_kd.quantization import quantization_aware
-from keras_kd.report import report
-from keras_kd.sequences import BornAgain, distill_chain
+from keras_kd.reporting import report
+from keras_kd.schemes import BornAgain, MutualDistiller, distill_chain
+from keras_kd.teachers.cache import CacheError, cache_teacher, load_cache
+from keras_kd.training.distiller import Distiller
 from keras_kd.version import __version__
 
 __all__ = [
@@ -92,7 +91,7 @@ __all__ = [
 ]
 
 
-_ELSEWHERE = {"Report": "report.result", "measure": "measurement.run"}
+_ELSEWHERE = {"Report": "reporting.result", "measure": "measurement.api"}
 
 
 def __getattr__(name):

@@ -3,9 +3,7 @@
 import argparse
 import sys
 
-from keras_kd import doctor
-from keras_kd.measurement import command as measure
-from keras_kd.report import command as report
+from keras_kd.cli import doctor, measure, report
 
 
 def main(arguments=None):

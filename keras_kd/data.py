@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import checks
+from keras_kd._utils import validation
+from keras_kd._utils.validation import invalid
 from keras_kd.losses import base
-from keras_kd.ops.arguments import invalid
 
 __all__ = ["cutmix", "mixup", "noise", "with_unlabelled"]
 
@@ -64,9 +64,9 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
     Reference: Zhang et al., "mixup: Beyond Empirical Risk Minimization",
     https://arxiv.org/abs/1710.09412
     """
-    alpha = checks.positive("alpha", alpha)
-    num_classes = base.integer("num_classes", num_classes, 1)
-    seeds = keras.random.SeedGenerator(checks.seed("seed", seed))
+    alpha = validation.positive("alpha", alpha)
+    num_classes = validation.integer("num_classes", num_classes, 1)
+    seeds = keras.random.SeedGenerator(validation.seed("seed", seed))
     _check("mixup", dataset, num_classes)
     _check_floats("mixup", dataset)
 
@@ -125,11 +125,11 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
 
     Reference: Yun et al., "CutMix", https://arxiv.org/abs/1905.04899
     """
-    alpha = checks.positive("alpha", alpha)
-    num_classes = base.integer("num_classes", num_classes, 1)
+    alpha = validation.positive("alpha", alpha)
+    num_classes = validation.integer("num_classes", num_classes, 1)
     _check("cutmix", dataset, num_classes)
     _check_images(dataset)
-    seeds = keras.random.SeedGenerator(checks.seed("seed", seed))
+    seeds = keras.random.SeedGenerator(validation.seed("seed", seed))
 
     def mix(images, labels):
         rows = tf.shape(images)[0]
@@ -183,9 +183,9 @@ def noise(dataset, stddev, seed=None):
     Reference: Sau and Balasubramanian, "Deep Model Compression: Distilling Knowledge from Noisy
     Teachers", https://arxiv.org/abs/1610.09650 (there the teacher's logits are disturbed).
     """
-    stddev = base.non_negative("stddev", stddev)
-    _check_floats("noise", checks.batched("dataset", dataset))
-    seeds = keras.random.SeedGenerator(checks.seed("seed", seed))
+    stddev = validation.non_negative("stddev", stddev)
+    _check_floats("noise", validation.batched("dataset", dataset))
+    seeds = keras.random.SeedGenerator(validation.seed("seed", seed))
 
     def disturbed(x):
         return x + tf.cast(keras.random.normal(tf.shape(x), stddev=stddev, seed=seeds), x.dtype)
@@ -234,14 +234,14 @@ def with_unlabelled(labelled, unlabelled, ignore_class=-1):
         assert list(labels.numpy()[2:]) == [-1, -1, -1]
     ```
     """
-    spec = checks.batched("labelled", labelled).element_spec
+    spec = validation.batched("labelled", labelled).element_spec
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise ValueError(
             "`labelled` must be a dataset of (inputs, labels), without sample weights. Received: "
             f"elements {spec}"
         )
     keras.tree.map_structure(_check_form, spec[1])
-    _check_same_inputs(spec[0], checks.batched("unlabelled", unlabelled).element_spec)
+    _check_same_inputs(spec[0], validation.batched("unlabelled", unlabelled).element_spec)
     if unlabelled.cardinality() == 0:
         raise ValueError(
             "`unlabelled` is empty: it would leave no batch of the labelled rows. Received: a "
@@ -314,7 +314,7 @@ def _check_form(labels):
 
 
 def _check(name, dataset, num_classes):
-    spec = checks.batched("dataset", dataset).element_spec
+    spec = validation.batched("dataset", dataset).element_spec
     if isinstance(spec, tuple) and len(spec) > 2:
         raise ValueError(
             f"{name} cannot mix sample weights. Received a dataset of {len(spec)} parts; leave the "

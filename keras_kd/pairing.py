@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import checks, losses, models, similarity
-from keras_kd.losses import base
-from keras_kd.ops.arguments import invalid
-from keras_kd.taps import blocks
-from keras_kd.taps.listening import Taps
+from keras_kd import losses, models
+from keras_kd._utils import statistics, validation
+from keras_kd._utils.validation import invalid
+from keras_kd.taps import overview
 from keras_kd.taps.overview import calls_of, top_of
+from keras_kd.taps.recorder import Taps
 from keras_kd.taps.tap import Tap
 
 STRATEGIES = ("depth", "shape", "last_of_stage", "similarity")
@@ -71,7 +71,7 @@ class LayerPairs(list):
         Returns:
             A list of losses, named `hint_0`, `hint_1`, ...
         """
-        weight = base.non_negative("weight", weight)
+        weight = validation.non_negative("weight", weight)
         return [
             losses.FeatureHint(
                 *pair, loss=loss, projector=projector, weight=weight / len(self), name=f"hint_{i}"
@@ -148,10 +148,10 @@ def pair_layers(
             f"Invalid value for argument `strategy`. Expected one of {STRATEGIES}. "
             f"Received: strategy={strategy!r}"
         )
-    count = base.integer("count", count, 1, optional=True)
+    count = validation.integer("count", count, 1, optional=True)
     if not isinstance(pattern, str):
         raise invalid("pattern", "a text such as '*block*'", repr(pattern))
-    checks.function("print_fn", print_fn, ["table"], optional=True)
+    validation.function("print_fn", print_fn, ["table"], optional=True)
     if strategy == "similarity" and data is None:
         raise ValueError("strategy='similarity' needs `data`: a batch of inputs.")
     calls = [
@@ -184,11 +184,11 @@ def _check_rows(data):
     """Raises for a batch of which no similarity can be told."""
     for each in keras.tree.flatten(data):
         if isinstance(each, keras.KerasTensor) or len(each) < 2:
-            received = checks.briefly(each)
+            received = validation.briefly(each)
             raise invalid("data", "a batch of two rows at least, some hundred", received)
         each = np.asarray(each)
         if each.dtype.kind == "f" and not np.isfinite(each).all():
-            received = f"{checks.briefly(each)} with NaN or infinities"
+            received = f"{validation.briefly(each)} with NaN or infinities"
             raise invalid("data", "finite inputs", received)
 
 
@@ -215,7 +215,7 @@ def _candidates(calls, pattern):
 
 def _candidate(call, group=None, is_shared=False):
     """A `_Candidate` of what a call gives; `None` where that is no features."""
-    features = blocks.features_of(call.output)
+    features = overview.features_of(call.output)
     several = keras.tree.is_nested(call.output)
     if features is None or isinstance(call.output, dict):
         return None
@@ -240,9 +240,9 @@ def _row(teacher, student, score):
 def _by_blocks(calls, pattern):
     """As `_by_depth`, of blocks; none where not both models have some."""
     tops = [top_of(side) for side in calls]
-    repeated = [blocks.classes_of(blocks.runs_of(top)) for top in tops]
+    repeated = [overview.classes_of(overview.runs_of(top)) for top in tops]
     runs = [
-        [[call for call in run if _matches(call, pattern)] for run in blocks.runs_of(top, known)]
+        [[call for call in run if _matches(call, pattern)] for run in overview.runs_of(top, known)]
         for top, known in zip(tops, reversed(repeated), strict=True)
     ]
     runs = [[run for run in side if run] for side in runs]
@@ -311,13 +311,13 @@ def _stage_ends(layers):
 def _by_similarity(teacher, student, teacher_model, student_model, data):
     """Score: CKA of the features on the data."""
     grams = [
-        [similarity.centred_gram(each) for each in _features(model, side, data)]
+        [statistics.centred_gram(each) for each in _features(model, side, data)]
         for model, side in ((teacher_model, teacher), (student_model, student))
     ]
     gains = np.array(
         [
             [
-                similarity.cka_of_grams(a, b) if len(t.shape) == len(s.shape) else 0.0
+                statistics.cka_of_grams(a, b) if len(t.shape) == len(s.shape) else 0.0
                 for s, b in zip(student, grams[1], strict=True)
             ]
             for t, a in zip(teacher, grams[0], strict=True)

@@ -10,7 +10,7 @@ import math
 import keras
 import numpy as np
 
-from keras_kd.ops.arguments import invalid
+from keras_kd._utils.validation import invalid
 
 __all__ = ["Constant", "Cosine", "Exponential", "Linear", "Piecewise", "Polynomial", "WarmUp"]
 

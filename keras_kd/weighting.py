@@ -10,10 +10,11 @@ so that a share of 1/2 for every row changes nothing.
 import keras
 import numpy as np
 
-from keras_kd import checks, models
-from keras_kd.losses import labels
+from keras_kd import models
+from keras_kd._utils import validation
+from keras_kd._utils.validation import invalid
+from keras_kd.losses import shapes
 from keras_kd.losses.activation import check_logits
-from keras_kd.ops.arguments import invalid
 
 __all__ = ["ClassShares", "TeacherConfidence", "TeacherCorrectness", "TeacherEntropy", "Weighting"]
 
@@ -50,8 +51,8 @@ class Weighting:
     """
 
     def __init__(self, output=None, from_logits=True):
-        self.output = checks.output_key("output", output)
-        self.from_logits = checks.boolean("from_logits", from_logits)
+        self.output = validation.output_key("output", output)
+        self.from_logits = validation.boolean("from_logits", from_logits)
 
     def shares(self, probabilities, labels):
         """The teacher's share of each row.
@@ -143,8 +144,8 @@ class TeacherConfidence(Weighting):
 
     def __init__(self, threshold=0.5, low=0.25, high=0.75, **kwargs):
         super().__init__(**kwargs)
-        self.threshold = checks.fraction("threshold", threshold)
-        self.low, self.high = checks.fraction("low", low), checks.fraction("high", high)
+        self.threshold = validation.fraction("threshold", threshold)
+        self.low, self.high = validation.fraction("low", low), validation.fraction("high", high)
 
     def shares(self, probabilities, labels):
         confidence = keras.ops.max(probabilities, axis=-1)
@@ -184,7 +185,10 @@ class TeacherCorrectness(Weighting):
 
     def __init__(self, wrong=0.0, right=0.5, **kwargs):
         super().__init__(**kwargs)
-        self.wrong, self.right = checks.fraction("wrong", wrong), checks.fraction("right", right)
+        self.wrong, self.right = (
+            validation.fraction("wrong", wrong),
+            validation.fraction("right", right),
+        )
 
     def shares(self, probabilities, labels):
         classes = _classes(self, labels, probabilities)
@@ -221,7 +225,7 @@ class TeacherEntropy(Weighting):
 
     def __init__(self, low=0.25, high=0.75, **kwargs):
         super().__init__(**kwargs)
-        self.low, self.high = checks.fraction("low", low), checks.fraction("high", high)
+        self.low, self.high = validation.fraction("low", low), validation.fraction("high", high)
 
     def shares(self, probabilities, labels):
         positive = probabilities > 0
@@ -265,7 +269,9 @@ class ClassShares(Weighting):
         super().__init__(**kwargs)
         if not isinstance(shares, (list, tuple, np.ndarray)) or len(shares) == 0:
             raise invalid("shares", "a list of one number for each class", repr(shares))
-        self.by_class = [checks.fraction(f"shares[{i}]", share) for i, share in enumerate(shares)]
+        self.by_class = [
+            validation.fraction(f"shares[{i}]", share) for i, share in enumerate(shares)
+        ]
 
     def shares(self, probabilities, labels):
         if probabilities.shape[-1] != len(self.by_class):
@@ -287,7 +293,7 @@ def _classes(weighting, given, probabilities):
             f"{type(weighting).__name__} needs labels, and the data has none. Pass (inputs, "
             "labels), or weight by the teacher alone: TeacherConfidence, TeacherEntropy."
         )
-    return labels.classes(given, probabilities)
+    return shapes.classes(given, probabilities)
 
 
 def _where_labelled(classes, shares):

@@ -60,17 +60,17 @@ def kernel(request):
 
 @pytest.fixture
 def native():
-    """The module `keras_kd._native`, with its library loaded."""
-    from keras_kd import _library, _native
+    """The module `keras_kd.ops.backends.ctypes`, with its library loaded."""
+    from keras_kd.ops.backends import ctypes, shared_library
 
     try:
-        _library.load()
-    except _library.LibraryError as error:
+        shared_library.load()
+    except shared_library.LibraryError as error:
         if os.environ.get("KERAS_KD_REQUIRE_NATIVE") == "1":
             raise
         pytest.skip(f"no native library: {error}")
-    yield _native
-    _native.set_instruction_set("auto")
+    yield ctypes
+    ctypes.set_instruction_set("auto")
 
 
 @pytest.fixture(params=INSTRUCTION_SETS)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from keras_kd import files
+from keras_kd._utils import files
 
 
 def write(path, text):

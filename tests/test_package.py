@@ -17,7 +17,7 @@ PACKAGE = pathlib.Path(kd.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 # File -> private modules it may import. This list may only shrink.
 PRIVATE = {
-    "ops/xla.py": {"tensorflow.compiler.mlir.stablehlo", "tensorflow.compiler.tf2xla.ops"},
+    "ops/backends/xla.py": {"tensorflow.compiler.mlir.stablehlo", "tensorflow.compiler.tf2xla.ops"},
 }
 MODULES = {
     "__version__",

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd import progress
+from keras_kd._utils import progress
 from tests.contract import fits
 
 
@@ -294,13 +294,13 @@ def test_fit_rules_what_a_chain_prints(capsys):
 
 
 def test_timed_runs_are_told_of_where_they_last(monkeypatch, capsys):
-    from keras_kd.measurement import latency
+    from keras_kd.measurement import api
 
     for seconds, printed in ((0.3, "latency: 6/6 - "), (0.001, "")):
         times = iter(np.arange(1000) * seconds)
         clock = types.SimpleNamespace(perf_counter=lambda times=times: next(times))
-        monkeypatch.setattr(latency, "time", clock)
-        found = latency.measure(lambda: None, 2, 4, progress.Bar("latency", 6, "run", 2))
+        monkeypatch.setattr(api, "time", clock)
+        found = api.measure_latency(lambda: None, 2, 4, progress.Bar("latency", 6, "run", 2))
         out = capsys.readouterr().out
         assert out.startswith(printed)
         assert bool(out) == bool(printed)

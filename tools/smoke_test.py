@@ -53,12 +53,12 @@ def reference_gradient(student, teacher):
 
 def check_native_library():
     """The library is there and picks the widest instruction set of this processor."""
-    from keras_kd import _native
+    from keras_kd.ops.backends import ctypes
 
-    print("library:", _native.build_info())
+    print("library:", ctypes.build_info())
     cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
     flags = set(cpuinfo.split("flags", 1)[-1].split("\n", 1)[0].split())
-    found = set(_native.instruction_sets())
+    found = set(ctypes.instruction_sets())
     expected = {"baseline"}
     if {"avx2", "fma", "f16c"} <= flags:
         expected.add("avx2")
@@ -81,17 +81,17 @@ int cuGetProcAddress(const char *name, void **function, int version, unsigned lo
 
 def check_cuda_library():
     """It opens where no driver is, says what it holds and why it is not used."""
-    from keras_kd.ops import cuda
+    from keras_kd.ops.backends import xla
 
-    print("CUDA library:", cuda.build_info())
-    found = set(cuda.build_info()["architectures"])
+    print("CUDA library:", xla.build_info())
+    found = set(xla.build_info()["architectures"])
     expected = {"sm_75", "sm_80", "sm_90", "sm_100", "sm_120", "compute_120"}
     if not expected <= found:
         raise SystemExit(f"architectures: expected {sorted(expected)}, found {sorted(found)}")
     if tf.config.list_physical_devices("GPU"):
         return
-    print("not used:", cuda.unavailable())
-    if not cuda.unavailable():
+    print("not used:", xla.cuda_unavailable())
+    if not xla.cuda_unavailable():
         raise SystemExit("CUDA kernels on a machine without a GPU")
     with tempfile.TemporaryDirectory() as folder:
         check_old_driver(pathlib.Path(folder))

@@ -1,5 +1,5 @@
 // A problem from the buffers of a custom call; the same for every platform. Order and shapes are
-// those that keras_kd/ops/xla.py writes.
+// those that keras_kd/ops/backends/xla.py writes.
 #ifndef KERAS_KD_CSRC_XLA_DECODE_H_
 #define KERAS_KD_CSRC_XLA_DECODE_H_
 

@@ -1,4 +1,4 @@
-// The handlers of each platform; names and operands are those of keras_kd/ops/xla.py.
+// The handlers of each platform; names and operands are those of keras_kd/ops/backends/xla.py.
 #ifndef KERAS_KD_CSRC_XLA_HANDLERS_H_
 #define KERAS_KD_CSRC_XLA_HANDLERS_H_
 

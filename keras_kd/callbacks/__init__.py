@@ -1,12 +1,10 @@
 """Callbacks that steer a distillation while `fit` runs, or watch it."""
 
-from keras_kd.callbacks.decay import DecaySchedule
 from keras_kd.callbacks.early_stop import EarlyStopDistillation
 from keras_kd.callbacks.feature_hint import FeatureHint
-from keras_kd.callbacks.loss_weight import LossWeightSchedule
 from keras_kd.callbacks.monitor import DistillationMonitor
+from keras_kd.callbacks.schedules import DecaySchedule, LossWeightSchedule, TemperatureSchedule
 from keras_kd.callbacks.snapshot import SnapshotTeacher
-from keras_kd.callbacks.temperature import TemperatureSchedule
 from keras_kd.compression import Cluster, Sparsify
 
 __all__ = [

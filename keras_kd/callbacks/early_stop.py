@@ -3,10 +3,9 @@
 import keras
 import numpy as np
 
-from keras_kd import checks
-from keras_kd.callbacks import loss_weight, snapshot
-from keras_kd.losses import base
-from keras_kd.ops.arguments import invalid
+from keras_kd._utils import validation
+from keras_kd._utils.validation import invalid
+from keras_kd.callbacks import schedules, snapshot
 
 SAVING = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
 
@@ -72,12 +71,12 @@ class EarlyStopDistillation(keras.callbacks.Callback):
         verbose=0,
     ):
         super().__init__()
-        checks.one_of("mode", mode, ("auto", "min", "max"))
-        self.monitor = checks.text("monitor", monitor, "an entry of the history")
-        self.patience = base.integer("patience", patience, 1)
-        self.min_delta = base.non_negative("min_delta", min_delta)
-        self.alpha = None if alpha is None else base.non_negative("alpha", alpha)
-        self.start_epoch = base.integer("start_epoch", start_epoch, 0)
+        validation.one_of("mode", mode, ("auto", "min", "max"))
+        self.monitor = validation.text("monitor", monitor, "an entry of the history")
+        self.patience = validation.integer("patience", patience, 1)
+        self.min_delta = validation.non_negative("min_delta", min_delta)
+        self.alpha = None if alpha is None else validation.non_negative("alpha", alpha)
+        self.start_epoch = validation.integer("start_epoch", start_epoch, 0)
         if verbose not in (0, 1):  # True and False are these too
             raise invalid("verbose", "0 or 1", repr(verbose))
         self.verbose = verbose
@@ -94,9 +93,9 @@ class EarlyStopDistillation(keras.callbacks.Callback):
                     f"{type(callback).__name__} is listed before EarlyStopDistillation, so a file "
                     "would lack what the epoch showed. List EarlyStopDistillation first."
                 )
-        loss_weight.check_no_schedule("beta", callbacks, self)
+        schedules.check_no_schedule("beta", callbacks, self)
         if self.alpha is not None:
-            loss_weight.check_no_schedule("alpha", callbacks, self)
+            schedules.check_no_schedule("alpha", callbacks, self)
         self._check_snapshots(callbacks)
         watching = [each for each in callbacks if isinstance(each, EarlyStopDistillation)]
         if sum(each.monitor == self.monitor for each in watching) > 1:

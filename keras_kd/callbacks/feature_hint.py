@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from keras_kd import checks, losses
-from keras_kd.callbacks.scheduled import ScheduledValue
-from keras_kd.losses import base
+from keras_kd import losses
+from keras_kd._utils import validation
+from keras_kd.callbacks.schedules import ScheduledValue
 from keras_kd.taps import tap
 
 
@@ -79,9 +79,9 @@ class FeatureHint(ScheduledValue):
         name=None,
     ):
         super().__init__(self._weight_in, start_epoch=start_epoch)
-        self.hint_weight = base.non_negative("weight", weight)
-        self.stop_epoch = base.integer("stop_epoch", stop_epoch, 0, optional=True)
-        self.ramp_epochs = base.integer("ramp_epochs", ramp_epochs, 0)
+        self.hint_weight = validation.non_negative("weight", weight)
+        self.stop_epoch = validation.integer("stop_epoch", stop_epoch, 0, optional=True)
+        self.ramp_epochs = validation.integer("ramp_epochs", ramp_epochs, 0)
         last = None if stop_epoch is None else stop_epoch - ramp_epochs
         if last is not None and start_epoch >= last:
             raise ValueError(
@@ -90,7 +90,7 @@ class FeatureHint(ScheduledValue):
             )
         self.layers = teacher_layer, student_layer
         self.options = {"loss": loss, "projector": projector}
-        self.name = checks.text("name", name, "the name of the loss", optional=True)
+        self.name = validation.text("name", name, "the name of the loss", optional=True)
         # What the loss cannot be made of is told now, not when `fit` makes it.
         losses.FeatureHint(*self.layers, **self.options, name=name)
         self.hint, self._reported = None, None

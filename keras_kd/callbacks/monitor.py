@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import checks, files, models, ops, similarity
+from keras_kd import models, ops
+from keras_kd._utils import files, statistics, validation
+from keras_kd._utils.validation import invalid
 from keras_kd.losses.activation import check_logits
-from keras_kd.ops.arguments import invalid
 from keras_kd.taps import tap
 
 
@@ -58,8 +59,8 @@ class DistillationMonitor(keras.callbacks.Callback):
     def __init__(self, inputs, pairs=None, output=None, from_logits=True, plot=None):
         super().__init__()
         self.inputs, self.pairs = _checked_inputs(inputs), _checked_pairs(pairs)
-        self.output = checks.output_key("output", output)
-        self.from_logits = checks.boolean("from_logits", from_logits)
+        self.output = validation.output_key("output", output)
+        self.from_logits = validation.boolean("from_logits", from_logits)
         if plot is not None and not isinstance(plot, (str, os.PathLike)):
             raise invalid("plot", "the path of a file such as 'distillation.png', or None", plot)
         self.plot = plot
@@ -142,7 +143,7 @@ class DistillationMonitor(keras.callbacks.Callback):
             "probe_kl": float(np.mean(ops.soft_target_loss(student, teacher))),
         }
         for name, (of_teacher, of_student) in zip(self._names, features, strict=True):
-            values[f"probe_cka_{name}"] = similarity.cka(
+            values[f"probe_cka_{name}"] = statistics.cka(
                 *(tf.cast(x, tf.float32) for x in (of_teacher, of_student))
             )
         for name, value in values.items():

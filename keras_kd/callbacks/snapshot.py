@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 
-from keras_kd.callbacks import loss_weight
-from keras_kd.losses import base
-from keras_kd.teachers import own_weights
+from keras_kd._utils import validation
+from keras_kd.callbacks import schedules
+from keras_kd.teachers import self_distillation
 
 _STATE = "snapshot_teacher_beta"
 
@@ -44,17 +44,17 @@ class SnapshotTeacher(keras.callbacks.Callback):
 
     def __init__(self, start_epoch=1, every=1):
         super().__init__()
-        self.start_epoch = base.integer("start_epoch", start_epoch, 1)
-        self.every = base.integer("every", every, 1)
+        self.start_epoch = validation.integer("start_epoch", start_epoch, 1)
+        self.every = validation.integer("every", every, 1)
 
     def prepare(self, distiller, callbacks):
         """Checks the callbacks beside it; called by `fit`."""
         why = ": beta is 0 until the first snapshot"
-        loss_weight.check_no_schedule("beta", callbacks, self, why)
+        schedules.check_no_schedule("beta", callbacks, self, why)
 
     def on_train_begin(self, logs=None):
         teacher = getattr(self.model, "teacher", None)
-        if not isinstance(teacher, own_weights.Snapshot):
+        if not isinstance(teacher, self_distillation.Snapshot):
             raise ValueError(
                 "SnapshotTeacher needs a distiller whose teacher is a keras_kd.teachers.Snapshot. "
                 f"Received: a teacher of type {type(teacher).__name__}."

@@ -4,10 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import checks
-from keras_kd.compression import centroids
-from keras_kd.compression.kernels import kernels_of
-from keras_kd.compression.of_student import OfStudent
+from keras_kd._utils import validation
+from keras_kd.compression.base import OfStudent, kernels_of
 
 _STATE = "cluster"
 
@@ -71,9 +69,9 @@ class Cluster(OfStudent):
         self, clusters=16, layers=None, initial="kmeans", preserve_sparsity=False, student=None
     ):
         super().__init__(student, layers)
-        self.clusters = checks.integer("clusters", clusters, 2)
-        self.initial = checks.one_of("initial", initial, centroids.KINDS)
-        self.preserve_sparsity = checks.boolean("preserve_sparsity", preserve_sparsity)
+        self.clusters = validation.integer("clusters", clusters, 2)
+        self.initial = validation.one_of("initial", initial, KINDS)
+        self.preserve_sparsity = validation.boolean("preserve_sparsity", preserve_sparsity)
         self._states = []
 
     def begin(self, is_resumed):
@@ -95,7 +93,7 @@ class Cluster(OfStudent):
         values = np.asarray(kept.get(f"{_STATE}_{i}_values", ()))
         if not self._belong(weights, values, current):
             weights = current
-            make = centroids.with_zero if self.preserve_sparsity else centroids.initial
+            make = with_zero if self.preserve_sparsity else initial
             values = make(weights, self.clusters, self.initial)
         free = (weights != 0) | (not self.preserve_sparsity)
         parts = (weights, values, free.astype(weights.dtype))
@@ -105,7 +103,7 @@ class Cluster(OfStudent):
         """Whether a state is that of the model's weights, not of others that it had once."""
         if len(values) != self.clusters or weights.shape != current.shape:
             return False
-        return np.array_equal(tf.gather(values, centroids.nearest(weights, values)), current)
+        return np.array_equal(tf.gather(values, nearest(weights, values)), current)
 
     def after_steps(self, before):
         del before
@@ -113,7 +111,7 @@ class Cluster(OfStudent):
 
     def _moved(self):
         for kernel, (weights, values, free) in zip(self.kernels, self._states, strict=True):
-            index = tf.reshape(centroids.nearest(weights, values), [-1])
+            index = tf.reshape(nearest(weights, values), [-1])
             moved = keras.ops.convert_to_tensor(kernel.variable)
             step = (moved - tf.reshape(tf.gather(values, index), weights.shape)) * free
             mean = tf.math.unsorted_segment_mean(tf.reshape(step, [-1]), index, self.clusters)
@@ -126,7 +124,7 @@ class Cluster(OfStudent):
     def _snapped(self):
         """Gives the model the clustered weights."""
         for kernel, (weights, values, _) in zip(self.kernels, self._states, strict=True):
-            kernel.variable.assign(tf.gather(values, centroids.nearest(weights, values)))
+            kernel.variable.assign(tf.gather(values, nearest(weights, values)))
 
     def on_train_end(self, logs=None):
         if not self._has_begun:
@@ -134,7 +132,7 @@ class Cluster(OfStudent):
         # An optimizer that averages weights has just written its averages: to the nearest values.
         for kernel, (_, values, _) in zip(self.kernels, self._states, strict=True):
             moved = keras.ops.convert_to_tensor(kernel.variable)
-            kernel.variable.assign(tf.gather(values, centroids.nearest(moved, values)))
+            kernel.variable.assign(tf.gather(values, nearest(moved, values)))
         kept = getattr(self.model, "callback_states", {})
         for key in [key for key in kept if key.startswith(f"{_STATE}_")]:
             del kept[key]
@@ -172,3 +170,67 @@ def cluster(student, clusters=16, layers=None, initial="kmeans", preserve_sparsi
     """
     kernels_of(student, layers)
     return Cluster(clusters, layers, initial, preserve_sparsity, student=student)
+
+
+# The values that clustered weights may have: where they begin, which is nearest.
+
+
+KINDS = ("kmeans", "linear", "density")
+_ITERATIONS = 20
+
+
+def initial(weights, count, kind):
+    """Values for weights to be clustered to, in rising order.
+
+    Args:
+        weights: NumPy array.
+        count: How many, at least 2.
+        kind: `"kmeans"`: Lloyd's algorithm from `"density"`; `"linear"`: from the smallest to the
+            largest in equal steps; `"density"`: in the middle of parts with equally many weights.
+
+    Returns:
+        float array of shape `[count]`. Where the weights have no more values than that, these.
+    """
+    flat = np.sort(weights, axis=None)
+    distinct = np.unique(flat)
+    if len(distinct) <= count:
+        return np.pad(distinct, (0, count - len(distinct)), mode="edge")
+    if kind == "linear":
+        return np.linspace(flat[0], flat[-1], count, dtype=flat.dtype)
+    values = np.quantile(flat, (np.arange(count) + 0.5) / count).astype(flat.dtype)
+    return _lloyd(flat, values) if kind == "kmeans" else values
+
+
+def _lloyd(flat, values):
+    """1-D k-means: each value becomes the mean of the weights that are nearest to it."""
+    for _ in range(_ITERATIONS):
+        nearest = np.searchsorted((values[1:] + values[:-1]) / 2, flat)
+        counts = np.bincount(nearest, minlength=len(values))
+        sums = np.bincount(nearest, flat, minlength=len(values))
+        means = sums / np.maximum(counts, 1)
+        values = np.sort(np.where(counts > 0, means, values)).astype(flat.dtype)
+    return values
+
+
+def with_zero(weights, count, kind):
+    """As `initial`, with zero as one of the values, the others shared out to both signs.
+
+    They are shared in proportion to how many weights are negative and positive.
+    """
+    negative, positive = weights[weights < 0], weights[weights > 0]
+    total = max(len(negative) + len(positive), 1)
+    below = round((count - 1) * len(negative) / total)
+    parts = [
+        initial(part, size, kind)
+        for part, size in ((negative, below), (positive, count - 1 - below))
+        if size and len(part)
+    ]
+    found = np.sort(np.concatenate([*parts, np.zeros(1, weights.dtype)]))
+    return np.pad(found, (0, count - len(found)), mode="edge")
+
+
+def nearest(weights, values):
+    """The indices of the nearest of rising values, int32, of the shape of the weights."""
+    bounds = (values[1:] + values[:-1]) / 2
+    found = tf.searchsorted(bounds, tf.reshape(weights, [-1]))
+    return tf.reshape(found, tf.shape(weights))

@@ -1,5 +1,6 @@
 """`Sparsify`: prunes the student's weights by magnitude while it learns."""
 
+import dataclasses
 import math
 import warnings
 
@@ -8,11 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import schedules
-from keras_kd.compression import masks
-from keras_kd.compression.kernels import kernels_of
-from keras_kd.compression.of_student import OfStudent
-from keras_kd.losses import base
-from keras_kd.ops import arguments
+from keras_kd._utils import validation
+from keras_kd.compression.base import OfStudent, kernels_of
 
 TWO_OF_FOUR = "2:4"
 # Of fit: the rest is for the weights that stay.
@@ -100,12 +98,12 @@ class Sparsify(OfStudent):
     ):
         super().__init__(student, layers)
         self.sparsity = _checked(sparsity)
-        self.begin_step = base.integer("begin_step", begin_step, 0)
-        self.end_step = base.integer("end_step", end_step, begin_step, optional=True)
-        self.frequency = base.integer("frequency", frequency, 1)
+        self.begin_step = validation.integer("begin_step", begin_step, 0)
+        self.end_step = validation.integer("end_step", end_step, begin_step, optional=True)
+        self.frequency = validation.integer("frequency", frequency, 1)
         self.schedule = None
         if sparsity != TWO_OF_FOUR:
-            start = base.non_negative("initial_sparsity", initial_sparsity)
+            start = validation.non_negative("initial_sparsity", initial_sparsity)
             if start > self.sparsity:
                 raise ValueError(
                     "`initial_sparsity` must not be above `sparsity`. Received: "
@@ -185,9 +183,9 @@ class Sparsify(OfStudent):
         for kernel, mask in zip(self.kernels, self._masks, strict=True):
             value = keras.ops.convert_to_numpy(kernel.variable)
             if self.schedule is None:
-                mask.assign(masks.two_of_four(value, kernel.input_axis))
+                mask.assign(two_of_four(value, kernel.input_axis))
             else:
-                mask.assign(masks.by_magnitude(value, self.sparsity_at(step)))
+                mask.assign(by_magnitude(value, self.sparsity_at(step)))
 
     def _masked(self):
         for kernel, mask in zip(self.kernels, self._masks, strict=True):
@@ -222,7 +220,7 @@ def _checked(sparsity):
     is_number = isinstance(sparsity, (int, float, np.number)) and not isinstance(sparsity, bool)
     if sparsity != TWO_OF_FOUR and not (is_number and 0 < sparsity < 1):
         expected = "a number above 0 and below 1, or '2:4'"
-        raise arguments.invalid("sparsity", expected, repr(sparsity))
+        raise validation.invalid("sparsity", expected, repr(sparsity))
     return sparsity
 
 
@@ -270,3 +268,129 @@ def sparsify(
     """
     kernels_of(student, layers)
     return Sparsify(sparsity, schedule, begin_step, end_step, frequency, layers, student=student)
+
+
+# Which weights stay: masks of ones and zeros, by magnitude.
+
+
+# Of each four in a row along the inputs two stay: what NVIDIA's sparse tensor cores compute with.
+GROUP, STAY = 4, 2
+
+
+def by_magnitude(weights, sparsity):
+    """A mask that keeps the largest weights.
+
+    `max(round(n (1 - sparsity)), 1)` of `n` stay, of equal ones the first.
+
+    Args:
+        weights: NumPy array.
+        sparsity: The share to remove, from 0 to below 1.
+
+    Returns:
+        An array like `weights`, of ones and zeros.
+    """
+    stay = max(round(weights.size * (1 - sparsity)), 1)
+    order = np.argsort(-np.abs(weights), axis=None, kind="stable")
+    mask = np.zeros(weights.size, weights.dtype)
+    mask[order[:stay]] = 1
+    return mask.reshape(weights.shape)
+
+
+def two_of_four(weights, axis):
+    """A mask that keeps the two largest of each four in a row along an axis.
+
+    Of an incomplete group at the end at most two stay.
+    """
+    rows = np.moveaxis(weights, axis, -1)
+    groups = _in_groups(np.abs(rows))
+    order = np.argsort(-groups, axis=-1, kind="stable")
+    mask = np.zeros(groups.shape, weights.dtype)
+    np.put_along_axis(mask, order[..., :STAY], 1, axis=-1)
+    mask = mask.reshape(*rows.shape[:-1], -1)[..., : rows.shape[-1]]
+    return np.moveaxis(mask, -1, axis)
+
+
+def is_two_of_four(weights, axis):
+    """Whether at most two of each four in a row along an axis are not zero."""
+    groups = _in_groups(np.moveaxis(weights, axis, -1) != 0)
+    return bool(np.all(groups.sum(-1) <= STAY))
+
+
+def _in_groups(rows):
+    missing = -rows.shape[-1] % GROUP
+    padded = np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, missing)])
+    return padded.reshape(*rows.shape[:-1], -1, GROUP)
+
+
+# `sparsity_of`: how many weights of a model are zero.
+
+
+@dataclasses.dataclass(frozen=True)
+class Sparsity:
+    """How many weights of a model's kernels are zero. `str` makes a table of it.
+
+    Args:
+        total: The share of all of them.
+        kernels: A dict from the kernels' paths to the share of each.
+        two_of_four: Whether of each four in a row along the inputs at least two are zero, in every
+            kernel but embeddings.
+
+    Example:
+
+    ```python
+    import keras_kd as kd
+
+    print(kd.compression.Sparsity(0.5, {"dense/kernel": 0.5}, two_of_four=False))
+    ```
+    """
+
+    total: float
+    kernels: dict
+    two_of_four: bool
+
+    def __str__(self):
+        width = max(map(len, self.kernels))
+        lines = [f"{path:<{width}} {share:7.2%}" for path, share in self.kernels.items()]
+        pattern = "yes" if self.two_of_four else "no"
+        return "\n".join([*lines, f"{'all':<{width}} {self.total:7.2%}", f"2:4 {pattern}"])
+
+
+def sparsity_of(model, layers=None):
+    """How many weights of a model's kernels are zero.
+
+    Args:
+        model: A built `keras.Model`.
+        layers: As of `Sparsify`.
+
+    Returns:
+        A `Sparsity`.
+
+    Raises:
+        ValueError: The model has no kernels, or no such layer.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, use_bias=False)])
+    model.set_weights([np.array([[1.0], [0.0], [2.0], [0.0]])])
+    sparsity = kd.compression.sparsity_of(model)
+    assert sparsity.total == 0.5 and sparsity.two_of_four
+    ```
+    """
+    kernels = kernels_of(model, layers)
+    values = [keras.ops.convert_to_numpy(kernel.variable) for kernel in kernels]
+    zeros = [int(np.sum(value == 0)) for value in values]
+    pattern = [
+        is_two_of_four(value, kernel.input_axis)
+        for kernel, value in zip(kernels, values, strict=True)
+        if kernel.input_axis is not None
+    ]
+    return Sparsity(
+        sum(zeros) / sum(value.size for value in values),
+        {k.path: n / v.size for k, n, v in zip(kernels, zeros, values, strict=True)},
+        bool(pattern) and all(pattern),
+    )

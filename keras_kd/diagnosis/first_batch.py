@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from keras_kd import checks
-from keras_kd.diagnosis import accuracy, outputs, rows
-from keras_kd.diagnosis.confusion import Confusion
+from keras_kd._utils import batches, validation
+from keras_kd._utils.validation import invalid
+from keras_kd.diagnosis import model_checks, teacher_checks
 from keras_kd.diagnosis.finding import Finding
-from keras_kd.ops.arguments import invalid
+from keras_kd.diagnosis.statistics import Confusion
 
 # So many logits that lie between 0 and 1 all together are no chance.
 _LEAST_VALUES = 32
@@ -55,14 +55,14 @@ def first_batch_findings(
     assert "ends in softmax" in found[0].message
     ```
     """
-    checks.boolean("from_logits", from_logits)
+    validation.boolean("from_logits", from_logits)
     if teacher_from_logits is not None:
-        checks.boolean("teacher_from_logits", teacher_from_logits)
+        validation.boolean("teacher_from_logits", teacher_from_logits)
     shape = np.shape(teacher_outputs)
-    values = {"teacher": rows.flat_outputs("teacher", teacher_outputs)}
+    values = {"teacher": batches.flat_outputs("teacher", teacher_outputs)}
     if student_outputs is not None:
-        values["student"] = rows.flat_outputs("student", student_outputs)
-    classes = None if labels is None else rows.class_indices(labels, shape)
+        values["student"] = batches.flat_outputs("student", student_outputs)
+    classes = None if labels is None else batches.class_indices(labels, shape)
     labels = None if classes is None else classes[0]
     if counts is not None:
         _check_counts(counts, shape[:-1])
@@ -74,11 +74,11 @@ def first_batch_findings(
         are_logits["teacher"] = teacher_from_logits
     found = []
     for role, each in values.items():
-        tally = outputs.OutputsTally(each.shape[-1])
+        tally = model_checks.OutputsTally(each.shape[-1])
         tally.add(each)
         # Inputs may be equal; where labels differ they are not.
         differ = labels is not None and len(np.unique(labels)) > 1
-        found += outputs.check(role, tally, are_logits[role], differ)
+        found += model_checks.check_outputs(role, tally, are_logits[role], differ)
     if labels is not None:
         found += _accuracy(values["teacher"], labels)
     return [finding for finding in found if finding.is_problem]
@@ -97,7 +97,7 @@ def _check_counts(counts, shape):
 def _accuracy(values, labels):
     """The finding on the teacher's accuracy, in a list; none where one label fills the batch."""
     classes = values.shape[-1]
-    use = rows.are_finite(values) & (labels >= 0) & (labels < classes)
+    use = batches.are_finite(values) & (labels >= 0) & (labels < classes)
     values, labels = values[use], labels[use]
     # Sorted data: a batch of one class tells of the teacher's recall of it only.
     counts = np.bincount(labels, minlength=classes)
@@ -105,7 +105,7 @@ def _accuracy(values, labels):
         return []
     confusion = Confusion(classes)
     confusion.add(labels, values.argmax(axis=-1), np.ones(len(labels)))
-    found = accuracy.check_teacher(confusion)
+    found = teacher_checks.check_teacher(confusion)
     # That it knows little is no news of a batch: its bound is for the accuracy on all data.
     return [found] if found.severity == "error" else []
 

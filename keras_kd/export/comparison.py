@@ -1,12 +1,13 @@
 """Compares what a file says with what its model says."""
 
+import collections
 import dataclasses
 from typing import Any
 
 import numpy as np
 
-from keras_kd.export import figures, promises, students
-from keras_kd.export.errors import ExportError
+from keras_kd.export import source
+from keras_kd.export.source import ExportError, LeftInFloatError
 
 # Rounding of other kernels: 8e-5 at most in the outputs of all float models that were measured.
 FLOAT_TOLERANCE = 1e-3
@@ -48,7 +49,7 @@ def made_up(student, rows=16, seed=0):
     """Rows for a model of which no data is at hand; integers are 0 or 1, which any table has."""
     rng = np.random.default_rng(seed)
     arrays = []
-    for spec in students.flat_inputs(student):
+    for spec in source.flat_inputs(student):
         shape = (rows, *(size or 1 for size in spec.shape[1:]))
         if "int" in str(spec.dtype) or str(spec.dtype) == "bool":
             arrays.append(rng.integers(0, 2, shape).astype(spec.dtype))
@@ -145,7 +146,7 @@ def compare(outputs, expected, rows, judgement):
     Raises:
         ExportError: They are NaN, or all the same.
     """
-    promises.check_values(outputs, expected, [output.name for output in judgement.outputs])
+    check_values(outputs, expected, [output.name for output in judgement.outputs])
     told = list(zip(judgement.outputs, outputs, expected, strict=True))
     return Comparison(
         rows=len(outputs[0]),
@@ -179,12 +180,12 @@ def of_each(told):
 def _figures(output, found, expected):
     values: dict = {}
     if not output.are_indices and np.isfinite(expected).all():
-        values["error"] = figures.error(output, found, expected)
+        values["error"] = error(output, found, expected)
     if output.has_classes:
-        values["agreement"], values["chance"] = figures.agreement(output, found, expected)
+        values["agreement"], values["chance"] = agreement(output, found, expected)
         if output.labels is not None:
-            values["accuracy"] = figures.accuracy(output, found)
-            values["model_accuracy"] = figures.accuracy(output, expected)
+            values["accuracy"] = accuracy(output, found)
+            values["model_accuracy"] = accuracy(output, expected)
     return Figures(output, **values)
 
 
@@ -287,3 +288,195 @@ def notes(found):
             f"output {each.output.name!r} {words}: measure the file on labelled data (kd.measure) "
             "before you use it"
         )
+
+
+# How near outputs of a file are to those of its model: figures that no outlier hides.
+
+
+# Of the rows so many are left out, those that lie farthest: one row of 64 that is 3000 times the
+# others made the deviation so large that a file with one value for all the others was near.
+_LEFT_OUT = 0.1
+_CHUNK = 256
+# An output of which no row is other than the next has no deviation to measure with.
+_CONSTANT = 1e-6
+# What two probabilities may differ by and still say the same; 8 bits have steps of 0.004.
+_OF_SHARES = 0.02
+# Of the distance of logits from their threshold: far from it small differences do not matter.
+_OF_DISTANCE = 0.1
+
+
+def error(output, found, expected):
+    """The root mean squared error of a file in standard deviations of the model's output.
+
+    `sqrt(sum_ri (f_ri - m_ri)^2 / sum_ri (m_ri - mean_r m_ri)^2)` over numbers i of rows r, but for
+    the tenth of the rows that lies farthest from the mean. 1 is what a constant has at best. Of
+    classes the deviation is at least 0.02 of probabilities, and a tenth of the logits' distance
+    from their threshold (of several classes: from the mean of the row's).
+
+    Args:
+        output: The `judging.Output`.
+        found: Outputs of the file, `[rows, ...]`.
+        expected: The same of the model.
+    """
+    rows, classes = len(expected), expected.shape[-1]
+    found, expected = found.reshape(rows, -1), expected.reshape(rows, -1)
+    near = _near(expected)
+    squares = _mean(near, found, lambda part, rows: np.square(part - expected[rows]))
+    middle = _center(expected, near)
+    scale = np.sqrt(_mean(near, expected, lambda part, rows: np.square(part - middle)))
+    size = np.sqrt(_mean(near, expected, lambda part, rows: np.square(part)))
+    if scale <= _CONSTANT * size:
+        scale = size
+    if output.has_classes:
+        scale = max(scale, _OF_DISTANCE * _distance(output, expected, near, classes))
+        scale = max(scale, _OF_SHARES) if output.are_shares else scale
+    return float(np.sqrt(squares) / scale) if squares else 0.0
+
+
+def _near(values):
+    """Which rows are not among those farthest from the mean."""
+    middle = _center(values, np.ones(len(values), bool))
+    distances = np.concatenate(
+        [np.square(part - middle).mean(axis=1) for part in _chunks(values)], dtype=np.float64
+    )
+    return distances <= np.quantile(distances, 1 - _LEFT_OUT, method="higher")
+
+
+def _chunks(values):
+    """Parts that fit in memory in float64."""
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK].astype(np.float64)
+
+
+def _center(values, kept):
+    return values[kept].mean(axis=0, dtype=np.float64)
+
+
+def _mean(kept, values, of_part):
+    """The mean of `of_part(chunk, its place)` over rows."""
+    total = 0.0
+    for i, part in enumerate(_chunks(values)):
+        place = slice(i * _CHUNK, i * _CHUNK + len(part))
+        total += of_part(part, place)[kept[place]].sum()
+    return total / (kept.sum() * values.shape[1])
+
+
+def _distance(output, values, kept, classes):
+    """The root mean square of the distance from what tells classes from each other."""
+    if output.task != "multiclass":
+        return np.sqrt(_mean(kept, values, lambda part, _: np.square(part - output.threshold)))
+
+    def of_row(part, place):
+        del place
+        each = part.reshape(len(part), -1, classes)
+        return np.square(each - each.mean(axis=-1, keepdims=True)).reshape(len(each), -1)
+
+    return np.sqrt(_mean(kept, values, of_row))
+
+
+def agreement(output, found, expected):
+    """`(fraction of the same answer, that of a file that knows nothing of the row)`.
+
+    The second is what answers have in common that are drawn with the shares that model and file
+    give them: `sum_c p_c q_c`.
+    """
+    mine, theirs = output.answers(found), output.answers(expected)
+    same = float(np.mean(mine == theirs))
+    if output.task == "multilabel":
+        yes, wanted = mine.mean(axis=0), theirs.mean(axis=0)
+        return same, float(np.mean(yes * wanted + (1 - yes) * (1 - wanted)))
+    kinds, places = np.unique(np.stack([mine, theirs]), return_inverse=True)
+    places = places.reshape(2, -1)
+    counts = [np.bincount(each, minlength=len(kinds)) / places.shape[1] for each in places]
+    return same, float(np.dot(*counts))
+
+
+def accuracy(output, values):
+    """The fraction of right answers; a row of several labels is right where all of them are."""
+    labels, given = output.labels, output.answers(values)
+    given = given.reshape(labels.shape)
+    counted = labels >= 0
+    right = given == labels
+    if output.task == "multilabel":
+        counted, right = counted.all(axis=-1), right.all(axis=-1)
+    if output.are_indices:
+        counted = np.ones_like(counted)
+    return float(right[counted].mean()) if counted.any() else None
+
+
+# What a file must hold to be what was asked for.
+
+
+_FLOATS = {"float32", "float16", "bfloat16", "float64"}
+# They turn integers to floats and back, and compute nothing.
+_BORDERS = {"QUANTIZE", "DEQUANTIZE"}
+
+
+def counts(file):
+    """`{operator: count}` of a `TFLiteFile`, in the order in which they first appear."""
+    return dict(collections.Counter(operator.name for operator in file.operators))
+
+
+def float_operators(file):
+    """Names of the operators that compute with floats."""
+    return _names(in_float(file))
+
+
+def _names(operators):
+    return sorted({operator.name for operator in operators})
+
+
+def in_float(file):
+    """The operators that compute with floats."""
+    return [
+        operator
+        for operator in file.operators
+        if operator.name not in _BORDERS
+        and _FLOATS.intersection([*operator.inputs, *operator.outputs])
+    ]
+
+
+def check_requirements(file, quantization, input_dtype, output_dtype):
+    """Raises `ExportError` unless the file holds what was asked for.
+
+    Args:
+        file: A `TFLiteFile`.
+        quantization: As of `to_tflite`.
+        input_dtype: The type of inputs that are real numbers, or `None` for any.
+        output_dtype: The type of outputs, or `None` for any.
+    """
+    flex = sorted(name for name in counts(file) if name.startswith("CUSTOM"))
+    if flex:
+        raise ExportError(f"The file needs operators that LiteRT does not have: {flex}.")
+    if quantization in ("int8", "int16x8"):
+        left = in_float(file)
+        if left:
+            raise LeftInFloatError(
+                f"Operators {_names(left)} are left in float32, the first at "
+                f"{left[0].label!r}, which a file of quantization={quantization!r} must "
+                "not have. Have the student compute that in another way (a mask that is cast to "
+                "float by pooling is one), or take quantization='dynamic'.",
+                _names(left),
+            )
+    for what, infos, wanted in (
+        ("input", file.inputs, input_dtype),
+        ("output", file.outputs, output_dtype),
+    ):
+        for info in infos:
+            is_number = info.scale is not None or info.dtype in _FLOATS
+            if wanted is not None and is_number and info.dtype != wanted:
+                raise ExportError(
+                    f"The {what} {info.name!r} is {info.dtype}; {wanted} was asked for."
+                )
+
+
+def check_values(outputs, expected, names):
+    """Raises `ExportError` where a file gives NaN, or the same for all rows, and the model not."""
+    for name, found, wanted in zip(names, outputs, expected, strict=True):
+        if not np.isfinite(found).all() and np.isfinite(wanted).all():
+            raise ExportError(f"Output {name!r} of the file holds NaN or infinity.")
+        if len(found) > 1 and np.ptp(found, axis=0).max() == 0 < np.ptp(wanted, axis=0).max():
+            raise ExportError(
+                f"Output {name!r} of the file is the same for all {len(found)} rows: the "
+                "quantization has ruined the model."
+            )

@@ -10,12 +10,12 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_kd import checks, models
+from keras_kd import models
+from keras_kd._utils import validation
 from keras_kd.losses.activation import last_activation
-from keras_kd.measurement import rows as measured
-from keras_kd.measurement import tasks
+from keras_kd.measurement import predictions
 
-TASKS = tuple(task for task in tasks.TASKS if task != "text")
+TASKS = tuple(task for task in predictions.TASKS if task != "text")
 _OF_CLASSES = ("multiclass", "binary", "multilabel")
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")
 # What makes numbers, not logits.
@@ -41,9 +41,9 @@ class Bounds:
     def __post_init__(self):
         for name in ("min_agreement", "max_accuracy_drop"):
             if getattr(self, name) is not None:
-                checks.fraction(name, getattr(self, name))
+                validation.fraction(name, getattr(self, name))
         if self.max_error is not None:
-            checks.non_negative("max_error", self.max_error)
+            validation.non_negative("max_error", self.max_error)
 
     @property
     def are_of_classes(self):
@@ -61,7 +61,7 @@ class Output:
         is_supposed: Whether nothing but its shape and its layer tells the task.
         are_shares: Whether its numbers are probabilities, else logits.
         are_indices: Whether it is the class itself, a whole number.
-        labels: Of the rows, as `keras_kd.measurement.rows.labels_of` gives them, or `None`.
+        labels: Of the rows, as `keras_kd.measurement.predictions.labels_of` gives them, or `None`.
     """
 
     name: str
@@ -113,10 +113,12 @@ class Judgement:
 def check_task(task):
     """Raises unless `task` is one, or a dict of such for outputs by name."""
     if task == {}:
-        raise checks.invalid("task", f"'auto', one of {TASKS} or a dict of these", "an empty dict")
+        raise validation.invalid(
+            "task", f"'auto', one of {TASKS} or a dict of these", "an empty dict"
+        )
     for each in task.values() if isinstance(task, dict) else [task]:
         if each != "auto" and (not isinstance(each, str) or each not in TASKS):
-            raise checks.invalid("task", f"'auto' or one of {TASKS}", repr(each))
+            raise validation.invalid("task", f"'auto' or one of {TASKS}", repr(each))
 
 
 def of(student, names, expected, labels=None, task="auto", bounds=None, are_promised=True):
@@ -186,7 +188,7 @@ def _said(task, names):
         return dict.fromkeys(names, task)
     unknown = sorted(set(map(str, task)) - set(names))
     if unknown:
-        raise checks.invalid("task", f"a dict with keys of the outputs {names}", f"{unknown}")
+        raise validation.invalid("task", f"a dict with keys of the outputs {names}", f"{unknown}")
     return task
 
 
@@ -242,7 +244,7 @@ def _told(kind, labels, are_promised):
         return "multiclass", False
     if labels is not None:
         try:
-            return tasks.infer(kind.values, np.asarray(labels)), False
+            return predictions.infer(kind.values, np.asarray(labels)), False
         except ValueError as error:
             if are_promised:
                 raise ValueError(f"Output {kind.name!r}: {error}") from error
@@ -266,7 +268,7 @@ def _converted(kind, task, labels, are_promised):
         values = kind.values
         if task == "multilabel":  # of any rank: each number is a question of its own
             labels, values = (x.reshape(len(x), -1) for x in (labels, values))
-        return measured.labels_of(task, labels, values)
+        return predictions.labels_of(task, labels, values)
     except ValueError as error:
         if are_promised:
             raise ValueError(f"Output {kind.name!r}, task {task!r}: {error}") from error

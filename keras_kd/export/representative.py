@@ -6,9 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import checks, models
-from keras_kd.export import plain_lookups, students
-from keras_kd.teachers import carried
+from keras_kd import models
+from keras_kd._utils import validation
+from keras_kd.export import rewrites, source
+from keras_kd.models import paths
+from keras_kd.taps import recorder
+from keras_kd.taps.tap import Tap
+from keras_kd.teachers import protocol
 
 # More rows move the ranges no further, and each is one run of the interpreter.
 MAX_ROWS = 1000
@@ -107,11 +111,11 @@ def _source(data, what):
     is_function = callable(data) and not isinstance(data, keras.utils.PyDataset)
     data = data() if is_function else data
     if isinstance(data, tf.data.Dataset):
-        if checks.never_ends(data):
+        if validation.never_ends(data):
             raise _endless(what, "is endless (it repeats)", "dataset.take(8)")
         return data
     if isinstance(data, keras.utils.PyDataset):
-        if checks.never_ends(data):
+        if validation.never_ends(data):
             raise _endless(what, "is endless (it has no length)", "(data[i] for i in range(8))")
         return (data[i] for i in range(data.num_batches))
     if is_function and not isinstance(data, collections.abc.Iterable):
@@ -131,7 +135,7 @@ def _endless(what, how, part):
 def _parts(element, what):
     """The inputs as arrays in their structure, and the labels of a batch."""
     is_labelled = isinstance(element, tuple) and len(element) in (2, 3)
-    inputs, _ = carried.split(carried.inputs_of(element) if is_labelled else element)
+    inputs, _ = protocol.split(protocol.inputs_of(element) if is_labelled else element)
     if any(isinstance(x, (tf.RaggedTensor, tf.SparseTensor)) for x in keras.tree.flatten(element)):
         raise ValueError(f"`{what}` has ragged or sparse tensors. Pass dense ones.")
     inputs = keras.tree.map_structure(np.asarray, inputs)
@@ -166,7 +170,7 @@ def names_of(student, expected):
     if isinstance(expected, dict):
         return models.names_in(expected)
     if models.input_specs(student) is not None:
-        return students.input_names(student)
+        return source.input_names(student)
     return [f"input_{i}" for i in range(len(keras.tree.flatten(expected)))]
 
 
@@ -228,11 +232,153 @@ def _column(parts, spec, name, what):
 
 
 def _check_indices(student, arrays, names, what):
-    for i, limit in students.vocabularies(student).items():
+    for i, limit in source.vocabularies(student).items():
         if arrays[i].size and not 0 <= arrays[i].min() <= arrays[i].max() < limit:
             raise ValueError(
                 f"`{what}`: input {names[i]!r} goes from {arrays[i].min()} to {arrays[i].max()}, "
                 f"beyond the embedding that reads it, which has the rows 0 to {limit - 1}."
             )
     if models.input_specs(student) is not None:
-        plain_lookups.check_indices(student, arrays, names, what)
+        rewrites.check_indices(student, arrays, names, what)
+
+
+# Whether representative data would give the activations the ranges that they have in use.
+
+
+# Measured on a CNN: one row gave a worst difference of 0.57 in its outputs, ten gave 0.04.
+MIN_ROWS = 10
+# A row that is farther from 0 than half of the rows by this factor takes 5 of 8 bits from them.
+_OUTLIER = 32
+# Rows that are run at once to see what reaches the first BatchNormalization.
+_LOOKED_AT = 256
+
+
+def check(arrays, student, reference=None, names=None):
+    """Raises if the ranges found from arrays would ruin the file.
+
+    Args:
+        arrays: One for each input.
+        student: The model, whose BatchNormalization layers know what they saw in training.
+        reference: Arrays of other data of the same kind, such as of a test set, or `None`.
+        names: What the inputs are called, for a model that does not know its inputs.
+
+    Raises:
+        ValueError: There are too few rows, all are equal, or they are unlike those of training.
+    """
+    names = names or source.input_names(student)
+    if len(arrays[0]) < MIN_ROWS:
+        raise ValueError(
+            f"`representative_data` has {len(arrays[0])} rows; fewer than {MIN_ROWS} do not show "
+            "the ranges of the activations. Pass some hundred."
+        )
+    for i, (name, array) in enumerate(zip(names, arrays, strict=True)):
+        if not np.issubdtype(array.dtype, np.floating):
+            continue
+        if array.size > 1 and np.ptp(array) == 0:
+            raise ValueError(
+                f"`representative_data`: input {name!r} is {array.flat[0]} everywhere: nothing can "
+                "be learnt from it about the ranges."
+            )
+        if reference is not None:
+            _check_scale(name, array, reference[i])
+    _check_statistics(arrays, student)
+
+
+def _check_scale(name, array, reference):
+    ours, theirs = np.std(array), np.std(reference)
+    if theirs > 0 and not 1 / 8 < ours / theirs < 8:
+        raise ValueError(
+            f"`representative_data`: input {name!r} has a standard deviation of {ours:.3g}, but "
+            f"`data` has {theirs:.3g}. "
+            + (outliers([array]) or "Both must be prepared as in training (0 to 255, or 0 to 1?).")
+        )
+
+
+def _check_statistics(arrays, student):
+    """Compares what the first BatchNormalization gets with what it saw in training."""
+    found = next(
+        (
+            (path, layer)
+            for path, _, layer in paths.walk(student)
+            if type(layer).__name__ == "BatchNormalization" and getattr(layer, "built", False)
+        ),
+        None,
+    )
+    if found is None or models.input_specs(student) is None:
+        return
+    path, layer = found
+    taps = recorder.Taps(student, [Tap(path, kind="input", call=0)])
+    _, values = taps.run(lambda: source.run(student, [a[:_LOOKED_AT] for a in arrays]))
+    value = np.asarray(next(iter(values.values())), np.float64)
+    axes = tuple(i for i in range(value.ndim) if i != layer.axis % value.ndim)
+    mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
+    spread = value.var(axes)
+    varies = spread > 0  # a rare word may be in none of these rows
+    if not varies.any():
+        return
+    distance = np.sqrt(((value.mean(axes) - mean) ** 2 + spread) / (variance + 1e-12))[varies]
+    typical = float(np.median(distance))
+    if not 1 / 30 < typical < 30:  # 0 to 255 in place of 0 to 1 is 255 times
+        raise ValueError(
+            f"`representative_data` is not like the training data: what reaches layer {path!r} has "
+            f"{typical:.3g} times the spread that it had in training. Prepare it as in training "
+            "(0 to 255, or 0 to 1?). If the model was never trained, train it first."
+        )
+
+
+def outliers(arrays):
+    """A sentence on the rows of representative data that are most unlike the others, or `""`."""
+    found = [_outlier(array) for array in arrays or [] if array.dtype.kind == "f" and array.size]
+    times, row, largest, others = max(found, default=(0.0, 0, 0.0, 0))
+    if times < _OUTLIER:
+        return ""
+    also = f" ({others} others are like it)" if others else ""
+    return (
+        f"Row {row} of `representative_data` goes to {largest:.3g}, {times:.3g} times as far as "
+        f"half of the rows{also}: leave it out if it is no usual row, because the ranges of all "
+        "integers follow it."
+    )
+
+
+def _outlier(array):
+    """`(how many times it is farther than half of the rows, its number, its largest, others)`."""
+    sizes = np.abs(array.reshape(len(array), -1)).max(axis=1)
+    row, usual = int(np.argmax(sizes)), max(float(np.median(sizes)), 1e-12)
+    others = int(np.sum(sizes > _OUTLIER * usual)) - 1
+    return float(sizes[row] / usual), row, float(sizes[row]), others
+
+
+# Inputs to compare with that nobody gave.
+
+
+_MADE_ROWS = 32
+# Unknown dimensions (time steps) of made inputs.
+_MADE_SIZE = 8
+
+
+def made_for(model, seed=0):
+    """Random inputs for a model: normal numbers, whole numbers that its embeddings take.
+
+    Raises:
+        ValueError: It has whole numbers as inputs whose range nothing tells.
+    """
+    rng = np.random.default_rng(seed)
+    flat = keras.tree.flatten(models.input_specs(model))
+    limits = source.vocabularies(model)
+
+    def made(i, spec):
+        shape = [_MADE_ROWS, *(_MADE_SIZE if size is None else size for size in spec.shape[1:])]
+        if spec.dtype == "bool":
+            return rng.integers(0, 2, shape).astype(bool)
+        limit = limits.get(i, 256 if spec.dtype == "uint8" else None)
+        if limit is not None:
+            return rng.integers(0, limit, shape).astype(spec.dtype)
+        if "int" not in spec.dtype:
+            return rng.normal(size=shape).astype(spec.dtype)
+        raise ValueError(
+            f"Input {i} of {model.name!r} takes whole numbers, and no Embedding right after it "
+            "tells which. Pass some inputs: to_onnx(..., data=inputs)."
+        )
+
+    values = [made(i, spec) for i, spec in enumerate(flat)]
+    return keras.tree.pack_sequence_as(models.input_specs(model), values)

@@ -14,11 +14,16 @@ which have no integer kernels either; its steps are not visited.
 
 import contextlib
 import functools
+import threading
 
+import keras
+import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
-from keras_kd import kernel_layers
-from keras_kd.taps import attention, listening, paths
+from keras_kd import models
+from keras_kd.models import paths
+from keras_kd.taps import recorder, tap
 
 # exp(-10) is an eightieth of what 8 bits tell from 0.
 _FAR = 10.0
@@ -28,7 +33,7 @@ _NOT_ZERO = 1e-12
 
 def steps_of(layer, call):
     """A layer's `call` in steps, `run(visit, *args, **kwargs)`, or `None` where it has none."""
-    if isinstance(layer, kernel_layers.SEPARABLE):
+    if isinstance(layer, models.SEPARABLE):
         return functools.partial(_separable, layer)
     if _is_plain_normalization(layer):
         return functools.partial(_normalization, layer)
@@ -85,7 +90,7 @@ def _mean(values):
 
 def _gives_scores(layer):
     kinds = (layers.MultiHeadAttention, layers.GroupQueryAttention)
-    if not isinstance(layer, kinds) or not attention.returns_scores(layer):
+    if not isinstance(layer, kinds) or not tap.returns_scores(layer):
         return False
     return not layer.get_config().get("flash_attention")  # which has no scores to give
 
@@ -143,12 +148,188 @@ def _normalization(layer, visit, inputs, **kwargs):
 
 
 @contextlib.contextmanager
-def applied(student):
+def in_steps(student):
     """While open, the layers of a student that have steps compute in steps."""
     with contextlib.ExitStack() as stack:
         found = {id(layer): layer for _, _, layer in paths.walk(student)}
         for layer in found.values():
             if isinstance(layer, layers.Layer) and _in_operators(layer, layer.call) is not None:
                 wrap = functools.partial(_in_operators, layer)
-                stack.enter_context(listening.wrapped(layer, wrap))
+                stack.enter_context(recorder.wrapped(layer, wrap))
         yield
+
+
+# Look-ups and arguments of maxima as a file computes them: by one operator.
+#
+# Keras lets indices below 0 count from the end, which is LESS, ADD and SELECT around each GATHER;
+# microcontrollers have no SELECT. Its argmax tells -0.0 from 0.0 by operations on bits, which
+# neither LiteRT nor ONNX have. In a file there is GATHER alone, and ARG_MAX alone: indices below 0
+# are no rows of a table, and of -0.0 and 0.0 the first is the largest.
+#
+# Where the indices are not those of the inputs, which are looked at before, but are computed, and
+# may be below 0, Keras' way stays.
+
+
+_TABLES = tuple(
+    getattr(layers, name) for name in ("Embedding", "ReversibleEmbedding") if hasattr(layers, name)
+)
+_ARGUMENTS = {"argmax": tf.argmax, "argmin": tf.argmin}
+# Rows that are run at once to see what reaches the tables.
+_LOOKED_AT = 256
+# Operators that give no number below 0 if none of these inputs is; `None`: if none of all is.
+_KEEPS_SIGN: dict[str, tuple | None] = {
+    **dict.fromkeys(
+        ("Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "StridedSlice", "Slice"), (0,)
+    ),
+    **dict.fromkeys(("Transpose", "Tile", "GatherV2", "BroadcastTo", "Roll", "ReverseV2"), (0,)),
+    **dict.fromkeys(("Sum", "Max", "Min", "Cumsum", "PadV2", "Pad"), (0,)),
+    **dict.fromkeys(
+        ("ArgMax", "ArgMin", "Shape", "Size", "Relu", "Abs", "OneHot", "ZerosLike"), ()
+    ),
+    **dict.fromkeys(("Equal", "NotEqual", "Less", "Greater", "LogicalAnd", "LogicalNot"), ()),
+    **dict.fromkeys(("Minimum", "AddV2", "Mul", "Pack"), None),
+    "FloorMod": (1,),
+    "Fill": (1,),
+    "Range": (0, 2),
+    "SelectV2": (1, 2),
+}
+
+
+@contextlib.contextmanager
+def with_plain_lookups(student):
+    """While open, layers and operations of a student look up and compare in one operator."""
+    with contextlib.ExitStack() as stack:
+        for operation in {id(each): each for _, _, each in paths.walk(student)}.values():
+            wrap = _wrap_of(operation)
+            if wrap is not None:
+                stack.enter_context(recorder.wrapped(operation, wrap))
+        for name, plain in _ARGUMENTS.items():
+            stack.enter_context(_in_place_of(name, plain))
+        yield
+
+
+def tables(student):
+    """`{path: layer}` of the embeddings of a student whose look-ups are plain in a file."""
+    return {path: layer for path, _, layer in paths.walk(student) if _is_table(layer)}
+
+
+def _is_table(layer):
+    return isinstance(layer, _TABLES) and type(layer).call in {each.call for each in _TABLES}
+
+
+def _wrap_of(operation):
+    if _is_table(operation):
+        return functools.partial(_table, operation)
+    name = type(operation).__name__.lower()
+    is_argument = name in _ARGUMENTS and hasattr(operation, "axis")
+    return functools.partial(_argument, operation, _ARGUMENTS[name]) if is_argument else None
+
+
+def _table(layer, call):
+    def look_up(inputs, *args, **kwargs):
+        if args or kwargs.get("reverse") or not _is_index(inputs):
+            return call(inputs, *args, **kwargs)
+        rows = tf.gather(tf.convert_to_tensor(layer.embeddings), tf.cast(inputs, "int32"))
+        return tf.cast(rows, layer.compute_dtype)
+
+    return look_up
+
+
+def _is_index(tensor):
+    return isinstance(tensor, tf.Tensor) and tf.is_symbolic_tensor(tensor) and _is_positive(tensor)
+
+
+def _is_positive(tensor):
+    """Whether a tensor of a graph cannot be below 0 if the inputs of the graph are not."""
+    kind = tensor.op.type
+    if kind == "Placeholder":
+        return True
+    if kind == "Const":
+        return bool((tf.get_static_value(tensor) >= 0).all())
+    inputs = list(tensor.op.inputs)
+    if kind == "ConcatV2":
+        return all(map(_is_positive, inputs[:-1]))  # the last is the axis
+    if kind == "Maximum":
+        return any(map(_is_positive, inputs))
+    if kind not in _KEEPS_SIGN:
+        return False
+    read = _KEEPS_SIGN[kind]
+    return all(_is_positive(inputs[i]) for i in (range(len(inputs)) if read is None else read))
+
+
+def _argument(operation, plain, call):
+    del call
+    return lambda x: _in_one(plain, x, operation.axis, operation.keepdims)
+
+
+def _in_one(plain, x, axis=None, keepdims=False):
+    """`plain(x)`, such as `tf.argmax`, with the arguments of Keras' and its int32."""
+    rank = x.shape.rank
+    values = tf.reshape(x, [-1]) if axis is None else x
+    found = plain(values, axis=0 if axis is None else axis, output_type=tf.int32)
+    if not keepdims:
+        return found
+    return tf.reshape(found, [1] * rank) if axis is None else tf.expand_dims(found, axis)
+
+
+@contextlib.contextmanager
+def _in_place_of(name, plain):
+    """Replaces a function of `keras.ops` for tensors of graphs of this thread.
+
+    A layer of the user's calls it itself: there is no operation to replace.
+    """
+    thread, before = threading.get_ident(), getattr(keras.ops, name)
+
+    @functools.wraps(before)
+    def instead(x, axis=None, keepdims=False):
+        mine = threading.get_ident() == thread and isinstance(x, tf.Tensor)
+        return _in_one(plain, x, axis, keepdims) if mine else before(x, axis, keepdims)
+
+    setattr(keras.ops, name, instead)
+    try:
+        yield
+    finally:
+        setattr(keras.ops, name, before)
+
+
+def check_indices(student, arrays, names, what):
+    """Raises if a table of a student is asked for a row below 0, which a file does not have.
+
+    Args:
+        student: The model.
+        arrays: One for each input, `[rows, ...]`.
+        names: Names of the inputs.
+        what: The argument they are of.
+
+    Raises:
+        ValueError: It is, with the layer's name.
+    """
+    whole = [x.reshape(len(x), -1).min(axis=1) < 0 for x in arrays if x.dtype.kind == "i"]
+    # Of inputs of at least 0 it is told from the graph what can be below.
+    rows = np.flatnonzero(np.any(whole, axis=0))[:_LOOKED_AT] if whole else []
+    if not len(rows) or not tables(student):
+        return
+    found: dict = {}
+    with contextlib.ExitStack() as stack:
+        for path, layer in tables(student).items():
+            noted = functools.partial(_noted, found.setdefault(path, []))
+            stack.enter_context(recorder.wrapped(layer, noted))
+        structure = models.input_specs(student)
+        student(keras.tree.pack_sequence_as(structure, [x[rows] for x in arrays]), training=False)
+    asked = {path: min(lowest) for path, lowest in found.items() if lowest and min(lowest) < 0}
+    if asked:
+        path, lowest = next(iter(asked.items()))
+        raise ValueError(
+            f"`{what}`: layer {path!r} is asked for row {lowest} of its table: of the inputs "
+            f"{names} some go below 0. In Keras such rows count from the end, in a file they do "
+            "not exist. Give the data the rows' own numbers."
+        )
+
+
+def _noted(lowest, call):
+    def listen(inputs, *args, **kwargs):
+        if not kwargs.get("reverse"):
+            lowest.append(int(keras.ops.min(inputs)))
+        return call(inputs, *args, **kwargs)
+
+    return listen

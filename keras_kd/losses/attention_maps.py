@@ -5,7 +5,8 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_kd import checks, ops
+from keras_kd import ops
+from keras_kd._utils import validation
 from keras_kd.losses import base
 from keras_kd.losses import projector as projectors
 from keras_kd.taps import tap
@@ -71,7 +72,7 @@ class AttentionMaps(base.DistillationLoss):
         name=None,
         **kwargs,
     ):
-        checks.one_of("loss", loss, ("mse", "kl"))
+        validation.one_of("loss", loss, ("mse", "kl"))
         kind = (
             kind
             if kind is not None

@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_kd import checks
-from keras_kd.losses import base, images, relations
+from keras_kd._utils import validation
+from keras_kd.losses import base, relations, shapes
 from keras_kd.losses import projector as projectors
 
 
@@ -48,7 +48,7 @@ class AttentionTransfer(base.DistillationLoss):
     """
 
     def __init__(self, teacher_layer, student_layer, power=2, weight=1.0, name=None, **kwargs):
-        checks.positive("power", power)
+        validation.positive("power", power)
         super().__init__(
             weight=weight,
             teacher_layer=teacher_layer,
@@ -56,12 +56,12 @@ class AttentionTransfer(base.DistillationLoss):
             name=name,
             **kwargs,
         )
-        base.refuse_mask(self, images.WHOLE_IMAGES)
+        base.refuse_mask(self, shapes.WHOLE_IMAGES)
         self.power = power
         self.resizing_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        images.check_images(self, teacher_outputs_shape, student_outputs_shape)
+        shapes.check_images(self, teacher_outputs_shape, student_outputs_shape)
         teacher_map, student_map = (
             (*tuple(shape)[:3], 1) for shape in (teacher_outputs_shape, student_outputs_shape)
         )

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import checks, user_warnings
-from keras_kd.checks import integer as integer
-from keras_kd.checks import non_negative
+from keras_kd._utils import validation
+from keras_kd._utils.serialization import deserialized
+from keras_kd._utils.validation import invalid, non_negative
 from keras_kd.losses.reading import Reading
-from keras_kd.ops.arguments import invalid
-from keras_kd.serializing import deserialized
+from keras_kd.models import matching
+from keras_kd.ops import arguments
 from keras_kd.taps import tap
 
 
@@ -84,11 +84,13 @@ class DistillationLoss(keras.layers.Layer):
         **kwargs,
     ):
         # A float32 layer that casts nothing: the logits reach the loss in the models' own dtypes.
-        checks.layer_arguments(kwargs)
-        super().__init__(name=name or keras_name(type(self).__name__), autocast=False, **kwargs)
-        self.output_key = checks.output_key("output", output)
-        self.teacher_output = checks.output_key("teacher_output", teacher_output)
-        self.mask_input = checks.input_name("mask_input", mask_input)
+        validation.layer_arguments(kwargs)
+        super().__init__(
+            name=name or matching.keras_name(type(self).__name__), autocast=False, **kwargs
+        )
+        self.output_key = validation.output_key("output", output)
+        self.teacher_output = validation.output_key("teacher_output", teacher_output)
+        self.mask_input = validation.input_name("mask_input", mask_input)
         self.teacher_layer = _checked("teacher_layer", teacher_layer)
         self.student_layer = _checked("student_layer", student_layer)
         if self.teacher_layer is not None and self.teacher_output is not None:
@@ -178,7 +180,7 @@ class DistillationLoss(keras.layers.Layer):
                 f"reads has no positions: its values have shape {tuple(loss.shape)}, the mask "
                 f"{tuple(mask.shape)}. Leave `mask_input` out."
             )
-        user_warnings.warn(
+        validation.warn(
             f"Distillation loss {self.name!r} gives values of shape {tuple(loss.shape)} for "
             f"features with a mask of shape {tuple(mask.shape)}: padded positions count in it. "
             "Compare what has no positions (pooled features), or take a loss that keeps them, such "
@@ -234,17 +236,6 @@ def _serialized(value):
     if isinstance(value, tuple):
         return [_serialized(each) for each in value]
     return keras.saving.serialize_keras_object(value) if isinstance(value, tap.Tap) else value
-
-
-def keras_name(class_name):
-    """CamelCase to snake_case, without a counter: history keys must not depend on the process."""
-    pieces = []
-    # TensorFlow takes no underscore at the beginning, where Python has one of a private class.
-    class_name = class_name.lstrip("_")
-    for i, letter in enumerate(class_name):
-        follows = i > 0 and (not class_name[i - 1].isupper() or class_name[i + 1 : i + 2].islower())
-        pieces.append("_" + letter if letter.isupper() and follows else letter)
-    return "".join(pieces).lower()
 
 
 def add_number(layer, name, value):
@@ -378,3 +369,39 @@ def align(row_weight, loss):
     for _ in range(missing):
         row_weight = keras.ops.expand_dims(row_weight, -1)
     return row_weight
+
+
+# `HasTemperature`: the live temperature of a loss.
+
+
+def checked(temperature):
+    """Returns a temperature, a number as it was given, or raises."""
+    tensor = arguments.temperature(temperature)
+    return tensor if tf.is_tensor(temperature) else float(temperature)
+
+
+class HasTemperature(DistillationLoss):
+    """Base class of the losses with a temperature, which `TemperatureSchedule` steers.
+
+    Args:
+        temperature: `T`, a positive number.
+        **kwargs: As of `DistillationLoss`.
+    """
+
+    def __init__(self, temperature, **kwargs):
+        super().__init__(**kwargs)
+        self.temperature_variable = self.add_scalar("temperature", checked(temperature))
+
+    @property
+    def temperature(self):
+        """`T`; assign a positive number to change it."""
+        return read(self.temperature_variable)
+
+    @temperature.setter
+    def temperature(self, value):
+        assign(self.temperature_variable, checked(value))
+
+    def get_config(self):
+        config = super().get_config()
+        config["temperature"] = float(self.temperature)
+        return config

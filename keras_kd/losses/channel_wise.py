@@ -3,9 +3,9 @@
 import keras
 
 from keras_kd import ops
-from keras_kd.losses import base, images
+from keras_kd.losses import base, shapes
 from keras_kd.losses import projector as projectors
-from keras_kd.losses.temperature import HasTemperature
+from keras_kd.losses.base import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -47,11 +47,11 @@ class ChannelWise(HasTemperature):
 
     def __init__(self, temperature=4.0, **kwargs):
         super().__init__(temperature, **kwargs)
-        base.refuse_mask(self, images.WHOLE_IMAGES)
+        base.refuse_mask(self, shapes.WHOLE_IMAGES)
         self.projection_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        images.check_images(self, teacher_outputs_shape, student_outputs_shape)
+        shapes.check_images(self, teacher_outputs_shape, student_outputs_shape)
         self.projection_layers = projectors.between(student_outputs_shape, teacher_outputs_shape)
         projectors.build(self.projection_layers, student_outputs_shape)
         super().build((teacher_outputs_shape, student_outputs_shape))
@@ -59,8 +59,8 @@ class ChannelWise(HasTemperature):
     def call(self, teacher_outputs, student_outputs):
         student_outputs = projectors.apply(self.projection_layers, student_outputs)
         losses = ops.soft_target_loss(
-            images.channel_maps(keras.ops.cast(student_outputs, "float32")),
-            images.channel_maps(teacher_outputs),
+            shapes.channel_maps(keras.ops.cast(student_outputs, "float32")),
+            shapes.channel_maps(teacher_outputs),
             self.temperature_variable,
         )
         return keras.ops.mean(losses, axis=-1)

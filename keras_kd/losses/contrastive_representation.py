@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from keras_kd import checks
-from keras_kd.losses import base, relations
-from keras_kd.ops.arguments import invalid
+from keras_kd._utils import validation
+from keras_kd._utils.validation import invalid
+from keras_kd.losses import relations
 
 OBJECTIVES = ("infonce", "nce")
 
@@ -71,7 +71,7 @@ class ContrastiveRepresentation(relations.RelationalLoss):
         **kwargs,
     ):
         super().__init__(teacher_layer=teacher_layer, student_layer=student_layer, **kwargs)
-        checks.one_of("objective", objective, OBJECTIVES)
+        validation.one_of("objective", objective, OBJECTIVES)
         if objective == "nce" and dataset_size is None:
             raise ValueError(
                 "ContrastiveRepresentation(objective='nce') needs `dataset_size`, the number of "
@@ -81,10 +81,10 @@ class ContrastiveRepresentation(relations.RelationalLoss):
             raise invalid(
                 "dataset_size", f"None: objective={objective!r} does not look at it", dataset_size
             )
-        self.width = base.integer("width", width, 1)
-        self.memory_size = base.integer("memory_size", memory_size, 0)
-        self.dataset_size = base.integer("dataset_size", dataset_size, 1, optional=True)
-        self.similarity_temperature = checks.positive("temperature", temperature)
+        self.width = validation.integer("width", width, 1)
+        self.memory_size = validation.integer("memory_size", memory_size, 0)
+        self.dataset_size = validation.integer("dataset_size", dataset_size, 1, optional=True)
+        self.similarity_temperature = validation.positive("temperature", temperature)
         self.objective = objective
         if memory_size:
             self.least_rows = 1

@@ -5,14 +5,15 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_kd import checks, ops
-from keras_kd.losses import base, logits
+from keras_kd import ops
+from keras_kd._utils import validation
+from keras_kd.losses import base, shapes
 
 _WIDTH = 128  # of the hidden layer
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class CurriculumTemperature(logits.LogitsLoss):
+class CurriculumTemperature(shapes.LogitsLoss):
     """Soft targets whose temperature is trained to make the student's loss large.
 
     `l = T^2 KL(softmax(teacher / T) || softmax(student / T))` with `T = lowest + (highest -
@@ -72,23 +73,26 @@ class CurriculumTemperature(logits.LogitsLoss):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        lowest, highest = checks.positive("lowest", lowest), checks.positive("highest", highest)
-        initial = checks.positive("initial", initial)
+        lowest, highest = (
+            validation.positive("lowest", lowest),
+            validation.positive("highest", highest),
+        )
+        initial = validation.positive("initial", initial)
         if not lowest < initial < highest:
             raise ValueError(
                 "Expected 0 < lowest < initial < highest. Received: "
                 f"lowest={lowest}, initial={initial}, highest={highest}"
             )
         self.lowest, self.highest, self.initial = lowest, highest, initial
-        self.per_row = checks.boolean("per_row", per_row)
-        self.hidden_width = base.integer("hidden_width", hidden_width, 1)
+        self.per_row = validation.boolean("per_row", per_row)
+        self.hidden_width = validation.integer("hidden_width", hidden_width, 1)
         if not self.per_row and self.hidden_width != _WIDTH:
             raise ValueError(
                 "`hidden_width` is of the network of per_row=True, which there is not. Received: "
                 f"hidden_width={hidden_width}. Leave it out, or say per_row=True."
             )
         self.reversal_variable = self.add_scalar(
-            "reversal", base.non_negative("reversal", reversal)
+            "reversal", validation.non_negative("reversal", reversal)
         )
         self.network = self._network() if per_row else None
 
@@ -99,7 +103,7 @@ class CurriculumTemperature(logits.LogitsLoss):
 
     @reversal.setter
     def reversal(self, value):
-        base.assign(self.reversal_variable, base.non_negative("reversal", value))
+        base.assign(self.reversal_variable, validation.non_negative("reversal", value))
 
     @property
     def learned_temperature(self):
@@ -121,7 +125,7 @@ class CurriculumTemperature(logits.LogitsLoss):
         return [hidden, last]
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
+        shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
         if self.per_row:
             hidden, last = self.network
             hidden.build((None, 2 * student_outputs_shape[-1]))

@@ -3,12 +3,13 @@
 import keras
 
 from keras_kd import ops
-from keras_kd.losses import base, labels, logits
-from keras_kd.losses.temperature import HasTemperature
+from keras_kd._utils import validation
+from keras_kd.losses import shapes
+from keras_kd.losses.base import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class DecoupledKD(logits.LogitsLoss, HasTemperature):
+class DecoupledKD(shapes.LogitsLoss, HasTemperature):
     """KL divergence in two parts: is it the label's class, and which of the others is it (DKD).
 
     `l = T^2 (target * KL(b^t || b^s) + non_target * KL(p^t || p^s))`. `b` are the probabilities of
@@ -48,11 +49,11 @@ class DecoupledKD(logits.LogitsLoss, HasTemperature):
 
     def __init__(self, temperature=4.0, target=1.0, non_target=8.0, **kwargs):
         super().__init__(temperature, **kwargs)
-        self.target = base.non_negative("target", target)
-        self.non_target = base.non_negative("non_target", non_target)
+        self.target = validation.non_negative("target", target)
+        self.non_target = validation.non_negative("non_target", non_target)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
+        shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs, labels):
@@ -76,7 +77,7 @@ class DecoupledKD(logits.LogitsLoss, HasTemperature):
 
 
 def _is_label(given, student):
-    return keras.ops.one_hot(labels.classes(given, student), student.shape[-1], dtype="bool")
+    return keras.ops.one_hot(shapes.classes(given, student), student.shape[-1], dtype="bool")
 
 
 def _others(x, of_label):

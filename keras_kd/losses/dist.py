@@ -2,12 +2,14 @@
 
 import keras
 
-from keras_kd.losses import base, logits, relations
-from keras_kd.losses.temperature import HasTemperature
+from keras_kd._utils import validation
+from keras_kd.losses import base, relations
+from keras_kd.losses import shapes as loss_shapes
+from keras_kd.losses.base import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class DIST(logits.LogitsLoss, HasTemperature):
+class DIST(loss_shapes.LogitsLoss, HasTemperature):
     """Correlation of the softened probabilities, within rows and within classes.
 
     `l_i = T^2 (inter_class * (1 - r(p_i, q_i)) + intra_class * mean_c (1 - r(p_c, q_c)))` with
@@ -51,8 +53,8 @@ class DIST(logits.LogitsLoss, HasTemperature):
     def __init__(self, temperature=1.0, inter_class=1.0, intra_class=1.0, **kwargs):
         super().__init__(temperature, **kwargs)
         base.refuse_mask(self, relations.WHOLE_ROWS)
-        self.inter_class = base.non_negative("inter_class", inter_class)
-        self.intra_class = base.non_negative("intra_class", intra_class)
+        self.inter_class = validation.non_negative("inter_class", inter_class)
+        self.intra_class = validation.non_negative("intra_class", intra_class)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
@@ -62,7 +64,7 @@ class DIST(logits.LogitsLoss, HasTemperature):
                 f"Received: teacher {shapes[0]}, student {shapes[1]}."
             )
         if shapes[0][1] == 1:
-            raise ValueError(f"Distillation loss {self.name!r}: {logits.ONE_VALUE}.")
+            raise ValueError(f"Distillation loss {self.name!r}: {loss_shapes.ONE_VALUE}.")
         super().build(shapes)
 
     def call(self, teacher_outputs, student_outputs):

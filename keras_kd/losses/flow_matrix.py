@@ -2,8 +2,9 @@
 
 import keras
 
-from keras_kd.losses import base, images
+from keras_kd.losses import base
 from keras_kd.losses import projector as projectors
+from keras_kd.losses import shapes as loss_shapes
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -61,12 +62,12 @@ class FlowMatrix(base.DistillationLoss):
             name=name,
             **kwargs,
         )
-        base.refuse_mask(self, images.WHOLE_IMAGES)
+        base.refuse_mask(self, loss_shapes.WHOLE_IMAGES)
         self.teacher_pooling, self.student_pooling, self.projection_layers = [], [], []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         for shapes in zip(teacher_outputs_shape, student_outputs_shape, strict=True):
-            images.check_images(self, *shapes)
+            loss_shapes.check_images(self, *shapes)
         self.teacher_pooling = _pooling(teacher_outputs_shape)
         self.student_pooling = _pooling(student_outputs_shape)
         self.projection_layers = [
@@ -106,7 +107,7 @@ def _channels(shape, wanted):
 
 def _flow(earlier, later, pooling):
     """`[batch, channels of earlier, channels of later]`."""
-    earlier = images.channel_maps(projectors.apply(pooling, earlier))
-    later = images.channel_maps(later)
+    earlier = loss_shapes.channel_maps(projectors.apply(pooling, earlier))
+    later = loss_shapes.channel_maps(later)
     positions = keras.ops.cast(keras.ops.shape(later)[2], "float32")
     return keras.ops.matmul(earlier, keras.ops.transpose(later, (0, 2, 1))) / positions

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd import checks
+from keras_kd._utils import validation
 from keras_kd.losses import projector as projectors
 from keras_kd.losses.feature_hint import FeatureHint
 
@@ -60,7 +60,7 @@ class HiddenStates(FeatureHint):
         **kwargs,
     ):
         super().__init__(teacher_layer, student_layer, "mse", projector, weight, name, **kwargs)
-        self.normalize = checks.boolean("normalize", normalize)
+        self.normalize = validation.boolean("normalize", normalize)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         check_sequences(self, teacher_outputs_shape, student_outputs_shape)

@@ -4,13 +4,13 @@ import keras
 import numpy as np
 
 from keras_kd import ops
-from keras_kd.losses import logits
 from keras_kd.losses import projector as projectors
-from keras_kd.losses.temperature import HasTemperature
+from keras_kd.losses import shapes
+from keras_kd.losses.base import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class LearningWithoutForgetting(logits.LogitsLoss, HasTemperature):
+class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
     """Soft targets of the classes that teacher and student share: the student may have more (LwF).
 
     `l = T^2 KL(softmax(z^t_A / T) || softmax(z^s_B / T))` with the logits of the teacher's classes

@@ -3,15 +3,15 @@
 import keras
 
 from keras_kd import ops
-from keras_kd.losses import logits
-from keras_kd.losses.temperature import HasTemperature
+from keras_kd.losses import shapes
+from keras_kd.losses.base import HasTemperature
 
 # As in the authors' code: of a row whose logits are all equal nothing is divided by 0.
 SMALLEST = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class LogitStandardization(logits.LogitsLoss, HasTemperature):
+class LogitStandardization(shapes.LogitsLoss, HasTemperature):
     """Soft targets after each row's logits were brought to mean 0 and deviation 1.
 
     `l = T^2 KL(softmax(Z(teacher) / T) || softmax(Z(student) / T))` with `Z(z) = (z - mean) /
@@ -51,7 +51,7 @@ class LogitStandardization(logits.LogitsLoss, HasTemperature):
         super().__init__(temperature, **kwargs)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
+        shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):

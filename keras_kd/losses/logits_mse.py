@@ -2,11 +2,11 @@
 
 import keras
 
-from keras_kd.losses import logits
+from keras_kd.losses import shapes
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class LogitsMSE(logits.LogitsLoss):
+class LogitsMSE(shapes.LogitsLoss):
     """Mean squared difference of the logits: soft targets in the limit of a high temperature.
 
     `l = mean_c (z^t_c - z^s_c)^2`. Unlike the KL divergence it also asks for the teacher's common
@@ -40,7 +40,7 @@ class LogitsMSE(logits.LogitsLoss):
     """
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
+        shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):

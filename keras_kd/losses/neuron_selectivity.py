@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_kd.losses import base, images, relations
+from keras_kd.losses import base, relations, shapes
 from keras_kd.losses import projector as projectors
 
 
@@ -43,11 +43,11 @@ class NeuronSelectivity(base.DistillationLoss):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        base.refuse_mask(self, images.WHOLE_IMAGES)
+        base.refuse_mask(self, shapes.WHOLE_IMAGES)
         self.resizing_layers = []
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        images.check_images(self, teacher_outputs_shape, student_outputs_shape)
+        shapes.check_images(self, teacher_outputs_shape, student_outputs_shape)
         wanted = (*tuple(teacher_outputs_shape)[:3], student_outputs_shape[-1])
         self.resizing_layers = projectors.between(student_outputs_shape, wanted)
         super().build((teacher_outputs_shape, student_outputs_shape))
@@ -60,7 +60,7 @@ class NeuronSelectivity(base.DistillationLoss):
 
 def _maps(features):
     """`[batch, channels, positions]`, each map divided by its norm."""
-    maps = images.channel_maps(features)
+    maps = shapes.channel_maps(features)
     return relations.divided(maps, relations.norms(maps))
 
 

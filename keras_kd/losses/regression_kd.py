@@ -2,9 +2,8 @@
 
 import keras
 
-from keras_kd import checks
-from keras_kd.losses import base, feature_hint
-from keras_kd.losses import logits as shapes
+from keras_kd._utils import validation
+from keras_kd.losses import base, feature_hint, shapes
 from keras_kd.losses import projector as projectors
 
 
@@ -59,14 +58,14 @@ class RegressionKD(base.DistillationLoss):
                 "Invalid value for argument `loss`. Expected 'mse', 'smooth_l1', a Keras loss or a "
                 f"function. Received: loss={loss!r}"
             )
-        bounded = checks.boolean("bounded", bounded)
+        bounded = validation.boolean("bounded", bounded)
         if bounded and loss != "mse":
             raise ValueError(
                 f"RegressionKD(bounded=True) compares squared errors. Received: loss={loss!r}; "
                 "leave it out."
             )
         self.loss, self.bounded = loss, bounded
-        self.margin = base.non_negative("margin", margin)
+        self.margin = validation.non_negative("margin", margin)
         if self.margin and not bounded:
             raise ValueError(
                 "`margin` belongs to RegressionKD(bounded=True). Received: "

@@ -3,12 +3,12 @@
 import keras
 
 from keras_kd import ops
-from keras_kd.losses import logits
-from keras_kd.losses.temperature import HasTemperature
+from keras_kd.losses import shapes
+from keras_kd.losses.base import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class SigmoidKD(logits.LogitsLoss, HasTemperature):
+class SigmoidKD(shapes.LogitsLoss, HasTemperature):
     """Divergence between the yes-or-no probabilities of each class.
 
     `l = T^2 mean_c KL(Bernoulli(sigmoid(z^t_c / T)) || Bernoulli(sigmoid(z^s_c / T)))`, by the
@@ -48,7 +48,7 @@ class SigmoidKD(logits.LogitsLoss, HasTemperature):
         super().__init__(temperature, **kwargs)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        logits.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
+        shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs, student_outputs):

@@ -4,14 +4,14 @@ import keras
 import tensorflow as tf
 
 from keras_kd import ops
-from keras_kd.losses import logits
-from keras_kd.losses.temperature import HasTemperature
+from keras_kd.losses import shapes
+from keras_kd.losses.base import HasTemperature
 from keras_kd.ops import arguments
 from keras_kd.ops.sparse_logits import SparseLogits
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class SoftTargets(logits.LogitsLoss, HasTemperature):
+class SoftTargets(shapes.LogitsLoss, HasTemperature):
     """Divergence between the softened class distributions of teacher and student.
 
     `T^2 KL(softmax(teacher / T) || softmax(student / T))` for each row, computed by the fused
@@ -101,7 +101,7 @@ class SoftTargets(logits.LogitsLoss, HasTemperature):
     def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
         if self._has_own_formula():
             return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
-        logits.check_classes(self, student_outputs)
+        shapes.check_classes(self, student_outputs)
         weight, count = self.valid_rows(student_outputs[..., 0], row_weight, mask)
         return self.per_row(teacher_outputs, student_outputs, weight), count
 

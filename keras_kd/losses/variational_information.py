@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_kd._utils import validation
 from keras_kd.losses import base, relations
 from keras_kd.losses import projector as projectors
 
@@ -63,7 +64,7 @@ class VariationalInformation(base.DistillationLoss):
         name=None,
         **kwargs,
     ):
-        if base.non_negative("variance", variance) <= SMALLEST:
+        if validation.non_negative("variance", variance) <= SMALLEST:
             raise ValueError(
                 f"Invalid value for argument `variance`. Expected a number above {SMALLEST}. "
                 f"Received: variance={variance}"
@@ -75,7 +76,7 @@ class VariationalInformation(base.DistillationLoss):
             name=name,
             **kwargs,
         )
-        self.hidden_width = base.integer("hidden_width", hidden_width, 1, optional=True)
+        self.hidden_width = validation.integer("hidden_width", hidden_width, 1, optional=True)
         self.variance = float(variance)
         self.mean_layers = []
 

@@ -3,11 +3,11 @@
 `keras_kd.measure` makes a `Measurement`; `runtimes` runs `.tflite` and `.onnx` files over arrays.
 """
 
-from keras_kd.measurement import runtimes
+from keras_kd import runtimes
 
 __all__ = ["Measurement", "measure", "runtimes"]
 
-_ELSEWHERE = {"Measurement": "result", "measure": "run"}
+_ELSEWHERE = {"Measurement": "result", "measure": "api"}
 
 
 def __getattr__(name):

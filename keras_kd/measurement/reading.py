@@ -7,10 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import progress
-from keras_kd.diagnosis import batches
-from keras_kd.measurement import selection
-from keras_kd.teachers import carried
+from keras_kd._utils import batches, progress
+from keras_kd.teachers import protocol
 
 
 @dataclasses.dataclass
@@ -79,9 +77,9 @@ def read(subject, data, output, batch_size, teacher, verbose=0):
     label, total = f"measure: {subject.name}", batches.count(data, batch_size)
     parted = _batches(data, batch_size)
     for x, y, weights in progress.over(parted, label, total, verbose=verbose):
-        inputs, said = carried.split(x)
+        inputs, said = protocol.split(x)
         first = _first_row(inputs) if first is None else first
-        key, values = selection.chosen(subject.predict(inputs), output, subject.name)
+        key, values = chosen(subject.predict(inputs), output, subject.name)
         parts["outputs"].append(values)
         parts["labels"].append(of_output(y, key))
         parts["weights"].append(of_output(weights, key))
@@ -169,3 +167,25 @@ def _of_one_length(name, parts):
         )
         for part in parts
     ]
+
+
+# One of several outputs.
+
+
+def chosen(outputs, output, who):
+    """`((index, name), array)` of one of several outputs.
+
+    Raises:
+        ValueError: There are several and none is chosen, or not that one.
+    """
+    names = list(outputs)
+    if output is None and len(names) == 1:
+        output = names[0]
+    if isinstance(output, int) and not isinstance(output, bool) and 0 <= output < len(names):
+        output = names[output]
+    if output not in names:
+        raise ValueError(
+            f"{who} has the outputs {names}. Choose one of them with `output`, by its name or its "
+            f"index. Received: output={output!r}"
+        )
+    return (names.index(output), output), outputs[output]

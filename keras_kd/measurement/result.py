@@ -1,10 +1,11 @@
 """`Measurement`: what `keras_kd.measure` found."""
 
 import dataclasses
+import textwrap
 
 import numpy as np
 
-from keras_kd.json_values import plain
+from keras_kd._utils.serialization import plain
 
 WIDTH = 100
 
@@ -87,6 +88,47 @@ class Measurement:
         return str(self)
 
     def __str__(self):
-        from keras_kd.measurement import table  # it needs this module's class only in name
 
-        return table.of(self)
+        return of(self)
+
+
+# A measurement as a short table for a terminal.
+
+
+TABLE_WIDTH = 100
+_FIRST = 24
+_BYTES = ("bytes", "gzip_bytes", "peak_activation_bytes")
+
+
+def of(measurement):
+    """The table of a `Measurement`, lines of at most 100 characters."""
+    head = f"{measurement.name} ({measurement.kind}, {measurement.task})"
+    lines = [f"{head}: {measurement.samples:,} rows"]
+    lines += _section("quality", {k: f"{v:.4f}" for k, v in measurement.quality.items()})
+    lines += _section("teacher", {k: f"{v:.4f}" for k, v in (measurement.teacher or {}).items()})
+    lines += _section("size", {k: _size(k, v) for k, v in measurement.size.items()})
+    lines += _section("latency", _latency(measurement.latency))
+    for note in measurement.notes:
+        lines += textwrap.wrap(f"- {note}", TABLE_WIDTH, subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def _section(title, rows):
+    return [
+        f"{title if i == 0 else '':<9}{name:<{_FIRST}}{value:>16}"
+        for i, (name, value) in enumerate(rows.items())
+    ]
+
+
+def _size(name, value):
+    return f"{value:,.0f} B" if name in _BYTES else f"{value:,.0f}"
+
+
+def _latency(latency):
+    if latency is None:
+        return {}
+    return {
+        latency["runtime"]: f"{latency['threads']} thread(s)",
+        "median": f"{latency['median_us']:,.1f} us",
+        "95th percentile": f"{latency['p95_us']:,.1f} us",
+    }

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd._utils import validation
+
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
 REDUCTIONS = (None, "sum", "mean")
 LOGIT_DTYPES = ("float32", "bfloat16", "float16")
@@ -58,13 +60,6 @@ class SparseProblem(Problem):
 
     indices: Any
     tail: Any
-
-
-def invalid(name, expected, received):
-    """The error for an argument that is not what was expected."""
-    return ValueError(
-        f"Invalid value for argument `{name}`. Expected {expected}. Received: {name}={received}"
-    )
 
 
 def logits(student_logits, teacher_logits):
@@ -158,26 +153,28 @@ def temperature(value):
     is_tensor = keras.ops.is_tensor(value) or isinstance(value, (keras.Variable, tf.Variable))
     is_number = isinstance(value, (int, float, np.number, np.ndarray))
     if isinstance(value, (list, tuple)):
-        raise invalid("temperature", "a scalar", value)
+        raise validation.invalid("temperature", "a scalar", value)
     if isinstance(value, bool) or not (is_number or is_tensor):
-        raise invalid("temperature", "a positive, finite number", repr(value))
+        raise validation.invalid("temperature", "a positive, finite number", repr(value))
     if isinstance(value, (int, float, np.number)):
         if not (value > 0 and math.isfinite(value)):
-            raise invalid("temperature", "a positive, finite number", value)
+            raise validation.invalid("temperature", "a positive, finite number", value)
         return tf.constant(float(value), tf.float32)
     # A variable is read here: custom_gradient wants to know of those it finds inside.
     tensor = tf.identity(tf.cast(keras.ops.convert_to_tensor(value), tf.float32))
     if tensor.shape.rank not in (0, None):
-        raise invalid("temperature", "a scalar", f"a tensor of shape {tensor.shape}")
+        raise validation.invalid("temperature", "a scalar", f"a tensor of shape {tensor.shape}")
     return tensor
 
 
 def divergence(name, mixing_weight):
     """Returns both, checked."""
     if name not in DIVERGENCES:
-        raise invalid("divergence", f"one of {DIVERGENCES}", name)
+        raise validation.invalid("divergence", f"one of {DIVERGENCES}", name)
     if not isinstance(mixing_weight, (int, float)) or not 0 < mixing_weight < 1:
-        raise invalid("mixing_weight", "a number between 0 and 1, both excluded", mixing_weight)
+        raise validation.invalid(
+            "mixing_weight", "a number between 0 and 1, both excluded", mixing_weight
+        )
     return name, float(mixing_weight)
 
 
@@ -211,7 +208,9 @@ def weight(name, value, student):
     tensor = tf.cast(keras.ops.convert_to_tensor(value), tf.float32)
     rows = student.shape[:-1]
     if not _broadcasts(tensor.shape, rows):
-        raise invalid(name, f"something that broadcasts to {rows}", f"shape {tensor.shape}")
+        raise validation.invalid(
+            name, f"something that broadcasts to {rows}", f"shape {tensor.shape}"
+        )
     return tensor if tensor.shape.rank == 0 else tf.broadcast_to(tensor, tf.shape(student)[:-1])
 
 
@@ -230,7 +229,7 @@ def weighted(loss, weight):
 def reduced(reduction, row_weight, student):
     """The weight, of the rows or a scalar, whose weighted sum is the reduced loss."""
     if reduction not in REDUCTIONS:
-        raise invalid("reduction", f"one of {REDUCTIONS}", reduction)
+        raise validation.invalid("reduction", f"one of {REDUCTIONS}", reduction)
     if reduction != "mean":
         return row_weight
     rows = tf.reduce_prod(tf.shape(student)[:-1])

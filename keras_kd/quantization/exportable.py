@@ -6,12 +6,14 @@ import pathlib
 import re
 import tempfile
 
-from keras_kd.export import conversion, edge_quantizer, kept_tensors, promises, students
-from keras_kd.export.errors import ExportError
-from keras_kd.measurement.runtimes import TFLiteFile
-from keras_kd.quantization import stand_in
-from keras_kd.taps import paths
-from keras_kd.teachers import host
+import numpy as np
+
+from keras_kd._utils import validation
+from keras_kd.export import comparison, source
+from keras_kd.export.source import ExportError
+from keras_kd.export.tflite import conversion, edge_quantizer, tensors
+from keras_kd.models import cloning, paths
+from keras_kd.runtimes import TFLiteFile
 
 _LISTED = 5
 _TRIED = 2
@@ -50,7 +52,7 @@ def check(student, quantized, matched):
         ExportError: LiteRT cannot run it.
     """
     left = collections.defaultdict(set)
-    for operator in promises.in_float(_opened(quantized)):
+    for operator in comparison.in_float(_opened(quantized)):
         left[_layer_of(operator.label, student, matched)].add(operator.name)
     if left:
         layers = [layer for layer in left if layer is not None]
@@ -77,10 +79,10 @@ def check_weights_only(student, arrays=None):
         ValueError: Keras cannot copy the student.
         ExportError: It cannot be converted, or LiteRT cannot run the file.
     """
-    copy = stand_in.of(student)
+    copy = of(student)
     try:
         edge_quantizer.needs()
-        host.needs("ai_edge_litert.interpreter", "A .tflite file", "export")
+        validation.needs("ai_edge_litert.interpreter", "A .tflite file", "export")
     except ImportError:
         return
     with told_by_layer(copy):
@@ -88,8 +90,8 @@ def check_weights_only(student, arrays=None):
     quantized = edge_quantizer.EdgeQuantizer(content, "int4").quantize()
     _opened(quantized)
     if arrays is not None:
-        names = students.input_names(copy)
-        list(kept_tensors.KeptTensors(quantized, names).rows([x[:_TRIED] for x in arrays]))
+        names = source.input_names(copy)
+        list(tensors.KeptTensors(quantized, names).rows([x[:_TRIED] for x in arrays]))
 
 
 def _opened(content):
@@ -138,3 +140,30 @@ def _named_in(text, student):
             around = {path for path in found for other in found if other.startswith(f"{path}/")}
             return [each for each in found.items() if each[0] not in around]
     return []
+
+
+# A student's stand-in: a copy whose weights are as training leaves them, for a look at its file.
+#
+# A converter leaves out what a bias of zeros adds and a scale of ones multiplies by, as fresh
+# layers have them. Once trained they are in the file, with tensors of their own: what is asked of
+# the file of fresh weights does not hold for that of trained ones.
+
+
+# Far from what rounding in float32 changes, and near to what was there.
+_SPREAD = 0.05
+
+
+def of(student):
+    """A copy of a student in which no trainable weight is the same number everywhere.
+
+    Raises:
+        ValueError: Keras cannot copy it.
+    """
+    copy, rng = cloning.with_weights(student), np.random.default_rng(0)
+    for ours, variable in zip(student.weights, copy.weights, strict=True):
+        if not ours.trainable or "float" not in str(variable.dtype):
+            continue
+        values = np.asarray(variable.numpy(), np.float32)
+        if values.size and np.ptp(values) == 0 and values.flat[0] in (0.0, 1.0, -1.0):
+            variable.assign(values + _SPREAD * rng.uniform(0.5, 1.5, values.shape))
+    return copy

@@ -2,11 +2,10 @@
 
 import keras
 
-from keras_kd import checks
-from keras_kd.losses import base
+from keras_kd._utils import validation
 from keras_kd.losses.activation import last_activation
+from keras_kd.models import paths
 from keras_kd.students.graph import Graph, is_readable
-from keras_kd.taps import paths
 
 _POOLING = {
     3: keras.layers.GlobalAveragePooling1D,
@@ -58,8 +57,8 @@ def add_exits(model, layers, num_classes=None, name=None):
     Networks via Self Distillation", https://arxiv.org/abs/1905.08094
     """
     width = _checked_width(model)
-    num_classes = base.integer("num_classes", num_classes, 1, optional=True) or width
-    checks.layer_name("name", name)
+    num_classes = validation.integer("num_classes", num_classes, 1, optional=True) or width
+    validation.layer_name("name", name)
     layers = _checked_names(model, layers)
     inputs, output, made = _called_again(model)
     outputs = {}

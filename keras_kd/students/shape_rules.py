@@ -1,11 +1,14 @@
-"""Rules of layers without weights: those that pass channels on, and those that move axes."""
+"""Rules of what has no weights: layers that pass channels on or move axes, operations, merges."""
 
 import math
 
 import keras
+import numpy as np
 
-from keras_kd.students.channels import tiled
+from keras_kd.students.channels import Signal, Unit, tiled
 from keras_kd.students.weight_rules import channel_axis, spatial
+
+# Rules of layers without weights: those that pass channels on, and those that move axes.
 
 
 def _same(site, x, *args, **kwargs):
@@ -146,4 +149,170 @@ RULES = {
     keras.layers.Reshape: _reshape,
     keras.layers.Permute: _permute,
     keras.layers.RepeatVector: _repeat_vector,
+}
+
+
+# Rules of `keras.ops` in functional models, such as the addition in `x + y`.
+#
+# Keras exports the functions, not the classes of the operations that they leave in a model, so
+# these are known by their names.
+
+
+_ELEMENTWISE = {
+    "Absolute",
+    "Add",
+    "Cast",
+    "Celu",
+    "Clip",
+    "Divide",
+    "Elu",
+    "Exp",
+    "Gelu",
+    "HardSigmoid",
+    "HardSilu",
+    "HardTanh",
+    "Identity",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "Negative",
+    "Power",
+    "Relu",
+    "Relu6",
+    "Rsqrt",
+    "Selu",
+    "Sigmoid",
+    "Silu",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Square",
+    "Subtract",
+    "Tanh",
+    "TrueDivide",
+}
+_REDUCTIONS = ("Mean", "Max", "Min", "Sum", "Var", "Std")
+
+
+def rule_of(operation):
+    """The rule of an operation, or `None`."""
+    if isinstance(operation, keras.layers.Layer):
+        return None
+    name = type(operation).__name__
+    if name in _ELEMENTWISE:
+        return _elementwise
+    if name in _REDUCTIONS:
+        return _reduction
+    return {"GetItem": _get_item, "Concatenate": _concatenate, "Transpose": _transpose}.get(name)
+
+
+def _elementwise(site, *args, **kwargs):
+    constants = [value for value in (*args, *kwargs.values()) if not isinstance(value, Signal)]
+    if any(np.ndim(value) > 0 for value in constants):
+        return site.opaque("it takes a constant that is no single number")
+    return joined(site, site.inputs)
+
+
+def _reduction(site, x):
+    axis = site.config["axis"]
+    rank = len(x.axes)
+    axes = range(rank) if axis is None else [axis] if isinstance(axis, int) else axis
+    reduced = [i % rank for i in axes]
+    site.plain("it reduces an axis of channels", [x.axes[i] for i in reduced])
+    if site.config["keepdims"]:
+        return [tuple(None if i in reduced else axis for i, axis in enumerate(x.axes))]
+    return [tuple(axis for i, axis in enumerate(x.axes) if i not in reduced)]
+
+
+def _get_item(site, x, key):
+    keys = key if isinstance(key, (tuple, list)) else (key,)
+    if len(keys) > len(x.axes) or not all(isinstance(one, (int, slice)) for one in keys):
+        return site.opaque("it picks by something else than numbers and slices")
+    picked, axes = [], []
+    for one, axis in zip(keys, x.axes, strict=False):
+        whole = one == slice(None)
+        picked += [] if whole else [axis]
+        axes += [axis if whole else None] if isinstance(one, slice) else []
+    site.plain("it picks channels", picked)
+    return [(*axes, *x.axes[len(keys) :])]
+
+
+def _concatenate(site, xs):
+    return concatenated(site, xs)
+
+
+def _transpose(site, x):
+    order = site.config["axes"]
+    return [x.axes[::-1] if order is None else tuple(x.axes[i] for i in order)]
+
+
+# Rules of layers and operations that join tensors: sums are tied, concatenations are not.
+
+
+def joined(site, signals):
+    """The axes of an elementwise result, with broadcasting as NumPy's."""
+    rank = max(len(x.shape) for x in signals)
+    padded = [
+        ((1,) * (rank - len(x.shape)) + tuple(x.shape), (None,) * (rank - len(x.axes)) + x.axes)
+        for x in signals
+    ]
+    return [tuple(_joined_axis(site, padded, i) for i in range(rank))]
+
+
+def _joined_axis(site, signals, i):
+    sizes = [shape[i] for shape, _ in signals]
+    # What is broadcast has one channel, however wide the others are.
+    wide = [axes[i] for shape, axes in signals if shape[i] != 1 or set(sizes) == {1}]
+    return site.tie(*wide)
+
+
+def _merge(site, inputs, *args, **kwargs):
+    del args, kwargs
+    rank = max(len(x.shape) for x in inputs)
+    if any(len(x.shape) != rank for x in inputs):
+        return site.opaque("its inputs have different numbers of axes")
+    return joined(site, inputs)
+
+
+def concatenated(site, inputs, axis=None):
+    """The axes of a concatenation."""
+    axis = site.config["axis"] if axis is None else axis
+    axis %= len(inputs[0].shape)
+    axes = []
+    for i in range(len(inputs[0].shape)):
+        if i == axis:
+            axes.append(_side_by_side(inputs, i))
+        else:
+            axes.append(site.tie(*(x.axes[i] for x in inputs)))
+    return [tuple(axes)]
+
+
+def _side_by_side(inputs, i):
+    if all(x.axes[i] is None for x in inputs):
+        return None
+    parts = []
+    for x in inputs:
+        parts += [_whole(x.shape[i])] if x.axes[i] is None else x.axes[i]
+    return tuple(parts)
+
+
+def _whole(size):
+    """Channels that stay as they are, of an input for example."""
+    unit = Unit(size, None)
+    unit.fixed = True
+    return unit
+
+
+MERGE_RULES = {
+    keras.layers.Add: _merge,
+    keras.layers.Subtract: _merge,
+    keras.layers.Multiply: _merge,
+    keras.layers.Average: _merge,
+    keras.layers.Maximum: _merge,
+    keras.layers.Minimum: _merge,
+    keras.layers.Concatenate: concatenated,
 }

@@ -6,10 +6,12 @@ from typing import Any
 
 import keras
 
-from keras_kd import checks, models, symbolic_pass
-from keras_kd.ops.arguments import invalid
-from keras_kd.taps import attention, blocks, paths, tensors
-from keras_kd.taps.listening import listeners, output_of, wrapped
+from keras_kd import models
+from keras_kd._utils import validation
+from keras_kd._utils.validation import invalid
+from keras_kd.models import paths, symbolic_pass
+from keras_kd.taps import recorder, tap
+from keras_kd.taps.recorder import listeners, output_of, wrapped
 
 COLUMNS = ("layer", "type", "call", "output", "attention")
 
@@ -85,7 +87,7 @@ def summary(model, inputs=None, print_fn=print, blocks_only=False):
             "Invalid value for argument `print_fn`. Expected a function of a line, or None. "
             f"Received: print_fn={print_fn!r}"
         )
-    checks.boolean("blocks_only", blocks_only)
+    validation.boolean("blocks_only", blocks_only)
     calls = calls_of(model, inputs)
     rows = _rows_around_blocks(calls) if blocks_only else [call.row for call in calls]
     if print_fn is not None:
@@ -119,7 +121,7 @@ def calls_of(model, inputs=None, role="model", name="inputs"):
         raise invalid(
             name,
             "a batch of inputs, arrays [rows, ...], or keras.KerasTensor objects like one",
-            checks.briefly(inputs),
+            validation.briefly(inputs),
         )
     symbolic_pass.check(name, given, f"the {role}", model, builds=True)
     symbolic = keras.tree.map_structure(models.symbolic, models.own_inputs(model, inputs))
@@ -135,7 +137,7 @@ def top_of(calls):
 
 
 def _rows_around_blocks(calls):
-    found = {id(call) for run in blocks.runs_of(top_of(calls)) for call in run}
+    found = {id(call) for run in runs_of(top_of(calls)) for call in run}
     rows = []
 
     def add(siblings):
@@ -155,7 +157,7 @@ def _rows_around_blocks(calls):
 
 def _attention_inside(block):
     """The shape of the scores that a tap of the block gives."""
-    if not attention.computes(block.layer, "attention_scores"):
+    if not tap.computes(block.layer, "attention_scores"):
         return None
     found = [call.row["attention"] for call in block.all_inside()]
     found = [shape for shape in found if shape is not None]
@@ -178,7 +180,7 @@ class _Listener(keras.layers.Layer):
         with contextlib.ExitStack() as stack:
             for path, names, layer in layers.values():
                 scores = []
-                if attention.gives_scores(layer):
+                if tap.gives_scores(layer):
                     for listener in listeners(layer, "attention_scores", scores):
                         stack.enter_context(listener)
                 wrap = recorder.around(path, names, layer, scores)
@@ -209,7 +211,7 @@ class _Recorder:
                 finally:
                     self._open.pop()
                 record.output = keras.tree.map_structure(_spec, output_of(result, kwargs))
-                shapes = keras.tree.map_structure(tensors.shape_of, record.output)
+                shapes = keras.tree.map_structure(recorder.shape_of, record.output)
                 attended = _attended(scores[known:])
                 values = (path, type(layer).__name__, next(number), shapes, attended)
                 record.row = dict(zip(COLUMNS, values, strict=True))
@@ -225,13 +227,13 @@ class _Recorder:
 
 def _attended(scores):
     """The shape of what a call attends to; a softmax over the classes of rows is no attention."""
-    shape = tensors.shape_of(scores[0]) if scores else None
+    shape = recorder.shape_of(scores[0]) if scores else None
     return shape if shape is not None and len(shape) > 2 else None
 
 
 def _spec(value):
     """The shape and type of a tensor; `None` of what is none."""
-    if tensors.shape_of(value) is None or not hasattr(value, "dtype"):
+    if recorder.shape_of(value) is None or not hasattr(value, "dtype"):
         return None
     return keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
 
@@ -247,3 +249,86 @@ def _print(rows, print_fn):
 
 def _text(value):
     return "" if value is None else str(value)
+
+
+# The repeated blocks of a model, such as the layers of a transformer.
+#
+# Found by structure: a block is a layer that is made of other layers, turns features into
+# features, and is one of two or more of its class that run one after the other, side by side in
+# the same model or layer. What runs between them may have no weights (dropout, pooling, masks).
+# The outermost such layers are the blocks. A layer that is alone is one where it holds an
+# attention layer and keeps the rank of its features: a transformer may have one block.
+#
+# Attention layers themselves are none: they are parts of a block. Nor are models that are plainly
+# `keras.Sequential` or functional: they are all of one class, whatever they do.
+
+
+def runs_of(siblings, known=()):
+    """Lists of blocks, each list one run; an encoder and a decoder are two.
+
+    Args:
+        siblings: The `Call`s that a model makes itself, in order.
+        known: Classes that are blocks also where they are alone.
+    """
+    found = []
+    for run in _side_by_side(siblings):
+        call = run[0]
+        if _may_be_a_block(call) and (len(run) > 1 or type(call.layer) in known):
+            found.append(run)
+            continue
+        inner = runs_of(call.inside, known)
+        if inner:
+            found += inner
+        elif _may_be_a_block(call) and _is_of_a_transformer(call):
+            found.append(run)
+    return found
+
+
+def classes_of(runs):
+    """The classes of the blocks."""
+    return {type(call.layer) for run in runs for call in run}
+
+
+def features_of(value):
+    """The first tensor of what a layer gives, where it is features: `[batch, ..., width]`."""
+    first = keras.tree.flatten(value)[:1]
+    if not first or first[0] is None:
+        return None
+    shape, dtype = first[0].shape, first[0].dtype
+    is_features = len(shape) in (2, 3, 4) and shape[-1] is not None and "float" in dtype
+    return first[0] if is_features else None
+
+
+def _side_by_side(siblings):
+    """Runs of layers of one class; each other layer is a run of its own."""
+    runs = []
+    is_open = False
+    for call in siblings:
+        if _may_be_a_block(call):
+            if is_open and type(runs[-1][0].layer) is type(call.layer):
+                runs[-1].append(call)
+            else:
+                runs.append([call])
+            is_open = True
+        elif getattr(call.layer, "weights", None) or call.inside:
+            runs.append([call])
+            is_open = False
+    return runs
+
+
+def _may_be_a_block(call):
+    layer = call.layer
+    return (
+        next(iter(paths.children(layer)), None) is not None
+        and type(layer) not in paths.plain_models()
+        and not tap.gives_scores(layer)
+        and features_of(call.given) is not None
+        and features_of(call.output) is not None
+    )
+
+
+def _is_of_a_transformer(call):
+    if isinstance(call.layer, keras.Model):
+        return False
+    holds = any(tap.gives_scores(inner) for _, _, inner in paths.walk(call.layer))
+    return holds and len(features_of(call.given).shape) == len(features_of(call.output).shape)

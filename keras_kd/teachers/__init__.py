@@ -3,17 +3,13 @@
 Wherever `Distiller` takes a teacher it takes a `keras.Model`, a function, or one of these.
 """
 
-from keras_kd.teachers.base import Teacher
-from keras_kd.teachers.cached import Cached
+from keras_kd.teachers.cache.teacher import Cached
 from keras_kd.teachers.ensemble import Ensemble
+from keras_kd.teachers.foreign import OnnxTeacher, TFLiteTeacher, TorchTeacher
 from keras_kd.teachers.host import HostTeacher
-from keras_kd.teachers.keras_model import KerasTeacher
-from keras_kd.teachers.no_teacher import DeepestExit, VirtualTeacher
-from keras_kd.teachers.onnx import OnnxTeacher
-from keras_kd.teachers.own_weights import EMA, Snapshot
-from keras_kd.teachers.saved_model import SavedModelTeacher
-from keras_kd.teachers.tflite import TFLiteTeacher
-from keras_kd.teachers.torch import TorchTeacher
+from keras_kd.teachers.keras_model import KerasTeacher, SavedModelTeacher
+from keras_kd.teachers.protocol import Teacher
+from keras_kd.teachers.self_distillation import EMA, DeepestExit, Snapshot, VirtualTeacher
 
 __all__ = [
     "EMA",

@@ -4,15 +4,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import by_output, checks
-from keras_kd.losses import labels as labels_of
-from keras_kd.ops.arguments import invalid
-from keras_kd.serializing import serialized
-from keras_kd.teachers import base, combining, keras_model
+from keras_kd._utils import validation
+from keras_kd._utils.serialization import serialized
+from keras_kd._utils.validation import invalid
+from keras_kd.losses import shapes
+from keras_kd.models import matching
+from keras_kd.teachers import keras_model, protocol
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Ensemble(base.Teacher):
+class Ensemble(protocol.Teacher):
     """Several teachers, whose answers are combined into one for each row.
 
     With the logits `z_i` of member `i`, its weight `w_i` (the weights sum to 1), its temperature
@@ -79,7 +80,7 @@ class Ensemble(base.Teacher):
     ):
         super().__init__(preprocess, name, **kwargs)
         given = _checked_members(members)
-        checks.one_of("combine", combine, combining.WAYS)
+        validation.one_of("combine", combine, WAYS)
         adapted = [keras_model.adapt(member) for member in given]
         for member in adapted:
             _check_runs_in_steps(member)
@@ -103,14 +104,14 @@ class Ensemble(base.Teacher):
             member.learn(student)
 
     def call(self, inputs, labels=None):
-        return self.answer(base.Lesson(inputs, labels), prepared=True)
+        return self.answer(protocol.Lesson(inputs, labels), prepared=True)
 
     def answer(self, lesson, prepared=False):
         inputs = lesson.inputs if prepared else self.prepared(lesson.inputs)
         answers = []
         for member in self.sources.values:
             inputs = _after(answers, inputs)
-            answer = member.answer(base.Lesson(inputs, lesson.labels, lesson.student))
+            answer = member.answer(protocol.Lesson(inputs, lesson.labels, lesson.student))
             answers.append(keras.tree.map_structure(tf.convert_to_tensor, answer))
         answers = self._alike(answers)
         flat = [keras.tree.flatten(answer) for answer in answers]
@@ -126,7 +127,7 @@ class Ensemble(base.Teacher):
         """The answers in the structure of the first member's, outputs of one name together."""
         names, first = [each.output_names for each in self.sources.values], answers[0]
         made = [
-            by_output.aligned(answer, own, first, names[0])
+            matching.aligned(answer, own, first, names[0])
             for answer, own in zip(answers, names, strict=True)
         ]
         for each in made[1:]:
@@ -149,8 +150,8 @@ class Ensemble(base.Teacher):
         if lesson.student is not None and not isinstance(labels, dict):
             # In a list they are in the student's order.
             names = lesson.student.names
-            labels = by_output.aligned(labels, names, outputs, self.output_names)
-        found = by_output.of_each(labels, None, outputs, self.output_names)
+            labels = matching.aligned(labels, names, outputs, self.output_names)
+        found = matching.of_each(labels, None, outputs, self.output_names)
         return found if len(found) == count else [None] * count
 
     def input_specs(self):
@@ -180,8 +181,8 @@ class Ensemble(base.Teacher):
         ]
         masks = self._masks(logits[0].shape[-1])
         if labels is not None:
-            labels = labels_of.classes(labels, logits[0])
-        return combining.WAYS[self.combine](logits, self.weights_of_members, masks, labels)
+            labels = shapes.classes(labels, logits[0])
+        return WAYS[self.combine](logits, self.weights_of_members, masks, labels)
 
     def _masks(self, classes):
         if self.class_masks is None:
@@ -266,7 +267,7 @@ def _one_each(name, values, count):
         return [1.0] * count
     if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != count:
         raise invalid(name, f"one positive number for each of the {count} members", repr(values))
-    return [checks.positive(f"{name}[{i}]", value) for i, value in enumerate(values)]
+    return [validation.positive(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
 def _class_masks(masks, count):
@@ -286,3 +287,98 @@ def _class_masks(masks, count):
                 f"them true. Received: {mask!r}"
             )
     return [None if mask is None else mask.tolist() for mask in masks]
+
+
+# How an ensemble's members become one answer: functions of their logits.
+#
+# Each takes a list of logits `[..., classes]` (float32, temperatures applied), the members' weights
+# (which sum to 1), their masks of classes (a list of boolean arrays, or `None`) and the labels
+# (`[...]`, or `None`), and returns logits.
+
+
+def mean_logits(logits, weights, masks, labels):
+    """`sum_i w_i z_i`; with masks of log-probabilities among each member's own classes."""
+    del labels
+    if masks is None:
+        return tf.add_n([weight * each for weight, each in zip(weights, logits, strict=True)])
+    # Logits of different members share no origin; those of a class would be averaged over some of
+    # them only. Logarithms of probabilities do.
+    known = [tf.nn.log_softmax(_masked(*pair)) for pair in zip(logits, masks, strict=True)]
+    total = sum(
+        weight * tf.where(mask, each, 0.0)
+        for weight, each, mask in zip(weights, known, masks, strict=True)
+    )
+    return total / _weight_by_class(weights, masks)
+
+
+def mean_probabilities(logits, weights, masks, labels):
+    """`log sum_i w_i p_i`; with masks a class is averaged over the members that know it."""
+    del labels
+    probabilities = _probabilities(logits, masks)
+    total = sum(weight * each for weight, each in zip(weights, probabilities, strict=True))
+    return _log(total if masks is None else total / _weight_by_class(weights, masks))
+
+
+def confidence(logits, weights, masks, labels):
+    """`log sum_i c_i p_i`, `c_i` in proportion to `w_i max p_i`."""
+    del labels
+    probabilities = tf.stack(_probabilities(logits, masks))  # [members, ..., classes]
+    shares = tf.reduce_max(probabilities, axis=-1, keepdims=True) * _by_member(weights, logits)
+    if masks is None:
+        return _log(tf.reduce_sum(shares * probabilities, 0) / tf.reduce_sum(shares, 0))
+    known = tf.cast(_by_member(np.stack(masks), logits), tf.float32)
+    total = tf.reduce_sum(shares * probabilities, 0)
+    return _log(tf.math.divide_no_nan(total, tf.reduce_sum(shares * known, 0)))
+
+
+def per_sample_best(logits, weights, masks, labels):
+    """`log p_b` of the member that gives the label most, or is surest where there is no label."""
+    probabilities = tf.stack(_probabilities(logits, masks))
+    surest = tf.reduce_max(probabilities, axis=-1)
+    score = surest
+    if labels is not None:
+        classes = probabilities.shape[-1]
+        of_label = tf.reduce_sum(probabilities * tf.one_hot(labels, classes), axis=-1)
+        of_label *= _by_member(weights, logits)[..., 0]
+        is_class = (labels >= 0) & (labels < classes)
+        score = tf.where(is_class, of_label, surest)
+    best = tf.one_hot(tf.argmax(score, axis=0), len(logits), axis=0)
+    # Selected, not summed with zeros: a member may be infinitely sure.
+    chosen = tf.where(best[..., None] > 0, probabilities, 0.0)
+    return _log(tf.reduce_sum(chosen, axis=0))
+
+
+WAYS = {
+    "mean_logits": mean_logits,
+    "mean_probabilities": mean_probabilities,
+    "confidence": confidence,
+    "per_sample_best": per_sample_best,
+}
+
+
+def _masked(logits, mask):
+    return tf.where(mask, logits, -np.inf)
+
+
+def _probabilities(logits, masks):
+    if masks is not None:
+        logits = [_masked(*pair) for pair in zip(logits, masks, strict=True)]
+    return [tf.nn.softmax(each) for each in logits]
+
+
+def _weight_by_class(weights, masks):
+    """The weight of those that know each class, `[classes]`."""
+    return np.sum([w * np.float32(m) for w, m in zip(weights, masks, strict=True)], axis=0)
+
+
+def _by_member(values, logits):
+    """Values `[members]` or `[members, classes]`, to multiply `[members, ..., classes]`."""
+    values = np.asarray(values)
+    rank = logits[0].shape.rank
+    last = values.shape[1:] or (1,)
+    return values.reshape((len(values), *[1] * (rank - 1), *last))
+
+
+def _log(probabilities):
+    """Logarithm whose value at 0 is -inf, a class of no probability to the kernels."""
+    return tf.math.log(probabilities)

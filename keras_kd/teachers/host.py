@@ -1,7 +1,6 @@
 """`HostTeacher`: a teacher that runs outside of TensorFlow, on NumPy arrays."""
 
 import hashlib
-import importlib
 import pathlib
 import threading
 
@@ -10,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import models
-from keras_kd.teachers import base
+from keras_kd.teachers import protocol
 
 # Sizes that stand for unknown dimensions of the inputs when the outputs' shapes are found out.
 _PROBE_SIZES = (8, 16)
 
 
-class HostTeacher(base.Teacher):
+class HostTeacher(protocol.Teacher):
     """Base class of teachers of other runtimes.
 
     `Distiller.fit` asks such a teacher while the data is prepared, off the training thread and
@@ -152,34 +151,6 @@ def _zeros(inputs, size):
         return np.zeros((2, *shape) if tensor.shape.rank else (), tensor.dtype.as_numpy_dtype)
 
     return keras.tree.map_structure(zeros, inputs)
-
-
-def needs(module, who, extra):
-    """The module that something needs; raises with what to install where it cannot be imported.
-
-    Args:
-        module: Its name.
-        who: What needs it, for the message.
-        extra: The extra of this package that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package, missing = module.split(".")[0], (error.name or "").split(".")[0]
-        if isinstance(error, ModuleNotFoundError) and error.name == package:
-            told = f"{who} needs {package}: pip install 'keras-kd[{extra}]'"
-        elif isinstance(error, ModuleNotFoundError) and missing != package:
-            told = (
-                f"{who} needs {package}, which is installed, but misses {error.name}: "
-                f"pip install {missing}, or all that belongs to it: "
-                f"pip install 'keras-kd[{extra}]'"
-            )
-        else:
-            told = (
-                f"{who} needs {package}, which is installed, but cannot be imported: {error}. "
-                f"Install it again: pip install 'keras-kd[{extra}]' --upgrade"
-            )
-        raise ImportError(told, name=error.name) from error
 
 
 def of_files(paths, more=()):

@@ -1,16 +1,26 @@
-"""Teachers that are a Keras model, or a function."""
+"""Teachers in Keras and TensorFlow: a model, a function, a SavedModel."""
+
+import os
+import pathlib
 
 import keras
+import numpy as np
+import tensorflow as tf
 
-from keras_kd import by_output, models
+from keras_kd import models
+from keras_kd._utils.serialization import serialized
 from keras_kd.losses.activation import last_activation
-from keras_kd.serializing import serialized
+from keras_kd.models import matching
+from keras_kd.runtimes.outputs import FileOutputs, counted_in_order
 from keras_kd.taps import tap
-from keras_kd.teachers import base
+from keras_kd.teachers import protocol
+from keras_kd.teachers.host import of_files
+
+# Teachers that are a Keras model, or a function.
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class KerasTeacher(base.Teacher):
+class KerasTeacher(protocol.Teacher):
     """A Keras model as a teacher, with a preprocessing of its own.
 
     A model alone may be passed wherever a teacher is taken; this is for one of several teachers
@@ -66,12 +76,12 @@ class KerasTeacher(base.Teacher):
         return tap.resolve(self.model, layer)[0]
 
     def with_taps(self, layers):
-        return base.tapped(self.model, layers, self.answer)
+        return protocol.tapped(self.model, layers, self.answer)
 
     @property
     def output_names(self):
         """Those of the model, if they were given."""
-        return by_output.given_names(self.model)
+        return matching.given_names(self.model)
 
     def last_activation(self, output=None):
         return last_activation(self.model, output)
@@ -82,7 +92,7 @@ class KerasTeacher(base.Teacher):
         return config
 
 
-class FunctionTeacher(base.Teacher):
+class FunctionTeacher(protocol.Teacher):
     """A function of the inputs, in TensorFlow operations, as a teacher.
 
     Args:
@@ -109,7 +119,7 @@ def adapt(teacher):
     Raises:
         ValueError: It cannot teach.
     """
-    if isinstance(teacher, base.Teacher):
+    if isinstance(teacher, protocol.Teacher):
         return teacher
     if isinstance(teacher, keras.Model):
         return KerasTeacher(teacher)
@@ -120,3 +130,226 @@ def adapt(teacher):
             f"Received: teacher={teacher!r} of type {type(teacher).__name__}"
         )
     return FunctionTeacher(teacher)
+
+
+# `SavedModelTeacher`: TensorFlow's own file format.
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class SavedModelTeacher(protocol.Teacher):
+    """A TensorFlow SavedModel, such as `model.export(path)` writes, as a teacher.
+
+    It runs inside of the training step as a Keras model does.
+
+    Args:
+        path: The SavedModel's folder.
+        endpoint: Which of its functions is called; `"serve"` is Keras' own,
+            `"serving_default"` that of other programs.
+        output: The name or the index of the output that teaches. Default: the only one, or all of
+            them as a list (of names: in their order), which belong to the student's outputs of the
+            same names. The others can be tapped by their names.
+        preprocess: As of `Teacher`.
+        name: As of `Teacher`.
+        constants: `{name of an input: value}` for inputs that the data does not have, of a function
+            whose inputs have names, such as `"serving_default"`. A size of 1 where the file leaves
+            it open is repeated to the rows of the batch.
+
+    Raises:
+        ValueError: There is no such folder, function, output or input; the inputs do not fit.
+
+    Example:
+
+    ```python
+    import tempfile
+    import keras
+    import keras_kd as kd
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    folder = tempfile.mkdtemp()
+    model.export(folder, verbose=False)
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    distiller = kd.Distiller(kd.teachers.SavedModelTeacher(folder), student)
+    ```
+    """
+
+    def __init__(
+        self,
+        path,
+        endpoint="serve",
+        output=None,
+        preprocess=None,
+        name=None,
+        *,
+        constants=None,
+        **kwargs,
+    ):
+        if not os.path.exists(os.path.join(path, "saved_model.pb")):
+            raise ValueError(
+                "`path` must be the folder of a TensorFlow SavedModel (it holds saved_model.pb). "
+                f"Received: path={path!r}"
+            )
+        super().__init__(preprocess, name or "saved_model_teacher", **kwargs)
+        self.folder, self.endpoint, self.output_key = os.fspath(path), endpoint, output
+        self.layer = _loaded(self.folder, endpoint)
+        given, spec = _described(self.layer.call_endpoint_fn)
+        self._choice = FileOutputs(_names(spec, self.name), output, self.name)
+        self._inputs = models.Untracked(_Inputs(given, constants, endpoint))
+
+    def call(self, inputs):
+        return self._asked(inputs, [])[0]
+
+    def answer(self, lesson):
+        return self.call(self.prepared(lesson.inputs))
+
+    def with_taps(self, layers):
+        return lambda lesson: self._asked(self.prepared(lesson.inputs), list(layers))
+
+    def _asked(self, inputs, layers):
+        given = self._inputs.model
+        if given.infos is None:
+            outputs = self.layer(inputs)
+        else:
+            outputs = self.layer.call_endpoint_fn(**given.named(inputs))
+        if isinstance(outputs, dict):
+            by_name = outputs
+        else:
+            by_name = dict(zip(self._choice.names, keras.tree.flatten(outputs), strict=True))
+        return self._choice.split(by_name, layers)
+
+    @property
+    def output_names(self):
+        """Those of the file, unless its exporter counted them."""
+        return self._choice.given_names
+
+    def resolve(self, layer):
+        return self._choice.resolve(layer)
+
+    def fingerprint(self):
+        """The digest of the files, and of what they are asked."""
+        files = pathlib.Path(self.folder).rglob("*")
+        more = self._inputs.model.digested()
+        if len(self._choice.chosen) < len(self._choice.names):
+            more.append(repr(self._choice.chosen).encode())
+        return of_files(sorted(file for file in files if file.is_file()), more)
+
+    def get_config(self):
+        config = super().get_config()
+        constants = self._inputs.model.values()
+        config.update(
+            {
+                "path": self.folder,
+                "endpoint": self.endpoint,
+                "output": self.output_key,
+                "constants": keras.saving.serialize_keras_object(constants) or None,
+            }
+        )
+        return config
+
+
+class _Inputs:
+    """The inputs of a function.
+
+    Args:
+        specs: `{name: tf.TensorSpec}`, or `None` for a function whose inputs have no names.
+        constants: As of `SavedModelTeacher`.
+        endpoint: Likewise, for messages.
+    """
+
+    def __init__(self, specs, constants, endpoint):
+        # Imported here: the package around it, which measures, imports teachers itself.
+        from keras_kd.runtimes import TensorInfo
+        from keras_kd.runtimes.base import held
+
+        if specs is None and constants is not None:
+            raise ValueError(
+                f"`constants` go by the names of inputs, and those of the function {endpoint!r} "
+                "have none. Pass endpoint='serving_default', if the file has it. "
+                f"Received: constants={constants!r}"
+            )
+        self.infos: list | None = None
+        self.constants: dict = {}
+        if specs is not None:
+            infos = [
+                TensorInfo(name, tuple(spec.shape), np.dtype(spec.dtype.as_numpy_dtype).name)
+                for name, spec in specs.items()
+            ]
+            self.constants = held(constants, infos)
+            self.infos = [info for info in infos if info.name not in self.constants]
+
+    def named(self, inputs):
+        """The inputs of a batch and the constants: `{name: tensor}`."""
+        from keras_kd.runtimes import tensors
+
+        infos = self.infos or []
+        given = tensors.by_name(keras.tree.map_structure(tf.convert_to_tensor, inputs), infos)
+        for info in infos:
+            tensor = given[info.name]
+            if tensor.shape.rank is not None:
+                tensors.check_fit(info, tuple(tensor.shape))
+            given[info.name] = _as(info, tensor)
+        rows = tf.shape(given[infos[0].name])[0]
+        for name, each in self.constants.items():
+            shape = list(each.value.shape)
+            if each.rows is not None:
+                shape[each.rows] = rows
+            given[name] = tf.broadcast_to(tf.constant(each.value), shape)
+        return given
+
+    def values(self):
+        """The constants: `{name: array}`."""
+        return {name: each.value for name, each in self.constants.items()}
+
+    def digested(self):
+        """The bytes of the constants, for a digest."""
+        return [
+            part
+            for name, value in sorted(self.values().items())
+            for part in (f"{name} {value.dtype} {value.shape}".encode(), value.tobytes())
+        ]
+
+
+def _as(info, tensor):
+    wanted = tf.as_dtype(info.dtype)
+    if wanted.is_integer and not (tensor.dtype.is_integer or tensor.dtype.is_bool):
+        raise ValueError(
+            f"Input {info.name!r} of the file is of type {info.dtype}, such as ids or indices. "
+            f"Received a tensor of type {tensor.dtype.name}, whose numbers would be cut. Cast them "
+            f"with `preprocess`, if they are whole."
+        )
+    return tf.cast(tensor, wanted) if tensor.dtype != wanted else tensor
+
+
+def _loaded(folder, endpoint):
+    try:
+        return keras.layers.TFSMLayer(folder, call_endpoint=endpoint)
+    except ValueError as error:
+        raise ValueError(
+            f"The SavedModel has no function {endpoint!r} that could be called; choose one with "
+            f"`endpoint`. Keras says: {error}"
+        ) from error
+
+
+def _described(function):
+    """`({name: spec} of the inputs, structure of specs of the outputs)` of a function."""
+    traced = getattr(function, "concrete_functions", None)
+    if not traced:  # a signature, whose inputs have names
+        return function.structured_input_signature[1], function.structured_outputs
+    return None, traced[0].structured_outputs
+
+
+def _names(spec, who):
+    """The names of outputs; numbers in a list."""
+    if any(keras.tree.is_nested(x) for x in _leaves(spec)):
+        shapes = keras.tree.map_structure(lambda x: tuple(x.shape), spec)
+        raise ValueError(
+            f"The outputs of {who} must be one tensor, a list or a dict of them. Received: {shapes}"
+        )
+    if isinstance(spec, dict):
+        return counted_in_order(spec)
+    return [str(index) for index in range(len(_leaves(spec)))]
+
+
+def _leaves(spec):
+    if isinstance(spec, dict):
+        return list(spec.values())
+    return list(spec) if isinstance(spec, (list, tuple)) else [spec]

@@ -160,7 +160,7 @@ def test_views_are_not_mistaken_for_each_other(tmp_path):
 
 @pytest.mark.parametrize("kind", ["text", "ragged", "sparse", "several", "numbers"])
 def test_all_kinds_of_inputs_are_told_apart(tmp_path, kind):
-    from keras_kd.cache import fingerprints
+    from keras_kd.teachers.cache import fingerprints
 
     rows = {
         "text": lambda: tf.constant(["a", "b", "ab", ""]),

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 import keras_kd as kd
-from keras_kd.cache import fingerprints
 from keras_kd.teachers import keras_model
+from keras_kd.teachers.cache import fingerprints
 from tests.cache import caches
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.cache import locks
+from keras_kd.teachers.cache import format as cache_format
 from tests.cache import caches
 
 
@@ -137,7 +137,7 @@ def test_a_lock_of_a_killed_process_is_free(tmp_path, capsys):
 
 
 def test_without_locks_of_files_threads_still_take_turns(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(locks, "fcntl", None)  # as on Windows
+    monkeypatch.setattr(cache_format, "fcntl", None)  # as on Windows
     teacher = caches.model(1)
     found = together(3, lambda _: caches.written(tmp_path / "c", teacher=teacher))
     assert found == [tmp_path / "c"] * 3

@@ -209,7 +209,7 @@ def test_other_losses_say_that_they_need_all_logits(tmp_path):
 
 
 def test_many_classes_take_few_bytes(tmp_path):
-    from keras_kd.cache.format import bytes_on_disk
+    from keras_kd.teachers.cache.format import bytes_on_disk
 
     x, _ = caches.arrays(64)
     kernel = np.random.default_rng(0).normal(size=(caches.FEATURES, 5000)).astype("float32")

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.cache import format as cache_format
+from keras_kd.teachers.cache import format as cache_format
 from tests import fresh_process
 from tests.cache import caches
 

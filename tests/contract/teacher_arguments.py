@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 import keras_kd as kd
-from keras_kd.objective import Outputs
 from keras_kd.teachers import keras_model
-from keras_kd.teachers.base import Lesson
+from keras_kd.teachers.protocol import Lesson
+from keras_kd.training.objective import Outputs
 from tests.cache import caches
 from tests.contract import fits
 from tests.contract.arguments import TAKEN_TWICE, Entry, halved

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from keras_kd import __main__ as program
-from keras_kd.measurement.subjects.keras_model import KerasSubject
+from keras_kd import __main__
+from keras_kd.measurement.subjects import KerasSubject
 from tests.contract import tool_worlds as worlds
 
 MODULE = """
@@ -189,7 +189,7 @@ CALLS = {
 
 def status_of(words):
     try:
-        return program.main(words)
+        return __main__.main(words)
     except SystemExit as error:  # argparse's own
         return error.code
 
@@ -224,21 +224,21 @@ def test_the_remedies_work(project, capsys):
         [*REPORT, "--teacher", "other.keras", "--out", "r.html", "--json", "r.json"],
         [*REPORT, "--class-names", "a,b,c,d", "--baseline", "other.keras"],
     ):
-        assert program.main(words) == 0
+        assert __main__.main(words) == 0
         assert capsys.readouterr().out
     assert {"r.html", "r.json"} <= set(os.listdir())
 
 
 def test_logits_and_probabilities_are_told_in_options(project, capsys):
-    assert program.main([*MEASURE, *DATA, "--probabilities"]) == 2
+    assert __main__.main([*MEASURE, *DATA, "--probabilities"]) == 2
     assert "from_logits=True is without --probabilities" in capsys.readouterr().err
-    assert program.main([*MEASURE, *DATA]) == 0
+    assert __main__.main([*MEASURE, *DATA]) == 0
 
 
 @pytest.mark.parametrize("variable", ["KERAS_KD_KERNEL", "KERAS_KD_GPU"])
 def test_doctor_names_a_variable_of_no_such_value(variable, monkeypatch, capsys):
     monkeypatch.setenv(variable, "nonsense")
-    assert program.main(["doctor"]) == 1
+    assert __main__.main(["doctor"]) == 1
     printed = capsys.readouterr()
     assert variable in printed.out
     assert "nonsense" in printed.out

@@ -142,7 +142,7 @@ class TestMeasure:
     def test_images_of_a_file_with_channels_first(self, tmp_path):
         pytest.importorskip("onnxruntime")
         made = pytest.importorskip("tests.measurement.onnx_files")
-        from keras_kd.measurement import runtimes
+        from keras_kd import runtimes
 
         path = tmp_path / "c.onnx"
         made.convolution(path)

@@ -6,7 +6,8 @@ import pytest
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.export import onnx_graph, routes
+from keras_kd.export.onnx import convert
+from keras_kd.export.tflite import routes
 from tests.contract.wrong_calls_of_exports import (
     INT8,
     LABELS,
@@ -27,7 +28,7 @@ def nothing_is_converted(monkeypatch):
         raise AssertionError("converted")
 
     monkeypatch.setattr(routes, "convert", converted)
-    monkeypatch.setattr(onnx_graph, "graph_of", converted)
+    monkeypatch.setattr(convert, "graph_of", converted)
 
 
 @pytest.mark.parametrize("name", TABLE)

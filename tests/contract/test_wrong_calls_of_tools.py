@@ -7,10 +7,8 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.diagnosis.measure import Models
-from keras_kd.measurement.subjects.keras_model import KerasSubject
-from keras_kd.measurement.subjects.model_file import FileSubject
-from keras_kd.measurement.subjects.texts import FunctionSubject, TextsSubject
+from keras_kd.diagnosis.statistics import Models
+from keras_kd.measurement.subjects import FileSubject, FunctionSubject, KerasSubject, TextsSubject
 from tests.contract import tool_worlds as worlds
 from tests.contract import wrong_calls_of_models as of_models
 from tests.contract import wrong_calls_of_reports as of_reports

@@ -229,9 +229,9 @@ def saved(name, path):
 
 
 def made():
-    from keras_kd.report.comparison import compare
-    from keras_kd.report.entrants import Entrant
-    from keras_kd.report.metric import Metric
+    from keras_kd.reporting.candidates import Entrant
+    from keras_kd.reporting.comparison import compare
+    from keras_kd.reporting.statistics import Metric
 
     quality = {"accuracy": 0.5}
     found = kd.measurement.Measurement("m", "keras", "multiclass", 2, quality)

@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from keras_kd import _library
+from keras_kd.ops.backends import shared_library
 from tests.cuda.kernel_device import KernelDevice
 
 
@@ -94,7 +94,7 @@ class CudaDevice(KernelDevice):
 
     def __init__(self):
         open_device()
-        self._library = ctypes.CDLL(os.fspath(_library.CUDA_PATH))
+        self._library = ctypes.CDLL(os.fspath(shared_library.CUDA_PATH))
         self._memory = {}
 
     def allocate(self, array, offset=0):

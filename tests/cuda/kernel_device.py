@@ -6,8 +6,8 @@ import ctypes
 import ml_dtypes
 import numpy as np
 
-from keras_kd import _library
-from keras_kd._native import DIVERGENCES
+from keras_kd.ops.backends import shared_library
+from keras_kd.ops.backends.ctypes import DIVERGENCES
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 STATISTICS = 6
@@ -18,7 +18,7 @@ class Task(ctypes.Structure):
     """`keras_kd::cuda::Task`."""
 
     _fields_ = [
-        ("problem", _library.Problem),
+        ("problem", shared_library.Problem),
         ("temperature", ctypes.c_void_p),
         ("statistics", ctypes.c_void_p),
     ]
@@ -84,7 +84,7 @@ class KernelDevice(abc.ABC):
         }
         slope = self.allocate_uninitialised(student.nbytes, offset * size)
         task = Task(
-            problem=_library.Problem(
+            problem=shared_library.Problem(
                 rows=rows,
                 classes=classes,
                 student=self._pointer(student, offset * size),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_kd.diagnosis.sweep import TemperatureSweep
+from keras_kd.diagnosis.statistics import TemperatureSweep
 from tests import reference
 from tests.diagnosis import made_up
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.diagnosis import capacity
+from keras_kd.diagnosis import teacher_checks
 from tests import reference
 from tests.diagnosis import made_up
 from tests.diagnosis.made_up import diagnose, finding, severities
@@ -352,7 +352,7 @@ def test_a_teacher_far_larger_than_the_student():
 
 
 def test_a_trained_student_that_follows_needs_no_assistant():
-    assert capacity.check((10_000, 100), None).severity == "note"
-    assert capacity.check((10_000, 100), 0.5).severity == "note"
-    assert capacity.check((10_000, 100), 0.95).severity == "ok"
-    assert "agree in 95.0 %" in capacity.check((10_000, 100), 0.95).message
+    assert teacher_checks.check_capacity((10_000, 100), None).severity == "note"
+    assert teacher_checks.check_capacity((10_000, 100), 0.5).severity == "note"
+    assert teacher_checks.check_capacity((10_000, 100), 0.95).severity == "ok"
+    assert "agree in 95.0 %" in teacher_checks.check_capacity((10_000, 100), 0.95).message

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd import configuration
+from keras_kd.training import arguments
 from tests.distiller import linear
 
 ONE_VALUE = "SigmoidKD where it is the logit of yes or no, RegressionKD where it is a number"
@@ -61,7 +61,7 @@ def test_metrics_where_keras_distillation_takes_them():
     with pytest.raises(ValueError, match=r"`loss_weights`.*'accuracy'.*metrics=\[...\]"):
         distiller.compile("sgd", linear.from_logits(), ["accuracy"])
     distiller.compile("sgd", linear.from_logits(), 0.5)
-    configuration.check_loss_weights({"a": tf.Variable(0.5), "b": None})
+    arguments.check_loss_weights({"a": tf.Variable(0.5), "b": None})
 
 
 def test_a_loss_with_a_reduction_that_grows_with_the_batch():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.export import calibrated
-from keras_kd.export.errors import ExportError
+from keras_kd.export.source import ExportError
+from keras_kd.export.tflite import calibrated
 
 HOSTILE = "import pathlib; pathlib.Path(r'{}').write_text('run'); raise SystemExit('hostile')"
 

@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.export import comparison, figures, judging
-from keras_kd.export.errors import ExportError
+from keras_kd.export import comparison, judging
+from keras_kd.export.source import ExportError
 
 
 def normal(*shape, seed=0):
@@ -132,33 +132,33 @@ class TestFigures:
         truth = np.sqrt(
             np.square(found.astype(np.float64) - wide)[kept].mean() / wide[kept].var(0).mean()
         )
-        value = figures.error(judging.Output("y", "regression"), found, expected)
+        value = comparison.error(judging.Output("y", "regression"), found, expected)
         assert value == pytest.approx(truth, rel=1e-6)
         assert value < 0.2
 
     def test_a_constant_is_off_by_a_deviation_at_least(self):
         expected = normal(64, 3)
         found = np.broadcast_to(expected.mean(0), expected.shape)
-        value = figures.error(judging.Output("y", "regression"), found, expected)
+        value = comparison.error(judging.Output("y", "regression"), found, expected)
         assert value == pytest.approx(1.0, abs=0.02)
 
     def test_probabilities_that_say_the_same_are_not_far_off(self):
         expected = (0.999 + 1e-4 * normal(64, 1)).clip(0, 1)
         found = np.full_like(expected, 255 / 256)
         yes = judging.Output("y", "binary", are_shares=True)
-        assert figures.error(yes, found, expected) < 0.2
+        assert comparison.error(yes, found, expected) < 0.2
 
     def test_logits_far_from_the_threshold_neither(self):
         expected = 10 + 0.01 * normal(64, 1)
         found = np.round(expected / 0.04) * 0.04
-        assert figures.error(judging.Output("y", "binary"), found, expected) < 0.05
+        assert comparison.error(judging.Output("y", "binary"), found, expected) < 0.05
 
     @pytest.mark.parametrize(("are_shares", "threshold"), [(False, 0.0), (True, 0.5)])
     def test_yes_and_no(self, are_shares, threshold):
         expected = threshold + 0.2 * normal(40, 1)
         found = threshold + 0.2 * normal(40, 1, seed=4)
         output = judging.Output("y", "binary", are_shares=are_shares)
-        same, chance = figures.agreement(output, found, expected)
+        same, chance = comparison.agreement(output, found, expected)
         p, q = np.mean(found > threshold), np.mean(expected > threshold)
         assert same == np.mean((found > threshold) == (expected > threshold))
         assert chance == pytest.approx(p * q + (1 - p) * (1 - q))
@@ -169,14 +169,14 @@ class TestFigures:
         values = np.asarray(made(x))
         output = said(made, values, labels=labels)
         truth = kd.measure(made, (x, labels), from_logits=False, latency=False).quality["accuracy"]
-        assert figures.accuracy(output, values) == pytest.approx(truth)
+        assert comparison.accuracy(output, values) == pytest.approx(truth)
 
     def test_rows_without_a_label_do_not_count(self):
         made, values = of_shape(4)
         labels = values.argmax(-1)
         labels[2:] = -1
         labels[1] = (labels[1] + 1) % 4
-        assert figures.accuracy(said(made, values, labels=labels), values) == 0.5
+        assert comparison.accuracy(said(made, values, labels=labels), values) == 0.5
 
 
 class TestFiles:

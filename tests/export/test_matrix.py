@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.measurement.runtimes import TFLiteFile
+from keras_kd.runtimes import TFLiteFile
 from tests.export import students
 
 # The largest difference from the model, as a fraction of its largest output, for random weights:

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.measurement.runtimes import TFLiteFile
+from keras_kd.runtimes import TFLiteFile
 
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.normal(size=(64, 8)).astype("float32")

@@ -4,8 +4,8 @@ import flatbuffers
 import numpy as np
 
 import keras_kd as kd
-from keras_kd.export import packing
-from keras_kd.measurement.runtimes import tflite_format
+from keras_kd.export.tflite import flatbuffer
+from keras_kd.runtimes import tflite
 from tests.export import students
 
 
@@ -13,7 +13,7 @@ def test_constants_lie_at_addresses_that_runtimes_can_use(tmp_path):
     student = students.made("cnn")
     done = kd.export.to_tflite(student, tmp_path / "s.tflite", None)
     content = done.path.read_bytes()
-    model = tflite_format.parsed(done.path)
+    model = tflite.parsed(done.path)
     arrays = [bytes(x.data) for x in model.buffers if x.data is not None and len(x.data) >= 64]
     assert len(arrays) >= 5
     for each in arrays:
@@ -26,15 +26,15 @@ def test_equal_arrays_are_written_once_and_read_as_before(tmp_path):
     done = kd.export.to_tflite(
         student, tmp_path / "s.tflite", "int8", representative_data=students.rows("mobile")
     )
-    model = tflite_format.parsed(done.path)
-    content, plain = packing.packed(model), flatbuffers.Builder(0)
+    model = tflite.parsed(done.path)
+    content, plain = flatbuffer.packed(model), flatbuffers.Builder(0)
     plain.Finish(model.Pack(plain), file_identifier=b"TFL3")
     zeros = [len(x) for x in zero_points(model) if len(x) > 1 and not np.any(x)]
     saved = 8 * (sum(zeros) - sum(set(zeros)))
     assert saved > 300
     padding = 16 * len(model.buffers)
     assert len(content) <= len(plain.Output()) - saved + padding
-    again = tflite_format.schema().ModelT.InitFromPackedBuf(content, 0)
+    again = tflite.schema().ModelT.InitFromPackedBuf(content, 0)
     for one, other in zip(model.subgraphs[0].tensors, again.subgraphs[0].tensors, strict=True):
         assert one.name == other.name
         np.testing.assert_array_equal(one.quantization.scale, other.quantization.scale)

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_kd as kd
-from keras_kd.export.errors import ExportError
+from keras_kd.export.source import ExportError
 from tests.export import onnx_models
 
 # Keras' wrap around indices below 0; microcontrollers have no SELECT.
@@ -133,11 +133,11 @@ def test_masks_of_an_integer_file(scores, tmp_path):
 
 
 def test_functions_of_keras_are_as_before():
-    from keras_kd.export import plain_lookups
+    from keras_kd.export import rewrites
 
     before = ops.argmax, ops.argmin
     student = over(layers.Embedding(20, 8))
-    with plain_lookups.applied(student):
+    with rewrites.with_plain_lookups(student):
         assert ops.argmax is not before[0]
         assert int(ops.argmax(ops.convert_to_tensor([1.0, 3.0, 2.0]))) == 1
         assert int(ops.argmax(np.array([1.0, 3.0, 2.0]))) == 1
@@ -220,7 +220,7 @@ class TestWholeInputs:
         def convert(*args):
             raise AssertionError("converted")
 
-        monkeypatch.setattr("keras_kd.export.routes.convert", convert)
+        monkeypatch.setattr("keras_kd.export.tflite.routes.convert", convert)
         message = "type uint8 that layer 'scaled' .*keras.Input.*'float32'.*input_dtype='uint8'"
         inputs = keras.Input((8, 8, 3), dtype="uint8")
         nested = keras.Model(inputs, layers.Softmax()(self.camera("uint8")(inputs)))
@@ -266,7 +266,7 @@ class TestWholeInputs:
 
 
 def test_a_failure_that_is_the_same_is_not_tried_again(tmp_path, monkeypatch):
-    from keras_kd.export import routes
+    from keras_kd.export.tflite import routes
 
     convert, calls = routes.convert, []
 

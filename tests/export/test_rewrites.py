@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_kd as kd
 from keras_kd.export import rewrites
-from keras_kd.export.errors import ExportError
+from keras_kd.export.source import ExportError
 from tests.export import students
 
 SHAPE = (2, 6, 16)
@@ -84,7 +84,7 @@ def test_unit_vectors_in_integers(tmp_path):
     assert done.float_operators == []
     assert done.error < 0.1
     hidden = np.asarray(student.layers[0](x), np.float64)
-    with rewrites.applied(student):
+    with rewrites.in_steps(student):
         found = np.asarray(unit(hidden.astype("float32")))
         assert not np.any(unit(np.zeros((2, 8), "float32")))
     truth = hidden / np.sqrt(np.square(hidden).sum(-1, keepdims=True))
@@ -132,7 +132,7 @@ def test_means_of_layer_normalization_are_products(tmp_path):
 def test_layers_are_as_before_afterwards():
     student = students.made("transformer")
     inside = student.get_layer(index=3)
-    with rewrites.applied(student):
+    with rewrites.in_steps(student):
         changed = [layer.name for layer in student.layers if "call" in vars(layer)]
     assert len(changed) == 3
     assert not any("call" in vars(layer) for layer in student.layers)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.export import tflite
+from keras_kd.export.tflite import api
 from tests.contract import fits
 
 ROWS = np.random.default_rng(0).normal(size=(64, fits.FEATURES)).astype("float32")
@@ -49,7 +49,7 @@ def test_to_tflite(quantization, labels, tmp_path, capsys):
 
 
 def test_another_route_adds_its_parts(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tflite, "_AGREES_WELL", 2.0)
+    monkeypatch.setattr(api, "_AGREES_WELL", 2.0)
     options = {"data": ROWS, "min_agreement": 0.0, "verbose": 2}
     kd.export.to_tflite(fits.network(1), tmp_path / "a.tflite", "dynamic", **options)
     numbers = [line.split(":")[0] for line in lines_of(capsys)[1:]]

@@ -10,9 +10,10 @@ import tensorflow as tf
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.export import calibration_data, comparison, judging, representative, routes
-from keras_kd.export.errors import ExportError
-from keras_kd.measurement.runtimes import TFLiteFile
+from keras_kd.export import comparison, judging, representative
+from keras_kd.export.source import ExportError
+from keras_kd.export.tflite import routes
+from keras_kd.runtimes import TFLiteFile
 from tests.export import students
 
 
@@ -280,9 +281,9 @@ def test_data_unlike_that_of_training_is_found_by_batch_normalization():
     student = keras.Sequential(stack)
     for _ in range(20):
         student(rows(), training=True)
-    calibration_data.check([rows()], student)
+    representative.check([rows()], student)
     with pytest.raises(ValueError, match="'norm' has .* times the spread"):
-        calibration_data.check([rows(scale=255.0)], student)
+        representative.check([rows(scale=255.0)], student)
 
 
 @pytest.mark.parametrize(
@@ -387,7 +388,7 @@ def test_rare_words_are_like_those_of_training():
     for _ in range(20):
         student(words, training=True)
     assert np.mean(words[:64].any(axis=0)) < 0.2  # of most there is none among the first
-    calibration_data.check([words], student)
+    representative.check([words], student)
 
 
 def test_inputs_in_a_dict_are_taken_by_their_names():

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.measurement.runtimes import TFLiteFile
+from keras_kd.runtimes import TFLiteFile
 
 ROWS = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
 

@@ -5,7 +5,7 @@ def why_not():
     """Why these tests cannot run here; empty if they can."""
     import tensorflow as tf
 
-    from keras_kd.ops import xla
+    from keras_kd.ops.backends import xla
 
     if not tf.config.list_physical_devices("GPU"):
         return "no GPU is visible to TensorFlow"

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 import keras_kd as kd
-from keras_kd.taps import paths
+from keras_kd.models import paths
 from tests.hub import models
 
 ALPHA, TEMPERATURE = 0.5, 2.0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.taps import paths
-from keras_kd.taps.listening import Taps
+from keras_kd.models import paths
+from keras_kd.taps.recorder import Taps
 from tests.hub import models
 
 BUILDERS = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.taps.listening import Taps
+from keras_kd.taps.recorder import Taps
 from tests.distiller import linear
 from tests.losses.test_feature_losses import groups, kl, unit, variational
 from tests.taps import networks

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.measurement import runtimes
+from keras_kd import runtimes
 from tests.measurement import files
 
 X, Y = files.arrays()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd import __main__ as program
+from keras_kd import __main__
 from tests import fresh_process
 from tests.measurement import files
 
@@ -109,7 +109,7 @@ def project(tmp_path, monkeypatch):
 
 def test_the_command(project, capsys):
     common = ["measure", "student.tflite", "--data", "own_data:test"]
-    assert program.main([*common, "--runs", "2", "--teacher", "teacher.keras", "--json"]) == 0
+    assert __main__.main([*common, "--runs", "2", "--teacher", "teacher.keras", "--json"]) == 0
     printed, errors = capsys.readouterr()
     assert "measure: student.tflite: 1/1 - " in errors
     again = json.loads(printed)
@@ -118,11 +118,11 @@ def test_the_command(project, capsys):
     assert again["quality"] == expected.quality
     assert again["teacher"] == pytest.approx(expected.teacher)
     assert again["latency"]["runs"] == 2
-    assert program.main([*common, "--runs", "0"]) == 0
+    assert __main__.main([*common, "--runs", "0"]) == 0
     loud = capsys.readouterr().out
     assert loud.startswith("student.tflite (tflite, multiclass): 37 rows")
     for quiet in ("-q", "--quiet"):
-        assert program.main([*common, "--runs", "0", quiet]) == 0
+        assert __main__.main([*common, "--runs", "0", quiet]) == 0
         assert capsys.readouterr() == (loud, "")
 
 
@@ -133,7 +133,7 @@ def test_the_command_takes_an_output_by_number_or_name(project, capsys, output, 
     model = files.filled(keras.Model(inputs, [head(inputs) for head in heads]))
     model.save("two.keras")
     arguments = ["two.keras", "--data", "own_data:test", "--runs", "0", "--json"]
-    assert program.main(["measure", *arguments, "--output", output]) == 0
+    assert __main__.main(["measure", *arguments, "--output", output]) == 0
     expected = np.mean(np.asarray(model(X)[of]).argmax(axis=1) == Y)
     assert json.loads(capsys.readouterr().out)["quality"]["accuracy"] == expected
 
@@ -166,7 +166,7 @@ def test_the_command_takes_an_output_by_number_or_name(project, capsys, output, 
     ],
 )
 def test_the_command_tells_what_is_wrong(project, capsys, arguments, message):
-    assert program.main(["measure", *arguments]) == 2
+    assert __main__.main(["measure", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 

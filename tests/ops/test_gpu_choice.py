@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_kd import _library, ops
-from keras_kd.ops import arguments, cuda, kernel_choice, reference, xla
+from keras_kd import ops
+from keras_kd.ops import arguments, dispatch, reference
+from keras_kd.ops.backends import shared_library, xla
 from tests import logits
 
 
@@ -23,10 +24,10 @@ class FakeLibrary:
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """What is found out once for each process is found out for each of these tests."""
-    cached = [cuda._open, cuda.unavailable, cuda.register, xla.unavailable_on_gpu]
+    cached = [xla._open, xla.cuda_unavailable, xla.register, xla.unavailable_on_gpu]
     for function in cached:
         function.cache_clear()
-    monkeypatch.setattr(kernel_choice, "_warned", set())
+    monkeypatch.setattr(dispatch, "_warned", set())
     yield
     monkeypatch.undo()
     for function in cached:
@@ -34,56 +35,56 @@ def fresh(monkeypatch):
 
 
 def pretend_gpu(monkeypatch, reason):
-    monkeypatch.setattr(kernel_choice, "gpu_is_visible", lambda: True)
+    monkeypatch.setattr(dispatch, "gpu_is_visible", lambda: True)
     monkeypatch.setattr(xla, "unavailable_on_gpu", lambda: reason)
 
 
 def test_a_missing_library_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(_library, "CUDA_PATH", tmp_path / "libkeras_kd_cuda.so")
-    assert "nvcc was not there" in cuda.unavailable()
-    with pytest.raises(_library.LibraryError, match="no CUDA kernels"):
-        cuda.build_info()
+    monkeypatch.setattr(shared_library, "CUDA_PATH", tmp_path / "libkeras_kd_cuda.so")
+    assert "nvcc was not there" in xla.cuda_unavailable()
+    with pytest.raises(shared_library.LibraryError, match="no CUDA kernels"):
+        xla.build_info()
 
 
 def test_a_broken_library_says_so(monkeypatch, tmp_path):
     path = tmp_path / "libkeras_kd_cuda.so"
     path.write_bytes(b"not a library")
-    monkeypatch.setattr(_library, "CUDA_PATH", path)
-    assert "cannot be used" in cuda.unavailable()
+    monkeypatch.setattr(shared_library, "CUDA_PATH", path)
+    assert "cannot be used" in xla.cuda_unavailable()
 
 
 @pytest.mark.parametrize("reason", ["the NVIDIA driver serves CUDA 12.4", "no GPU is visible"])
 def test_the_librarys_reason_is_told(monkeypatch, reason):
-    monkeypatch.setattr(cuda, "_open", lambda: FakeLibrary(reason))
-    assert cuda.unavailable() == reason
+    monkeypatch.setattr(xla, "_open", lambda: FakeLibrary(reason))
+    assert xla.cuda_unavailable() == reason
 
 
 def test_a_tensorflow_without_cuda_is_told(monkeypatch):
-    monkeypatch.setattr(cuda, "_open", lambda: FakeLibrary(""))
+    monkeypatch.setattr(xla, "_open", lambda: FakeLibrary(""))
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: False)
-    cuda.unavailable.cache_clear()
-    assert "built without CUDA" in cuda.unavailable()
+    xla.cuda_unavailable.cache_clear()
+    assert "built without CUDA" in xla.cuda_unavailable()
 
 
 def test_inside_xla_the_fallback_warns_once(native, monkeypatch):
     pretend_gpu(monkeypatch, "the driver is too old")
     with ops.use_kernel("auto"):
-        with pytest.warns(kernel_choice.KernelWarning, match="driver is too old"):
-            assert not kernel_choice.xla_is_used()
-        assert not kernel_choice.xla_is_used()  # a second warning would be an error here
+        with pytest.warns(dispatch.KernelWarning, match="driver is too old"):
+            assert not dispatch.xla_is_used()
+        assert not dispatch.xla_is_used()  # a second warning would be an error here
         assert ops.kernel_status()["xla"] is False
     with (
         ops.use_kernel("native"),
-        pytest.raises(_library.LibraryError, match="driver is too old"),
+        pytest.raises(shared_library.LibraryError, match="driver is too old"),
     ):
-        kernel_choice.xla_is_used()
+        dispatch.xla_is_used()
     with ops.use_kernel("tensorflow"):
-        assert not kernel_choice.xla_is_used()
+        assert not dispatch.xla_is_used()
 
 
 def test_inside_xla_the_gpus_kernel_is_used(native, monkeypatch):
     pretend_gpu(monkeypatch, "")
-    assert kernel_choice.xla_is_used()
+    assert dispatch.xla_is_used()
     assert ops.kernel_status()["xla"] is True
 
 
@@ -100,19 +101,19 @@ def _compiled_functions(definition):
 
 def test_outside_xla_the_switch_decides(native, monkeypatch):
     pretend_gpu(monkeypatch, "")
-    assert not kernel_choice.gpu_kernel_is_used()
+    assert not dispatch.gpu_kernel_is_used()
     assert not _compiled_functions(_graph_operations())
     monkeypatch.setenv("KERAS_KD_GPU", "xla")
-    assert kernel_choice.gpu_kernel_is_used()
+    assert dispatch.gpu_kernel_is_used()
     assert _compiled_functions(_graph_operations())
     monkeypatch.setenv("KERAS_KD_GPU", "fastest")
     with pytest.raises(ValueError, match=r"KERAS_KD_GPU.*'tensorflow', 'xla'.*'fastest'"):
-        kernel_choice.gpu_kernel_is_used()
+        dispatch.gpu_kernel_is_used()
 
 
 def test_without_a_gpu_the_switch_does_nothing(native, monkeypatch):
     monkeypatch.setenv("KERAS_KD_GPU", "xla")
-    assert not kernel_choice.gpu_kernel_is_used()
+    assert not dispatch.gpu_kernel_is_used()
 
 
 def test_modules_name_both_platforms(native):

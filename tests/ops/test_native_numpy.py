@@ -1,4 +1,4 @@
-"""`keras_kd._native`: every instruction set on NumPy arrays against float64, however they lie."""
+"""`ops.backends.ctypes`: each instruction set on NumPy arrays against float64, however they lie."""
 
 import numpy as np
 import pytest

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from keras_kd import ops
-from keras_kd.ops import kernel_choice, xla
+from keras_kd.ops import dispatch
+from keras_kd.ops.backends import xla
 from tests import logits
 from tests.ops import sparse_checks
 
@@ -171,7 +172,7 @@ def test_numpy_arrays_are_checked(native):
 
 def test_where_a_gpu_is_plain_tensorflow_computes_inside_xla(native, monkeypatch):
     """There is no kernel for it, and the graph does not know where it will run."""
-    monkeypatch.setattr(kernel_choice, "gpu_is_visible", lambda: True)
+    monkeypatch.setattr(dispatch, "gpu_is_visible", lambda: True)
     monkeypatch.setattr(xla, "unavailable_on_gpu", lambda: "")
     with ops.use_kernel("native"):
         graph = tf.function(lambda student: _loss(student)).get_concrete_function(

@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.export import trained_weights
-from keras_kd.measurement.runtimes import TFLiteFile
+from keras_kd.export.tflite import verify
+from keras_kd.runtimes import TFLiteFile
 from tests.quantization import common
 
 
@@ -36,9 +36,9 @@ def test_the_int8_file_computes_what_was_trained(trained, digits, tmp_path, jit)
     assert done.agreement >= 0.995
     assert done.accuracy >= common.accuracy(aware, digits[1]) - 0.005
     assert done.notes == []
-    assert trained_weights.missing(done.path, aware.integers_by_channel()) == []
+    assert verify.missing_weights(done.path, aware.integers_by_channel()) == []
     kernel = by_hand(aware.student.get_layer("logits").kernel.numpy(), 8)
-    assert any(np.array_equal(kernel, each) for each in trained_weights.of_file(done.path))
+    assert any(np.array_equal(kernel, each) for each in verify.of_file(done.path))
 
 
 def by_hand(kernel, bits):
@@ -75,7 +75,7 @@ def test_int4_training_wins_back_what_rounding_loses(trained, digits, tmp_path):
     assert done.accuracy >= whole - 0.01
     # Weights alone are rounded: the file computes the very same.
     assert done.worst_difference < 1e-4
-    assert trained_weights.missing(done.path, aware.integers_by_channel()) == []
+    assert verify.missing_weights(done.path, aware.integers_by_channel()) == []
 
 
 def test_integers_that_are_not_in_the_file_are_missed(trained, tmp_path):
@@ -85,7 +85,7 @@ def test_integers_that_are_not_in_the_file_are_missed(trained, tmp_path):
     name = next(name for name in integers if "logits" in name)
     integers[name] = integers[name].copy()
     integers[name][0, 0] += 1
-    assert trained_weights.missing(done.path, integers) == [name]
+    assert verify.missing_weights(done.path, integers) == [name]
 
 
 def test_saved_loaded_and_resumed(trained, digits, tmp_path):

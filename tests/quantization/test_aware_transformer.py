@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.export import trained_weights
+from keras_kd.export.tflite import verify
 from tests.export import students
 from tests.quantization import common
 
@@ -108,7 +108,7 @@ def test_the_file_of_a_transformer_has_its_integers(aware_transformer, tmp_path)
     integers = dict(aware_transformer.integers_of_operands())
     name = next(iter(integers))
     integers[name] = -integers[name]
-    assert trained_weights.missing(done.path, {}, integers) == [name]
+    assert verify.missing_weights(done.path, {}, integers) == [name]
 
 
 @keras.saving.register_keras_serializable("keras_kd_tests")

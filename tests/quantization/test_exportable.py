@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.quantization.tfmot import support
+from keras_kd.quantization.tfmot import convert
 
 ROWS = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 
@@ -136,7 +136,7 @@ def test_every_layer_of_the_table_has_integers(tmp_path):
     keras.utils.set_random_seed(0)
     student = of_every_layer_of_the_table()
     kinds = {type(layer).__name__ for layer in student.layers}
-    assert kinds >= {name for name, each in support.LAYERS.items() if each.native}
+    assert kinds >= {name for name, each in convert.LAYERS.items() if each.native}
     rows = np.random.default_rng(0).normal(size=(32, 8, 8, 4)).astype("float32")
     kd.quantization.recalibrate(student, tf.data.Dataset.from_tensors(rows))
     aware = kd.quantization_aware(student, "int8", rows)

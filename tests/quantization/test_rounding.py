@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.quantization import ranges, weights
+from keras_kd.quantization import fake_quant
 from tests.quantization import common
 
 
@@ -44,7 +44,7 @@ def test_gradients_pass_straight_through():
 def test_rounded_weights_are_on_their_grid(bits):
     values = np.random.default_rng(0).normal(size=(5, 4, 3)).astype("float32")
     values[..., 1] = 0
-    found = weights.rounded(tf.constant(values), (0, 1), bits).numpy().astype(np.float64)
+    found = fake_quant.rounded(tf.constant(values), (0, 1), bits).numpy().astype(np.float64)
     largest = 2 ** (bits - 1) - 1
     scale = np.maximum(np.abs(values.astype(np.float64)).max(axis=(0, 1)), 1e-9) / largest
     np.testing.assert_allclose(found, np.rint(values / scale) * scale, rtol=1e-6, atol=1e-9)
@@ -55,9 +55,9 @@ def test_a_range_rounds_as_ai_edge_quantizer_does(tmp_path):
     x = np.random.default_rng(3).normal(size=(64, 8)).astype("float32")
     student = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
     done = kd.export.to_tflite(student, tmp_path / "s.tflite", "int8", representative_data=x)
-    scale, zero = ranges.parameters(float(x.min()), float(x.max()))
+    scale, zero = fake_quant.parameters(float(x.min()), float(x.max()))
     assert (done.inputs[0].scale, done.inputs[0].zero_point) == (pytest.approx(scale), zero)
-    assert ranges.bounds_of(scale, zero) == pytest.approx((x.min(), x.max()), abs=scale)
+    assert fake_quant.bounds_of(scale, zero) == pytest.approx((x.min(), x.max()), abs=scale)
 
 
 def test_ranges_follow_the_first_steps_and_are_then_frozen(trained, digits):
@@ -167,12 +167,12 @@ def test_recalibration_of_a_layer_that_is_called_twice(make):
 
 
 def test_recalibration_leaves_out_what_a_cached_teacher_has_said(digits):
-    from keras_kd.teachers import carried
+    from keras_kd.teachers import protocol
 
     stack = [keras.Input((8, 8, 1)), layers.Flatten(), layers.BatchNormalization()]
     model = keras.Sequential(stack)
     data = tf.data.Dataset.from_tensor_slices((digits[0][0][:64], digits[0][1][:64])).batch(32)
-    taught = data.map(lambda x, y: (carried.join(x, tf.zeros((32, 10))), y))
+    taught = data.map(lambda x, y: (protocol.join(x, tf.zeros((32, 10))), y))
     for each in (data, taught):
         kd.quantization.recalibrate(model, each)
         mean = model.layers[-1].moving_mean.numpy()

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from keras_kd.quantization import tfmot
-from keras_kd.quantization.tfmot import support
+from keras_kd.quantization.tfmot import convert
 
 X, Y = np.zeros((32, 8, 8, 3), "float32"), np.arange(32) % 3
 
@@ -123,6 +123,6 @@ def test_arguments_are_checked(arguments, name):
 
 def test_the_table_tells_of_each_layer_and_is_in_the_documentation():
     lines = tfmot.table().splitlines()
-    for name in support.LAYERS:
+    for name in convert.LAYERS:
         assert any(line.split()[0] == name for line in lines), name
     assert tfmot.table() in tfmot.__doc__

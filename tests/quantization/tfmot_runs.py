@@ -13,9 +13,9 @@ import numpy as np
 from keras import layers
 from sklearn import datasets
 
-from keras_kd.measurement.runtimes import TFLiteFile
 from keras_kd.quantization import tfmot
-from keras_kd.quantization.tfmot import bridge, importing
+from keras_kd.quantization.tfmot import convert, setup
+from keras_kd.runtimes import TFLiteFile
 
 
 def norm():
@@ -53,7 +53,7 @@ def learns(found):
     before = [np.copy(weight) for weight in student.get_weights()]
     float_logits = student.predict(x, verbose=0)
 
-    copy = bridge.to_tf_keras(student, importing.load().tf_keras)
+    copy = convert.to_tf_keras(student, setup.load().tf_keras)
     parity = np.abs(np.asarray(copy(x, training=False)) - float_logits).max()
     done = tfmot.distil(teacher, student, train, epochs=2)
     path = pathlib.Path(tempfile.mkdtemp()) / "student.tflite"
@@ -93,7 +93,7 @@ def tf_data(x):
 
 
 def of_tf_keras(found):
-    tf_keras = importing.load().tf_keras
+    tf_keras = setup.load().tf_keras
     names = tf_keras.layers
     student = tf_keras.Sequential([names.InputLayer((6,)), names.Dense(8, "relu"), names.Dense(3)])
     teacher = keras.Sequential([keras.Input((6,)), layers.Dense(3)])

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.measurement import runtimes
+from keras_kd import runtimes
 
 FOLDER = pathlib.Path(__file__).parents[2] / ".venv" / "real_files"
 PITCH = "basic_pitch/saved_models/icassp_2022/nmp"

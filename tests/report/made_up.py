@@ -3,9 +3,10 @@
 import numpy as np
 
 from keras_kd.measurement import Measurement
-from keras_kd.report import comparison, metric
-from keras_kd.report.entrants import BASELINE, EXPORT, STUDENT, TEACHER, Entrant
-from keras_kd.report.result import Report
+from keras_kd.reporting import comparison as findings
+from keras_kd.reporting import statistics
+from keras_kd.reporting.candidates import BASELINE, EXPORT, STUDENT, TEACHER, Entrant
+from keras_kd.reporting.result import Report
 
 CLASSES = 4
 
@@ -121,7 +122,7 @@ def compared(key=None, **sides):
     """A `Comparison` of such entrants."""
     made = entrants(**sides)
     found = [one for each in made for one in each.measurements]
-    return comparison.compare(metric.choose(found, key), made)
+    return findings.compare(statistics.choose(found, key), made)
 
 
 def report(options=None, **sides):

@@ -10,7 +10,7 @@ import scipy.stats
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd import __main__ as command
+from keras_kd import __main__
 from tests.report import browser, tiny
 
 pytest.importorskip("ai_edge_litert")
@@ -135,7 +135,7 @@ def test_command_line(report, folder, tmp_path, monkeypatch, capsys):
     ]
     data = ["--data", "my_digits:test_set", "--slices", "my_digits:ink", "--no-latency"]
     files = ["--out", "page.html", "--json", "report.json", "--markdown", "report.md"]
-    status = command.main(
+    status = __main__.main(
         ["report", "--teacher", str(folder / "teacher.keras"), *both, *data, *files]
     )
     assert status == 0
@@ -155,10 +155,10 @@ def test_command_line(report, folder, tmp_path, monkeypatch, capsys):
 def test_quiet(report, folder, capsys):
     student = ["--student", str(folder / "distilled-0.keras")]
     words = ["report", *student, "--data", "tests.report.tiny:test_set", "--no-latency"]
-    assert command.main(words) == 0
+    assert __main__.main(words) == 0
     loud, progress = capsys.readouterr()
     assert progress.startswith("report 1/1: measuring distilled\nmeasure: ")
-    assert command.main([*words, "-q"]) == 0
+    assert __main__.main([*words, "-q"]) == 0
     assert capsys.readouterr() == (loud, "")
 
 
@@ -167,10 +167,10 @@ def test_a_teacher_of_probabilities_on_the_command_line(report, folder, tmp_path
     models = str(tmp_path / "teacher.keras"), str(folder / "distilled-0.keras")
     words = ["report", "--teacher", models[0], "--student", models[1], "--no-latency"]
     words += ["--data", "tests.report.tiny:test_set"]
-    assert command.main(words) == 2
+    assert __main__.main(words) == 2
     assert "from_logits" in capsys.readouterr().err
     found = tmp_path / "report.json"
-    assert command.main([*words, "--json", str(found), "--teacher-probabilities"]) == 0
+    assert __main__.main([*words, "--json", str(found), "--teacher-probabilities"]) == 0
     rows = {row["role"]: row for row in json.loads(found.read_text(encoding="utf-8"))["rows"]}
     expected = kd.measure(tiny.teacher(), tiny.test_set(), latency=False).quality
     assert rows["teacher"]["ece"] == pytest.approx(expected["ece"], abs=1e-6)
@@ -200,7 +200,7 @@ def test_a_teacher_of_probabilities_on_the_command_line(report, folder, tmp_path
 )
 def test_command_line_that_makes_no_sense(words, message, report, folder, capsys):
     student = ["--student", str(folder / "distilled-0.keras")]
-    assert command.main(["report", *student, *words]) == 2
+    assert __main__.main(["report", *student, *words]) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ")
     assert message in printed.err
@@ -212,7 +212,7 @@ def test_a_file_given_twice_is_no_second_seed(folder, capsys):
     again = str(folder / ".." / folder.name / "distilled-0.keras")
     words = ["--data", "tests.report.tiny:test_set", "--student", student]
     for option in ("--student", "--baseline"):
-        assert command.main(["report", *words, option, again]) == 2
+        assert __main__.main(["report", *words, option, again]) == 2
         assert "is given twice" in capsys.readouterr().err
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_kd.report import calibration, classes, mistakes, slices
-from keras_kd.report.numbers import MINUS
+from keras_kd._utils.formatting import MINUS
+from keras_kd.reporting import breakdowns
 from tests.report import made_up
 
 # 3 classes, 4 rows each.
@@ -34,7 +34,7 @@ def compared(**options):
 
 
 def test_recall_of_each_class():
-    changes = classes.changes(compared(names=["a", "b", "c"]))
+    changes = breakdowns.changes(compared(names=["a", "b", "c"]))
     assert [(each.label, each.support) for each in changes] == [("a", 4), ("b", 4), ("c", 4)]
     assert [each.baseline for each in changes] == [0.75, 0.5, 1.0]
     assert [each.student for each in changes] == [0.875, 0.75, 0.75]
@@ -46,7 +46,7 @@ def test_recall_of_each_class():
 
 def test_a_change_of_one_row_is_not_called_clear():
     # Class c loses the same row in both seeds: no spread, but one row.
-    assert not any(each.is_clear for each in classes.changes(compared()))
+    assert not any(each.is_clear for each in breakdowns.changes(compared()))
 
 
 def test_remarks_name_the_classes_that_gained_and_lost():
@@ -64,14 +64,14 @@ def test_remarks_name_the_classes_that_gained_and_lost():
 
 
 def test_confusion_distilled_minus_labels_only():
-    change = classes.confusion_change(compared())
+    change = breakdowns.confusion_change(compared())
     expected = np.array([[0.5, 0.5, -1.0], [-1.5, 1.0, 0.5], [1.0, 0.0, -1.0]])
     np.testing.assert_array_equal(change["difference"], expected)
     assert change["labels"] == [0, 1, 2]
 
 
 def test_mistakes_of_the_teacher():
-    found = mistakes.inherited(compared())
+    found = breakdowns.inherited(compared())
     assert found.teacher_mistakes == 2
     assert found.student == pytest.approx(0.75)
     assert found.baseline == pytest.approx(0.25)
@@ -88,12 +88,12 @@ def test_mistakes_of_the_teacher():
 
 def test_a_teacher_without_mistakes_has_none_to_inherit():
     found = made_up.compared(teacher=several([TRUTH]), student=several(STUDENTS))
-    assert mistakes.inherited(found) is None
+    assert breakdowns.inherited(found) is None
 
 
 def test_slices_of_an_array_and_of_a_function():
     x = np.arange(12.0)[:, None]
-    keys = slices.keys_of(
+    keys = breakdowns.keys_of(
         {
             "half": ["first"] * 6 + ["second"] * 6,
             "class": lambda x, y: y,
@@ -101,7 +101,7 @@ def test_slices_of_an_array_and_of_a_function():
         },
         (x, TRUTH),
     )
-    rows = slices.table(compared(), keys)
+    rows = breakdowns.table(compared(), keys)
     found = {(row["slice"], row["value"]): row for row in rows}
     assert list(found) == [
         *(("half", value) for value in ("first", "second")),
@@ -129,15 +129,17 @@ def test_rows_that_do_not_count_are_left_out_of_slices_and_weights_count():
     data = tf.data.Dataset.from_tensor_slices(
         (np.zeros((6, 1)), [b"DE", b"DE", b"FR", b"FR", b"FR", b"DE"])
     )
-    keys = slices.keys_of({"land": lambda x, y: np.char.add(y.astype(bytes), b"!")}, data.batch(4))
-    rows = slices.table(found, keys)
+    keys = breakdowns.keys_of(
+        {"land": lambda x, y: np.char.add(y.astype(bytes), b"!")}, data.batch(4)
+    )
+    rows = breakdowns.table(found, keys)
     assert [(row["value"], row["samples"]) for row in rows] == [("DE!", 2), ("FR!", 2)]
     assert rows[0]["scores"]["labels only"] == pytest.approx((3 * 1 + 5) / 4)
     assert rows[1]["scores"]["labels only"] == pytest.approx((2 + 4) / 2)
 
 
 def test_numbers_that_are_missing_are_one_slice():
-    keys = slices.keys_of(np.array([1.0, np.nan, np.nan, 1.0]), (np.zeros((4, 1)), np.zeros(4)))
+    keys = breakdowns.keys_of(np.array([1.0, np.nan, np.nan, 1.0]), (np.zeros((4, 1)), np.zeros(4)))
     assert set(keys["slice"]) == {1.0, "NaN"}
 
 
@@ -151,7 +153,7 @@ def test_mistakes_count_by_their_weights():
         student=several([right], weights=weights),
         baseline=several([TRUTH], weights=weights),
     )
-    assert mistakes.inherited(found).student == pytest.approx(5 / 6)
+    assert breakdowns.inherited(found).student == pytest.approx(5 / 6)
 
 
 def test_slices_of_a_regression_are_mean_absolute_errors():
@@ -160,7 +162,7 @@ def test_slices_of_a_regression_are_mean_absolute_errors():
         baseline=[made_up.regression(truth, [1, 1, 2, 4])],
         student=[made_up.regression(truth, [1, 0, 2, 2])],
     )
-    rows = slices.table(found, {"half": [0, 0, 1, 1]})
+    rows = breakdowns.table(found, {"half": [0, 0, 1, 1]})
     assert [row["scores"] for row in rows] == [
         {"labels only": 1.0, "distilled": 0.5},
         {"labels only": 3.0, "distilled": 2.0},
@@ -180,7 +182,7 @@ def test_slices_of_a_regression_are_mean_absolute_errors():
 def test_slices_that_do_not_fit(key, message):
     found = made_up.compared(student=[made_up.regression(np.zeros(4), [1, 1, 2, 4])])
     with pytest.raises(ValueError, match=message):
-        slices.table(found, slices.keys_of(key, (np.zeros((12, 1)), TRUTH)))
+        breakdowns.table(found, breakdowns.keys_of(key, (np.zeros((12, 1)), TRUTH)))
 
 
 def test_reliability_of_all_seeds_together():
@@ -192,7 +194,7 @@ def test_reliability_of_all_seeds_together():
         ],
     ]
     found = made_up.entrants(student=[several([TRUTH], reliability=each)[0] for each in bins])
-    (row,) = calibration.curve(found[0])
+    (row,) = breakdowns.curve(found[0])
     assert row["count"] == 40
     assert row["confidence"] == pytest.approx(0.85)
     assert row["accuracy"] == pytest.approx(0.75)

@@ -6,10 +6,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from keras_kd.report import classes
-from keras_kd.report.numbers import MINUS
-from keras_kd.report.page import page
-from keras_kd.report.plots import bars, by_seed, canvas, confusion, labels, markers, pareto, scales
+from keras_kd._utils.formatting import MINUS
+from keras_kd.reporting import breakdowns, html
+from keras_kd.reporting.plots import axes, charts
 from tests.report import made_up, samples
 
 
@@ -26,32 +25,32 @@ def numbers(element, *names):
     ],
 )
 def test_ticks(low, high, expected):
-    np.testing.assert_allclose(scales.Scale(low, high, 0, 1).ticks(6), expected, atol=1e-12)
+    np.testing.assert_allclose(axes.Scale(low, high, 0, 1).ticks(6), expected, atol=1e-12)
 
 
 def test_ticks_of_a_logarithmic_axis():
-    assert scales.Scale(15, 1500, 0, 1, True).ticks(6) == [20, 50, 100, 200, 500, 1000]
-    np.testing.assert_allclose(scales.Scale(2e3, 3e6, 0, 1, True).ticks(4), [1e4, 1e5, 1e6])
+    assert axes.Scale(15, 1500, 0, 1, True).ticks(6) == [20, 50, 100, 200, 500, 1000]
+    np.testing.assert_allclose(axes.Scale(2e3, 3e6, 0, 1, True).ticks(4), [1e4, 1e5, 1e6])
 
 
 def test_a_scale_maps_ends_to_ends():
-    scale = scales.Scale(10, 1000, 40, 300, True)
+    scale = axes.Scale(10, 1000, 40, 300, True)
     assert [scale(value) for value in (10, 100, 1000)] == [40, 170, 300]
-    flat = scales.around([5.0, 5.0], 0, 1)
+    flat = axes.around([5.0, 5.0], 0, 1)
     assert flat.low < 5 < flat.high
 
 
 def test_long_names_that_begin_alike_stay_apart():
     names = [f"a class of many things, number {i}" for i in range(12)]
-    room = canvas.width_of("x" * 14)
-    found = [canvas.shortened(name, room) for name in names]
+    room = axes.width_of("x" * 14)
+    found = [axes.shortened(name, room) for name in names]
     assert len(set(found)) == 12
     assert max(len(each) for each in found) <= 14
-    assert canvas.shortened("short", room) == "short"
+    assert axes.shortened("short", room) == "short"
 
 
 def test_bars_begin_at_zero_and_are_as_long_as_their_values():
-    svg = bars.changes("t", [bars.Change("up", 4.0), bars.Change("down", -2.0)], "d")
+    svg = charts.changes("t", [charts.Change("up", 4.0), charts.Change("down", -2.0)], "d")
     up, down = svg.iter("rect")
     (x_up, width_up), (x_down, width_down) = (numbers(each, "x", "width") for each in (up, down))
     assert width_up == pytest.approx(2 * width_down, abs=0.2)
@@ -61,7 +60,7 @@ def test_bars_begin_at_zero_and_are_as_long_as_their_values():
 
 def test_by_seed_has_a_dot_for_each_model_of_each_seed():
     report = samples.full()
-    svg = by_seed.draw(report.comparison)
+    svg = charts.draw_by_seed(report.comparison)
     titles = [title.text for title in svg.iter("title")]
     assert len(titles) == 1 + 4 * 3
     assert "labels only, seed 1: 90.6 %" in titles
@@ -72,7 +71,7 @@ def test_by_seed_has_a_dot_for_each_model_of_each_seed():
 
 def test_the_front_has_the_models_that_none_beats():
     report = samples.full()
-    svg = pareto.draw(report.comparison, report.rows, "bytes")
+    svg = charts.draw_pareto(report.comparison, report.rows, "bytes")
     (front,) = [path for path in svg.iter("path") if path.get("class") == "front"]
     # int8 is smallest; float16 is larger and no better; then the student and the teacher.
     by_name = {row["name"]: row for row in report.rows}
@@ -83,12 +82,12 @@ def test_the_front_has_the_models_that_none_beats():
 def test_a_cost_that_one_model_has_is_not_drawn():
     report = samples.full()
     rows = [{**row, "bytes": None} for row in report.rows[1:]] + report.rows[:1]
-    assert pareto.draw(report.comparison, rows, "bytes") is None
+    assert charts.draw_pareto(report.comparison, rows, "bytes") is None
 
 
 def test_names_of_points_do_not_meet():
     rng = np.random.default_rng(0)
-    frame = labels.Box(40, 20, 322, 208)
+    frame = axes.Box(40, 20, 322, 208)
     for _ in range(20):
         points = [
             (float(rng.uniform(60, 300)), float(rng.uniform(60, 180)), f"model {i}")
@@ -96,7 +95,7 @@ def test_names_of_points_do_not_meet():
         ]
         boxes = [
             _box(place, words)
-            for place, (_, _, words) in zip(labels.place(points, frame), points, strict=True)
+            for place, (_, _, words) in zip(axes.place(points, frame), points, strict=True)
         ]
         assert all(not one.meets(other) for one, other in itertools.combinations(boxes, 2))
         assert all(box.outside(frame) == 0 for box in boxes)
@@ -104,9 +103,9 @@ def test_names_of_points_do_not_meet():
 
 def _box(place, words):
     x, y, anchor = place
-    width = canvas.width_of(words)
+    width = axes.width_of(words)
     left = {"start": x, "end": x - width, "middle": x - width / 2}[anchor]
-    return labels.Box(left, y - 9, left + width, y + 1)
+    return axes.Box(left, y - 9, left + width, y + 1)
 
 
 def test_confusion_is_coloured_by_better_and_worse():
@@ -115,7 +114,7 @@ def test_confusion_is_coloured_by_better_and_worse():
         baseline=[made_up.classifier(truth, np.where(truth == 1, 2, truth))],
         student=[made_up.classifier(truth, np.where(truth == 3, 0, truth))],
     )
-    svg = confusion.draw(classes.confusion_change(found))
+    svg = charts.draw_confusion(breakdowns.confusion_change(found))
     told = {each[0].text: each.get("class") for each in svg.iter("rect")}
     assert told[f"1 taken for 2: {MINUS}10 rows"] == "cell better"
     assert told["1 taken for 1: +10 rows"] == "cell better"
@@ -126,13 +125,13 @@ def test_confusion_is_coloured_by_better_and_worse():
 
 def test_each_model_has_a_look_of_its_own():
     entrants = samples.full(exports=[f"export {i}" for i in range(8)]).comparison.entrants
-    looks = [(each.class_, each.shape) for each in markers.styles(entrants).values()]
+    looks = [(each.class_, each.shape) for each in axes.styles(entrants).values()]
     assert len(set(looks)) == len(looks) == 11
 
 
 def test_pictures_say_in_words_what_they_show():
     report = samples.full()
-    svg = pareto.draw(report.comparison, report.rows, "median_us")
+    svg = charts.draw_pareto(report.comparison, report.rows, "median_us")
     label = svg.get("aria-label")
     assert "distilled 94.2 ± 0.2 % at 655 µs" in label
     assert ET.tostring(svg)  # well formed
@@ -144,13 +143,13 @@ def test_the_picture_says_which_way_is_better():
         name: [made_up.regression(truth, [1, 1, 2, error], size={"bytes": 1000 * error})]
         for name, error in (("student", 3), ("baseline", 4))
     }
-    assert "Lower and further left is better" in page.text(made_up.report(**sides))
+    assert "Lower and further left is better" in html.text(made_up.report(**sides))
     truth = made_up.labels()
     sides = {
         name: made_up.with_errors(truth, [count])
         for name, count in zip(sides, (9, 19), strict=True)
     }
-    assert "Higher and further left is better" in page.text(made_up.report(**sides))
+    assert "Higher and further left is better" in html.text(made_up.report(**sides))
 
 
 def test_of_many_slices_those_that_changed_most_are_drawn():
@@ -161,6 +160,6 @@ def test_of_many_slices_those_that_changed_most_are_drawn():
         student=[made_up.classifier(truth, changed)],
         baseline=[made_up.classifier(truth, truth)],
     )
-    text = page.text(report)
+    text = html.text(report)
     assert "the 24 of 40 slices that changed most" in text
     assert f"In points: 39 {MINUS}100.0, " in text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from keras_kd.report import metric, paired, row_scores
+from keras_kd.reporting import statistics
 from tests.report import made_up
 
 TRUTH = made_up.labels(1000)
@@ -15,7 +15,7 @@ TRUTH = made_up.labels(1000)
 def difference(before, after, key="accuracy", make=None):
     make = make or (lambda counts: made_up.with_errors(TRUTH, counts))
     student, baseline = made_up.entrants(make(before), make(after))[::-1]
-    return paired.compare(metric.Metric(key), student, baseline)
+    return statistics.compare(statistics.Metric(key), student, baseline)
 
 
 def test_seeds_are_tested_with_the_paired_t_test():
@@ -36,7 +36,7 @@ def test_one_seed_is_tested_with_mcnemars_exact_test():
     before = made_up.classifier(TRUTH, made_up.predictions(TRUTH, slice(0, 12)))
     after = made_up.classifier(TRUTH, made_up.predictions(TRUTH, slice(9, 15)))
     student, baseline = made_up.entrants([before], [after])[::-1]
-    found = paired.compare(metric.Metric("accuracy"), student, baseline)
+    found = statistics.compare(statistics.Metric("accuracy"), student, baseline)
     # 9 rows that only the new model gets right, 3 that only the old one does.
     p = 2 * sum(math.comb(12, k) for k in range(4)) / 2**12
     assert found.p == pytest.approx(p)
@@ -46,7 +46,7 @@ def test_one_seed_is_tested_with_mcnemars_exact_test():
 
 def test_mcnemar_of_models_that_are_right_in_the_same_rows():
     right = np.array([True, False, True])
-    assert paired.mcnemar(right, right) == 1.0
+    assert statistics.mcnemar(right, right) == 1.0
 
 
 def test_gains_that_are_equal_in_all_seeds_are_tested_over_the_rows():
@@ -77,7 +77,7 @@ def test_errors_count_the_other_way_round():
 def test_noise_of_the_rows_of_the_accuracy():
     before = made_up.with_errors(TRUTH, [100, 100])
     after = made_up.with_errors(TRUTH, [60, 80])
-    found = row_scores.noise(metric.Metric("accuracy"), after, before)
+    found = statistics.row_noise(statistics.Metric("accuracy"), after, before)
     # Rows 60 to 79 are mended in one seed, 80 to 99 in both.
     gains = np.zeros(1000)
     gains[60:80], gains[80:100] = 0.5, 1.0
@@ -93,7 +93,7 @@ def test_noise_of_the_rows_of_a_regression_is_that_of_the_bootstrap(key):
     truth = rng.normal(size=600)
     before = made_up.regression(truth, truth + rng.normal(0, 1.0, 600))
     after = made_up.regression(truth, truth + rng.normal(0, 0.8, 600))
-    found = row_scores.noise(metric.Metric(key), [after], [before])
+    found = statistics.row_noise(statistics.Metric(key), [after], [before])
     assert found.mean == pytest.approx(before.quality[key] - after.quality[key])
 
     def gain(rows):
@@ -108,9 +108,9 @@ def test_noise_of_the_rows_of_a_regression_is_that_of_the_bootstrap(key):
 
 def test_a_metric_that_is_no_mean_over_rows_has_no_noise_of_rows():
     pair = made_up.with_errors(TRUTH, [100, 60])
-    assert row_scores.noise(metric.Metric("f1_macro"), pair[1:], pair[:1]) is None
+    assert statistics.row_noise(statistics.Metric("f1_macro"), pair[1:], pair[:1]) is None
     # McNemar's test would be one of the accuracy, which may even have fallen.
-    assert paired.over_rows(metric.Metric("f1_macro"), *pair) == (None, None)
+    assert statistics.over_rows(statistics.Metric("f1_macro"), *pair) == (None, None)
 
 
 def heavy():
@@ -133,7 +133,7 @@ def test_rows_count_by_their_weights():
     mean = np.average(gains, weights=weights)
     error = np.sqrt((weights**2 * (gains - mean) ** 2).sum() * 200 / 199) / weights.sum()
     student, baseline = made_up.entrants([before], [after])[::-1]
-    found = paired.compare(metric.Metric("accuracy"), student, baseline)
+    found = statistics.compare(statistics.Metric("accuracy"), student, baseline)
     assert found.mean == pytest.approx(mean)
     assert mean > 0.3  # though one model is right in 36 rows more
     assert found.row_noise.error == pytest.approx(error)
@@ -154,7 +154,7 @@ def test_weights_of_errors_are_numbers_of_rows(key):
         return made_up.regression(truth[rows], said[rows], weights=weights)
 
     found, expected = (
-        row_scores.noise(metric.Metric(key), *[[measured(x, again)] for x in sides[::-1]])
+        statistics.row_noise(statistics.Metric(key), *[[measured(x, again)] for x in sides[::-1]])
         for again in (False, True)
     )
     assert found.mean == pytest.approx(expected.mean)
@@ -177,14 +177,14 @@ def test_a_clear_gain_needs_seeds_and_rows():
 
 def test_what_so_many_seeds_can_show():
     deviation = 0.01
-    smallest = paired.smallest_clear(deviation, 3)
+    smallest = statistics.smallest_clear(deviation, 3)
     gains = smallest * 1.001 + deviation * np.array([-1, 0, 1])
     assert scipy.stats.ttest_1samp(gains, 0).pvalue < 0.05
     assert scipy.stats.ttest_1samp(gains - 0.01 * smallest, 0).pvalue > 0.05
-    needed = paired.seeds_needed(0.01, deviation)
-    assert paired.smallest_clear(deviation, needed) < 0.01
-    assert paired.smallest_clear(deviation, needed - 1) >= 0.01
-    assert paired.seeds_needed(1e-4, deviation) is None
+    needed = statistics.seeds_needed(0.01, deviation)
+    assert statistics.smallest_clear(deviation, needed) < 0.01
+    assert statistics.smallest_clear(deviation, needed - 1) >= 0.01
+    assert statistics.seeds_needed(1e-4, deviation) is None
 
 
 def test_the_share_of_a_gain_that_a_file_keeps():
@@ -218,7 +218,7 @@ def test_other_rows_are_refused():
 
 
 def test_small_errors_are_not_shown_as_0():
-    found = metric.Metric("rmse")
+    found = statistics.Metric("rmse")
     assert found.number(2.345e-6) == "0.00000234" or found.number(2.345e-6) == "0.00000235"
     assert found.number(1.2345, 0.0001) == "1.2345 ± 0.0001"
     assert found.interval(1e-6, 3e-6) == "+0.0000010 to +0.0000030"

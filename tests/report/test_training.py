@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.measurement.runtimes import TFLiteFile
-from keras_kd.report import arguments
+from keras_kd.reporting import arguments
+from keras_kd.runtimes import TFLiteFile
 from tests.report import tiny
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_kd.report import numbers
-from keras_kd.report.numbers import MINUS
+from keras_kd._utils import formatting
+from keras_kd._utils.formatting import MINUS
 from tests.report import made_up
 
 TRUTH = made_up.labels(2000)
@@ -181,19 +181,19 @@ def test_errors_are_lowered():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (numbers.p_value(0.0123), "p = 0.01"),
-        (numbers.p_value(0.0062), "p = 0.006"),
-        (numbers.p_value(1e-5), "p < 0.001"),
-        (numbers.p_value(0.0512), "p = 0.051"),
-        (numbers.size(36_400), "36.4 KB"),
-        (numbers.size(512), "512 B"),
-        (numbers.microseconds(43.21), "43.2 µs"),
-        (numbers.microseconds(1234), "1.2 ms"),
-        (numbers.fixed(-0.04, 1, "+"), "+0.0"),
-        (numbers.spread(-1.26, 0.31, 1, "+"), f"{MINUS}1.3 ± 0.3"),
-        (numbers.percent(0.956), "96 %"),
-        (numbers.plural(1, "seed"), "1 seed"),
-        (numbers.plural(1200, "class"), "1,200 classes"),
+        (formatting.p_value(0.0123), "p = 0.01"),
+        (formatting.p_value(0.0062), "p = 0.006"),
+        (formatting.p_value(1e-5), "p < 0.001"),
+        (formatting.p_value(0.0512), "p = 0.051"),
+        (formatting.size(36_400), "36.4 KB"),
+        (formatting.size(512), "512 B"),
+        (formatting.microseconds(43.21), "43.2 µs"),
+        (formatting.microseconds(1234), "1.2 ms"),
+        (formatting.fixed(-0.04, 1, "+"), "+0.0"),
+        (formatting.spread(-1.26, 0.31, 1, "+"), f"{MINUS}1.3 ± 0.3"),
+        (formatting.percent(0.956), "96 %"),
+        (formatting.plural(1, "seed"), "1 seed"),
+        (formatting.plural(1200, "class"), "1,200 classes"),
     ],
 )
 def test_numbers(text, expected):

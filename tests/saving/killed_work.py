@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.files import renamed
+from keras_kd._utils.files import renamed
 
 _OF_FILES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
 

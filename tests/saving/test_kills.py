@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from keras_kd.measurement.runtimes import TFLiteFile
+from keras_kd.runtimes import TFLiteFile
 from tests import fresh_process
 
 if not hasattr(os, "fork"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd import saving
+from keras_kd._utils import files
 from tests.distribution import scenarios
 from tests.distribution.scenarios import cross_entropy, network
 
@@ -133,7 +133,7 @@ def test_what_killed_processes_have_left_is_removed(tmp_path, models):
     """Of this file and this machine, once no one writes it any more."""
     command = [sys.executable, "-c", "import os; print(os.getpid())"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    mine = f"partial-{saving.owner()}-0123456789abcdef-file.weights.h5"
+    mine = f"partial-{files.owner()}-0123456789abcdef-file.weights.h5"
     of_other_file = mine.replace(f".{os.getpid()}-", f".{ended.stdout.strip()}-")
     left = of_other_file.replace("-file.", "-e.")
     kept = [mine, of_other_file.replace("-file.", "-other."), "partial-0-0-e.weights.h5"]

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.sequences import training
+from keras_kd.schemes import generation
 from tests.sequences import common
 from tests.sequences.common import assert_same_weights, digits, fit_arguments, network
 
@@ -232,7 +232,7 @@ def test_endless_data_is_refused_before_any_training(make, trained, monkeypatch)
 
     limited = batches().take(2)
     with monkeypatch.context() as patched:
-        patched.setattr(training.Recipe, "train", lambda *args: pytest.fail("trained"))
+        patched.setattr(generation.Recipe, "train", lambda *args: pytest.fail("trained"))
         for call in (both, born_again):
             with pytest.raises(ValueError, match=STEPS):
                 call(data, limited)
@@ -245,12 +245,12 @@ def test_endless_data_is_refused_before_any_training(make, trained, monkeypatch)
 
 
 def test_agreement_of_models_with_two_inputs():
-    from keras_kd.sequences import agreement
+    from keras_kd.schemes import history
 
     def two():
         one, other = keras.Input((4,)), keras.Input((4,))
         return keras.Model([one, other], keras.layers.Dense(3)(keras.layers.Add()([one, other])))
 
     model, x = two(), np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
-    found = agreement.agreements([model, model], {"validation_data": ([x, -x], np.zeros(20))})
+    found = history.agreements([model, model], {"validation_data": ([x, -x], np.zeros(20))})
     assert found[1] == {"agreement_with_first": 1.0, "agreement_with_teacher": 1.0}

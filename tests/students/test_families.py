@@ -38,7 +38,7 @@ def test_a_narrow_student_is_what_was_planned(teacher):
     config, weights = teacher.get_config(), teacher.get_weights()
     rows = kd.students.plan(teacher, width=0.5)
     student = shrink(teacher, width=0.5)
-    made = {row["layer"]: kd.taps.paths.find_layer(student, row["layer"]).weights for row in rows}
+    made = {row["layer"]: kd.models.paths.find_layer(student, row["layer"]).weights for row in rows}
     for row in rows:
         assert [tuple(weight.shape) for weight in made[row["layer"]]] == row["student_shape"]
     assert sum(len(weights) for weights in made.values()) == len(student.weights)

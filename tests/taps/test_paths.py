@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from keras_kd.taps import paths
+from keras_kd.models import paths
 from tests.distiller import linear
 from tests.taps import networks
 

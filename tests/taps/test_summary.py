@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.taps import blocks, overview
+from keras_kd.taps import overview
 from tests.distiller import linear
 from tests.taps import networks
 from tests.taps.networks import HEADS, LENGTH, WIDTH
@@ -116,7 +116,7 @@ def test_blocks_only():
 
 def found(model, inputs=None, known=()):
     top = overview.top_of(overview.calls_of(model, inputs))
-    return [[call.row["layer"] for call in run] for run in blocks.runs_of(top, known)]
+    return [[call.row["layer"] for call in run] for run in overview.runs_of(top, known)]
 
 
 def test_blocks_in_a_list_and_in_a_layer_around_them():

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.taps import paths
-from keras_kd.taps.listening import Taps
+from keras_kd.models import paths
+from keras_kd.taps.recorder import Taps
 from tests.distiller import linear
 from tests.distiller.linear import compiled
 from tests.taps import networks

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.taps import tap as taps
-from keras_kd.taps.listening import Taps
+from keras_kd.taps import tap as taps_tap
+from keras_kd.taps.recorder import Taps
 from tests.distiller.linear import compiled
 from tests.taps import networks
 from tests.taps.networks import LENGTH, TOKENS
@@ -166,8 +166,8 @@ def test_configuration_text_and_equality():
     assert len({tap, *others, kd.taps.Tap("lstm", call=-1, index=2)}) == 4
     model = recurrent()
     by_object = kd.taps.Tap(model.get_layer("lstm"), index=1)
-    assert taps.resolve(model, by_object)[0] == kd.taps.Tap("lstm", index=1)
-    assert taps.resolve(model, lambda m: kd.taps.Tap("lstm", index=1))[0] == kd.taps.Tap(
+    assert taps_tap.resolve(model, by_object)[0] == kd.taps.Tap("lstm", index=1)
+    assert taps_tap.resolve(model, lambda m: kd.taps.Tap("lstm", index=1))[0] == kd.taps.Tap(
         "lstm", index=1
     )
 
@@ -202,6 +202,6 @@ def test_bad_arguments(options, message):
 @pytest.mark.parametrize("layers", ["lstm", kd.taps.Tap("lstm"), 3])
 def test_lists_of_layers(layers):
     with pytest.raises(ValueError, match=r"`taps`. Expected a list of layers. Received: taps="):
-        taps.check_each("taps", layers)
-    assert taps.check_each("taps", None) == []
-    assert taps.check_each("taps", ["lstm"]) == ["lstm"]
+        taps_tap.check_each("taps", layers)
+    assert taps_tap.check_each("taps", None) == []
+    assert taps_tap.check_each("taps", ["lstm"]) == ["lstm"]

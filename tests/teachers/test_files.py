@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.teachers.file_outputs import FileOutputs, counted_in_order
+from keras_kd.runtimes.outputs import FileOutputs, counted_in_order
 from tests.measurement import files
 from tests.measurement import onnx_files as made
 
@@ -203,7 +203,7 @@ class TestInputs:
         renamed = kd.teachers.OnnxTeacher(
             path, preprocess=lambda inputs: {"one": inputs[0], "other": inputs[1]}
         )
-        lesson = kd.teachers.base.Lesson([3 * X, X])
+        lesson = kd.teachers.protocol.Lesson([3 * X, X])
         np.testing.assert_allclose(renamed.answer(lesson), 2 * X, rtol=1e-6)
 
     @pytest.mark.parametrize("kind", FORMATS)

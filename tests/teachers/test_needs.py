@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from keras_kd.teachers import host
+from keras_kd._utils import validation
 
 
 @pytest.fixture
@@ -25,14 +25,14 @@ def package(tmp_path, monkeypatch):
 
 def test_a_package_that_is_missing():
     with pytest.raises(ImportError, match=r"T needs kd_absent: pip install 'keras-kd\[onnx\]'"):
-        host.needs("kd_absent.runner", "T", "onnx")
+        validation.needs("kd_absent.runner", "T", "onnx")
 
 
 def test_what_an_installed_package_misses(package):
     package("import kd_immutable.dictionary")
     told = r"T needs kd_needed, which is installed, but misses kd_immutable: pip install kd_immu"
     with pytest.raises(ImportError, match=told) as raised:
-        host.needs("kd_needed.runner", "T", "onnx")
+        validation.needs("kd_needed.runner", "T", "onnx")
     assert raised.value.name == "kd_immutable"
 
 
@@ -40,15 +40,15 @@ def test_a_package_that_is_too_old(package):
     package("")
     told = r"installed, but cannot be imported: No module named 'kd_needed.other'.*--upgrade"
     with pytest.raises(ImportError, match=told):
-        host.needs("kd_needed.other", "T", "onnx")
+        validation.needs("kd_needed.other", "T", "onnx")
 
 
 def test_a_package_that_is_broken(package):
     package("from math import no_such_function")
     with pytest.raises(ImportError, match=r"cannot be imported: cannot import name 'no_such_f"):
-        host.needs("kd_needed.runner", "T", "onnx")
+        validation.needs("kd_needed.runner", "T", "onnx")
 
 
 def test_a_package_that_is_whole(package):
     package("answer = 42")
-    assert host.needs("kd_needed.runner", "T", "onnx").answer == 42
+    assert validation.needs("kd_needed.runner", "T", "onnx").answer == 42

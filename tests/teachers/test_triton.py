@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from keras_kd import doctor
+from keras_kd.cli import doctor
 from tests import fresh_process
 
 TIMEOUT = 300

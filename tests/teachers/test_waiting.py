@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd import asking
-from keras_kd.teachers import ahead
-from keras_kd.teachers.waiting import TeacherWaitWarning, Waiting
+from keras_kd.teachers import prefetch
+from keras_kd.teachers.prefetch import TeacherWaitWarning, Waiting
+from keras_kd.training import fit
 
 
 class Clock:
@@ -89,7 +89,7 @@ def test_a_fit_hears_of_each_batch_that_a_slow_teacher_answers(clock):
     distiller.compile("sgd", None, jit_compile=False)
     data = tf.data.Dataset.from_tensor_slices(np.ones((40, 4), "float32")).batch(4)
     heard = []
-    asked = ahead.with_teacher(distiller, data, lambda: heard.append(clock.now))
+    asked = prefetch.with_teacher(distiller, data, lambda: heard.append(clock.now))
     elements = list(asked)
     assert len(heard) == len(elements) == 10
     assert sorted(heard) == heard
@@ -99,7 +99,7 @@ def test_a_fit_hears_of_each_batch_that_a_slow_teacher_answers(clock):
     with warnings.catch_warnings():
         warnings.simplefilter("error", TeacherWaitWarning)
         waiting = Waiting(clock)
-        watched = ahead.with_teacher(distiller, data, waiting.delivered)
+        watched = prefetch.with_teacher(distiller, data, waiting.delivered)
         distiller.fit(watched, callbacks=[waiting], verbose=0)
 
 
@@ -125,7 +125,7 @@ class Recorded(Waiting):
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
 @pytest.mark.parametrize("own", ["none", "list", "callback_list"])
 def test_fit_listens(monkeypatch, kind, own):
-    monkeypatch.setattr(asking, "Waiting", Recorded)
+    monkeypatch.setattr(fit, "Waiting", Recorded)
     Recorded.made.clear()
 
     class Ones(kd.teachers.HostTeacher):

@@ -4,9 +4,9 @@
 all its losses, and knows 4 bits. `distil` here rounds with TensorFlow's own tools.
 """
 
-from keras_kd.quantization.tfmot.distilling import distil
+from keras_kd.quantization.tfmot.convert import table
 from keras_kd.quantization.tfmot.student import TfmotStudent
-from keras_kd.quantization.tfmot.support import table
+from keras_kd.quantization.tfmot.train import distil
 
 __all__ = ["TfmotStudent", "distil", "table"]
 __doc__ = f"{__doc__}\n{table()}\n"

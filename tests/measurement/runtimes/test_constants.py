@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_kd.measurement import runtimes
+from keras_kd import runtimes
 from tests.measurement import onnx_files as made
 
 X = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")

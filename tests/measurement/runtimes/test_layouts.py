@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from keras_kd.measurement import runtimes
+from keras_kd import runtimes
 from tests.measurement import onnx_files as made
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype("float32")

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_kd.measurement import runtimes
+from keras_kd import runtimes
 from tests.measurement import files
 
 

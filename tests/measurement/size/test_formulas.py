@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from keras_kd.measurement.size import tflite_macs
+from keras_kd.measurement import multiply_adds
 
 GATES, INPUTS, UNITS, STEPS, ROWS, PROJECTED = 4, 3, 5, 7, 2, 6
 # Weights of the input, then of the state, one of each for each gate.
@@ -53,11 +53,13 @@ FUSED = [(UNITS, INPUTS)] * GATES + [(UNITS, UNITS)] * GATES
     ],
 )
 def test_by_hand(name, inputs, outputs, macs):
-    assert tflite_macs.of(name, inputs, outputs, None) == macs
+    assert multiply_adds.of_tflite_operator(name, inputs, outputs, None) == macs
 
 
 @pytest.mark.parametrize(("turned", "shape"), [(False, (2, 5, 7)), (True, (2, 7, 5))])
 def test_a_matrix_product_of_either_order(turned, shape):
     options = types.SimpleNamespace(adjX=turned, adjY=False)
     inputs, outputs = [shape, (2, 7, 3)], [(2, 5, 3)]
-    assert tflite_macs.of("BATCH_MATMUL", inputs, outputs, options) == 2 * 5 * 7 * 3
+    assert (
+        multiply_adds.of_tflite_operator("BATCH_MATMUL", inputs, outputs, options) == 2 * 5 * 7 * 3
+    )

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_kd.measurement import runtimes
-from keras_kd.measurement.size import of_files, of_keras
+from keras_kd import runtimes
+from keras_kd.measurement import sizes
 from tests.measurement import files
 
 # Layers, the shape of a row, and the multiply-accumulates of one row by hand. Where a file has
@@ -99,11 +99,11 @@ def attention():
 
 
 def of_model(model, inputs):
-    return of_keras.of_keras(model, inputs)
+    return sizes.of_keras(model, inputs)
 
 
 def of_file(model, inputs, path):
-    return of_files.of_tflite(runtimes.TFLiteFile(files.tflite(model, path)), inputs)
+    return sizes.of_tflite(runtimes.TFLiteFile(files.tflite(model, path)), inputs)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -142,7 +142,7 @@ def test_sizes_that_only_the_data_tells(tmp_path):
         x = np.zeros((1, steps, 8), "float32")
         macs = steps * 8 * 6 * 4 + 2 * steps * steps * (3 + 3) + steps * 8 * 2
         assert of_model(model, x)[0]["macs"] == macs
-        assert of_files.of_tflite(runtimes.TFLiteFile(path), x)[0]["macs"] == macs
+        assert sizes.of_tflite(runtimes.TFLiteFile(path), x)[0]["macs"] == macs
 
 
 def test_a_file_of_several_rows_counts_for_one(tmp_path):

@@ -1,0 +1,247 @@
+"""Files that are whole or not there, those that Keras writes among them."""
+
+import contextlib
+import functools
+import io
+import os
+import pathlib
+import platform
+import re
+import secrets
+import shutil
+import tempfile
+import time
+
+# Files that are whole or not there.
+
+
+# Bytes of UTF-8 of the final name that the name of a partial file keeps: its suffixes are among
+# them, and a file system takes 255 bytes in all.
+_KEPT = 64
+
+
+@contextlib.contextmanager
+def renamed(path, owner="0"):
+    """Gives a path to write to, which becomes `path` when that went well, and else is removed.
+
+    Whoever looks sees the old file or the new one, after a power cut too. The path that is given is
+    no one else's, in no process or thread, and has the suffixes of `path`. A symbolic link stays,
+    and what it points to is replaced; a file that is replaced keeps its permissions.
+
+    Args:
+        path: The file that is to be there in the end. Its folder is made.
+        owner: A text in the name of the partial file, which tells whose leftovers it may be.
+    """
+    path = pathlib.Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial-{owner}-{secrets.token_hex(8)}-{_end_of(path.name)}")
+    try:
+        yield partial
+        if path.exists():
+            shutil.copymode(path, partial)
+        sync(partial)  # a rename may reach the disk before the bytes do
+        partial.replace(path)
+        sync(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _end_of(name):
+    return name.encode()[-_KEPT:].decode(errors="ignore")
+
+
+def sync(path):
+    """Waits until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    # Windows syncs only what is open for writing.
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_writable(path, name):
+    """Raises unless a file may be written there; makes its folder.
+
+    Args:
+        path: Where.
+        name: Of the argument or the option, for the message.
+
+    Raises:
+        ValueError: It may not.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise ValueError(f"{name}: {str(path)!r} is a folder; name a file in it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{name}: {str(path)!r} cannot be written: {error.strerror}.") from error
+
+
+def free(path, overwrite):
+    """The path, as `pathlib.Path`, if it may be written.
+
+    Raises:
+        FileExistsError: It exists, and is not to be replaced.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists. Pass overwrite=True to replace it.")
+    return path
+
+
+# Saves of Keras models that are whole or not there, as Keras' own are not.
+
+
+# Keras' own endings of one file; what has another one it refuses, or it is a folder.
+_ENDINGS = (".keras", ".h5", ".hdf5")
+# Seconds after which what a process has left that is gone is no one's.
+_LEFT_FOR = 60.0
+
+
+def save(write, filepath, overwrite=True, zipped=None, **kwargs):
+    """As `keras.Model.save`; who looks sees the old file or the new one.
+
+    Args:
+        write: `save` of `keras.Model`, bound to the model.
+        filepath: As of `keras.Model.save`, as is all that follows.
+        overwrite: See there.
+        zipped: See there.
+        **kwargs: See there.
+    """
+    write = functools.partial(write, zipped=zipped, **kwargs)
+    if isinstance(filepath, io.IOBase) or _is_remote(filepath):
+        return write(filepath, overwrite=overwrite)
+    is_folder = zipped is False
+    if not is_folder and not str(filepath).endswith(_ENDINGS):
+        return write(filepath, overwrite=overwrite)  # Keras says which it takes
+    if not _may_be_written(filepath, overwrite):
+        return None
+    return (_whole_folder if is_folder else _whole_file)(write, filepath)
+
+
+def save_weights(write, filepath, overwrite=True, max_shard_size=None):
+    """As `keras.Model.save_weights`; who looks sees the old file or the new one.
+
+    Several files (`max_shard_size`) cannot be replaced at once. The one that names the others, the
+    `.weights.json`, is gone while they are replaced: what is there is one set of them or none.
+
+    Args:
+        write: `save_weights` of `keras.Model`, bound to the model.
+        filepath: As of `keras.Model.save_weights`, as is all that follows.
+        overwrite: See there.
+        max_shard_size: See there.
+    """
+    is_sharded = max_shard_size is not None
+    endings = ("weights.h5", "weights.json") if is_sharded else ".weights.h5"
+    if _is_remote(filepath) or not str(filepath).endswith(endings):
+        return write(filepath, overwrite=overwrite, max_shard_size=max_shard_size)
+    if not _may_be_written(filepath, overwrite):
+        return None
+    if is_sharded:
+        write = functools.partial(write, max_shard_size=max_shard_size)
+        return _whole_shards(write, pathlib.Path(filepath))
+    return _whole_file(write, filepath)
+
+
+def _is_remote(filepath):
+    # Keras uploads what it has written in a folder of its own, and object stores show whole files
+    # only: no name can be taken over there.
+    return "://" in str(filepath)
+
+
+def _may_be_written(filepath, overwrite):
+    """Asks as Keras does, of which the file's own name cannot be hidden."""
+    if overwrite or not os.path.exists(filepath):
+        return True
+    answer = ""
+    while answer not in ("y", "n"):
+        answer = input(f"[WARNING] {filepath} already exists - overwrite? [y/n] ").strip().lower()
+    return answer == "y"
+
+
+def _whole_file(write, filepath):
+    _remove_leftovers(filepath)
+    with renamed(filepath, owner()) as partial:
+        write(str(partial), overwrite=True)
+
+
+def _whole_folder(write, filepath):
+    path = pathlib.Path(os.path.realpath(filepath))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, before = _beside(path), _beside(path)
+    try:
+        write(str(partial), overwrite=True)
+        _sync_all(partial)
+        if path.exists():
+            path.rename(before)
+        partial.rename(path)
+        sync(path.parent)
+    finally:
+        for each in (partial, before):
+            shutil.rmtree(each, ignore_errors=True)
+
+
+def _whole_shards(write, path):
+    path = pathlib.Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = _beside(path)
+    folder.mkdir()
+    try:
+        write(str(folder / path.name), overwrite=True)
+        _sync_all(folder)
+        shards = sorted(folder.glob("*.h5"))
+        (index,) = folder.glob("*.json")
+        (path.parent / index.name).unlink(missing_ok=True)
+        sync(path.parent)
+        for each in (*shards, index):
+            each.replace(path.parent / each.name)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(path):
+    return path.with_name(f"partial-{owner()}-{secrets.token_hex(8)}")
+
+
+def _sync_all(folder):
+    for each in folder.rglob("*"):
+        sync(each)
+    sync(folder)
+
+
+def owner():
+    """A text in the names of this process's partial files, by which it is told from others."""
+    return f"{platform.node()}.{os.getpid()}"
+
+
+def _remove_leftovers(filepath):
+    """Removes what saves of a file have left whose process was ended in the midst of them."""
+    path = pathlib.Path(os.path.realpath(filepath))
+    name = rf"partial-{re.escape(platform.node())}\.(\d+)-[0-9a-f]{{16}}-(.+)"
+    for each in path.parent.glob("partial-*"):
+        found = re.fullmatch(name, each.name)
+        if found and path.name.endswith(found.group(2)) and _is_gone(int(found.group(1)), each):
+            each.unlink(missing_ok=True)
+
+
+def _is_gone(process, file):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        pass
+    except OSError:
+        return False
+    else:
+        return False
+    try:
+        return time.time() - file.stat().st_mtime > _LEFT_FOR
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,376 @@
+"""Schedules as callbacks: temperature, alpha, beta, weights of losses, decay of an EMA teacher."""
+
+import keras
+import numpy as np
+
+from keras_kd import schedules
+from keras_kd._utils import validation
+from keras_kd._utils.validation import invalid
+from keras_kd.teachers import self_distillation
+from keras_kd.training.hyperparameters import LiveNumbers
+
+# `ScheduledValue`: sets a live number of a distiller before each epoch or step.
+
+
+class ScheduledValue(keras.callbacks.Callback):
+    """Base class: follows a schedule, and logs what it set.
+
+    The position is counted by epochs or steps of the whole `fit`, `initial_epoch` included, so an
+    interrupted run that is resumed goes on where it was. Subclasses say what is set.
+
+    Args:
+        start: First value; or a whole schedule: an object of `keras_kd.schedules`, a Keras
+            learning rate schedule, or a function of the position. Then `end` is left out.
+        end: Last value.
+        schedule: The way between them: `"linear"`, `"cosine"` or `"exponential"`.
+        start_epoch: Epoch with which it begins; before it, its first value holds.
+        length: Epochs (steps, if `by="step"`) that it takes; then its last value holds. Default:
+            what is left of `fit`.
+        by: `"epoch"` or `"step"`: when it is set. With `steps_per_execution` above 1 `"step"` sets
+            it once an execution, to the value of its first step.
+    """
+
+    def __init__(self, start, end=None, schedule="linear", start_epoch=0, length=None, by="epoch"):
+        super().__init__()
+        if by not in ("epoch", "step"):
+            raise ValueError(
+                f"Invalid value for argument `by`. Expected 'epoch' or 'step'. Received: by={by!r}"
+            )
+        is_number = _is_number(start)
+        if isinstance(start, str) or not (is_number or callable(start)):
+            raise invalid(
+                "start", "a number, a schedule or a function of the position", repr(start)
+            )
+        if is_number == (end is None):
+            raise ValueError(
+                "Invalid value for argument `start` or `end`. Expected two numbers, or a whole "
+                f"schedule as `start` alone. Received: start={start!r}, end={end!r}"
+            )
+        if is_number:
+            if not _is_number(end):
+                raise invalid("end", "a number, as `start` is", repr(end))
+            self.check_value("start", start)
+            self.check_value("end", end)
+        elif schedule != "linear":
+            raise invalid(
+                "schedule", "nothing, because `start` is a whole schedule", repr(schedule)
+            )
+        self.schedule = schedules.get(schedule if is_number else start, start, end)
+        self.start_epoch = validation.integer("start_epoch", start_epoch, 0)
+        self.length = validation.integer("length", length, 1, optional=True)
+        if length is not None and not self.schedule.has_span:
+            raise invalid(
+                "length",
+                "None, because `start` is a schedule of the position alone and does not depend on "
+                "the length",
+                length,
+            )
+        self.by = by
+        self._epoch = 0
+
+    @property
+    def log_name(self):
+        """The entry in the history."""
+        raise NotImplementedError
+
+    def check_value(self, name, value):
+        """Raises if it is none that can be set; `name` is the argument that it was given as."""
+
+    def set_value(self, value):
+        """Gives the value to `self.model`."""
+        raise NotImplementedError
+
+    def get_value(self):
+        """The value that `self.model` has."""
+        raise NotImplementedError
+
+    def check_model(self):
+        """Raises if `self.model` has no such number."""
+
+    def prepare(self, distiller, callbacks):
+        """Checks the callbacks beside it; called by `fit`."""
+        del distiller
+        scheduled = [each for each in callbacks if isinstance(each, ScheduledValue)]
+        same = [each for each in scheduled if each.log_name == self.log_name]
+        if len(same) > 1:
+            kinds = " and ".join(type(each).__name__ for each in same)
+            raise ValueError(f"Several callbacks set {self.log_name!r}: {kinds}. Pass one of them.")
+
+    def on_train_begin(self, logs=None):
+        if not isinstance(self.model, LiveNumbers):
+            raise ValueError(
+                f"{type(self).__name__} steers a keras_kd.Distiller or MutualDistiller. Received: "
+                f"a model of type {type(self.model).__name__}. Pass it to the fit of the distiller."
+            )
+        self.check_model()
+        epochs = self.params.get("epochs")
+        if epochs is not None and self.start_epoch >= epochs:
+            raise ValueError(
+                f"{type(self).__name__} begins with epoch {self.start_epoch}, but fit ends with "
+                f"epoch {epochs - 1}. Lower start_epoch or raise epochs."
+            )
+        self.value_at(0)  # an unknown span is told before any work
+        if self.by == "step" and self.params.get("steps") is None and epochs != 1:
+            raise ValueError(
+                f"{type(self).__name__}(by='step') cannot count steps over epochs of unknown "
+                "length. Pass steps_per_epoch to fit, or use by='epoch'."
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        if self.by == "epoch":
+            self.set_value(self.value_at(epoch - self.start_epoch))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.by == "step":
+            steps = self.params.get("steps") or 0  # unknown of a single epoch
+            position = (self._epoch - self.start_epoch) * steps + batch
+            self.set_value(self.value_at(position))
+
+    def on_epoch_end(self, epoch, logs=None):
+        # As Keras' LearningRateScheduler does: so it is in the history and in TensorBoard.
+        if logs is not None:
+            logs[self.log_name] = self.get_value()
+
+    def value_at(self, position):
+        """The value at a position counted from the schedule's begin."""
+        return self.schedule(max(position, 0), self._count())
+
+    def _count(self):
+        """Over how many positions the schedule runs; `None` if that is not known."""
+        if self.length is not None:
+            return self.length
+        epochs = self.params.get("epochs")
+        if epochs is None:
+            return None
+        epochs -= self.start_epoch
+        if self.by == "epoch":
+            return epochs
+        steps = self.params.get("steps")
+        return None if steps is None else epochs * steps
+
+
+def _is_number(value):
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+# `TemperatureSchedule`: the temperature over the epochs or steps of `fit`.
+
+
+class TemperatureSchedule(ScheduledValue):
+    """Changes the temperature of the distillation losses while `fit` runs.
+
+    A high temperature shows the student how the teacher ranks all classes; a low one, later, the
+    teacher's decisions. The losses keep their factor `T^2`, so their gradients stay comparable.
+    Nothing is traced again. The history gets an entry `temperature`.
+
+    Args:
+        start: First temperature, positive; or a schedule: an object of `keras_kd.schedules`, a
+            Keras learning rate schedule, or a function of the epoch (or step).
+        end: Last temperature.
+        schedule: `"linear"`, `"cosine"` or `"exponential"`.
+        start_epoch: Epoch with which it begins.
+        length: Epochs (or steps) that it takes; default: what is left of `fit`.
+        by: `"epoch"` or `"step"` (with `steps_per_execution`, the first step of each execution).
+
+    Raises:
+        ValueError: An argument is wrong; in `fit`: no loss has a temperature, another callback sets
+            it, or the schedule begins after the last epoch.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
+    teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    distiller = kd.Distiller(teacher, student)
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    cooling = kd.callbacks.TemperatureSchedule(5.0, 1.0)
+    history = distiller.fit(x, y, epochs=5, callbacks=[cooling], verbose=0).history
+    assert history["temperature"] == [5.0, 4.0, 3.0, 2.0, 1.0]
+    ```
+
+    Reference: Li et al., "Curriculum Temperature for Knowledge Distillation",
+    https://arxiv.org/abs/2211.16231 (there the temperature is learned).
+    """
+
+    @property
+    def log_name(self):
+        return "temperature"
+
+    def check_model(self):
+        if not any(hasattr(loss, "temperature") for loss in self.model.distillation_losses):
+            raise ValueError(
+                "TemperatureSchedule: none of the distillation losses has a temperature. They are "
+                f"{[loss.name for loss in self.model.distillation_losses]}."
+            )
+
+    def check_value(self, name, value):
+        validation.positive(name, value)
+
+    def set_value(self, value):
+        self.model.temperature = value
+
+    def get_value(self):
+        return self.model.temperature
+
+
+# `LossWeightSchedule`: alpha, beta or a loss's weight over the epochs or steps of `fit`.
+
+
+class LossWeightSchedule(ScheduledValue):
+    """Changes one factor of the objective while `fit` runs.
+
+    The objective is `alpha * hard + beta * sum_i weight_i * distillation_i`. Nothing is traced
+    again. The history gets an entry `<target>`, or `<target>_weight` for a loss's weight.
+
+    Args:
+        target: `"alpha"`, `"beta"`, the name that a distillation loss has in the history, or that
+            name and another live number of the loss, such as `"curriculum_temperature.reversal"`.
+        start: First value, at least 0; or a schedule: an object of `keras_kd.schedules`, a Keras
+            learning rate schedule, or a function of the epoch (or step).
+        end: Last value.
+        schedule: `"linear"`, `"cosine"` or `"exponential"`.
+        start_epoch: Epoch with which it begins.
+        length: Epochs (or steps) that it takes; default: what is left of `fit`. Not for a schedule
+            of the position alone, such as a function.
+        by: `"epoch"` or `"step"` (with `steps_per_execution`, the first step of each execution).
+
+    Raises:
+        ValueError: An argument is wrong; in `fit`: there is no such loss, another callback sets
+            this number, or the schedule begins after the last epoch.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
+    teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    distiller = kd.Distiller(teacher, student)
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    callbacks = [
+        kd.callbacks.LossWeightSchedule("beta", 1.0, 0.0, "cosine"),
+        kd.callbacks.LossWeightSchedule("soft_targets", kd.schedules.WarmUp(1.0, length=2)),
+    ]
+    history = distiller.fit(x, y, epochs=3, callbacks=callbacks, verbose=0).history
+    assert history["beta"] == [1.0, 0.5, 0.0]
+    assert history["soft_targets_weight"] == [0.0, 0.5, 1.0]
+    ```
+    """
+
+    def __init__(self, target, start, end=None, *args, **kwargs):
+        super().__init__(start, end, *args, **kwargs)
+        self.target = validation.text(
+            "target", target, "'alpha', 'beta' or the name of a distillation loss"
+        )
+
+    @property
+    def log_name(self):
+        is_loss = self.target not in ("alpha", "beta") and "." not in self.target
+        return f"{self.target}_weight" if is_loss else self.target
+
+    def check_model(self):
+        self._owner()
+
+    def _owner(self):
+        """What has the number, and its name: the distiller for alpha and beta, or a loss."""
+        if self.target in ("alpha", "beta"):
+            return self.model, self.target
+        name, _, number = self.target.partition(".")
+        number = number or "weight"
+        losses = self.model.losses_by_name
+        if name not in losses:
+            raise ValueError(
+                f"LossWeightSchedule: there is no distillation loss {name!r}. Expected "
+                f"'alpha', 'beta' or one of {list(losses)}."
+            )
+        # As DistillationLoss.add_scalar's users name the variables of their live numbers.
+        if not hasattr(losses[name], f"{number}_variable"):
+            raise ValueError(
+                f"LossWeightSchedule: distillation loss {name!r} has no live number {number!r}."
+            )
+        return losses[name], number
+
+    def check_value(self, name, value):
+        validation.non_negative(name, value)
+
+    def set_value(self, value):
+        setattr(*self._owner(), value)
+
+    def get_value(self):
+        return getattr(*self._owner())
+
+
+def check_no_schedule(target, callbacks, callback, why=""):
+    """Raises if a schedule of `"alpha"` or `"beta"` is beside a callback that sets it."""
+    if any(isinstance(x, LossWeightSchedule) and x.target == target for x in callbacks):
+        raise ValueError(
+            f"LossWeightSchedule({target!r}) would undo what {type(callback).__name__} sets{why}. "
+            "Use one of them, or schedule the weights of the losses."
+        )
+
+
+# `DecaySchedule`: the decay of an EMA teacher over the epochs or steps of `fit`.
+
+
+class DecaySchedule(ScheduledValue):
+    """Changes the decay of a `keras_kd.teachers.EMA` while `fit` runs.
+
+    Nothing is traced again. The history gets an entry `ema_decay`.
+
+    Args:
+        start: First decay, from 0 to below 1; or a schedule: an object of `keras_kd.schedules`, a
+            Keras learning rate schedule, or a function of the epoch (or step).
+        end: Last decay.
+        schedule: `"linear"`, `"cosine"` or `"exponential"`.
+        start_epoch: Epoch with which it begins.
+        length: Epochs (or steps) that it takes; default: what is left of `fit`.
+        by: `"epoch"` or `"step"`.
+
+    Raises:
+        ValueError: An argument is wrong; in `fit`: the teacher is no `EMA`.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
+    student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)])
+    distiller = kd.Distiller(kd.teachers.EMA(student), student)
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    slower = kd.callbacks.DecaySchedule(0.9, 0.99)
+    history = distiller.fit(x, y, epochs=2, callbacks=[slower], verbose=0).history
+    np.testing.assert_allclose(history["ema_decay"], [0.9, 0.99], rtol=1e-6)
+    ```
+    """
+
+    @property
+    def log_name(self):
+        return "ema_decay"
+
+    def check_model(self):
+        if not isinstance(self.model.teacher, self_distillation.EMA):
+            raise ValueError(
+                "DecaySchedule steers a keras_kd.teachers.EMA. The distiller's teacher is a "
+                f"{type(self.model.teacher).__name__}."
+            )
+
+    def check_value(self, name, value):
+        self_distillation.checked_decay(value, name)
+
+    def set_value(self, value):
+        self.model.teacher.decay = value
+
+    def get_value(self):
+        return self.model.teacher.decay

@@ -1,0 +1,1 @@
+"""`.onnx` files: converted, quantized, read back and compared."""

@@ -1,0 +1,1 @@
+"""`.tflite` files: converted, quantized, read back and compared."""

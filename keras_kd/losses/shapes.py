@@ -1,0 +1,206 @@
+"""Shapes that losses read: logits, labels in any form, features of images."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from keras_kd._utils import validation
+from keras_kd.losses import activation, base, reading
+from keras_kd.losses import projector as projectors
+
+# `LogitsLoss`: what the losses on logits share: shapes, and logits of probabilities.
+
+
+# Softmax over one class is 1, whatever the logit: such a loss would be 0 without a word.
+ONE_VALUE = (
+    "Of one value a row softmax says nothing: use keras_kd.losses.SigmoidKD where it is the logit "
+    "of yes or no, RegressionKD where it is a number"
+)
+# The smallest normal float32: the logarithm of what is below it is taken for that of this.
+TINY = 1.17549435e-38
+
+
+class LogitsLoss(base.DistillationLoss):
+    """Base class of the losses on logits; they take models that return probabilities, too.
+
+    Of probabilities `p` the loss works on `log p` (of a yes or no on `log p - log(1 - p)`), which
+    are logits of the same distribution.
+
+    Args:
+        *args: As of the other base class.
+        from_logits: Whether the models return logits. `False`: probabilities; they end in softmax
+            (of a yes or no: in sigmoid).
+        teacher_from_logits: The same of the teacher alone, such as a file that ends in softmax.
+            Default: as `from_logits`.
+        **kwargs: As of `DistillationLoss`.
+    """
+
+    # Whether a row is a distribution over its classes, or each value a yes or no of its own.
+    is_of_classes = True
+    # Whether a logit of -inf, a class of no probability, is taken; else it is that of `TINY`.
+    takes_infinite = False
+
+    def __init__(self, *args, from_logits=True, teacher_from_logits=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.from_logits = validation.boolean("from_logits", from_logits)
+        self.teacher_from_logits = teacher_from_logits
+        if teacher_from_logits is not None:
+            self.teacher_from_logits = validation.boolean(
+                "teacher_from_logits", teacher_from_logits
+            )
+
+    @property
+    def are_teachers_logits(self):
+        """Whether the teacher's values are logits."""
+        return self.from_logits if self.teacher_from_logits is None else self.teacher_from_logits
+
+    @property
+    def reading(self):
+        kinds = (
+            (reading.PROBABILITIES, reading.LOGITS)
+            if self.is_of_classes
+            else (reading.EACH_PROBABILITY, reading.EACH_LOGIT)
+        )
+        return dataclasses.replace(
+            super().reading,
+            teacher_values=kinds[self.are_teachers_logits],
+            student_values=kinds[self.from_logits],
+        )
+
+    def logits(self, teacher_outputs, student_outputs):
+        """Both as logits: as they are, or those of probabilities."""
+        return (
+            teacher_outputs if self.are_teachers_logits else self._logits_of(teacher_outputs),
+            student_outputs if self.from_logits else self._logits_of(student_outputs),
+        )
+
+    def _logits_of(self, probabilities):
+        if self.is_of_classes:
+            return log(probabilities, -float("inf") if self.takes_infinite else None)
+        return log(probabilities) - log(1.0 - tf.cast(probabilities, tf.float32))
+
+    def validate(self, teacher, student):
+        activation.check_values(self, teacher, student)
+
+    def get_config(self):
+        config = super().get_config()
+        config["from_logits"] = self.from_logits
+        config["teacher_from_logits"] = self.teacher_from_logits
+        return config
+
+
+def log(probabilities, of_zero=None):
+    """The logarithm of probabilities, without a gradient where it would be infinite.
+
+    Args:
+        probabilities: A tensor.
+        of_zero: The logarithm of 0; default: that of `TINY`, -87.3.
+    """
+    # Softmax's backward pass would make NaN of 0 * inf.
+    probabilities = tf.cast(probabilities, tf.float32)
+    positive = probabilities >= TINY
+    logarithm = tf.math.log(tf.where(positive, probabilities, TINY))
+    if of_zero is None:
+        return logarithm
+    return tf.where(probabilities > 0, logarithm, of_zero)
+
+
+def check_shapes(loss, teacher_shape, student_shape, least=1, what="logits"):
+    """Raises unless both are `[batch, ..., classes]` of one shape, with `least` classes or more."""
+    teacher_shape, student_shape = tuple(teacher_shape), tuple(student_shape)
+    fits = len(teacher_shape) >= 2 and projectors.agree(teacher_shape[1:], student_shape[1:])
+    if not fits or (student_shape[-1] or least) < least:
+        last = "classes" if what == "logits" else "values"
+        raise ValueError(
+            f"Distillation loss {loss.name!r} expects {what} of one shape, [batch, ..., {last}]"
+            f"{f' with at least {least} classes' if least > 1 else ''}. "
+            f"Received: teacher {teacher_shape}, student {student_shape}."
+            f"{remedy_for_shapes(teacher_shape, student_shape)}"
+        )
+
+
+def remedy_for_shapes(teacher_shape, student_shape):
+    """What to do where the outputs of teacher and student have other shapes; begins with a space.
+
+    Args:
+        teacher_shape: With the batch.
+        student_shape: Likewise.
+    """
+    teacher, student = tuple(teacher_shape), tuple(student_shape)
+    if student[-1:] == (1,):
+        return f" {ONE_VALUE}."
+    if len(teacher) != len(student):
+        return (
+            " Give the teacher the student's shape in a function: `lambda x: reshape(teacher(x))`."
+        )
+    if len(teacher) > 2 and not projectors.agree(teacher[1:-1], student[1:-1]):
+        return (
+            " Bring the teacher's positions to the student's in a function as the teacher, such as "
+            "`lambda x: keras.ops.image.resize(teacher(x), size)` for images."
+        )
+    return ""
+
+
+def check_classes(loss, student_outputs):
+    """Raises if the student has one value a row, for a loss between distributions over classes."""
+    if student_outputs.shape[-1] == 1:
+        raise ValueError(
+            f"Distillation loss {loss.name!r} compares distributions over classes; the student's "
+            f"output has shape {tuple(student_outputs.shape)}. {ONE_VALUE}."
+        )
+
+
+# Labels in the forms in which data has them.
+
+
+def classes(labels, logits):
+    """The class of each row: `[batch, ...]`, int32.
+
+    Args:
+        labels: Class indices `[batch, ...]` or `[batch, ..., 1]`, or a probability for each class,
+            `[batch, ..., classes]`, of which the largest counts; a row of zeros has no class: -1.
+        logits: `[batch, ..., classes]`.
+
+    Raises:
+        ValueError: The labels have another shape.
+    """
+    rank, count = len(logits.shape), logits.shape[-1]
+    labels = keras.ops.convert_to_tensor(labels)
+    if len(labels.shape) == rank - 1:
+        return keras.ops.cast(labels, "int32")
+    if len(labels.shape) == rank and labels.shape[-1] == 1 and count != 1:
+        return keras.ops.cast(keras.ops.squeeze(labels, -1), "int32")
+    if len(labels.shape) == rank and labels.shape[-1] == count:
+        largest = keras.ops.cast(keras.ops.argmax(labels, axis=-1), "int32")
+        return keras.ops.where(keras.ops.any(labels != 0, axis=-1), largest, -1)
+    raise ValueError(
+        f"Expected labels as class indices of shape {tuple(logits.shape[:-1])} or one number for "
+        f"each class, of shape {tuple(logits.shape)}. Received: shape {tuple(labels.shape)}."
+    )
+
+
+# Features of images: `[batch, height, width, channels]`.
+
+
+# Why a loss takes no `mask_input`.
+WHOLE_IMAGES = "compares whole images and has no positions of a sequence that could be padding"
+
+
+def check_images(loss, teacher_shape, student_shape):
+    """Raises unless both are `[batch, height, width, channels]`."""
+    data_format = keras.config.image_data_format()
+    if data_format != "channels_last" or {len(teacher_shape), len(student_shape)} != {4}:
+        raise ValueError(
+            f"Distillation loss {loss.name!r} compares images and expects features of shape "
+            "[batch, height, width, channels], channels last. Received: teacher "
+            f"{tuple(teacher_shape)}, student {tuple(student_shape)}, "
+            f"image_data_format={data_format!r}."
+        )
+
+
+def channel_maps(features):
+    """`[batch, height, width, channels]` as `[batch, channels, positions]`."""
+    batch, height, width, channels = keras.ops.shape(features)
+    positions = keras.ops.reshape(features, (batch, height * width, channels))
+    return keras.ops.transpose(positions, (0, 2, 1))

@@ -1,0 +1,323 @@
+"""Outputs and labels as the rows that count."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from keras_kd._utils import batches
+
+
+@dataclasses.dataclass
+class Rows:
+    """What is compared, row by row.
+
+    Attributes:
+        task: One of `tasks.TASKS` but text.
+        labels: Class indices `[rows]`; 0 and 1 `[rows, labels]`; numbers `[rows, numbers]`.
+        outputs: Log odds against the likeliest class, float64 `[rows, classes]`, or
+            `[rows, labels, 2]` (no, yes) of several labels; of a regression numbers.
+        weights: Float64 `[rows]`, above 0.
+        counted: Bool, which of all rows these are.
+    """
+
+    task: str
+    labels: Any
+    outputs: Any
+    weights: Any
+    counted: Any
+
+    @property
+    def classes(self):
+        """How many classes, labels or numbers there are."""
+        return self.outputs.shape[1]
+
+    @property
+    def logits(self):
+        """Of a classifier, as of `outputs`."""
+        return self.outputs
+
+    @property
+    def values(self):
+        """Of a regression, as of `outputs`."""
+        return self.outputs
+
+    def probabilities(self):
+        """Float64 `[rows, classes]`; of several labels that of each."""
+        found = np.exp(logs(self.outputs))
+        return found[..., 1] if self.task == "multilabel" else found
+
+
+def of(task, name, outputs, labels, weights, from_logits):
+    """The rows that count: with a label, and a weight above 0.
+
+    Args:
+        task: One of `tasks.TASKS` but text.
+        name: Of the model, for errors.
+        outputs: Array `[rows, ...]`.
+        labels: Likewise.
+        weights: Likewise, or `None`.
+        from_logits: Whether a classifier's outputs are logits.
+
+    Raises:
+        ValueError: They do not fit; outputs are not finite, or not what `from_logits` says.
+    """
+    values = flat(task, name, outputs)
+    found, weights, counted = check_labels(task, name, outputs, labels, weights)
+    made = converted(task, name, values[counted], from_logits)
+    return Rows(task, found[counted], made, weights[counted], counted)
+
+
+def check_labels(task, name, outputs, labels, weights):
+    """`(labels, weights, counted)` of all rows.
+
+    Args:
+        task: As of `of`.
+        name: Likewise.
+        outputs: Likewise; only the shape is looked at.
+        labels: Likewise.
+        weights: Likewise.
+
+    Raises:
+        ValueError: They do not fit.
+    """
+    values = flat(task, name, outputs)
+    found = _LABELS[task](labels, outputs, values)
+    shape = (*outputs.shape[:-1], 2) if task == "multiclass" else (*_positions(task, outputs), 2)
+    weights = batches.row_weights("data", weights, shape)
+    counted = (weights > 0) & (found.reshape(len(found), -1) >= 0).all(axis=-1)
+    if task == "regression":
+        counted = weights > 0
+    if not counted.any():
+        raise ValueError("`data` has no row with a label and a weight above 0.")
+    _check_labels(task, found[counted], values.shape[-1])
+    return found, weights, counted
+
+
+def labels_of(task, labels, outputs):
+    """Labels in the form of a task, as of `Rows`, of all rows; negative where there is none.
+
+    Args:
+        task: One of `tasks.TASKS` but text.
+        labels: Array `[rows, ...]`.
+        outputs: Array `[rows, ...]`, what the labels are for.
+
+    Raises:
+        ValueError: They do not fit.
+    """
+    values = flat(task, "The model", outputs)
+    found = _LABELS[task](labels, outputs, values)
+    if task == "multiclass":
+        _check_labels(task, found, values.shape[-1])
+    return found
+
+
+def flat(task, name, outputs):
+    """Outputs as float64: `[rows, classes]`, or `[rows]` of yes or no, or `[rows, numbers]`."""
+    outputs = np.asarray(outputs, np.float64)
+    if task == "multiclass":
+        if outputs.ndim < 2 or outputs.shape[-1] < 2:
+            raise _misfit(task, name, outputs, "[rows, ..., classes], two classes at least")
+        return outputs.reshape(-1, outputs.shape[-1])
+    if task == "binary":
+        return outputs.reshape(-1)
+    if task == "multilabel" and outputs.ndim != 2:
+        raise _misfit(task, name, outputs, "[rows, labels]")
+    return outputs.reshape(len(outputs), -1)
+
+
+def converted(task, name, values, from_logits):
+    """Outputs of the rows that count as `Rows.outputs`."""
+    is_finite = np.isfinite(values).reshape(len(values), -1).all(axis=-1)
+    if task == "multiclass" and from_logits:  # a class of probability 0 has a logit of -inf
+        is_finite = batches.are_finite(values)
+    if not is_finite.all():
+        raise ValueError(
+            f"{name} gives NaN or infinities in {int((~is_finite).sum())} of {len(values)} rows "
+            f"that count, first in row {int(np.argmin(is_finite))} of them: it cannot be measured."
+        )
+    if task == "regression":
+        return values
+    check(name, values, from_logits, sums_to_one=task == "multiclass")
+    return to_logits(values, from_logits, is_yes_or_no=task != "multiclass")
+
+
+def _positions(task, outputs):
+    """The shape of what has a weight each."""
+    is_single = outputs.ndim > 1 and outputs.shape[-1] == 1
+    if task == "binary":
+        return outputs.shape[:-1] if is_single else outputs.shape
+    return outputs.shape[:1]
+
+
+def _misfit(task, name, outputs, expected):
+    return ValueError(
+        f"The task is {task!r}, but {name} gives outputs of shape {outputs.shape}. "
+        f"Expected {expected}. Choose another `task`, or one of several outputs with `output`."
+    )
+
+
+def _classes(labels, outputs, values):
+    found = batches.class_indices(labels, outputs.shape)
+    if found is None:
+        raise _wrong(labels, outputs, "class indices, or a probability for each class")
+    return found[0]
+
+
+def _flags(labels, outputs, values):
+    if labels.size != values.size or not np.isin(labels, (-1, 0, 1)).all():
+        raise _wrong(labels, outputs, "a 0 or 1 for each output (-1: no label)")
+    return labels.reshape(values.shape).astype(np.int64)
+
+
+def _numbers(labels, outputs, values):
+    if labels.dtype.kind not in "biuf" or labels.size != values.size:
+        raise _wrong(labels, outputs, "a number for each output")
+    return labels.reshape(values.shape).astype(np.float64)
+
+
+_LABELS = {
+    "multiclass": _classes,
+    "binary": _flags,
+    "multilabel": _flags,
+    "regression": _numbers,
+}
+
+
+def _wrong(labels, outputs, expected):
+    return ValueError(
+        f"Expected {expected} as labels of outputs of shape {outputs.shape}. "
+        f"Received: shape {labels.shape}, {labels.dtype}."
+    )
+
+
+def _check_labels(task, labels, classes):
+    if task == "multiclass" and labels.max() >= classes:
+        raise ValueError(
+            f"The data has the label {labels.max()}, but the model only {classes} classes "
+            "(0 is the first)."
+        )
+    if task == "regression" and not np.isfinite(labels).all():
+        raise ValueError(
+            f"{int((~np.isfinite(labels)).any(axis=-1).sum())} labels are NaN or infinite. Give "
+            "rows without a label the weight 0."
+        )
+
+
+# Logits and probabilities: told apart, and made of each other.
+
+
+# Sums of probabilities in 8 bits are off by half a step of 1 / 256 for each class.
+_STEP = 1 / 256
+# Float32 probabilities sum to 1 up to this.
+_ROUNDING = 1e-3
+
+
+def check(name, values, from_logits, sums_to_one):
+    """Raises if outputs are not what the user says they are.
+
+    Args:
+        name: Of the model.
+        values: Float64 `[rows, ...]`.
+        from_logits: What the user says.
+        sums_to_one: Whether the probabilities of a row do.
+    """
+    are_shares = bool((values >= 0).all() and (values <= 1 + _ROUNDING).all())
+    if from_logits and are_shares and _look_like_probabilities(values, sums_to_one):
+        raise ValueError(
+            f"The outputs of {name} are probabilities. Say so: from_logits=False (of a teacher "
+            "alone: teacher_from_logits=False)."
+        )
+    if from_logits:
+        return
+    if not are_shares or (sums_to_one and not _sum_to_one(values)):
+        raise ValueError(
+            f"The outputs of {name} are no probabilities: they lie from {values.min():.3g} to "
+            f"{values.max():.3g}"
+            + (f", a row sums to {values.sum(axis=-1).max():.3g}" if sums_to_one else "")
+            + ". Of logits say from_logits=True (of a teacher alone: teacher_from_logits=True)."
+        )
+
+
+def _sum_to_one(values):
+    # At most a half: 0 throughout is no distribution of many classes.
+    tolerance = max(_ROUNDING, min(values.shape[-1] * _STEP, 0.5))
+    return bool((abs(values.sum(axis=-1) - 1) < tolerance).all())
+
+
+def _look_like_probabilities(values, sums_to_one):
+    if sums_to_one:
+        return _sum_to_one(values)
+    # Logits of a trained model have both signs, and probabilities of two classes lie on both sides
+    # of a half. Logits of zero weights, or of a model that says the same of all rows, do neither.
+    return len(values) > 1 and bool((values < 0.5).any() and ((values > 0.5) & (values < 1)).any())
+
+
+def to_logits(values, from_logits, is_yes_or_no):
+    """Finite logits, the largest of each row 0.
+
+    Args:
+        values: Float64 `[rows, classes]`, or `[rows, ...]` of yes against no.
+        from_logits: Whether they are logits, else probabilities.
+        is_yes_or_no: Whether each number is a question of its own.
+
+    Returns:
+        Float64 `[rows, classes]`. Of yes or no one dimension more, `[..., 2]`: no and yes.
+    """
+    if is_yes_or_no:
+        values = values if from_logits else np.clip(values, 0.0, 1.0)
+        other = np.zeros_like(values) if from_logits else 1 - values
+        values = np.stack([other, values], axis=-1)
+    return batches.to_logits(values, from_logits)
+
+
+def logs(logits):
+    """Logarithms of the probabilities over the last dimension, of logits of at most 0."""
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+# Which task a model solves, told from its outputs and the labels.
+
+
+TASKS = ("multiclass", "binary", "multilabel", "regression", "text")
+
+
+def infer(outputs, labels):
+    """The task of outputs and labels.
+
+    Args:
+        outputs: Array `[rows, ...]` of numbers or strings.
+        labels: Array `[rows, ...]`.
+
+    Returns:
+        One of `TASKS`. Numbers between 0 and 1 that sum to 1 in each row are a class for each row,
+        zeros and ones that do not are several labels, other numbers are to be predicted.
+
+    Raises:
+        ValueError: They do not belong together.
+    """
+    if outputs.dtype.kind in "OSU":
+        return "text"
+    is_single = outputs.ndim == 1 or outputs.shape[-1] == 1
+    are_alike = labels.size == outputs.size and len(labels) == len(outputs)
+    if labels.dtype.kind in "biuf":
+        if is_single and are_alike:
+            if labels.dtype.kind == "i" and set(np.unique(labels)) == {-1, 0, 1}:
+                raise ValueError(
+                    "The labels are -1, 0 and 1: answers of which some are missing (-1), or "
+                    "numbers? Say task='binary' or task='regression'."
+                )
+            return "binary" if _are_flags(labels) else "regression"
+        if not is_single and batches.class_indices(labels, outputs.shape) is not None:
+            return "multiclass"
+        if are_alike:
+            return "multilabel" if _are_flags(labels) and labels.ndim == 2 else "regression"
+    raise ValueError(
+        f"Labels of shape {labels.shape} and type {labels.dtype} do not belong to outputs of shape "
+        f"{outputs.shape}. Expected class indices [rows], a number for each output, or reference "
+        "strings of a model that gives strings; `task` says which."
+    )
+
+
+def _are_flags(labels):
+    return bool(np.isin(labels, (0, 1)).all())

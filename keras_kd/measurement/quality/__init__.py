@@ -1,1 +1,0 @@
-"""How good predictions are: figures of scikit-learn, sacrebleu and rouge-score."""

@@ -1,1 +1,0 @@
-"""How large a model is: parameters, bytes, multiplications, memory."""

@@ -1,0 +1,172 @@
+"""What a teacher says of the data that a model is measured on."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_kd._utils.validation import invalid
+from keras_kd.measurement import predictions, reading
+from keras_kd.measurement.subjects import KerasSubject, as_tensors, named, outputs_by_name
+from keras_kd.models import symbolic_pass
+from keras_kd.teachers import protocol
+from keras_kd.teachers.keras_model import adapt
+
+
+def teacher_of(teacher):
+    """What gives a teacher's outputs, of a model, a `Teacher`, a function or an array of them.
+
+    Raises:
+        ValueError: It cannot teach, or cannot be compared with.
+    """
+    if teacher is None:
+        return None
+    if isinstance(teacher, (np.ndarray, list, tf.Tensor)):
+        return _Given(teacher)
+    return _Living(teacher)
+
+
+class _Living:
+    """A teacher that runs, or that the batches carry."""
+
+    def __init__(self, teacher):
+        self._teacher = adapt(teacher)
+        self.name = self._teacher.name
+        for flag, why in (
+            ("needs_student", "it looks at the student"),
+            ("is_sparse", "it keeps the largest logits only"),
+        ):
+            if getattr(self._teacher, flag):
+                raise ValueError(f"The teacher {self.name!r} cannot be compared with: {why}.")
+        symbolic_pass.check_built("teacher", teacher)
+        self._answer = self._teacher.with_taps([])
+        self._model = teacher if isinstance(teacher, keras.Model) else None
+        self._subject = None if self._model is None else KerasSubject(self._model)
+
+    def promised(self, inputs, key):
+        """The shape of its output that is compared, or `None` where only asking tells."""
+        if self._subject is None:
+            return None
+        outputs = symbolic_pass.check("data", inputs, "teacher", self._model)
+        if outputs is None:
+            return None
+        return tuple(self._compared(outputs_by_name(self._model, outputs), key).shape)
+
+    def answer(self, inputs, said, key):
+        """Its output that is compared.
+
+        Args:
+            inputs: Inputs of a batch, arrays.
+            said: What the batch carries of a teacher, or `None`.
+            key: `(index, name)` of the model's output.
+        """
+        if self._subject is not None:
+            outputs = self._subject.predict(inputs)
+        else:
+            lesson = protocol.Lesson(as_tensors(inputs), carried=said)
+            outputs = named(self._teacher, self._answer(lesson)[0])
+        return self._compared(outputs, key)
+
+    @staticmethod
+    def _compared(outputs, key):
+        if len(outputs) == 1:
+            return next(iter(outputs.values()))
+        wanted = key[1] if key[1] in outputs else key[0]
+        return reading.chosen(outputs, wanted, "The teacher")[1]
+
+
+class _Given:
+    """Outputs that a teacher gave before, row by row of the data."""
+
+    name = "`teacher`"
+
+    def __init__(self, outputs):
+        self._outputs, self._used = np.asarray(outputs), 0
+        if self._outputs.ndim == 0 or self._outputs.dtype.kind not in "biuf":
+            received = f"shape {self._outputs.shape}, {self._outputs.dtype}"
+            raise invalid("teacher", "outputs as an array of numbers [rows, ...]", received)
+        self.rows_given = len(self._outputs)
+
+    def promised(self, inputs, key):
+        """The shape of its outputs."""
+        del inputs, key
+        return self._outputs.shape
+
+    def answer(self, inputs, said, key):
+        """Those of the next rows."""
+        del said, key
+        start = self._used
+        self._used += len(keras.tree.flatten(inputs)[0])
+        return self._outputs[start : self._used]
+
+
+# How near a model is to its teacher.
+
+
+def measure(of_model, outputs, from_logits, name="The teacher"):
+    """The model against its teacher, means over the rows with their weights.
+
+    `agreement`: the share of rows of the same class (of several labels: of answers).
+    `kl = sum_c p_c (log p_c - log q_c)` in nats, teacher p, model q, at temperature 1; a
+    probability of 0 counts as exp(-104); of several labels it is summed over them.
+    `mean_abs_difference`: of the probabilities `|p_c - q_c|`, or of the numbers of a regression.
+
+    Args:
+        of_model: `Rows`.
+        outputs: The teacher's outputs for all rows of the data.
+        from_logits: Whether they are logits.
+        name: Of the teacher, for errors.
+
+    Returns:
+        A dict; only `mean_abs_difference` of a regression.
+    """
+    values = predictions.flat(of_model.task, name, outputs)
+    if len(values) != len(of_model.counted):
+        raise ValueError(
+            f"{name} gives {len(values)} rows of outputs where the model gives "
+            f"{len(of_model.counted)}."
+        )
+    made = predictions.converted(of_model.task, name, values[of_model.counted], from_logits)
+    if made.shape != of_model.outputs.shape:
+        raise _other_width(name, made.shape[1], of_model.classes)
+    if of_model.task == "regression":
+        return {"mean_abs_difference": _mean(abs(made - of_model.values), of_model.weights)}
+    return _of_classes(made, of_model)
+
+
+def check_width(width, task, shape, name="The teacher"):
+    """Raises if a teacher's outputs cannot be those of a model.
+
+    Args:
+        width: The size of the last axis of the teacher's outputs.
+        task: One of `tasks.TASKS` but text.
+        shape: Of the model's outputs, without the rows.
+        name: Of the teacher, for errors.
+    """
+    if task == "binary" or not shape or not width or width == shape[-1]:
+        return
+    raise _other_width(name, width, shape[-1])
+
+
+def _other_width(name, width, classes):
+    return ValueError(
+        f"{name} has {width} outputs a row where the model has {classes}: they cannot be compared. "
+        "Pass a teacher of the same classes, or teacher=None."
+    )
+
+
+def _of_classes(teacher, of_model):
+    logs, own = predictions.logs(teacher), predictions.logs(of_model.logits)
+    shares, weights = np.exp(logs), of_model.weights
+    same = teacher.argmax(axis=-1) == of_model.logits.argmax(axis=-1)
+    divergence = (shares * (logs - own)).sum(axis=-1)
+    divergence = divergence.reshape(len(weights), -1).sum(axis=-1)
+    return {
+        "agreement": _mean(same, weights),
+        "kl": _mean(divergence, weights),
+        "mean_abs_difference": _mean(abs(shares - np.exp(own)), weights),
+    }
+
+
+def _mean(values, weights):
+    means = values.reshape(len(values), -1).mean(axis=-1)
+    return float(np.average(means, weights=weights))

@@ -1,0 +1,1 @@
+"""The kernels, by the way they are called: NumPy, TensorFlow operations, XLA."""

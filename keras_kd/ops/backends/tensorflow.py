@@ -1,0 +1,119 @@
+"""The kernels as TensorFlow operations (CPU, eager and graph), from `libkeras_kd_tf.so`."""
+
+import ctypes
+import functools
+import os
+
+import tensorflow as tf
+
+from keras_kd.ops import arguments
+from keras_kd.ops.backends import shared_library
+
+THREADS_VARIABLE = "KERAS_KD_NUM_THREADS"
+
+
+@functools.cache
+def load():
+    """Loads the operations once, with the thread count that TensorFlow was told to use.
+
+    Returns:
+        The module of generated operation wrappers.
+
+    Raises:
+        LibraryError: The library is missing, broken, or of another version.
+        ValueError: `KERAS_KD_NUM_THREADS` is no number of threads.
+    """
+    threads = os.environ.get(THREADS_VARIABLE) or "0"
+    if not threads.isdecimal():
+        raise ValueError(
+            f"Invalid value for environment variable {THREADS_VARIABLE}. Expected a number of "
+            f"threads, or 0 for the default. Received: {threads!r}"
+        )
+    core = shared_library.load()
+    path = shared_library.TENSORFLOW_PATH
+    if not path.exists():
+        raise shared_library.LibraryError(
+            f"{path.name} is not in the package. {shared_library.REMEDY}"
+        )
+    try:
+        operations = tf.load_op_library(os.fspath(path))
+        found = ctypes.CDLL(os.fspath(path)).keras_kd_tf_abi_version()
+    except (OSError, AttributeError, tf.errors.OpError) as error:
+        raise shared_library.LibraryError(
+            f"{path.name} cannot be used with TensorFlow {tf.__version__}: {error}. "
+            f"{shared_library.REMEDY}"
+        ) from error
+    if found != shared_library.ABI_VERSION:
+        raise shared_library.LibraryError(
+            f"{path.name} speaks interface version {found}; expected {shared_library.ABI_VERSION}. "
+            f"{shared_library.REMEDY}"
+        )
+    if int(threads) == 0:
+        # 0 means one per processor, to TensorFlow and to the kernels alike.
+        core.keras_kd_set_num_threads(tf.config.threading.get_intra_op_parallelism_threads())
+    return operations
+
+
+def compute(problem):
+    """`reference.compute` by the kernel; labels and temperature are checked by it."""
+    operations, common = load(), _attributes(problem)
+    if problem.labels is None:
+        soft, gradient = operations.keras_kd_soft_target_loss(
+            student=problem.student,
+            teacher=problem.teacher,
+            temperature=problem.temperature,
+            soft_weight=or_ones(problem.soft_weight),
+            **common,
+        )
+        hard = tf.zeros_like(soft)
+    else:
+        hard, soft, gradient = operations.keras_kd_hard_and_soft_loss(
+            student=problem.student,
+            teacher=problem.teacher,
+            labels=problem.labels,
+            temperature=problem.temperature,
+            hard_weight=or_ones(problem.hard_weight),
+            soft_weight=or_ones(problem.soft_weight),
+            **common,
+        )
+    _set_shape(gradient, problem)
+    return hard, soft, gradient
+
+
+def compute_sparse(problem):
+    """`sparse_reference.compute` by the kernel; indices and temperature are checked by it."""
+    soft, gradient = load().keras_kd_sparse_soft_target_loss(
+        student=problem.student,
+        teacher=problem.teacher,
+        indices=problem.indices,
+        tail=problem.tail,
+        temperature=problem.temperature,
+        soft_weight=or_ones(problem.soft_weight),
+        **_attributes(problem),
+    )
+    _set_shape(gradient, problem)
+    return soft, gradient
+
+
+def _attributes(problem):
+    return {
+        "divergence": arguments.DIVERGENCES.index(problem.divergence),
+        "mixing_weight": problem.mixing_weight,
+        "with_gradient": problem.with_gradient,
+        "Tgradient": problem.gradient_dtype,
+    }
+
+
+def _set_shape(gradient, problem):
+    # It depends on an attribute, which shape inference in C cannot read.
+    gradient.set_shape(problem.student.shape if problem.with_gradient else [0])
+
+
+def or_ones(weight):
+    """The kernels take an empty weight for 1."""
+    return tf.zeros([0]) if weight is None else weight
+
+
+def scale(gradient, upstream, dtype):
+    """`reference.scale`; in place where TensorFlow allows it."""
+    return load().keras_kd_scale_gradient(gradient=gradient, upstream=upstream, Tscaled=dtype)

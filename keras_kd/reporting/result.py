@@ -1,0 +1,179 @@
+"""`Report`: the models side by side, as text, Markdown, JSON and a page."""
+
+import dataclasses
+import json
+import pathlib
+
+from keras_kd._utils import files, validation
+from keras_kd._utils.serialization import plain
+from keras_kd._utils.validation import invalid
+from keras_kd.reporting import breakdowns, narrative, tables
+from keras_kd.reporting.comparison import Comparison
+
+
+class Report:
+    """What `keras_kd.report` found. `print`, a notebook and the prompt show its tables.
+
+    Attributes:
+        title: A heading.
+        verdict: What the numbers show, in words.
+        finding: `"gain"`, `"loss"`, `"no gain"`, `"unclear"` or `"nothing to compare"`.
+        advice: What to try; a list of sentences, empty where nothing is to be mended.
+        remarks: Sentences on classes, slices and the teacher's mistakes.
+        rows: The main table: a dict for each model. Keys: `name`, `role`, `seeds`, `values` (the
+            metric by seed), `mean`, `deviation`, `gain`, `gain_deviation` (over labels only), `p`,
+            `test` (whose p that is), `kept` (the share of the gain), `agreement` (with the
+            teacher), `ece`, `parameters`, `bytes`, `gzip_bytes`, `macs`, `median_us`, `p95_us`,
+            `runtime`, `threads`. What was not measured is `None`.
+        difference: Distilled against labels only: by seed, mean, deviation, interval, p; or `None`.
+        classes: What changed for each class.
+        confusion: What is mistaken for what, more often or less; or `None`.
+        mistakes: How many of the teacher's mistakes are inherited; or `None`.
+        slices: The models on parts of the test data.
+        students: The distilled models by seed.
+        baselines: The models with labels only by seed.
+        notes: What could not be measured and why, and unequal budgets.
+
+    Args:
+        comparison: A `Comparison`.
+        title: As above.
+        slice_keys: As of `slices.keys_of`.
+        notes: As above.
+        budgets: Sentences about trainings of unequal length, for the verdict.
+        environment: `{name: text}` of what was measured with.
+        students: As above.
+        baselines: As above.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)).astype("float32"), np.arange(64) % 3
+    students = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)]) for _ in range(2)]
+    report = kd.report(student=students[0], baseline=students[1], data=(x, y), latency=False)
+    assert isinstance(report, kd.Report)
+    print(report.finding, [(row["name"], row["mean"]) for row in report.rows])
+    ```
+    """
+
+    def __init__(
+        self,
+        comparison,
+        *,
+        title="Distillation report",
+        slice_keys=None,
+        notes=(),
+        budgets=(),
+        environment=None,
+        students=(),
+        baselines=(),
+    ):
+        if not isinstance(comparison, Comparison):
+            raise invalid(
+                "comparison", "a comparison of reporting.comparison.compare", repr(comparison)
+            )
+        if not isinstance(title, str):
+            raise invalid("title", "text", repr(title))
+        for name, value in (("notes", notes), ("budgets", budgets)):
+            if not isinstance(value, (list, tuple)):
+                raise invalid(name, "a list of sentences", repr(value))
+        if slice_keys is not None and not isinstance(slice_keys, dict):
+            raise invalid("slice_keys", "a dict of values for each row by name", repr(slice_keys))
+        self.comparison, self.title = comparison, title
+        self.environment = dict(environment or {})
+        self.students, self.baselines = list(students), list(baselines)
+        self.rows = tables.rows(comparison)
+        self.difference = comparison.difference
+        self.classes = breakdowns.changes(comparison)
+        self.confusion = breakdowns.confusion_change(comparison)
+        self.mistakes = breakdowns.inherited(comparison)
+        self.slices = breakdowns.table(comparison, slice_keys or {})
+        self.finding = comparison.finding
+        self.verdict = narrative.words(comparison, budgets)
+        self.advice = narrative.on_training(comparison) + narrative.on_exports(comparison)
+        self.remarks = narrative.remarks(self.classes, self.mistakes, self.slices)
+        self.notes = [*notes, *_notes(comparison.entrants)]
+
+    @property
+    def metric(self):
+        """The number that is compared, a `Metric`."""
+        return self.comparison.metric
+
+    def __repr__(self):
+        return str(self)
+
+    def __str__(self):
+        return tables.terminal_text(self)
+
+    def _repr_markdown_(self):
+        return self.to_markdown()
+
+    def to_markdown(self):
+        """Verdict, advice and tables as Markdown."""
+        return tables.markdown_text(self)
+
+    def to_dict(self):
+        """Everything but models and predictions, as what JSON can hold."""
+        confusion = self.confusion
+        if confusion is not None:
+            confusion = {**confusion, "difference": confusion["difference"].tolist()}
+        return plain(
+            {
+                "title": self.title,
+                "verdict": self.verdict,
+                "finding": self.finding,
+                "advice": self.advice,
+                "remarks": self.remarks,
+                "metric": self.metric.key,
+                "rows": self.rows,
+                "difference": None if self.difference is None else self.difference.to_dict(),
+                "classes": [dataclasses.asdict(each) for each in self.classes],
+                "confusion_change": confusion,
+                "mistakes": None if self.mistakes is None else dataclasses.asdict(self.mistakes),
+                "slices": self.slices,
+                "calibration": {
+                    each.name: breakdowns.curve(each) for each in self.comparison.entrants
+                },
+                "notes": self.notes,
+                "environment": self.environment,
+                "measurements": {
+                    each.name: [one.to_dict() for one in each.measurements]
+                    for each in self.comparison.entrants
+                },
+            }
+        )
+
+    def save_json(self, path):
+        """Writes `to_dict` to a file."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        _write(path, text + "\n")
+
+    def save_markdown(self, path):
+        """Writes `to_markdown` to a file."""
+        _write(path, self.to_markdown())
+
+    def save_html(self, path):
+        """Writes one page that holds everything: no other file and no network is needed."""
+        # Imported here: pages are written seldom.
+        from keras_kd.reporting import html
+
+        _write(path, html.text(self))
+
+
+def _notes(entrants):
+    """Each note once, with the models that it is about."""
+    found: dict = {}
+    for entrant in entrants:
+        for note in [note for one in entrant.measurements for note in one.notes]:
+            found.setdefault(note, {})[entrant.name] = None
+    return [f"{', '.join(names)}: {note}" for note, names in found.items()]
+
+
+def _write(path, text):
+    path = validation.path("path", path)
+    files.check_writable(path, "path")
+    with files.renamed(pathlib.Path(path)) as partial:
+        partial.write_text(text, encoding="utf-8")

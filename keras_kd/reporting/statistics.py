@@ -1,0 +1,418 @@
+"""The statistics of a report: its metric, scores of rows, paired comparisons."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_kd._utils import formatting
+from keras_kd._utils.validation import invalid, needs
+from keras_kd.reporting.candidates import mean_and_deviation
+
+# `Metric`: the number by which the models are compared, its direction and its unit.
+
+
+# The first of these that was measured, where the user names none.
+_DEFAULTS = {
+    "multiclass": ("accuracy",),
+    "binary": ("accuracy",),
+    "multilabel": ("f1_macro", "f1_micro", "accuracy"),
+    "regression": ("rmse", "mae"),
+    "text": ("rouge_l", "bleu"),
+}
+_LOWER_IS_BETTER = {"ece", "log_loss", "mae", "mse", "rmse"}
+_LABELS = {
+    "bleu": "BLEU",
+    "ece": "calibration error",
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "log_loss": "log loss",
+    "mae": "mean absolute error",
+    "mse": "mean squared error",
+    "r2": "R²",
+    "rmse": "RMSE",
+    "roc_auc": "ROC AUC",
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
+}
+_NOT_FRACTIONS = {"bleu", "log_loss", "mae", "mse", "r2", "rmse"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One of the numbers of `Measurement.quality`.
+
+    Args:
+        key: Its key there.
+    """
+
+    key: str
+
+    @property
+    def label(self):
+        """What a reader calls it."""
+        return _LABELS.get(self.key, self.key.replace("_", " "))
+
+    @property
+    def is_fraction(self):
+        """Whether it lies between 0 and 1 and is shown in percent."""
+        return self.key not in _NOT_FRACTIONS
+
+    @property
+    def higher_is_better(self):
+        """Whether more of it is better."""
+        return self.key not in _LOWER_IS_BETTER
+
+    def of(self, measurement):
+        """Its value in a measurement."""
+        return float(measurement.quality[self.key])
+
+    def gain(self, new, old):
+        """By how much a value is better than another one; negative where it is worse."""
+        return new - old if self.higher_is_better else old - new
+
+    def shown(self, value):
+        """A value, or a difference, in the unit that is shown."""
+        return 100 * value if self.is_fraction else value
+
+    def text(self, mean, deviation=None):
+        """A value: `"93.0 ± 0.3 %"`."""
+        number = self.number(mean, deviation)
+        return f"{number} %" if self.is_fraction else number
+
+    def number(self, mean, deviation=None, sign=""):
+        """A value or a difference without its unit: `"93.0 ± 0.3"`."""
+        if deviation is not None:
+            deviation = self.shown(deviation)
+        if self.is_fraction:
+            places = 1 if deviation is None else formatting.decimals(0.0, deviation)
+        else:
+            seen = (mean, 3) if not deviation else (deviation, 1)
+            places = min(_places(mean, deviation), formatting.significant(*seen))
+        return formatting.spread(self.shown(mean), deviation, places, sign)
+
+    def interval(self, low, high):
+        """Two ends, as precise as their distance is: `"+1.1 to +2.5"`."""
+        most = _places(low, high)
+        places = 1 if self.is_fraction else min(most, formatting.significant(high - low, 2))
+        ends = [formatting.fixed(self.shown(end), places, "+") for end in (low, high)]
+        return " to ".join(ends)
+
+    def difference(self, mean, deviation=None, sign="+"):
+        """A difference: `"+1.8 ± 0.3 points"`."""
+        return self.with_unit(self.number(mean, deviation, sign))
+
+    def with_unit(self, number):
+        """A number of `number` as a difference: `"1.8 points"`."""
+        return f"{number} points" if self.is_fraction or self.key == "bleu" else number
+
+    def better_by(self, mean, deviation=None):
+        """A gain in words: `"+1.8 ± 0.3 points of accuracy"`, `"1.0 ± 0.6 lower RMSE"`."""
+        if self.higher_is_better:
+            amount = self.difference(mean, deviation)
+            return f"{amount} {'of ' if amount.endswith('points') else ''}{self.label}"
+        amount = self.difference(abs(mean), deviation, sign="")
+        return f"{amount} {'lower' if mean >= 0 else 'higher'} {self.label}"
+
+    def changed(self, mean, deviation=None):
+        """A gain in words: `"gained 1.8 ± 0.3 points of accuracy"`, `"raised RMSE by 0.1"`."""
+        amount = self.difference(abs(mean), deviation, sign="")
+        if self.is_fraction or self.key == "bleu":
+            return f"{'gained' if mean >= 0 else 'cost'} {amount} of {self.label}"
+        raised = (mean >= 0) == self.higher_is_better
+        return f"{'raised' if raised else 'lowered'} {self.label} by {amount}"
+
+
+def _places(*values):
+    """How many decimals at most: four, unless they would show 0."""
+    return 4 if max(abs(value or 0) for value in values) >= 1e-3 else 12
+
+
+def choose(measurements, key=None):
+    """The metric that all of the measurements have.
+
+    Args:
+        measurements: A list of `Measurement`.
+        key: The user's choice, or `None` for the usual one of the task.
+
+    Raises:
+        ValueError: They do not have it.
+    """
+    known = set.intersection(*(set(each.quality) for each in measurements))
+    wanted = _DEFAULTS.get(measurements[0].task, ()) if key is None else (key,)
+    found = [each for each in wanted if each in known]
+    if not found:
+        raise invalid("metric", f"one of {sorted(known)}, which all models have", repr(key))
+    return Metric(found[0])
+
+
+# How good a model is in each row of the test data, and what so few rows can tell.
+
+
+_CLASSES = {"multiclass", "binary", "multilabel"}
+# 95 % of a normal distribution.
+_Z = 1.959963984540054
+
+
+def weights(measurement):
+    """The weights of the rows, float64 `[rows]`, their mean 1."""
+    if measurement.weights is None:
+        return np.ones(measurement.samples)
+    found = np.asarray(measurement.weights, np.float64)
+    return found / found.mean()
+
+
+def share_that_says(measurement, classes, rows=...):
+    """In which share of some rows, by their weights, a model says these classes.
+
+    Args:
+        measurement: A `Measurement` of one class for each row.
+        classes: One for each row of the data.
+        rows: Bool `[rows]`: which rows; the sum of their weights must not be 0. Default: all.
+    """
+    same = np.asarray(measurement.predictions) == np.asarray(classes)
+    return float(np.average(same[rows], weights=weights(measurement)[rows]))
+
+
+def right(measurement):
+    """Which rows are right, bool `[rows]`; `None` where the task has no right and wrong."""
+    if measurement.task not in _CLASSES or measurement.predictions is None:
+        return None
+    same = np.asarray(measurement.predictions) == np.asarray(measurement.labels)
+    return same.reshape(len(same), -1).all(axis=-1)
+
+
+def errors(measurement):
+    """Absolute errors of a regression, float64 `[rows]` (a mean of several outputs), or `None`."""
+    if measurement.task != "regression" or measurement.predictions is None:
+        return None
+    predictions = np.asarray(measurement.predictions, np.float64)
+    labels = np.asarray(measurement.labels, np.float64).reshape(predictions.shape)
+    return np.abs(predictions - labels).reshape(len(labels), -1)
+
+
+def gains(metric, new, old):
+    """The share of each row in the gain of a metric; their mean, by the rows' weights, is the gain.
+
+    For the accuracy it is 1 where only the new model is right and -1 where only the old one is. For
+    the root of the mean square it is the influence of the row, `(e_old^2 / rmse_old - e_new^2 /
+    rmse_new) / 2` (that makes it the delta method).
+
+    Args:
+        metric: A `Metric`.
+        new: A `Measurement`.
+        old: One of the same rows.
+
+    Returns:
+        Float64 `[rows]`, or `None` where the metric is no mean over rows.
+    """
+    if metric.key == "accuracy":
+        sides = right(new), right(old)
+        return None if sides[0] is None else sides[0].astype(np.float64) - sides[1]
+    sides = errors(new), errors(old)
+    if sides[0] is None:
+        return None
+    if metric.key == "mae":
+        return (sides[1] - sides[0]).mean(axis=-1)
+    if metric.key == "rmse":
+        of_rows = weights(new)
+        return _influence(sides[1], of_rows) - _influence(sides[0], of_rows)
+    return None
+
+
+def _influence(absolute, of_rows):
+    squares = (absolute**2).mean(axis=-1)
+    root = np.sqrt(np.average(squares, weights=of_rows))
+    return squares / (2 * root) + root / 2 if root > 0 else np.zeros_like(squares)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowNoise:
+    """What the finite number of test rows leaves open in a gain.
+
+    Attributes:
+        rows: Their number.
+        mean: The gain on them.
+        error: Its standard error: the deviation of the rows' gains over the root of their number;
+            of rows with weights `sqrt(n / (n - 1) sum_i w_i^2 (gain_i - mean)^2) / sum_i w_i`.
+    """
+
+    rows: int
+    mean: float
+    error: float
+
+    @property
+    def interval(self):
+        """95 % confidence interval of the gain on other rows of the same kind."""
+        return self.mean - self.visible, self.mean + self.visible
+
+    @property
+    def visible(self):
+        """The smallest gain that is told apart from 0 on so many rows."""
+        return _Z * self.error
+
+    @property
+    def excludes_zero(self):
+        """Whether the interval does."""
+        return abs(self.mean) > self.visible
+
+    def rows_needed(self):
+        """How many rows would tell a gain of this size apart from 0; `None` of a gain of 0."""
+        if self.mean == 0:
+            return None
+        return int(np.ceil(self.rows * (self.visible / self.mean) ** 2))
+
+
+def row_noise(metric, new, old):
+    """`RowNoise` of the mean gain over seeds, or `None` where rows cannot tell.
+
+    Args:
+        metric: A `Metric`.
+        new: Measurements by seed.
+        old: Likewise, of the same rows.
+    """
+    by_seed = [gains(metric, *pair) for pair in zip(new, old, strict=True)]
+    if any(each is None or len(each) < 2 for each in by_seed):
+        return None
+    rows, of_rows = np.mean(by_seed, axis=0), weights(new[0])
+    mean, count = np.average(rows, weights=of_rows), len(rows)
+    spread = np.sqrt(count / (count - 1) * ((of_rows * (rows - mean)) ** 2).sum())
+    return RowNoise(count, float(mean), float(spread / of_rows.sum()))
+
+
+# Paired comparison of two models: over seeds, and over the rows of the test data.
+
+
+SIGNIFICANT = 0.05
+CONFIDENCE = 0.95
+T_TEST = "paired t-test"
+MCNEMAR = "McNemar's exact test"
+ROW_TEST = "paired t-test over the rows"
+# Differences of fractions that are equal in all seeds differ by rounding.
+_NO_SPREAD = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """By how much one model is better than another one.
+
+    Attributes:
+        by_seed: The gain of each seed; positive is better, whatever the metric.
+        mean: Their mean.
+        deviation: Their standard deviation, `None` of one seed.
+        interval: 95 % confidence interval of the mean, or `None`.
+        p: How often models that are equally good would differ as much, or `None`: not tested.
+        test: The name of that test, or `None`.
+        row_noise: What the finite test data leave open, a `RowNoise`, or `None`: not known.
+    """
+
+    by_seed: tuple[float, ...]
+    mean: float
+    deviation: float | None
+    interval: tuple[float, float] | None
+    p: float | None
+    test: str | None
+    row_noise: RowNoise | None
+
+    @property
+    def is_clear(self):
+        """Whether the seeds, and the rows where they can tell, rule out that there is none."""
+        by_rows = self.row_noise is None or self.row_noise.excludes_zero
+        # McNemar's exact test is about the rows already, and the better one of few rows.
+        by_rows = by_rows or self.test in (MCNEMAR, ROW_TEST)
+        return self.p is not None and self.p < SIGNIFICANT and by_rows
+
+    @property
+    def seeds(self):
+        """Their number."""
+        return len(self.by_seed)
+
+    def to_dict(self):
+        """For JSON."""
+        found = dataclasses.asdict(self)
+        noise = found.pop("row_noise")
+        interval = None if noise is None else list(self.row_noise.interval)
+        return {**found, "interval_of_rows": interval, "is_clear": self.is_clear}
+
+
+def compare(metric, new, old):
+    """Compares two entrants seed by seed.
+
+    With two seeds or more: the paired t-test, `t = mean / (deviation / sqrt(seeds))`. With one, or
+    where all seeds differ by exactly the same, the rows decide, which say nothing about the luck of
+    the initial weights. The accuracy: McNemar's exact test of the rows that only one of the two
+    models gets right (a binomial test with probability 1/2). Errors, and the accuracy of rows with
+    weights: the t-test of the rows' gains. Other metrics are no means over rows, and not tested.
+
+    Args:
+        metric: A `Metric`.
+        new: An `Entrant`.
+        old: An `Entrant` with as many seeds.
+
+    Returns:
+        A `Difference`.
+    """
+    differences = metric.gain(new.scores(metric), old.scores(metric))
+    mean, deviation = mean_and_deviation(differences)
+    noise = row_noise(metric, new.measurements, old.measurements)
+    if deviation is not None and deviation > _NO_SPREAD:
+        p, test = _t_test(differences), T_TEST
+        interval = _t_interval(differences)
+    else:
+        p, test = over_rows(metric, new.measurements[0], old.measurements[0])
+        interval = None if noise is None else noise.interval
+    return Difference(tuple(map(float, differences)), mean, deviation, interval, p, test, noise)
+
+
+def _stats():
+    return needs("scipy.stats", "keras_kd.report", "measure")
+
+
+def _t_test(differences):
+    return float(_stats().ttest_1samp(differences, 0.0).pvalue)
+
+
+def _t_interval(differences):
+    test = _stats().ttest_1samp(differences, 0.0)
+    low, high = test.confidence_interval(CONFIDENCE)
+    return float(low), float(high)
+
+
+def smallest_clear(deviation, seeds):
+    """The smallest mean gain that the t-test calls clear, at a deviation and a number of seeds."""
+    quantile = _stats().t.ppf(1 - SIGNIFICANT / 2, seeds - 1)
+    return float(quantile * deviation / np.sqrt(seeds))
+
+
+def seeds_needed(mean, deviation, most=50):
+    """How many seeds make a mean clear at this deviation; `None` of more than `most`."""
+    counts = range(2, most + 1)
+    return next((n for n in counts if smallest_clear(deviation, n) < abs(mean)), None)
+
+
+def over_rows(metric, new, old):
+    """`(p, name of the test)` of one pair of models by their rows, or `(None, None)`.
+
+    The accuracy by McNemar's exact test, unless rows have weights, of which it knows nothing.
+    """
+    sides = right(new), right(old)
+    if metric.key == "accuracy" and sides[0] is not None and new.weights is None:
+        return mcnemar(*sides), MCNEMAR
+    noise = row_noise(metric, [new], [old])
+    if noise is None or noise.error == 0:
+        return None, None
+    p = 2 * _stats().t.sf(abs(noise.mean) / noise.error, noise.rows - 1)
+    return float(p), ROW_TEST
+
+
+def mcnemar(new, old):
+    """The p-value of McNemar's exact test.
+
+    Args:
+        new: Which rows one model gets right, bool `[rows]`.
+        old: Likewise of the other one.
+    """
+    only_new, only_old = int(np.sum(new & ~old)), int(np.sum(old & ~new))
+    if only_new + only_old == 0:
+        return 1.0
+    return float(_stats().binomtest(only_new, only_new + only_old, 0.5).pvalue)

@@ -1,0 +1,258 @@
+"""Finds rows of a cache by a key, in any order."""
+
+import hashlib
+import math
+import os
+import pathlib
+import secrets
+import shutil
+
+import numpy as np
+import tensorflow as tf
+
+from keras_kd._utils import files
+from keras_kd.teachers.cache import format as cache_format
+from keras_kd.teachers.cache import schema
+
+# Written last: what the arrays are.
+_DIGESTS = "digests.json"
+
+
+class Index:
+    """One view's rows, found by key: flat arrays on disk, of which only what is asked for is read.
+
+    The arrays are derived from the shards: where they are not what was written they are made again.
+
+    Args:
+        folder: The cache.
+        manifest: Its manifest, which was checked.
+        view: Number of the view.
+        by_inputs: Whether the fingerprints of the inputs are the keys.
+        thorough: Whether the arrays are compared with their checksums; else their sizes.
+
+    Raises:
+        CacheError: Two rows have one key but different inputs; or the shards hold other rows than
+            the manifest says.
+        ValueError: Rows have different shapes, such as sequences of different lengths, or are
+            texts.
+    """
+
+    def __init__(self, folder, manifest, view, by_inputs, thorough=True):
+        self._specs = schema.from_json(manifest["components"])
+        for name, spec in self._specs.items():
+            if None in spec.shape[1:] or spec.dtype == tf.string:
+                raise ValueError(
+                    "Rows can be found by key only where all have one shape, of numbers. "
+                    f"{name!r} has the shape {tuple(spec.shape)} and the type {spec.dtype.name}. "
+                    "Pad the inputs to one length, or load the cache without `key`."
+                )
+        self._arrays = _arrays(pathlib.Path(folder), manifest, view, self._specs, thorough)
+        keys = self._arrays[schema.FINGERPRINTS if by_inputs else schema.KEYS]
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted = np.asarray(keys)[self._order]
+        if not by_inputs:
+            self._check_unique()
+
+    def _check_unique(self):
+        prints = np.asarray(self._arrays[schema.FINGERPRINTS])[self._order]
+        same = (self._sorted[1:] == self._sorted[:-1]) & (prints[1:] != prints[:-1])
+        if same.any():
+            first = int(self._order[:-1][same][0])
+            raise cache_format.CacheError(
+                f"Keys of the cache are not unique: row {first} and another one have the same key "
+                "but different inputs. Write the cache with a `key` that tells rows apart."
+            )
+
+    def lookup(self, keys, prints):
+        """The components of rows, in TensorFlow operations.
+
+        Args:
+            keys: Fingerprints of the keys, `[rows]`, int64.
+            prints: Fingerprints of the inputs, which must be those of then; `None`: any.
+        """
+        names = [n for n in self._specs if n not in (schema.FINGERPRINTS, schema.KEYS)]
+        bits = [_bits(self._specs[name].dtype) for name in names]
+
+        def find(keys, prints):
+            rows = self._rows(keys)
+            if prints.size:
+                self._check_inputs(rows, prints)
+            return [np.asarray(self._arrays[name][rows]) for name in names]
+
+        given = tf.zeros([0], tf.int64) if prints is None else prints
+        found = tf.numpy_function(find, [keys, given], bits, stateful=False)
+        return {n: self._typed(n, value) for n, value in zip(names, found, strict=True)}
+
+    def _typed(self, name, value):
+        spec = self._specs[name]
+        value.set_shape(spec.shape)
+        return value if value.dtype == spec.dtype else tf.bitcast(value, spec.dtype)
+
+    def _rows(self, keys):
+        at = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
+        missing = np.flatnonzero(self._sorted[at] != keys)
+        if missing.size:
+            raise ValueError(
+                f"keras_kd: row {missing[0]} of a batch is none that the cached teacher saw: its "
+                f"key is not in the cache ({missing.size} of {len(keys)} rows are not)."
+            )
+        return self._order[at]
+
+    def _check_inputs(self, rows, prints):
+        differs = np.flatnonzero(self._arrays[schema.FINGERPRINTS][rows] != prints)
+        if differs.size:
+            raise ValueError(
+                f"keras_kd: the inputs of row {differs[0]} of a batch differ from those that the "
+                "cached teacher saw for its key. Pass check_inputs=False if they may, as with "
+                "augmentation after the teacher was asked."
+            )
+
+
+def _bits(dtype):
+    # NumPy has no bfloat16 of its own: the bits travel as integers.
+    return tf.uint16 if dtype == tf.bfloat16 else dtype
+
+
+def _arrays(folder, manifest, view, specs, thorough):
+    """A view's flat arrays by component, mapped into memory; made where they are not whole."""
+    root = folder / f"by-key-{cache_format.identity(manifest)}"
+    at = root / f"view-{view:03d}"
+    rows = sum(shard["rows"] for shard in manifest["shards"][view])
+    wanted = {
+        name: _Wanted(_bits(spec.dtype).as_numpy_dtype, (rows, *spec.shape[1:]))
+        for name, spec in specs.items()
+    }
+    with cache_format.held(folder, cache_format.CACHE):
+        arrays = _opened(at, wanted, thorough)
+        if arrays is not None:
+            return arrays
+        _clean(folder, root)
+        made = _made(folder, manifest, view, at, wanted)
+        _publish(made, at)
+        return _whole(_opened(at, wanted, thorough), at)
+
+
+class _Wanted:
+    """What the file of one array must hold."""
+
+    def __init__(self, dtype, shape):
+        self.dtype, self.shape = np.dtype(dtype), shape
+        self.bytes = math.prod(shape) * self.dtype.itemsize
+
+    def opened(self, path, mode="rb"):
+        """The array in a file, or `None` where the file is missing or has another size."""
+        if not self.bytes:  # cannot be mapped
+            return np.empty(self.shape, self.dtype)
+        try:
+            with path.open(mode) as file:
+                if os.fstat(file.fileno()).st_size != self.bytes:
+                    return None
+                if mode == "rb":
+                    return np.memmap(file, self.dtype, "r", shape=self.shape)
+                return np.memmap(file, self.dtype, "r+", shape=self.shape)
+        except FileNotFoundError:
+            return None
+
+
+def _opened(at, wanted, thorough):
+    """The arrays of a finished index, or `None` where they are not what was written."""
+    arrays = {name: each.opened(at / _file(name)) for name, each in wanted.items()}
+    if any(array is None for array in arrays.values()) or not (at / _DIGESTS).exists():
+        return None
+    if thorough:
+        fields = {_file(name): schema.DIGEST for name in wanted}
+        try:
+            digests = cache_format.read_sealed(at / _DIGESTS, _checker(fields))
+        except cache_format.CacheError:
+            return None  # derived data: it is made again
+        # Through the mapping that is read afterwards, so that both see the same bytes.
+        if any(_digest(array) != digests[_file(name)] for name, array in arrays.items()):
+            return None
+    return arrays
+
+
+def _checker(fields):
+    def check(value):
+        schema.check_fields(value, fields)
+        return value
+
+    return check
+
+
+def _digest(array):
+    return hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
+
+
+def _file(name):
+    return name.replace("/", ".") + ".bin"
+
+
+def _clean(folder, root):
+    """Removes what killed runs and earlier caches of the folder left; the lock is held."""
+    for leftover in folder.glob("by-key-*"):
+        if leftover != root:
+            shutil.rmtree(leftover)
+    for leftover in root.glob("partial-*"):
+        shutil.rmtree(leftover)
+
+
+def _made(folder, manifest, view, at, wanted):
+    """A folder with the arrays, filled and synced, under a name of its own."""
+    at.parent.mkdir(exist_ok=True)
+    made = at.with_name(f"partial-{secrets.token_hex(8)}-{at.name}")
+    made.mkdir()
+    try:
+        arrays = {}
+        for name, each in wanted.items():
+            with (made / _file(name)).open("wb") as file:
+                file.truncate(each.bytes)
+            arrays[name] = each.opened(made / _file(name), "r+b")
+        _fill(arrays, folder, manifest, view)
+        for name, array in arrays.items():
+            if array.size:
+                array.flush()
+            files.sync(made / _file(name))
+        digests = {_file(name): _digest(array) for name, array in arrays.items()}
+        cache_format.write_json(made / _DIGESTS, digests)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    return made
+
+
+def _publish(made, at):
+    if at.exists():
+        shutil.rmtree(at)
+    made.rename(at)
+    files.sync(at.parent)
+    files.sync(at.parent.parent)
+
+
+def _whole(arrays, at):
+    if arrays is None:
+        raise cache_format.CacheError(f"{at} has changed while it was made. Load the cache again.")
+    return arrays
+
+
+def _fill(arrays, folder, manifest, view):
+    from keras_kd.teachers.cache import reader
+
+    done, rows = 0, len(arrays[schema.FINGERPRINTS])
+    for batch in reader.stored(folder, manifest, view):
+        count = len(batch[schema.FINGERPRINTS])
+        if done + count > rows or any(len(value) != count for value in batch.values()):
+            raise _other_rows(folder, view, rows)
+        for name, value in batch.items():
+            array = value.numpy()
+            to = arrays[name]
+            to[done : done + count] = array.view(to.dtype) if array.dtype != to.dtype else array
+        done += count
+    if done != rows:
+        raise _other_rows(folder, view, rows)
+
+
+def _other_rows(folder, view, rows):
+    return cache_format.CacheError(
+        f"The shards of view {view} of {folder} do not hold the {rows} rows of the manifest. "
+        "Restore the cache from a copy, or write it again."
+    )

@@ -1,0 +1,117 @@
+"""Fingerprints: of the rows of a batch, and of a teacher."""
+
+import hashlib
+import json
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_kd.models import paths
+from keras_kd.teachers import keras_model
+from keras_kd.teachers.cache.format import CacheError
+
+
+def of_rows(inputs):
+    """A number for each row that tells it from others, in TensorFlow operations.
+
+    Args:
+        inputs: Tensors `[rows, ...]` of any dtype, ragged and sparse ones too, or a structure.
+
+    Returns:
+        `[rows]`, int64: FarmHash64 of the row's bytes.
+    """
+    parts = [tf.fingerprint(dense) for each in _leaves(inputs) for dense in _dense(each)]
+    joined = parts[0] if len(parts) == 1 else tf.fingerprint(tf.concat(parts, axis=1))
+    return tf.bitcast(joined, tf.int64)
+
+
+def _leaves(inputs):
+    leaves = [leaf for leaf in tf.nest.flatten(inputs) if leaf is not None]
+    if not leaves:
+        raise ValueError("The inputs are empty: there is nothing to tell rows apart by.")
+    return leaves
+
+
+def _dense(tensor):
+    """A tensor as dense ones, in which no two different rows are alike."""
+    if isinstance(tensor, tf.RaggedTensor):
+        return [tensor.to_tensor(), *(_column(x) for x in tensor.nested_row_lengths()[:1])]
+    if isinstance(tensor, tf.SparseTensor):
+        return [tf.sparse.to_dense(tensor)]
+    tensor = tf.convert_to_tensor(tensor)
+    return [_column(tensor) if tensor.shape.rank == 1 and tensor.dtype != tf.string else tensor]
+
+
+def _column(vector):
+    return vector[:, None]
+
+
+def of_bytes(parts):
+    """The digest of several rows' or batches' fingerprints, in hexadecimal."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def of_teacher(teacher):
+    """A text that tells a teacher from others, or `None` where it cannot be told.
+
+    Weights and configurations count, names do not: Keras counts them up from process to process.
+
+    Args:
+        teacher: A `keras_kd.teachers.Teacher`.
+    """
+    own = getattr(teacher, "fingerprint", None)
+    if callable(own):
+        return own()
+    if isinstance(teacher, keras_model.FunctionTeacher):
+        return None
+    try:
+        parts = [_text(teacher), *(_text(layer) for _, _, layer in paths.walk(teacher))]
+    except ValueError:  # a function of the user's own, which has no name that would stay
+        return None
+    digest = hashlib.sha256("".join(parts).encode())
+    for weight in teacher.weights:
+        value = np.ascontiguousarray(weight.numpy())
+        digest.update(f"{value.dtype} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _text(layer):
+    """A layer's type and its own configuration, without that of layers inside of it."""
+    kind = type(layer).__name__
+    if isinstance(layer, keras.Model) or not isinstance(layer, keras.layers.Layer):
+        return kind
+    try:
+        config = layer.get_config()
+    except NotImplementedError:  # a layer of the user's own without a configuration
+        return kind
+    return kind + json.dumps(_plain(config), sort_keys=True, default=lambda x: type(x).__name__)
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        left_out = {"seed", "shared_object_id"} | ({"name"} if "trainable" in value else set())
+        is_model = value.get("class_name") in ("Functional", "Sequential")
+        return None if is_model else {k: _plain(v) for k, v in value.items() if k not in left_out}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value
+
+
+def check_teacher(manifest, teacher):
+    """Raises unless a cache is of this teacher, or of the one with this fingerprint.
+
+    Args:
+        manifest: Of the cache.
+        teacher: Whatever `Distiller` takes, a text, or `None` for any.
+    """
+    if teacher is None:
+        return
+    expected = teacher if isinstance(teacher, str) else of_teacher(keras_model.adapt(teacher))
+    if expected != manifest["teacher"] or expected is None:
+        raise CacheError(
+            f"The cache is of another teacher: its fingerprint is {manifest['teacher']!r}, this "
+            f"teacher's {expected!r} (None: a function has none; pass a text to cache_teacher as "
+            "`fingerprint`). Write a cache of this teacher."
+        )

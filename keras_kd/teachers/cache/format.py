@@ -1,0 +1,312 @@
+"""What a cache of teacher outputs looks like on disk.
+
+```
+plan.json                      what is to be written, from the first moment on
+view-000/shard-00000.tfrecord  a record for each batch (`records.py`)
+view-000/shard-00000.json      its size, checksum, batches and rows, and a digest of its inputs
+manifest.json                  all of that, once everything is written: the cache is whole
+by-key-<identity>/view-000/    rows by number, which `load_cache(key=...)` makes of the shards
+locks/                         empty files (`locks.py`)
+```
+
+Every file is written under another name, synced and then renamed, so that one of these names is a
+whole file or none. Nothing in them depends on time, process or path: a cache that was resumed is
+the one that would have been written in one go.
+
+Whatever is read back is under a digest: shards in the manifest, each file of JSON in its own field
+`digest`, the SHA-256 of its canonical text without that field. Version 1 had no digests in files of
+JSON; such caches are read.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import pathlib
+import threading
+from typing import Any
+
+from keras_kd._utils.files import renamed
+from keras_kd.teachers.cache import schema
+
+VERSION = 2
+_VERSIONS = (1, VERSION)
+PLAN, MANIFEST = "plan.json", "manifest.json"
+_DIGEST = "digest"
+_CHUNK = 1 << 20
+
+
+class CacheError(ValueError):
+    """A cache is damaged, unfinished, or of another dataset or teacher."""
+
+
+def shard_name(view, shard):
+    """Path of a shard within the cache, without its ending."""
+    return f"view-{view:03d}/shard-{shard:05d}"
+
+
+def write_json(path, value):
+    """Writes a dict with its digest to a file that is whole or not there."""
+    text = json.dumps({**value, _DIGEST: digest(value)}, indent=1, sort_keys=True)
+    with renamed(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def digest(value):
+    """The SHA-256 of a dict's canonical text."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def read_plan(folder):
+    """The plan.
+
+    Raises:
+        CacheError: It is missing, damaged, or of another version.
+    """
+    path = pathlib.Path(folder) / PLAN
+    return _checked(path, _of_known_version(path), schema.check_plan)
+
+
+def read_manifest(folder):
+    """The manifest.
+
+    Raises:
+        CacheError: The cache is unfinished, damaged, or of another version.
+    """
+    path = pathlib.Path(folder) / MANIFEST
+    return _checked(
+        path,
+        _of_known_version(path),
+        lambda value: schema.check_manifest(value, shard_name),
+    )
+
+
+def read_note(path):
+    """What is noted of a shard; raises as `read_plan`."""
+    return read_sealed(path, schema.check_note)
+
+
+def read_sealed(path, check):
+    """A file of JSON with a digest.
+
+    Args:
+        path: The file.
+        check: A function that returns the dict, or raises `schema.WrongError`.
+
+    Raises:
+        CacheError: It is missing, or damaged.
+    """
+    return _checked(path, _unsealed(path, _read_json(path)), check)
+
+
+def _read_json(path):
+    try:
+        value = json.loads(pathlib.Path(path).read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise CacheError(f"{path} is missing. {_hint(pathlib.Path(path))}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers without end
+        raise damaged(path, f"it is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise damaged(path, "it holds no object")
+    return value
+
+
+def _of_known_version(path):
+    value = _read_json(path)
+    found = value.get("version")
+    if type(found) is not int or found not in _VERSIONS:
+        raise CacheError(
+            f"{path} has format version {found!r}; this keras_kd reads version {VERSION} and "
+            "earlier ones. Write the cache again, or use the keras_kd that wrote it."
+        )
+    return value if found == 1 else _unsealed(path, value)
+
+
+def _unsealed(path, value):
+    expected = value.pop(_DIGEST, None)
+    if digest(value) != expected:
+        raise damaged(path, "it is not what was written (its digest differs)")
+    return value
+
+
+def _checked(path, value, check):
+    try:
+        return check(value)
+    except schema.WrongError as error:
+        raise damaged(path, str(error)) from None
+
+
+def damaged(path, what):
+    """The error for a file of JSON."""
+    path = pathlib.Path(path)
+    again = "and run keras_kd.cache_teacher again with the same arguments:"
+    remedy = {
+        MANIFEST: f"remove it {again} it is made of the shards' notes",
+        PLAN: "remove the folder and write the cache again",
+    }.get(path.name, f"remove it {again} that shard alone is written again")
+    return CacheError(f"{path} is damaged: {what}. Restore it from a copy, or {remedy}.")
+
+
+def _hint(path):
+    if path.name == MANIFEST and (path.parent / PLAN).exists():
+        return (
+            "The cache is not finished: run keras_kd.cache_teacher again with the same arguments, "
+            "and it goes on where it was."
+        )
+    return "Is this the folder that keras_kd.cache_teacher wrote? Else restore it from a copy."
+
+
+def sha256(path):
+    """The checksum of a file, in hexadecimal."""
+    found = hashlib.sha256()
+    with pathlib.Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def identity(manifest):
+    """A short name of a cache's contents."""
+    return digest(manifest)[:16]
+
+
+def bytes_on_disk(path):
+    """The size of a cache's shards in bytes."""
+    files = pathlib.Path(path).glob("view-*/*.tfrecord")
+    return sum(file.stat().st_size for file in files)
+
+
+# Locks of a cache: between processes and between threads, gone when their holder is killed.
+#
+# A lock is an empty file in the cache's folder `locks`, which stays. Where files cannot be locked
+# (on Windows, on some network drives) threads of one process still take turns; processes then
+# rely on names of their own for unfinished files, so that the worst is work that is done twice.
+
+
+def _file_locks() -> Any:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    return fcntl
+
+
+fcntl = _file_locks()
+FOLDER = "locks"
+# For a moment each: what is published, and the index by key.
+CACHE = "cache"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+_of_threads: dict[str, threading.Lock] = {}
+_guard = threading.Lock()
+
+
+def of_writer(process):
+    """The name of the lock of whoever writes as this number of a process."""
+    return f"writer-{process}"
+
+
+@contextlib.contextmanager
+def held(folder, name, told=lambda: None):
+    """Holds a lock of a cache; not twice by one thread.
+
+    Args:
+        folder: The cache, which exists.
+        name: Of the lock.
+        told: A function that is called if another one holds it, before the wait.
+    """
+    path = pathlib.Path(folder).resolve() / FOLDER / name
+    with contextlib.ExitStack() as stack:
+        told = _once(told)
+        lock = _of_thread(str(path))
+        if not lock.acquire(blocking=False):
+            told()
+            lock.acquire()
+        stack.callback(lock.release)
+        file = _opened(path)
+        if file is not None:
+            stack.callback(os.close, file)  # which lets go of the lock
+            _lock_file(file, told)
+        yield
+
+
+def _of_thread(path):
+    with _guard:
+        return _of_threads.setdefault(path, threading.Lock())
+
+
+def _once(function):
+    calls: list[None] = []
+
+    def once():
+        if not calls:
+            calls.append(function())
+
+    return once
+
+
+def _opened(path):
+    if fcntl is None:
+        return None
+    try:
+        path.parent.mkdir(exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        return None  # nothing can be written there, by this user at least
+
+
+def _lock_file(file, told):
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            told()
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+# Looks whether a cache's files are those that were written.
+
+
+def checked(folder, thorough):
+    """The manifest of a whole cache.
+
+    Args:
+        folder: The cache.
+        thorough: Whether the files' contents are compared with their checksums; else their sizes.
+
+    Raises:
+        CacheError: A file is missing, cut off or changed; it is named.
+    """
+    folder = pathlib.Path(folder)
+    manifest = read_manifest(folder)
+    for shards in manifest["shards"]:
+        for shard in shards:
+            _check_shard(folder, shard, thorough)
+    return manifest
+
+
+def _check_shard(folder, shard, thorough):
+    path = folder / f"{shard['name']}.tfrecord"
+    remedy = (
+        "Restore it from a copy; or remove it, its .json file and manifest.json, and run "
+        "keras_kd.cache_teacher again: it writes that shard alone."
+    )
+    if not path.is_file():
+        raise CacheError(f"{path} is missing. {remedy}")
+    size = path.stat().st_size
+    if size != shard["bytes"]:
+        raise CacheError(
+            f"{path} is damaged: it has {size} bytes, and had {shard['bytes']}. {remedy}"
+        )
+    if thorough and sha256(path) != shard["sha256"]:
+        raise CacheError(
+            f"{path} is damaged: its contents are not those that were written (the checksum "
+            f"differs). {remedy}"
+        )

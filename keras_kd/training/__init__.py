@@ -1,0 +1,1 @@
+"""`Distiller`: fit, step, objective, metrics, saving."""
