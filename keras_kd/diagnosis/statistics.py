@@ -11,7 +11,7 @@ from keras_kd._utils import batches, progress, statistics
 from keras_kd.diagnosis.model_checks import OutputsTally
 from keras_kd.models.inspect import looking, own_inputs
 from keras_kd.teachers import keras_model
-from keras_kd.teachers.protocol import Lesson
+from keras_kd.teachers.protocol import TeacherInputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Models:
         """The teacher's outputs, NumPy."""
         inputs = inputs if self.preprocess is None else self.preprocess(inputs)
         with looking(inputs, self.teacher):
-            outputs, _ = keras_model.adapt(self.teacher).with_taps([])(Lesson(inputs))
+            outputs, _ = keras_model.adapt(self.teacher).with_taps([])(TeacherInputs(inputs))
         return keras.tree.map_structure(_numpy, outputs)
 
     def of_student(self, inputs):

@@ -64,7 +64,7 @@ class DistillationLoss(keras.layers.Layer):
     """
 
     # Rows of a batch below which the loss says nothing.
-    least_rows = 1
+    min_batch_size = 1
     # Whether it can compare with a teacher of which only the largest logits are known.
     takes_sparse = False
     # Whether the labels that it takes have the shape of the outputs; else they are classes.

@@ -87,7 +87,7 @@ class ContrastiveRepresentation(relations.RelationalLoss):
         self.similarity_temperature = validation.positive("temperature", temperature)
         self.objective = objective
         if memory_size:
-            self.least_rows = 1
+            self.min_batch_size = 1
         self.teacher_head = keras.layers.Dense(width, name="teacher_head", dtype="float32")
         self.student_head = keras.layers.Dense(width, name="student_head", dtype="float32")
 

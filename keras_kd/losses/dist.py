@@ -47,7 +47,7 @@ class DIST(loss_shapes.LogitsLoss, HasTemperature):
     https://arxiv.org/abs/2205.10536
     """
 
-    least_rows = 2
+    min_batch_size = 2
     takes_infinite = True
 
     def __init__(self, temperature=1.0, inter_class=1.0, intra_class=1.0, **kwargs):

@@ -44,7 +44,7 @@ class ProbabilisticTransfer(relations.RelationalLoss):
     Transfer", https://arxiv.org/abs/1803.10837
     """
 
-    least_rows = 3
+    min_batch_size = 3
 
     def call(self, teacher_outputs, student_outputs):
         others = relations.distinct(student_outputs)

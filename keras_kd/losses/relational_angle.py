@@ -40,7 +40,7 @@ class RelationalAngle(relations.RelationalLoss):
     Reference: Park et al., "Relational Knowledge Distillation", https://arxiv.org/abs/1904.05068
     """
 
-    least_rows = 3
+    min_batch_size = 3
 
     def call(self, teacher_outputs, student_outputs):
         # A row forms no angle with itself.

@@ -17,10 +17,10 @@ class RelationalLoss(base.DistillationLoss):
     It refuses a `mask_input` too: of whole rows no position can be left out.
 
     Attributes:
-        least_rows: Rows below which it is 0 for every model; `fit` refuses such batches.
+        min_batch_size: Rows below which it is 0 for every model; `fit` refuses such batches.
     """
 
-    least_rows = 2
+    min_batch_size = 2
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -84,7 +84,7 @@ def read(subject, data, output, batch_size, teacher, verbose=0):
         parts["labels"].append(of_output(y, key))
         parts["weights"].append(of_output(weights, key))
         if teacher is not None:
-            parts["teacher"].append(teacher.answer(inputs, said, key))
+            parts["teacher"].append(teacher.predict_batch(inputs, said, key))
     if first is None:
         raise ValueError("`data` is empty.")
     found = Answers(*(_together(name, each) for name, each in parts.items()), first)

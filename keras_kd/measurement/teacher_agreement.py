@@ -51,7 +51,7 @@ class _Living:
             return None
         return tuple(self._compared(outputs_by_name(self._model, outputs), key).shape)
 
-    def answer(self, inputs, said, key):
+    def predict_batch(self, inputs, said, key):
         """Its output that is compared.
 
         Args:
@@ -62,8 +62,8 @@ class _Living:
         if self._subject is not None:
             outputs = self._subject.predict(inputs)
         else:
-            lesson = protocol.Lesson(as_tensors(inputs), carried=said)
-            outputs = named(self._teacher, self._answer(lesson)[0])
+            batch = protocol.TeacherInputs(as_tensors(inputs), carried=said)
+            outputs = named(self._teacher, self._answer(batch)[0])
         return self._compared(outputs, key)
 
     @staticmethod
@@ -91,7 +91,7 @@ class _Given:
         del inputs, key
         return self._outputs.shape
 
-    def answer(self, inputs, said, key):
+    def predict_batch(self, inputs, said, key):
         """Those of the next rows."""
         del said, key
         start = self._used

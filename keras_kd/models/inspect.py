@@ -6,15 +6,15 @@ import keras
 
 
 class Untracked:
-    """Holds a model where Keras does not look.
+    """Holds a value where Keras does not look: a model, or what Keras would wrap.
 
     A teacher in an attribute of the distiller would be tracked: its weights would be trained, its
     regularisers added to the loss, its metrics reported, unless its `trainable` were changed. A
     plain object hides it, so that the caller's teacher is left exactly as it was.
     """
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, value):
+        self.value = value
 
 
 def check(teacher, student):

@@ -27,11 +27,11 @@ class _Pass(keras.layers.Layer):
 
     def call(self, inputs):
         try:
-            outputs = self._model.model(inputs, training=False)
+            outputs = self._model.value(inputs, training=False)
         except Exception as error:
             self.error = error  # Keras wraps it, and says that it could not infer a shape
             raise
-        self.outputs.model = keras.tree.map_structure(
+        self.outputs.value = keras.tree.map_structure(
             lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)), outputs
         )
         return keras.tree.flatten(outputs)[0]
@@ -132,7 +132,7 @@ def check(name, inputs, role, model, builds=False):
                 raise
             raise cause from None  # of the user's own code
         raise _misfit(name, given, role, model, taken, _inner(cause)) from cause
-    return traced.outputs.model
+    return traced.outputs.value
 
 
 def _check_places(name, given, role, model, taken):

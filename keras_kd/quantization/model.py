@@ -119,7 +119,7 @@ class QuantizationAware(keras.Model):
     @property
     def rounded_weights(self):
         """The weights that are rounded, a list of `RoundedWeight` and `RoundedOperand`."""
-        return list(self._weights_plan.model)
+        return list(self._weights_plan.value)
 
     @property
     def inputs(self):
@@ -148,7 +148,7 @@ class QuantizationAware(keras.Model):
         fake_quant.refuse_lora(self.student)  # which may have been enabled since
         mapping = [(each.variable, each.on_grid()) for each in self.rounded_weights]
         rate = self._rate() if training else None
-        by_site = self._sites.model
+        by_site = self._sites.value
         only = {site.layer for site in by_site}
 
         def visit(site, value):
@@ -242,7 +242,7 @@ class QuantizationAware(keras.Model):
         """`{Site: (low, high)}` of the activations whose range is not fixed."""
         return {
             site: activation.bounds()
-            for site, (activation, _) in self._sites.model.items()
+            for site, (activation, _) in self._sites.value.items()
             if not activation.is_fixed
         }
 

@@ -292,7 +292,7 @@ class Asked(keras.Model):
 
     def call(self, inputs, training=None):
         del training
-        return self.teacher.answer(protocol.Lesson(inputs))
+        return self.teacher.predict_batch(protocol.TeacherInputs(inputs))
 
 
 def as_model(teacher):

@@ -80,7 +80,7 @@ class Compiling:
             self._compile_learners(made, auto_scale_loss)
 
     def _compile_learners(self, optimizers, auto_scale_loss):
-        given = self._compiled_with.model
+        given = self._compiled_with.value
         for i, (learner, optimizer) in enumerate(zip(self.learners, optimizers, strict=True)):
             learner.compile(
                 optimizer,
@@ -151,7 +151,7 @@ class MutualPersistence(OwnVariables):
             return None
         return keras.saving.serialize_keras_object(
             {
-                **self._compiled_with.model,
+                **self._compiled_with.value,
                 "optimizer": self.optimizers,
                 "run_eagerly": self.run_eagerly,
                 "steps_per_execution": self.steps_per_execution,
@@ -266,7 +266,7 @@ class MutualDistiller(
     def _rehearse(self):
         inputs = models.input_specs(self.peers[0])
         if inputs is not None:
-            _PeerRehearsal(self, True).run(inputs)
+            _PeerShapeCheck(self, True).run(inputs)
         if self.distillation_loss.trainable_variables:
             raise ValueError(
                 f"Distillation loss {self.distillation_loss.name!r} has weights of its own, which "
@@ -287,7 +287,7 @@ class MutualDistiller(
     @property
     def teaching(self):
         """`[peers, peers]`: how much a peer (a row) learns from each other (a column)."""
-        return np.array(self._teaching.model)
+        return np.array(self._teaching.value)
 
     @property
     def distillation_losses(self):
@@ -322,7 +322,7 @@ class MutualDistiller(
         rows = objective.rows_of(x)
         batch = objective.Batch(y, sample_weight, training=True)
         with tf.GradientTape() as tape:
-            outputs = [learner.study(x, training=True) for learner in self.learners]
+            outputs = [learner.student_forward(x, training=True) for learner in self.learners]
             terms = self._terms(outputs, batch)
             # Here: once the optimizers have stepped they are those of other weights.
             regularisers = [learner.regularisers() for learner in self.learners]
@@ -343,7 +343,7 @@ class MutualDistiller(
                 "a loss to compile."
             )
         batch = objective.Batch(y, sample_weight)
-        outputs = [learner.study(x, training=False) for learner in self.learners]
+        outputs = [learner.student_forward(x, training=False) for learner in self.learners]
         terms = [
             learner.terms(own, [], self.distillation_loss, batch, (1.0, 0.0))
             for learner, own in zip(self.learners, outputs, strict=True)
@@ -438,10 +438,12 @@ class MutualDistiller(
             self._evaluating = False
 
 
-class _PeerRehearsal(forward.Rehearsal):
+class _PeerShapeCheck(forward.ShapeCheck):
     def _values(self, inputs, labels):
-        distiller = self._distiller.model
-        outputs = [learner.study(inputs, training=False) for learner in distiller.learners]
+        distiller = self._distiller.value
+        outputs = [
+            learner.student_forward(inputs, training=False) for learner in distiller.learners
+        ]
         pairs = list(zip(distiller.learners, outputs, strict=True))
         values = [
             forward.means(distiller.distillation_loss, learner.taught_by(peer, its, own), own)

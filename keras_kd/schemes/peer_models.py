@@ -28,7 +28,7 @@ class Peer(Learner):
         self._hard_tracker = keras.metrics.Mean(name="hard_loss")
         self._soft_tracker = keras.metrics.Mean(name=loss.name)
 
-    def study(self, x, training):
+    def student_forward(self, x, training):
         """The model's `Outputs` for a batch, from its one forward pass."""
         outputs = self.model(models.own_inputs(self.model, x), training=training)
         outputs = self._with_masks(outputs, x)

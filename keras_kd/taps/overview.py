@@ -127,7 +127,7 @@ def calls_of(model, inputs=None, role="model", name="inputs"):
     symbolic = keras.tree.map_structure(models.symbolic, models.own_inputs(model, inputs))
     listener = _Listener(model)
     listener(symbolic)
-    return listener.found.model
+    return listener.found.value
 
 
 def top_of(calls):
@@ -173,7 +173,7 @@ class _Listener(keras.layers.Layer):
         self.found = models.Untracked([])
 
     def call(self, inputs):
-        model, layers = self._model.model, {}
+        model, layers = self._model.value, {}
         for path, names, layer in paths.walk(model):
             layers.setdefault(id(layer), (path, names, layer))
         recorder = _Recorder()
@@ -186,7 +186,7 @@ class _Listener(keras.layers.Layer):
                 wrap = recorder.around(path, names, layer, scores)
                 stack.enter_context(wrapped(layer, wrap))
             outputs = model(inputs, training=False)
-        self.found.model = recorder.calls
+        self.found.value = recorder.calls
         return keras.tree.flatten(outputs)[0]
 
 

@@ -95,30 +95,32 @@ class Ensemble(protocol.Teacher):
         self.supports_jit = all(member.supports_jit for member in adapted)
         self.runs_on_host = any(member.runs_on_host for member in adapted)
 
-    def meet(self, student):
+    def bind(self, student):
         for member in self.sources.values:
-            member.meet(student)
+            member.bind(student)
 
-    def learn(self, student):
+    def update(self, student):
         for member in self.sources.values:
-            member.learn(student)
+            member.update(student)
 
     def call(self, inputs, labels=None):
-        return self.answer(protocol.Lesson(inputs, labels), prepared=True)
+        return self.predict_batch(protocol.TeacherInputs(inputs, labels), prepared=True)
 
-    def answer(self, lesson, prepared=False):
-        inputs = lesson.inputs if prepared else self.prepared(lesson.inputs)
+    def predict_batch(self, batch, prepared=False):
+        inputs = batch.inputs if prepared else self.prepared(batch.inputs)
         answers = []
         for member in self.sources.values:
             inputs = _after(answers, inputs)
-            answer = member.answer(protocol.Lesson(inputs, lesson.labels, lesson.student))
+            answer = member.predict_batch(
+                protocol.TeacherInputs(inputs, batch.labels, batch.student)
+            )
             answers.append(keras.tree.map_structure(tf.convert_to_tensor, answer))
         answers = self._alike(answers)
         flat = [keras.tree.flatten(answer) for answer in answers]
         combined = [
             self._combined(outputs, labels)
             for outputs, labels in zip(
-                zip(*flat, strict=True), self._labels(lesson, answers[0]), strict=True
+                zip(*flat, strict=True), self._labels(batch, answers[0]), strict=True
             )
         ]
         return keras.tree.pack_sequence_as(answers[0], combined)
@@ -140,16 +142,16 @@ class Ensemble(protocol.Teacher):
                 ) from error
         return made
 
-    def _labels(self, lesson, outputs):
+    def _labels(self, batch, outputs):
         """The labels of each output, `None` where there are none or they are not looked at."""
-        labels, count = lesson.labels, len(keras.tree.flatten(outputs))
+        labels, count = batch.labels, len(keras.tree.flatten(outputs))
         if labels is None or self.combine != "per_sample_best":
             return [None] * count
         if not keras.tree.is_nested(labels):
             return [labels] if count == 1 else [None] * count
-        if lesson.student is not None and not isinstance(labels, dict):
+        if batch.student is not None and not isinstance(labels, dict):
             # In a list they are in the student's order.
-            names = lesson.student.names
+            names = batch.student.names
             labels = matching.aligned(labels, names, outputs, self.output_names)
         found = matching.of_each(labels, None, outputs, self.output_names)
         return found if len(found) == count else [None] * count

@@ -82,11 +82,11 @@ class TorchTeacher(host.HostTeacher):
     @property
     def module(self):
         """The PyTorch module."""
-        return self._torch.model[1]
+        return self._torch.value[1]
 
     # Shapes are found out while TensorFlow traces: AutoGraph would rewrite the module's own code.
     def predict(self, inputs, layers=()):
-        torch, module = self._torch.model
+        torch, module = self._torch.value
         tapped = {}
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
@@ -111,7 +111,7 @@ class TorchTeacher(host.HostTeacher):
         return module(*given) if isinstance(given, (list, tuple)) else module(given)
 
     def _picked(self, outputs):
-        torch, key = self._torch.model[0], self.output_key
+        torch, key = self._torch.value[0], self.output_key
         if isinstance(outputs, torch.Tensor):
             return outputs
         if key is None and hasattr(outputs, "logits"):
@@ -125,7 +125,7 @@ class TorchTeacher(host.HostTeacher):
         return host.pick(dict(outputs), key, self.name)
 
     def _array(self, tensor, is_tap):
-        array = tensor.detach().to("cpu", self._torch.model[0].float32).numpy()
+        array = tensor.detach().to("cpu", self._torch.value[0].float32).numpy()
         if is_tap and self.channels_first and array.ndim == 4:
             array = array.transpose(0, 2, 3, 1)
         return array
@@ -209,7 +209,7 @@ class FileTeacher(host.HostTeacher):
         # Imported here: the package around it, which measures, imports teachers itself.
         from keras_kd.runtimes import tensors
 
-        file, names = self._runtime.model, self._choice.wanted(layers)
+        file, names = self._runtime.value, self._choice.wanted(layers)
         found = file.run(tensors.by_name(inputs, file.inputs), outputs=names)
         return self._choice.split(dict(zip(names, found, strict=True)), layers)
 
@@ -222,14 +222,14 @@ class FileTeacher(host.HostTeacher):
 
         names = self._choice.wanted(layers)
         given = keras.tree.map_structure(described, inputs)
-        with self._turn.model:
-            shapes = base.output_shapes(self._runtime.model, given, names)
+        with self._turn.value:
+            shapes = base.output_shapes(self._runtime.value, given, names)
         specs = [host.Shape(shape) for shape in shapes]
         return self._choice.split(dict(zip(names, specs, strict=True)), layers)
 
     def input_specs(self):
         """That of its only input, whatever it is called; of several only the data tells."""
-        inputs = self._runtime.model.inputs
+        inputs = self._runtime.value.inputs
         if self.preprocess is not None or len(inputs) != 1:
             return None
         info = inputs[0]
@@ -243,19 +243,19 @@ class FileTeacher(host.HostTeacher):
     def last_activation(self, output=None):
         """That of the file's last operator, where it is plain."""
         name = self._choice.name_of(output)
-        return None if name is None else self._runtime.model.last_activation(name)
+        return None if name is None else self._runtime.value.last_activation(name)
 
     def resolve(self, layer):
         return self._choice.resolve(layer)
 
     def fingerprint(self):
         """The digest of the file, of those that hold its data, and of what it is asked."""
-        file = self._runtime.model
+        file = self._runtime.value
         return host.of_files(file.files, _asked(file, self._choice.chosen))
 
     def get_config(self):
         config = super().get_config()
-        file = self._runtime.model
+        file = self._runtime.value
         constants = {name: each.value for name, each in file.constants.items()}
         config.update(
             {
@@ -349,7 +349,7 @@ class OnnxTeacher(FileTeacher):
         super().__init__(file, output, preprocess, name or "onnx_teacher", **kwargs)
 
     def get_config(self):
-        return {**super().get_config(), "providers": self._runtime.model.providers}
+        return {**super().get_config(), "providers": self._runtime.value.providers}
 
 
 # `TFLiteTeacher`: a model in TensorFlow Lite's file format.

@@ -66,8 +66,8 @@ class HostTeacher(protocol.Teacher):
     def call(self, inputs):
         return self._asked(inputs, [])[0]
 
-    def answer(self, lesson):
-        return self.call(self.prepared(lesson.inputs))
+    def predict_batch(self, batch):
+        return self.call(self.prepared(batch.inputs))
 
     def resolve(self, layer):
         raise ValueError(
@@ -76,7 +76,7 @@ class HostTeacher(protocol.Teacher):
         )
 
     def with_taps(self, layers):
-        return lambda lesson: self._asked(self.prepared(lesson.inputs), list(layers))
+        return lambda batch: self._asked(self.prepared(batch.inputs), list(layers))
 
     # `predict` is another runtime's code, which AutoGraph would rewrite and warn of.
     @tf.autograph.experimental.do_not_convert
@@ -104,13 +104,13 @@ class HostTeacher(protocol.Teacher):
         return keras.tree.pack_sequence_as(spec, flat)
 
     def _said(self, inputs, layers):
-        with self._turn.model:
+        with self._turn.value:
             result = self.predict(inputs, layers)
         return keras.tree.map_structure(lambda x: np.asarray(x, np.float32), result)
 
     def _spec(self, inputs, layers):
         """The outputs' shapes, a `Shape` for each, from what the teacher says of zeros."""
-        with self._turn.model:
+        with self._turn.value:
             found = [
                 keras.tree.map_structure(
                     lambda x: Shape(np.shape(x)), self.predict(_zeros(inputs, size), layers)

@@ -68,15 +68,15 @@ class KerasTeacher(protocol.Teacher):
             return {"": specs}  # a Sequential model has one input, whatever it is called
         return models.named_inputs(self.model, specs)
 
-    def answer(self, lesson):
+    def predict_batch(self, batch):
         # Not through the layer's own `__call__`, which would cast and trace a second time.
-        return self.call(self.prepared(lesson.inputs))
+        return self.call(self.prepared(batch.inputs))
 
     def resolve(self, layer):
         return tap.resolve(self.model, layer)[0]
 
     def with_taps(self, layers):
-        return protocol.tapped(self.model, layers, self.answer)
+        return protocol.tapped(self.model, layers, self.predict_batch)
 
     @property
     def output_names(self):
@@ -103,8 +103,8 @@ class FunctionTeacher(protocol.Teacher):
         super().__init__(name=getattr(function, "__name__", None))
         self.function = models.Untracked(function)
 
-    def answer(self, lesson):
-        return self.function.model(lesson.inputs)
+    def predict_batch(self, batch):
+        return self.function.value(batch.inputs)
 
     def resolve(self, layer):
         raise ValueError(
@@ -198,14 +198,14 @@ class SavedModelTeacher(protocol.Teacher):
     def call(self, inputs):
         return self._asked(inputs, [])[0]
 
-    def answer(self, lesson):
-        return self.call(self.prepared(lesson.inputs))
+    def predict_batch(self, batch):
+        return self.call(self.prepared(batch.inputs))
 
     def with_taps(self, layers):
-        return lambda lesson: self._asked(self.prepared(lesson.inputs), list(layers))
+        return lambda batch: self._asked(self.prepared(batch.inputs), list(layers))
 
     def _asked(self, inputs, layers):
-        given = self._inputs.model
+        given = self._inputs.value
         if given.infos is None:
             outputs = self.layer(inputs)
         else:
@@ -227,14 +227,14 @@ class SavedModelTeacher(protocol.Teacher):
     def fingerprint(self):
         """The digest of the files, and of what they are asked."""
         files = pathlib.Path(self.folder).rglob("*")
-        more = self._inputs.model.digested()
+        more = self._inputs.value.digested()
         if len(self._choice.chosen) < len(self._choice.names):
             more.append(repr(self._choice.chosen).encode())
         return of_files(sorted(file for file in files if file.is_file()), more)
 
     def get_config(self):
         config = super().get_config()
-        constants = self._inputs.model.values()
+        constants = self._inputs.value.values()
         config.update(
             {
                 "path": self.folder,

@@ -14,7 +14,7 @@ from keras_kd.taps.recorder import Taps
 
 
 @dataclasses.dataclass
-class Lesson:
+class TeacherInputs:
     """What a teacher may look at in a step.
 
     Attributes:
@@ -22,14 +22,14 @@ class Lesson:
         labels: Its labels, or `None` where there are none or they are not known yet.
         student: The student's `Outputs` for the batch, or `None`.
         carried: Teacher outputs that came with the batch: `carried.Carried`, or `None`.
-        is_rehearsal: Whether shapes alone are wanted; the inputs hold no data.
+        is_symbolic: Whether shapes alone are wanted; the inputs hold no data.
     """
 
     inputs: Any
     labels: Any = None
     student: Any = None
     carried: Any = None
-    is_rehearsal: bool = False
+    is_symbolic: bool = False
 
 
 class Teacher(keras.layers.Layer):
@@ -38,7 +38,7 @@ class Teacher(keras.layers.Layer):
     Wherever `Distiller` takes a teacher it takes a `keras.Model`, a function, or one of these.
     Subclasses implement `call(inputs)`, in TensorFlow operations. A teacher is a layer so that it
     can hold models: they are saved with the distiller, and are not trained. It keeps no state
-    between steps, unless it is meant to learn (`learn`).
+    between steps, unless it is meant to learn (`update`).
 
     Args:
         preprocess: A function applied to the inputs before this teacher sees them, where it
@@ -102,9 +102,9 @@ class Teacher(keras.layers.Layer):
         """The inputs as this teacher expects them."""
         return inputs if self.preprocess is None else self.preprocess(inputs)
 
-    def answer(self, lesson):
-        """The outputs for a lesson; by default `call` on its inputs."""
-        return self(self.prepared(lesson.inputs))
+    def predict_batch(self, batch):
+        """The outputs for a batch; by default `call` on its inputs."""
+        return self(self.prepared(batch.inputs))
 
     def resolve(self, layer):
         """A layer of the teacher by its path; raises where there is none."""
@@ -117,25 +117,25 @@ class Teacher(keras.layers.Layer):
             layers: Layers as `resolve` gives them.
 
         Returns:
-            A function from a `Lesson` to `(outputs, {layer: value})`.
+            A function from a `TeacherInputs` to `(outputs, {layer: value})`.
         """
-        return tapped(self, layers, self.answer)
+        return tapped(self, layers, self.predict_batch)
 
     def student_layers(self, layers):
         """Which layers of the student must be listened to for `layers` of this teacher."""
         del layers
         return []
 
-    def meet(self, student):
+    def bind(self, student):
         """Called once by a distiller; raises if this teacher cannot teach the student."""
 
     @property
     def is_of_student(self):
         """Whether its weights come from the training itself, and are lost where it is not saved."""
         # Those of the library that only let others learn are asked about these.
-        return not type(self).learn.__module__.startswith("keras_kd.")
+        return not type(self).update.__module__.startswith("keras_kd.")
 
-    def learn(self, student):
+    def update(self, student):
         """Called in each training step, after the student's weights have changed."""
 
     def last_activation(self, output=None):
@@ -154,11 +154,11 @@ class Teacher(keras.layers.Layer):
 
 
 def tapped(owner, layers, answer):
-    """`answer(lesson)` with what the layers of `owner` gave meanwhile."""
+    """`answer(batch)` with what the layers of `owner` gave meanwhile."""
     if not layers:
-        return lambda lesson: (answer(lesson), {})
+        return lambda batch: (answer(batch), {})
     taps = Taps(owner, layers)
-    return lambda lesson: taps.run(lambda: answer(lesson))
+    return lambda batch: taps.run(lambda: answer(batch))
 
 
 def check_preprocess(preprocess, name="preprocess"):

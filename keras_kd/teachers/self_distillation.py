@@ -38,7 +38,7 @@ class OfStudent(keras_model.KerasTeacher):
 
     is_of_student = True
 
-    def meet(self, student):
+    def bind(self, student):
         shapes = [[tuple(v.shape) for v in model.weights] for model in (self.model, student)]
         if shapes[0] != shapes[1]:
             raise ValueError(
@@ -127,9 +127,9 @@ class EMA(OfStudent):
     def decay(self, value):
         self.decay_variable.assign(checked_decay(value))
 
-    def meet(self, student):
-        super().meet(student)
-        copied = self._copied.model
+    def bind(self, student):
+        super().bind(student)
+        copied = self._copied.value
         if copied in (None, student) or not self._differs_from(student):
             return
         raise ValueError(
@@ -143,7 +143,7 @@ class EMA(OfStudent):
         pairs = zip(self.model.weights, student.weights, strict=True)
         return any(not np.array_equal(*map(keras.ops.convert_to_numpy, pair)) for pair in pairs)
 
-    def learn(self, student):
+    def update(self, student):
         decay = tf.convert_to_tensor(keras.ops.convert_to_tensor(self.decay_variable))
         steps = tf.cast(keras.ops.convert_to_tensor(self.steps), tf.float32)
         if self.warm_up:
@@ -277,19 +277,19 @@ class DeepestExit(protocol.Teacher):
         self.output_key = validation.output_key("output", output)
         self._student = models.Untracked(None)
 
-    def meet(self, student):
+    def bind(self, student):
         outputs = getattr(student, "outputs", None)
         if outputs is not None and len(outputs) < 2:
             raise ValueError(
                 f"DeepestExit teaches the other outputs of the student {student.name!r}, which has "
                 "one only. Give it exits: keras_kd.students.add_exits(student, layers)."
             )
-        if self._student.model not in (None, student):
+        if self._student.value not in (None, student):
             raise ValueError("This DeepestExit teaches another student. Make one for each.")
         self._student = models.Untracked(student)
 
-    def answer(self, lesson):
-        outputs, names = lesson.student.outputs, lesson.student.names
+    def predict_batch(self, batch):
+        outputs, names = batch.student.outputs, batch.student.names
         if not keras.tree.is_nested(outputs):
             raise ValueError("DeepestExit needs a student with several outputs; it has one.")
         key = self.output_key
@@ -302,12 +302,12 @@ class DeepestExit(protocol.Teacher):
         return {}  # the student is asked
 
     def resolve(self, layer):
-        return tap.resolve(self._student.model, layer)[0]
+        return tap.resolve(self._student.value, layer)[0]
 
     def with_taps(self, layers):
-        return lambda lesson: (
-            self.answer(lesson),
-            {layer: lesson.student.taps[layer] for layer in layers},
+        return lambda batch: (
+            self.predict_batch(batch),
+            {layer: batch.student.taps[layer] for layer in layers},
         )
 
     def student_layers(self, layers):
@@ -361,13 +361,13 @@ class VirtualTeacher(protocol.Teacher):
             )
         self.confidence = float(confidence)
 
-    def answer(self, lesson):
-        if lesson.labels is None:
+    def predict_batch(self, batch):
+        if batch.labels is None:
             raise ValueError(
                 "VirtualTeacher teaches what the labels say, and the data has none. Pass (inputs, "
                 "labels)."
             )
-        return keras.tree.map_structure(self._logits, lesson.student.outputs, lesson.labels)
+        return keras.tree.map_structure(self._logits, batch.student.outputs, batch.labels)
 
     def _logits(self, outputs, labels):
         classes = outputs.shape[-1]

@@ -7,7 +7,7 @@ from keras_kd.teachers import keras_model, protocol
 from keras_kd.training import arguments, distribution, metrics, resuming, saving, summary
 from keras_kd.training.first_batch import FirstBatch
 from keras_kd.training.fit import AskingAhead, Attachment, LabelCheck
-from keras_kd.training.forward import ForwardPasses, Rehearsal, TeacherFailed
+from keras_kd.training.forward import ForwardPasses, ShapeCheck, TeacherFailed
 from keras_kd.training.hyperparameters import LiveNumbers
 from keras_kd.training.metrics import LossList, Reporting
 from keras_kd.training.objective import FusedLoss
@@ -125,7 +125,7 @@ class Distiller(
         models.check(teacher, student)
         arguments.check(student, "student", arguments.OF_STUDENT)
         source = keras_model.adapt(teacher)
-        source.meet(student)
+        source.bind(student)
         save_teacher = saving.check(save_teacher, source)
         arguments.check_weighting(weighting)
         protocol.check_preprocess(teacher_preprocess, "teacher_preprocess")
@@ -141,7 +141,7 @@ class Distiller(
         self.student_computes_loss = arguments.is_overridden(student, "compute_loss")
         self._student_supports_jit = self.supports_jit
         self.supports_jit = self.supports_jit and source.supports_jit
-        self._rehearsed = self._has_unbuilt_loss = self.is_rehearsing = False
+        self._rehearsed = self._has_unbuilt_loss = self.is_symbolic = False
         self.uses_keras_names = keras_names
         self.callback_states = {}
         self.save_teacher, self._told = save_teacher, models.Untracked({})
@@ -158,11 +158,11 @@ class Distiller(
     @property
     def teacher(self):
         """The teacher; tracked by nothing. `save_teacher` says whether it is saved."""
-        return self._teacher.model
+        return self._teacher.value
 
     def hear(self, outputs):
         """Keeps what a rehearsal has seen of the teacher, for a file without it."""
-        self._told = models.Untracked(saving.told(outputs, self._source.model))
+        self._told = models.Untracked(saving.told(outputs, self._source.value))
 
     def set_teacher(self, teacher, check=True):
         """Gives a distiller its teacher back, which was saved without (`save_teacher=False`).
@@ -222,13 +222,13 @@ class Distiller(
     @property
     def may_read_more(self):
         """Whether the teacher may read inputs of the data that nothing names before it comes."""
-        source = self._source.model
+        source = self._source.value
         return self.teacher_preprocess is not None or source.input_specs() is None
 
     def _rehearse_made_up(self):
         """Rehearses on what the models say of their inputs; the first batch decides the rest."""
         inputs = models.input_specs(self.student)
-        of_teacher = None if self.may_read_more else self._source.model.input_specs()
+        of_teacher = None if self.may_read_more else self._source.value.input_specs()
         if of_teacher is not None and models.reads_more(of_teacher, inputs):
             # The data is a dict that has the inputs of both.
             inputs = {**of_teacher, **models.named_inputs(self.student, inputs)}
@@ -250,12 +250,12 @@ class Distiller(
             self._has_unbuilt_loss = True
 
     def _rehearse(self, inputs, labels=None, **options):
-        rehearsal = Rehearsal(self, **{"is_made_up": False, **options})
-        self.is_rehearsing = True
+        rehearsal = ShapeCheck(self, **{"is_made_up": False, **options})
+        self.is_symbolic = True
         try:
             rehearsal.run(inputs, labels)
         finally:
-            self.is_rehearsing = False
+            self.is_symbolic = False
         self._rehearsed = not rehearsal.waiting
         self._has_unbuilt_loss = False
 
@@ -265,7 +265,7 @@ class Distiller(
 
     def call(self, inputs, training=None, mask=None):
         inputs, _ = protocol.split(inputs)
-        if not self._rehearsed and not self.is_rehearsing:
+        if not self._rehearsed and not self.is_symbolic:
             self._rehearse_call(inputs)
         inputs = models.own_inputs(self.student, inputs)
         if not models.is_masked(mask):  # a subclassed student may not take any
@@ -343,4 +343,4 @@ class Distiller(
     def _fuse(self):
         """Looks whether the kernel's one sweep can compute the hard loss too."""
         losses = self.distillation_losses
-        self._fused = FusedLoss(self.loss, self._loss_weights.model, losses)
+        self._fused = FusedLoss(self.loss, self._loss_weights.value, losses)

@@ -103,8 +103,8 @@ class _Look(keras.callbacks.Callback):
         batch = keras.tree.map_structure(_tensor, batch)
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
         with models.looking(x):
-            student = self._distiller.study(x, training=False)
-            teacher = self._distiller.teach(x, y, student)
+            student = self._distiller.student_forward(x, training=False)
+            teacher = self._distiller.teacher_forward(x, y, student)
         for finding in _findings(self._distiller, teacher, student, y, weight):
             message = f"keras_kd, first batch: {finding.message} {finding.remedy}"
             validation.warn(message, DiagnosisWarning)

@@ -214,7 +214,7 @@ class LabelCheck:
 def check(losses, rows):
     """Raises if batches of `rows` rows on each replica are too small for one of the losses."""
     for loss in losses:
-        if rows < loss.least_rows:
+        if rows < loss.min_batch_size:
             raise _too_small(loss, f"batches of {rows}")
 
 
@@ -245,20 +245,21 @@ class Watch(keras.callbacks.Callback):
         self._before = 0
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._largest < self._loss.least_rows:  # usually for the first batch only
+        if self._largest < self._loss.min_batch_size:  # usually for the first batch only
             rows = int(traced_value(self._rows))
             self._largest = max(self._largest, rows - self._before)
             self._before = rows
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._largest < self._loss.least_rows:
+        if self._largest < self._loss.min_batch_size:
             raise _too_small(self._loss, f"an epoch whose largest batch has {self._largest}")
 
 
 def _too_small(loss, received):
     return ValueError(
         f"Distillation loss {loss.name!r} compares the rows of a batch and needs at least "
-        f"{loss.least_rows} of them on each replica. Received: {received}. Use a larger batch_size."
+        f"{loss.min_batch_size} of them on each replica. Received: {received}. Use a larger "
+        "batch_size."
     )
 
 
@@ -288,7 +289,7 @@ class Attachment:
         try:
             self._listen()
             loss.validate(self.teacher, self.student)
-            self._check_metric_names(self._metrics_given.model)
+            self._check_metric_names(self._metrics_given.value)
             self._build_attached(loss)
         except Exception:
             self.loss_list.remove_last()
@@ -345,9 +346,9 @@ class Attachment:
         if rows is not None:
             check(losses, rows // self.distribute_strategy.num_replicas_in_sync)
             return []
-        loss = max(losses, key=lambda loss: loss.least_rows)
+        loss = max(losses, key=lambda loss: loss.min_batch_size)
         seen = self._total_tracker.count
-        return [Watch(loss, seen)] if loss.least_rows > 1 else []
+        return [Watch(loss, seen)] if loss.min_batch_size > 1 else []
 
     def _build_optimizer(self):
         """Before a file or a first step needs the optimizer's variables."""
@@ -369,7 +370,7 @@ class AskingAhead:
             return self._fit_ahead(*args, **kwargs)
 
     def _fit_ahead(self, *args, **kwargs):
-        if not self._source.model.runs_on_host:
+        if not self._source.value.runs_on_host:
             return super().fit(*args, **kwargs)
         given = named(keras.Model.fit, args, kwargs)
         given.update(_split(given))
@@ -388,7 +389,7 @@ class AskingAhead:
             return self._evaluate_ahead(*args, **kwargs)
 
     def _evaluate_ahead(self, *args, **kwargs):
-        if not (self._source.model.runs_on_host and self._runs_teacher_in_evaluate()):
+        if not (self._source.value.runs_on_host and self._runs_teacher_in_evaluate()):
             return super().evaluate(*args, **kwargs)
         given = named(keras.Model.evaluate, args, kwargs)
         given.update(self._asked_ahead(given, shuffle=False))

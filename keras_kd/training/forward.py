@@ -13,7 +13,7 @@ from keras_kd.ops import dispatch
 from keras_kd.taps import tap
 from keras_kd.taps.recorder import Taps
 from keras_kd.teachers import protocol
-from keras_kd.teachers.protocol import Lesson
+from keras_kd.teachers.protocol import TeacherInputs
 from keras_kd.training import objective, padding_masks
 from keras_kd.training.objective import Outputs
 
@@ -23,7 +23,7 @@ class Listening:
     """How teacher and student are run while some layers are listened to.
 
     Attributes:
-        teach: From a `Lesson` to the teacher's `(outputs, {layer: value})`.
+        teach: From a `TeacherInputs` to the teacher's `(outputs, {layer: value})`.
         teacher_layers: The layers it gives.
         student: `Taps` of the student, or `None`.
     """
@@ -34,10 +34,10 @@ class Listening:
 
 
 class ForwardPasses:
-    """Mixin of the distiller: `teach` and `study`, and what is listened to in them."""
+    """Mixin of the distiller: `teacher_forward` and `student_forward`, with taps."""
 
     def _listen(self):
-        losses, source = self.distillation_losses, self._source.model
+        losses, source = self.distillation_losses, self._source.value
         of_teacher = [x for x in losses if x.teacher_layer is not None]
         of_student = [x for x in losses if x.student_layer is not None]
         for loss in of_teacher:
@@ -49,7 +49,7 @@ class ForwardPasses:
         self._taps = models.Untracked(self._listening(teacher_layers, student_layers))
 
     def _listening(self, teacher_layers, student_layers):
-        source = self._source.model
+        source = self._source.value
         teacher_layers = list(dict.fromkeys(teacher_layers))
         student_layers = [*student_layers, *source.student_layers(teacher_layers)]
         taps = Taps(self.student, student_layers) if student_layers else None
@@ -58,7 +58,7 @@ class ForwardPasses:
     def resolve_pair(self, teacher_layer, student_layer):
         """A layer of each model, by its path; raises where there is none."""
         return (
-            self._source.model.resolve(tap.check("teacher_layer", teacher_layer)),
+            self._source.value.resolve(tap.check("teacher_layer", teacher_layer)),
             tap.resolve(self.student, tap.check("student_layer", student_layer))[0],
         )
 
@@ -76,7 +76,7 @@ class ForwardPasses:
 
         return compare
 
-    def teach(self, x, y=None, student=None):
+    def teacher_forward(self, x, y=None, student=None):
         """The teacher's `Outputs` for a batch; no gradient flows to it.
 
         Args:
@@ -84,11 +84,11 @@ class ForwardPasses:
             y: Its labels, or `None`.
             student: The student's `Outputs` for it, or `None`.
         """
-        return self._teach(x, y, student, self._taps.model)
+        return self._teach(x, y, student, self._taps.value)
 
     def _teach(self, x, y, student, listening):
         inputs, said = protocol.split(x)
-        source = self._source.model
+        source = self._source.value
         if said is not None and not (source.runs_on_host or source.needs_carried):
             raise ValueError(
                 "The batch carries the outputs of a cached teacher, but this distiller's teacher "
@@ -101,7 +101,7 @@ class ForwardPasses:
         else:
             if self.teacher_preprocess is not None:
                 inputs = self.teacher_preprocess(inputs)
-            answer = listening.teach(Lesson(inputs, y, student, said, self.is_rehearsing))
+            answer = listening.teach(TeacherInputs(inputs, y, student, said, self.is_symbolic))
         outputs, tapped = keras.tree.map_structure(_detached, answer)
         names = source.output_names
         if keras.tree.is_nested(outputs) and student is not None:
@@ -113,13 +113,13 @@ class ForwardPasses:
 
     def carrying(self, x, y=None):
         """The inputs of a batch with what the teacher says of it."""
-        teacher = self.teach(x, y)
+        teacher = self.teacher_forward(x, y)
         taps = {str(layer): value for layer, value in teacher.taps.items()}
         return protocol.join(x, teacher.outputs, taps)
 
-    def study(self, x, training):
+    def student_forward(self, x, training):
         """The student's `Outputs` for a batch."""
-        return self._study(x, training, self._taps.model)
+        return self._study(x, training, self._taps.value)
 
     @property
     def padding_inputs(self):
@@ -163,7 +163,7 @@ class TeacherFailed(Exception):  # noqa: N818 what failed, not how
     """
 
 
-class Rehearsal(keras.layers.Layer):
+class ShapeCheck(keras.layers.Layer):
     """A throw-away layer around teacher, student and losses.
 
     Called on symbolic inputs, Keras traces it without data: losses with weights (projectors) are
@@ -211,8 +211,8 @@ class Rehearsal(keras.layers.Layer):
             raise
 
     def _values(self, inputs, labels):
-        distiller = self._distiller.model
-        student = distiller.study(inputs, training=False)
+        distiller = self._distiller.value
+        student = distiller.student_forward(inputs, training=False)
         teacher = self._taught(inputs, labels, student)
         losses = distiller.distillation_losses
         return keras.ops.concatenate(
@@ -220,10 +220,10 @@ class Rehearsal(keras.layers.Layer):
         )
 
     def _taught(self, inputs, labels, student):
-        distiller = self._distiller.model
+        distiller = self._distiller.value
         labels = any_labels(student.outputs) if labels is None else labels
         try:
-            teacher = distiller.teach(inputs, labels, student)
+            teacher = distiller.teacher_forward(inputs, labels, student)
             distiller.hear(teacher)
             return teacher
         except Exception as error:

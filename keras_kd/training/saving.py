@@ -176,7 +176,7 @@ class Persistence(OwnVariables):
 
     def fit(self, *args, **kwargs):
         """As `keras.Model.fit`."""
-        self._source.model.check_can_teach()
+        self._source.value.check_can_teach()
         return super().fit(*args, **kwargs)
 
     def compile_from_config(self, config):
@@ -242,7 +242,7 @@ def _check_needs_no_saving(source):
 
 def teacher_config(distiller):
     """What of its teacher goes into a distiller's configuration."""
-    saves, source = distiller.save_teacher, distiller._source.model
+    saves, source = distiller.save_teacher, distiller._source.value
     found = {"save_teacher": saves, "teacher": None}
     if saves is True:
         found["teacher"] = without_training(serialized("teacher", distiller.teacher))
@@ -251,7 +251,7 @@ def teacher_config(distiller):
         return {**found, "teacher_told": source.told}
     else:
         told = {"fingerprint": fingerprints.of_teacher(source)}
-    return {**found, "teacher_told": {**distiller._told.model, **told}}
+    return {**found, "teacher_told": {**distiller._told.value, **told}}
 
 
 def teacher_of(config):
@@ -293,7 +293,7 @@ def _loaded(path, told):
 
 def given_back(distiller, teacher, check):
     """The `Teacher` that stands for one that a distiller gets back; raises if it may not."""
-    gone = distiller._source.model
+    gone = distiller._source.value
     if not isinstance(gone, AbsentTeacher):
         raise ValueError(
             "The distiller has its teacher. For another one make a new distiller: "
@@ -301,7 +301,7 @@ def given_back(distiller, teacher, check):
         )
     models.check(teacher, distiller.student)
     source = keras_model.adapt(teacher)
-    source.meet(distiller.student)
+    source.bind(distiller.student)
     expected = gone.fingerprint_of_teacher
     found = fingerprints.of_teacher(source) if check and expected is not None else expected
     if found != expected:
@@ -368,7 +368,7 @@ class AbsentTeacher(protocol.Teacher):
     @property
     def told(self):
         """What a distiller saves of it again."""
-        return self._told.model
+        return self._told.value
 
     def check_can_teach(self):
         raise ValueError(
@@ -388,14 +388,14 @@ class AbsentTeacher(protocol.Teacher):
         return str(layer)
 
     def with_taps(self, layers):
-        def answer(lesson):
-            if not lesson.is_rehearsal or "outputs" not in self.told:
+        def answer(batch):
+            if not batch.is_symbolic or "outputs" not in self.told:
                 self.check_can_teach()
-            outputs = _zeros(self.told["outputs"], lesson.inputs)
+            outputs = _zeros(self.told["outputs"], batch.inputs)
             if self.is_sparse:
                 outputs = SparseLogits(**outputs)
             taps = self.told["taps"]
-            return outputs, {layer: _zeros(taps[layer], lesson.inputs) for layer in layers}
+            return outputs, {layer: _zeros(taps[layer], batch.inputs) for layer in layers}
 
         return answer
 

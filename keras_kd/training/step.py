@@ -103,7 +103,7 @@ class Step:
                 "`compute_loss` runs the models where no step does: pass `x`, the inputs."
             )
         self._rehearse_batch(x, None)
-        return Running(self.study(x, training), objective.rows_of(x))
+        return Running(self.student_forward(x, training), objective.rows_of(x))
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -111,7 +111,7 @@ class Step:
         self._rehearse_batch(x, y)
         rows = objective.rows_of(x)
         with tf.GradientTape() as tape:
-            student = self.study(x, training=True)
+            student = self.student_forward(x, training=True)
             with _step_of(self, student, rows) as running:
                 loss = arguments.call_compute_loss(self, x, y, student.outputs, sample_weight, True)
             scaled = self.optimizer.scale_loss(loss)
@@ -127,13 +127,13 @@ class Step:
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         if not inner.gradient_accumulation_steps:
             self.optimizer.apply(gradients, variables)
-            self._source.model.learn(self.student)
+            self._source.value.update(self.student)
             return
         before = keras.ops.copy(inner.iterations)
         self.optimizer.apply(gradients, variables)
 
         def learn():
-            self._source.model.learn(self.student)
+            self._source.value.update(self.student)
             return before
 
         cond(keras.ops.convert_to_tensor(inner.iterations) > before, learn, lambda: before)
@@ -144,7 +144,7 @@ class Step:
         if self._runs_teacher_in_evaluate():
             self._rehearse_batch(x, y)
         rows = objective.rows_of(x)
-        student = self.study(x, training=False)
+        student = self.student_forward(x, training=False)
         with _step_of(self, student, rows) as running:
             loss = arguments.call_compute_loss(self, x, y, student.outputs, sample_weight, False)
         self._track(running, loss)
@@ -158,7 +158,7 @@ class Step:
     def _terms_of_evaluation(self, x, y, student, sample_weight, rows):
         batch = objective.Batch(y, sample_weight, inputs=x)
         if self._runs_teacher_in_evaluate():
-            return self._all_terms(self.teach(x, y, student), student, batch, rows)
+            return self._all_terms(self.teacher_forward(x, y, student), student, batch, rows)
         hard = self._hard(batch, student, sample_weight, rows)
         return objective.Terms(hard, hard, [])
 
@@ -216,7 +216,7 @@ class Step:
 
     def _is_fusable(self, student, batch):
         labels, weight = batch.labels, batch.sample_weight
-        if labels is None or self._source.model.is_sparse or self.student_computes_loss:
+        if labels is None or self._source.value.is_sparse or self.student_computes_loss:
             return False
         return self._fused.applies(labels, student, weight)
 
@@ -231,7 +231,7 @@ class Step:
         batch = objective.Batch(y, sample_weight, training=True, inputs=x)
         always = self.jit_compile or self.weighting is not None
         if always or self.loss_list.penalises_outputs():
-            return self._all_terms(self.teach(x, y, student), student, batch, rows)
+            return self._all_terms(self.teacher_forward(x, y, student), student, batch, rows)
         alpha, beta = self._mixture()
         fusable = self._is_fusable(student, batch)
         losses = self._fused.others if fusable else self.distillation_losses
@@ -249,7 +249,7 @@ class Step:
             return hard_balance * self.hard_loss(y, student.outputs, sample_weight)
 
         def with_teacher():
-            teacher = self.teach(x, y, student)
+            teacher = self.teacher_forward(x, y, student)
             if fusable:
                 return self._fused_parts(batch, student, teacher, sample_weight, alpha, beta)
             return objective.separate_parts(hard(), losses, teacher, student, batch, alpha)

@@ -66,11 +66,11 @@ class _View(keras.Model):
 
     @property
     def layers(self):
-        return self._layers_shown.model
+        return self._layers_shown.value
 
     @property
     def optimizer(self):
-        return self._optimizer_shown.model
+        return self._optimizer_shown.value
 
     @optimizer.setter
     def optimizer(self, value):
@@ -78,11 +78,11 @@ class _View(keras.Model):
 
     @property
     def trainable_weights(self):
-        return self._model.model.trainable_weights
+        return self._model.value.trainable_weights
 
     @property
     def non_trainable_weights(self):
-        return self._model.model.non_trainable_weights
+        return self._model.value.non_trainable_weights
 
 
 class _Frozen(keras.layers.Layer):
@@ -95,17 +95,17 @@ class _Frozen(keras.layers.Layer):
     def __init__(self, layer):
         super().__init__(name=layer.name, trainable=False, dtype="float32")
         self._layer, self._outputs = Untracked(layer), Untracked(_output_shapes(layer))
-        if self._outputs.model is not None:
+        if self._outputs.value is not None:
             self.build((None,))  # Keras shows shapes of layers that know what they are built with
         self.built = layer.built
 
     @property
     def weights(self):
-        return self._layer.model.weights
+        return self._layer.value.weights
 
     @property
     def layers(self):
-        return [_frozen(each) for each in _parts(self._layer.model)]
+        return [_frozen(each) for each in _parts(self._layer.value)]
 
     def count_params(self):
         return _count(self.weights)
@@ -115,7 +115,7 @@ class _Frozen(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         del input_shape
-        return self._outputs.model
+        return self._outputs.value
 
 
 def _frozen(layer):

@@ -97,7 +97,7 @@ class Learner(OwnVariables, HardLoss, keras.Model):
         return self._with_masks(outputs, inputs)
 
     def _with_masks(self, outputs, inputs):
-        padding = self._padding.model
+        padding = self._padding.value
         if not padding:
             return outputs
         names = models.output_names(self.model, outputs)

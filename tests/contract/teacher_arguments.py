@@ -9,7 +9,7 @@ import numpy as np
 
 import keras_kd as kd
 from keras_kd.teachers import keras_model
-from keras_kd.teachers.protocol import Lesson
+from keras_kd.teachers.protocol import TeacherInputs
 from keras_kd.training.objective import Outputs
 from tests.cache import caches
 from tests.contract import fits
@@ -51,7 +51,7 @@ def answer(teacher, inputs=None):
     x, y = fits.data()
     inputs = x if inputs is None else inputs
     own = Outputs({"a": inputs[:, :2], "b": inputs[:, 1:3]}, names=["a", "b"], inputs=inputs)
-    return keras_model.adapt(teacher).answer(Lesson(inputs, np.argmax(y, -1), own))
+    return keras_model.adapt(teacher).predict_batch(TeacherInputs(inputs, np.argmax(y, -1), own))
 
 
 def teacher(subject, base, arguments, probe=answer, **options):
@@ -63,7 +63,7 @@ def after_updates(teacher):
     student = fits.network(2)
     for step in (1.0, 2.0):
         student.set_weights([weight + step for weight in student.get_weights()])
-        teacher.learn(student)
+        teacher.update(student)
     return teacher.model.get_weights()
 
 
@@ -106,8 +106,8 @@ def cache(seed=1):
 
 def of_labels(teacher):
     x = fits.data()[0]
-    lesson = Lesson(x, np.arange(6) % 5, Outputs(np.zeros((6, 5), "float32")))
-    return teacher.answer(lesson)
+    batch = TeacherInputs(x, np.arange(6) % 5, Outputs(np.zeros((6, 5), "float32")))
+    return teacher.predict_batch(batch)
 
 
 def exit_of(teacher):

@@ -123,7 +123,10 @@ def test_what_such_files_are_asked_wrongly_is_told():
         preprocess=lambda x: tf.transpose(x, [0, 3, 1, 2]),
     )
     (expected,) = CASES["rapidocr_det"].raw()
-    same(turned.answer(kd.teachers.protocol.Lesson(image)), [expected.transpose(0, 3, 1, 2)])
+    same(
+        turned.predict_batch(kd.teachers.protocol.TeacherInputs(image)),
+        [expected.transpose(0, 3, 1, 2)],
+    )
     told = r"takes 3 inputs.*what the data does not have goes into `constants`"
     with pytest.raises(ValueError, match=told):
         kd.teachers.OnnxTeacher(path(SILERO))(CASES["silero_vad"].x)

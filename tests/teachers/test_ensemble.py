@@ -178,9 +178,9 @@ def test_labels_in_a_list_are_in_the_students_order(order):
     inputs = keras.Input((caches.FEATURES,))
     outputs = [keras.layers.Dense(caches.CLASSES, name=name)(inputs) for name in order]
     made = kd.Distiller(ensemble, keras.Model(inputs, outputs))
-    student = made.study(tf.constant(x), training=False)
+    student = made.student_forward(tf.constant(x), training=False)
     given = [tf.constant(labels[name]) for name in order]
-    answer = made.teach(tf.constant(x), given, student).outputs
+    answer = made.teacher_forward(tf.constant(x), given, student).outputs
     expected = ensemble(x, labels=labels)
     for name, found in zip(order, answer, strict=True):
         np.testing.assert_allclose(found, expected[name], rtol=1e-5, atol=1e-6)

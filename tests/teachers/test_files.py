@@ -203,8 +203,8 @@ class TestInputs:
         renamed = kd.teachers.OnnxTeacher(
             path, preprocess=lambda inputs: {"one": inputs[0], "other": inputs[1]}
         )
-        lesson = kd.teachers.protocol.Lesson([3 * X, X])
-        np.testing.assert_allclose(renamed.answer(lesson), 2 * X, rtol=1e-6)
+        batch = kd.teachers.protocol.TeacherInputs([3 * X, X])
+        np.testing.assert_allclose(renamed.predict_batch(batch), 2 * X, rtol=1e-6)
 
     @pytest.mark.parametrize("kind", FORMATS)
     def test_the_only_input_may_have_another_name(self, makers, model, kind):

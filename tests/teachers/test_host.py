@@ -23,7 +23,7 @@ class Host(kd.teachers.HostTeacher):
         self.supports_jit = True
 
     def predict(self, inputs, layers=()):
-        self.asked.model.append((len(inputs), threading.get_ident()))
+        self.asked.value.append((len(inputs), threading.get_ident()))
         return inputs @ KERNEL, dict.fromkeys(layers, inputs * 2.0)
 
     def resolve(self, layer):
@@ -88,9 +88,9 @@ def test_it_is_asked_once_a_batch_off_the_training_thread():
     distiller = kd.Distiller(teacher, caches.model(2))
     distiller.compile("sgd", caches.from_logits())
     distiller.fit(caches.dataset(), epochs=1, shuffle=False, verbose=0)
-    teacher.asked.model.clear()
+    teacher.asked.value.clear()
     distiller.fit(caches.dataset(), epochs=2, shuffle=False, verbose=0)
-    steps = [(rows, thread) for rows, thread in teacher.asked.model if rows != 2]  # 2: its shapes
+    steps = [(rows, thread) for rows, thread in teacher.asked.value if rows != 2]  # 2: its shapes
     # In any order: TensorFlow asks for several batches at a time, and hands them on in theirs.
     assert sorted(rows for rows, _ in steps) == 2 * [7] + 16 * [8]
     assert threading.get_ident() not in {thread for _, thread in steps}
@@ -100,9 +100,9 @@ def test_it_is_not_asked_in_evaluate_unless_it_must():
     teacher = Host()
     distiller = kd.Distiller(teacher, caches.model(2))
     distiller.compile("sgd", caches.from_logits())
-    teacher.asked.model.clear()
+    teacher.asked.value.clear()
     plain = distiller.evaluate(caches.dataset(), verbose=0, return_dict=True)
-    assert not teacher.asked.model
+    assert not teacher.asked.value
     both = distiller.evaluate(caches.dataset(), verbose=0, return_dict=True, with_teacher=True)
     assert sorted(plain) == ["loss"]
     living = kd.Distiller(linear(), caches.model(2))
@@ -221,7 +221,7 @@ def test_inputs_in_a_list_and_numbers_of_64_bits():
     distiller = kd.Distiller(teacher, student)
     distiller.compile("sgd", caches.from_logits())
     distiller.fit([x.astype("float64"), x.astype("float64")], y, verbose=0)
-    assert teacher.asked.model
+    assert teacher.asked.value
 
 
 def test_labels_in_a_plain_list():

@@ -16,7 +16,7 @@ from keras_kd.quantization.tfmot import convert, setup
 from keras_kd.quantization.tfmot import student as tfmot_student
 from keras_kd.quantization.tfmot.student import TfmotStudent, signature_of
 from keras_kd.teachers import keras_model
-from keras_kd.teachers.protocol import Lesson
+from keras_kd.teachers.protocol import TeacherInputs
 from keras_kd.training.arguments import mixture
 
 
@@ -218,7 +218,7 @@ class Trainer:
         return mean
 
     def _one_step(self, inputs, labels, weights):
-        soft = self._teacher.answer(Lesson(inputs, labels)) if self._beta else None
+        soft = self._teacher.predict_batch(TeacherInputs(inputs, labels)) if self._beta else None
         with tf.GradientTape() as tape:
             logits = self._model(keras.tree.flatten(inputs), training=True)
             loss = tf.add_n([self._of_rows(logits, soft, labels, weights), *self._model.losses])

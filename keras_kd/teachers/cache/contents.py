@@ -10,7 +10,7 @@ from keras_kd.ops import sparse_logits
 from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.taps import tap
 from keras_kd.teachers import keras_model
-from keras_kd.teachers.protocol import Lesson
+from keras_kd.teachers.protocol import TeacherInputs
 
 DTYPES = ("float16", "bfloat16", "float32", None)
 _SPARSE = "outputs/0/"
@@ -50,7 +50,7 @@ class Asked:
             Dict of the components, and two booleans: whether none holds NaN, and whether the type
             in which they are kept holds them.
         """
-        outputs, taps = self._teach(Lesson(inputs))
+        outputs, taps = self._teach(TeacherInputs(inputs))
         self.structure = structure_of(outputs)
         flat = keras.tree.flatten(outputs)
         found = {}

@@ -61,10 +61,10 @@ class Cached(protocol.Teacher):
         return found[0]
 
     def with_taps(self, layers):
-        def answer(lesson):
-            said = lesson.carried
-            if said is None and lesson.is_rehearsal:
-                said = self._placeholder(lesson.inputs)
+        def answer(batch):
+            said = batch.carried
+            if said is None and batch.is_symbolic:
+                said = self._placeholder(batch.inputs)
             if said is None:
                 raise ValueError(
                     "The batch carries no teacher outputs, and a cached teacher has no others. "
