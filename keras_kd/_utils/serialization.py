@@ -1,6 +1,7 @@
 """Configurations as Keras saves them, and values as JSON can hold them."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -92,3 +93,70 @@ def plain(value):
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# Files of version 0.1 hold digests of configurations in which Keras had written the module of each
+# class. These were its modules; a class that came later has none, wherever it stands.
+_MODULES_OF_0_1 = {
+    "keras_kd>Distiller": "keras_kd.distiller",
+    "keras_kd>AttentionMaps": "keras_kd.losses.attention_maps",
+    "keras_kd>AttentionTransfer": "keras_kd.losses.attention_transfer",
+    "keras_kd>ChannelWise": "keras_kd.losses.channel_wise",
+    "keras_kd>ContrastiveRepresentation": "keras_kd.losses.contrastive_representation",
+    "keras_kd>CosineHidden": "keras_kd.losses.cosine_hidden",
+    "keras_kd>CurriculumTemperature": "keras_kd.losses.curriculum_temperature",
+    "keras_kd>DecoupledKD": "keras_kd.losses.decoupled_kd",
+    "keras_kd>DIST": "keras_kd.losses.dist",
+    "keras_kd>FeatureHint": "keras_kd.losses.feature_hint",
+    "keras_kd>FlowMatrix": "keras_kd.losses.flow_matrix",
+    "keras_kd>HiddenStates": "keras_kd.losses.hidden_states",
+    "keras_kd>KerasDistillation": "keras_kd.losses.keras_distillation",
+    "keras_kd>_Features": "keras_kd.losses.keras_distillation",
+    "keras_kd>_Logits": "keras_kd.losses.keras_distillation",
+    "keras_kd>LearningWithoutForgetting": "keras_kd.losses.learning_without_forgetting",
+    "keras_kd>LogitStandardization": "keras_kd.losses.logit_standardization",
+    "keras_kd>LogitsMSE": "keras_kd.losses.logits_mse",
+    "keras_kd>NeuronSelectivity": "keras_kd.losses.neuron_selectivity",
+    "keras_kd>ProbabilisticTransfer": "keras_kd.losses.probabilistic_transfer",
+    "keras_kd>RegressionKD": "keras_kd.losses.regression_kd",
+    "keras_kd>RelationalAngle": "keras_kd.losses.relational_angle",
+    "keras_kd>RelationalDistance": "keras_kd.losses.relational_distance",
+    "keras_kd>SigmoidKD": "keras_kd.losses.sigmoid_kd",
+    "keras_kd>SimilarityPreserving": "keras_kd.losses.similarity_preserving",
+    "keras_kd>SoftTargets": "keras_kd.losses.soft_targets",
+    "keras_kd>VariationalInformation": "keras_kd.losses.variational_information",
+    "keras_kd>MutualDistiller": "keras_kd.mutual.distiller",
+    "keras_kd>QuantizationAware": "keras_kd.quantization.student",
+    "keras_kd>Tap": "keras_kd.taps.tap",
+    "keras_kd>Cached": "keras_kd.teachers.cached",
+    "keras_kd>Ensemble": "keras_kd.teachers.ensemble",
+    "keras_kd>KerasTeacher": "keras_kd.teachers.keras_model",
+    "keras_kd>DeepestExit": "keras_kd.teachers.no_teacher",
+    "keras_kd>VirtualTeacher": "keras_kd.teachers.no_teacher",
+    "keras_kd>OnnxTeacher": "keras_kd.teachers.onnx",
+    "keras_kd>EMA": "keras_kd.teachers.own_weights",
+    "keras_kd>Snapshot": "keras_kd.teachers.own_weights",
+    "keras_kd>SavedModelTeacher": "keras_kd.teachers.saved_model",
+    "keras_kd>TFLiteTeacher": "keras_kd.teachers.tflite",
+    "keras_kd>ClassShares": "keras_kd.weighting",
+    "keras_kd>TeacherConfidence": "keras_kd.weighting",
+    "keras_kd>TeacherCorrectness": "keras_kd.weighting",
+    "keras_kd>TeacherEntropy": "keras_kd.weighting",
+}
+
+
+def without_places(config: Any) -> Any:
+    """A configuration that says the same wherever a class of this package is defined.
+
+    Keras writes the module of a class beside its registered name. What is compared with a digest or
+    a text on disk must not change when a class moves to another file.
+    """
+    if isinstance(config, dict):
+        made = {key: without_places(value) for key, value in config.items()}
+        name = config.get("registered_name")
+        if "module" in made and isinstance(name, str) and name.startswith("keras_kd>"):
+            made["module"] = _MODULES_OF_0_1.get(name, "keras_kd")
+        return made
+    if isinstance(config, (list, tuple)):
+        return [without_places(each) for each in config]
+    return config

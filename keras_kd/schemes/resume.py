@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils.files import renamed
+from keras_kd._utils.serialization import without_places
 from keras_kd._utils.validation import invalid
 from keras_kd.losses import DistillationLoss
 from keras_kd.losses.keras_compat import is_keras_distillation_loss
@@ -185,6 +186,7 @@ def _of_array(part):
 def _text(config):
     """JSON, without names: Keras numbers those of a process (`dense_7`, `adam_1`)."""
     names: dict = {}
+    config = without_places(config)
     _collect_names(config, names)
     return json.dumps(_renamed(config, names), sort_keys=True, default=repr)
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd._utils.serialization import without_places
 from keras_kd.models import paths
 from keras_kd.teachers import keras_model
 from keras_kd.teachers.cache.format import CacheError
@@ -86,7 +87,9 @@ def _text(layer):
         config = layer.get_config()
     except NotImplementedError:  # a layer of the user's own without a configuration
         return kind
-    return kind + json.dumps(_plain(config), sort_keys=True, default=lambda x: type(x).__name__)
+    return kind + json.dumps(
+        _plain(without_places(config)), sort_keys=True, default=lambda x: type(x).__name__
+    )
 
 
 def _plain(value):
