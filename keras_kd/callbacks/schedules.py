@@ -7,7 +7,7 @@ from keras_kd import schedules
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 from keras_kd.teachers import self_distillation
-from keras_kd.training.hyperparameters import LiveNumbers
+from keras_kd.training.base import DistillationModel
 
 # `ScheduledValue`: sets a live number of a distiller before each epoch or step.
 
@@ -97,7 +97,7 @@ class ScheduledValue(keras.callbacks.Callback):
             raise ValueError(f"Several callbacks set {self.log_name!r}: {kinds}. Pass one of them.")
 
     def on_train_begin(self, logs=None):
-        if not isinstance(self.model, LiveNumbers):
+        if not isinstance(self.model, DistillationModel):
             raise ValueError(
                 f"{type(self).__name__} steers a keras_kd.Distiller or MutualDistiller. Received: "
                 f"a model of type {type(self.model).__name__}. Pass it to the fit of the distiller."

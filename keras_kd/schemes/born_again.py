@@ -143,7 +143,7 @@ class BornAgain:
         """
         if self._compile is None:
             raise ValueError("Call compile(optimizer, loss, ...) before fit.")
-        arguments = fit.bound(args, kwargs)
+        arguments = fit.bind_checked(args, kwargs)
         check_fit(arguments)
         verbose = progress.checked(arguments.get("verbose", "auto"))
         recipe = self._recipe(self._compile, arguments)

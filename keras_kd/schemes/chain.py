@@ -178,7 +178,7 @@ def _fit_arguments(given, data):
             f"`fit` has {twice}, which are arguments of distill_chain itself: `data`, "
             "`validation_data`."
         )
-    arguments = fit.bound((), {**given, **data})
+    arguments = fit.bind_checked((), {**given, **data})
     check_fit(arguments)
     return arguments
 

@@ -14,7 +14,7 @@ from keras_kd.models import cloning, symbolic_pass
 from keras_kd.schemes import history
 from keras_kd.training import arguments, fit, padding_masks
 from keras_kd.training.distiller import Distiller
-from keras_kd.training.supervised import Learner
+from keras_kd.training.supervised import SupervisedModel
 
 _WRITE_FILES = (
     keras.callbacks.BackupAndRestore,
@@ -43,13 +43,13 @@ class Recipe:
     fit: dict
 
     def trainer(self, student, teacher):
-        """A compiled `Distiller`, or a `Learner` where there is no teacher."""
+        """A compiled `Distiller`, or a `SupervisedModel` where there is no teacher."""
         with student.distribute_strategy.scope():
             losses = cloning.of_each(self.losses)
             if teacher is None:
                 # What the other models of the sequence leave out as padding.
                 read = arguments.loss_list(losses, None, student)
-                made = Learner(student, padding=padding_masks.named_by(read))
+                made = SupervisedModel(student, padding=padding_masks.named_by(read))
             else:
                 made = Distiller(teacher, student, losses, alpha=self.alpha, beta=self.beta)
             made.compile(**_copied(self.compile))
@@ -67,7 +67,7 @@ class Recipe:
         data = self.fit.get("validation_data")
         if data is None:
             return {}
-        model = trainer.model if isinstance(trainer, Learner) else trainer.student
+        model = trainer.model if isinstance(trainer, SupervisedModel) else trainer.student
         steps.say(f"evaluating {model.name!r}")
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch_size = self.fit.get("validation_batch_size") or self.fit.get("batch_size")

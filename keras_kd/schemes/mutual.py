@@ -10,16 +10,204 @@ from keras_kd._utils.validation import non_negative
 from keras_kd.callbacks import Cluster, LossWeightSchedule, Sparsify, TemperatureSchedule
 from keras_kd.schemes import peer_models
 from keras_kd.schemes.peer_models import Peer
-from keras_kd.training import distribution, fit, forward, objective, resuming, summary
-from keras_kd.training.fit import LabelCheck
-from keras_kd.training.hyperparameters import LiveNumbers
-from keras_kd.training.saving import OwnVariables
+from keras_kd.training import distribution, fit, objective, shape_check, summary
+from keras_kd.training.base import DistillationModel
 
-# `Compiling`: an optimizer, a loss and metrics for each peer.
+# Of the project's callbacks those that change a number or weights; the others need a teacher.
+_WITHOUT_TEACHER = (TemperatureSchedule, LossWeightSchedule, Cluster, Sparsify)
+_OF_ONE_OPTIMIZER = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
 
-class Compiling:
-    """Mixin of `MutualDistiller`: `compile`."""
+def prepare_callbacks(mutual, call: fit.FitCall) -> None:
+    """Callbacks that work without a teacher prepare themselves; others are refused."""
+    callbacks = call.callbacks
+    for callback in callbacks:
+        _check_callback(callback)
+        if isinstance(callback, _WITHOUT_TEACHER):
+            callback.prepare(mutual, callbacks)
+
+
+def _check_callback(callback):
+    name = type(callback).__name__
+    if isinstance(callback, _OF_ONE_OPTIMIZER):
+        raise ValueError(
+            f"{name} changes the learning rate of one optimizer, and each peer has its own. "
+            "Give the optimizers a keras.optimizers.schedules.LearningRateSchedule."
+        )
+    if hasattr(callback, "prepare") and not isinstance(callback, _WITHOUT_TEACHER):
+        raise ValueError(
+            f"{name} works on a keras_kd.Distiller. With peers use TemperatureSchedule and "
+            "LossWeightSchedule, and callbacks of Keras."
+        )
+
+
+def finalize_weights(mutual, call: fit.FitCall) -> None:
+    """When the fit has ended, as Keras does with its one optimizer: averaged weights."""
+
+    def finalize(history):
+        del history
+        for learner in mutual.learners:
+            learner.optimizer.finalize_variable_values(learner.model.trainable_variables)
+
+    call.at_end.append(finalize)
+
+
+#: What `MutualDistiller.fit` does before the first step, in this order.
+PREPARATION = (
+    fit.require_labels_of_weights,
+    prepare_callbacks,
+    fit.require_labels,
+    fit.track_progress,
+    finalize_weights,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_kd")
+class MutualDistiller(DistillationModel):
+    """Trains several models at once, each from the labels and from the others.
+
+    The loss of peer `i` is
+
+    `alpha * hard_i + beta * sum_j teaching[i][j] * D(peer_j -> peer_i)` (+ its own regularizers)
+
+    where `hard_i` is the loss given to `compile` and `D` a distillation loss between outputs, by
+    default `KL(softmax(z_j) || softmax(z_i))`; no gradient flows through the one that teaches. Each
+    peer runs forward once a step. All gradients come from these passes, then all optimizers step:
+    the update is simultaneous. (The paper's alternates: there peer `i` sees what the peers before
+    it have become in this very step, which costs each peer a forward pass more.)
+
+    `sample_weight` and `class_weight` weight both terms. Every peer sees the same batch.
+
+    **Teacher and student trained together.** With `teaching="one_way"`, for two peers
+    `[[0, 0], [1, 0]]`, the first peer learns from the labels alone, as it would by itself, and
+    the others learn from it while it learns.
+
+    Calling the model, and `predict`, give a list of the peers' outputs. `history` has `loss`, the
+    sum over the peers, and for each peer `<peer>_loss`, `<peer>_hard_loss`, `<peer>_soft_targets`
+    (by the name of the distillation loss) and its metrics, such as `<peer>_accuracy`; `<peer>` is
+    the model's name, if each was given one of its own, else `peer_0`, `peer_1`. `evaluate` gives
+    each peer's own loss (labels and regularizers) and metrics; use `return_dict=True`. How the
+    peers themselves are compiled is not changed.
+
+    Args:
+        peers: A list of two or more built `keras.Model`s with outputs of the same shapes.
+        distillation_loss: A `keras_kd.losses.DistillationLoss` of outputs, without weights of its
+            own. Default: `SoftTargets(temperature=1.0)`.
+        alpha: Factor of the hard losses, at least 0. Live: assign `alpha` before or during `fit`
+            and the next step uses it, without retracing. So are `beta` and `temperature`.
+        beta: Factor of the distillation losses, as `alpha`.
+        teaching: `[peers, peers]`, numbers at least 0; entry `[i][j]` is how much peer `j` teaches
+            peer `i`. Default: the mean of the others, `1 / (peers - 1)`. `"one_way"`: the first
+            peer teaches the others.
+        name: Name of the model.
+
+    Raises:
+        ValueError: An argument is wrong: fewer than two peers, the same one twice, weights in
+            common, other outputs, a matrix of another shape.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_kd as kd
+
+    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
+    wide, small = (
+        keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)], name=name)
+        for name in ("wide", "small")
+    )
+    mutual = kd.MutualDistiller([wide, small])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    mutual.compile("adam", loss=loss, metrics=["accuracy"])
+    history = mutual.fit(x, y, epochs=2, verbose=0).history
+    assert {"loss", "wide_accuracy", "small_soft_targets"} <= set(history)
+    ```
+
+    Reference: Zhang et al., "Deep Mutual Learning", https://arxiv.org/abs/1706.00384
+    """
+
+    preparation = PREPARATION
+
+    def __init__(
+        self,
+        peers,
+        distillation_loss=None,
+        alpha=1.0,
+        beta=1.0,
+        teaching=None,
+        name="mutual_distiller",
+        **kwargs,
+    ):
+        peers = peer_models.check_peers(peers)
+        numbers = non_negative("alpha", alpha), non_negative("beta", beta)
+        matrix = peer_models.teaching(teaching, len(peers))
+        # Each optimizer scales its own peer's loss.
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(name=name, **kwargs)
+        self._teaching = models.Untracked(matrix)
+        self._evaluating = False
+        with peers[0].distribute_strategy.scope():
+            loss = peer_models.distillation_loss(distillation_loss, peers)
+            self.distillation_loss = loss
+            names = zip(peers, peer_models.names(peers), strict=True)
+            self.learners = [Peer(peer, loss, peer_name) for peer, peer_name in names]
+            self.add_numbers(*numbers)
+            self._check_shapes()
+        self.built = True
+
+    def _check_shapes(self):
+        inputs = models.input_specs(self.peers[0])
+        if inputs is not None:
+            _PeerShapeCheck(self, True).run(inputs)
+        if self.distillation_loss.trainable_variables:
+            raise ValueError(
+                f"Distillation loss {self.distillation_loss.name!r} has weights of its own, which "
+                "no peer's optimizer would train. Use a loss without, such as "
+                "keras_kd.losses.SoftTargets()."
+            )
+
+    @property
+    def peers(self):
+        """The models, a list."""
+        return [learner.model for learner in self.learners]
+
+    @property
+    def optimizers(self):
+        """Each peer's optimizer, a list; `None` before `compile`."""
+        return [learner.optimizer if self.compiled else None for learner in self.learners]
+
+    @property
+    def teaching(self):
+        """`[peers, peers]`: how much a peer (a row) learns from each other (a column)."""
+        return np.array(self._teaching.value)
+
+    @property
+    def distillation_losses(self):
+        """The distillation loss, in a list: what the schedules of `keras_kd.callbacks` look for."""
+        return [self.distillation_loss]
+
+    @property
+    def losses_by_name(self):
+        """The distillation loss by its name, as of `Distiller`."""
+        return {self.distillation_loss.name: self.distillation_loss}
+
+    def build(self, input_shape=None):
+        del input_shape  # the peers are built
+
+    def call(self, inputs, training=None):
+        return [peer(inputs, training=training) for peer in self.peers]
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        """Builds the peers' metrics before replicas trace a step: there TensorFlow cannot.
+
+        Keras calls it under a strategy, on a batch, and does it for this model alone. (This
+        overrides a private method of Keras, and does nothing if Keras renames it.)
+        """
+        super()._symbolic_build(iterator, data_batch)
+        if keras.utils.unpack_x_y_sample_weight(data_batch)[1] is not None:
+            for learner in self.learners:
+                learner._symbolic_build(data_batch=data_batch)
 
     def compile(
         self,
@@ -76,7 +264,7 @@ class Compiling:
         with self.distribute_strategy.scope():
             made = peer_models.optimizers(optimizer, count)
             for each in made:
-                distribution.refuse_what_fails(self.distribute_strategy, each, steps_per_execution)
+                distribution.check_supported(self.distribute_strategy, each, steps_per_execution)
             self._compile_learners(made, auto_scale_loss)
 
     def _compile_learners(self, optimizers, auto_scale_loss):
@@ -112,12 +300,77 @@ class Compiling:
                 "of the labels. Pass a `loss`, or freeze them (model.trainable = False)."
             )
 
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        self.fit_labels.require(y)
+        rows = objective.rows_of(x)
+        batch = objective.Batch(y, sample_weight, training=True)
+        with tf.GradientTape() as tape:
+            outputs = [learner.student_forward(x, training=True) for learner in self.learners]
+            terms = self._terms(outputs, batch)
+            # Here: once the optimizers have stepped they are those of other weights.
+            regularizers = [learner.regularizers() for learner in self.learners]
+            parts = zip(self.learners, terms, regularizers, strict=True)
+            scaled = [learner.scaled(*each, rows) for learner, *each in parts]
+        # Of each loss only its own peer's weights have a gradient: one backward pass has them all.
+        variables = [learner.model.trainable_variables for learner in self.learners]
+        gradients = tape.gradient(scaled, variables)
+        for learner, *update in zip(self.learners, gradients, variables, strict=True):
+            learner.optimizer.apply(*update)
+        return self._track(terms, regularizers, outputs, batch)
 
-# Saving and loading of `MutualDistiller`.
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if y is None or self.loss is None:
+            raise ValueError(
+                "An evaluation needs labels and the loss of the labels: pass (inputs, labels), and "
+                "a loss to compile."
+            )
+        batch = objective.Batch(y, sample_weight)
+        outputs = [learner.student_forward(x, training=False) for learner in self.learners]
+        terms = [
+            learner.terms(own, [], self.distillation_loss, batch, (1.0, 0.0))
+            for learner, own in zip(self.learners, outputs, strict=True)
+        ]
+        regularizers = [learner.regularizers() for learner in self.learners]
+        return self._track(terms, regularizers, outputs, batch)
 
+    def _terms(self, outputs, batch):
+        mixture, loss = self.mixture(), self.distillation_loss
+        terms = []
+        for learner, own, row in zip(self.learners, outputs, self.teaching, strict=True):
+            peers = zip(row, self.learners, outputs, strict=True)
+            teachers = [(float(f), (peer, its)) for f, peer, its in peers if f > 0]
+            terms.append(learner.terms(own, teachers, loss, batch, mixture))
+        return terms
 
-class MutualPersistence(OwnVariables):
-    """Mixin of `MutualDistiller`: its configuration; its parts save themselves."""
+    def _track(self, terms, regularizers, outputs, batch):
+        parts = zip(self.learners, terms, regularizers, outputs, strict=True)
+        total = sum(learner.track(*each, batch) for learner, *each in parts)
+        self.total_metric.update_state(total, sample_weight=objective.rows_of(outputs[0].inputs))
+        return self.per_worker(self.get_metrics_result())
+
+    def get_metrics_result(self):
+        results = dict(super().get_metrics_result())
+        for learner in self.learners:
+            results.update(learner.results(self._evaluating, self.fit_labels.present))
+        return results
+
+    def reset_metrics(self):
+        super().reset_metrics()
+        for learner in self.learners:
+            learner.reset_metrics()
+
+    def print_summary(self, **options) -> None:
+        summary.of_mutual(self, **options)
+
+    def evaluate(self, *args, **kwargs):
+        """As `keras.Model.evaluate`: each peer's own loss and metrics; `loss` is their sum."""
+        self._evaluating = True
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._evaluating = False
 
     def with_metrics(self):
         return [self, *self.learners]
@@ -163,282 +416,7 @@ class MutualPersistence(OwnVariables):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
 
-# Of the project's callbacks those that change a number or weights; the others need a teacher.
-_WITHOUT_TEACHER = (TemperatureSchedule, LossWeightSchedule, Cluster, Sparsify)
-_OF_ONE_OPTIMIZER = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
-
-
-@keras.saving.register_keras_serializable(package="keras_kd")
-class MutualDistiller(
-    LiveNumbers, LabelCheck, Compiling, MutualPersistence, distribution.MultiWorkerFit, keras.Model
-):
-    """Trains several models at once, each from the labels and from the others.
-
-    The loss of peer `i` is
-
-    `alpha * hard_i + beta * sum_j teaching[i][j] * D(peer_j -> peer_i)` (+ its own regularisers)
-
-    where `hard_i` is the loss given to `compile` and `D` a distillation loss between outputs, by
-    default `KL(softmax(z_j) || softmax(z_i))`; no gradient flows through the one that teaches. Each
-    peer runs forward once a step. All gradients come from these passes, then all optimizers step:
-    the update is simultaneous. (The paper's alternates: there peer `i` sees what the peers before
-    it have become in this very step, which costs each peer a forward pass more.)
-
-    `sample_weight` and `class_weight` weight both terms. Every peer sees the same batch.
-
-    **Teacher and student trained together.** With `teaching="one_way"`, for two peers
-    `[[0, 0], [1, 0]]`, the first peer learns from the labels alone, as it would by itself, and
-    the others learn from it while it learns.
-
-    Calling the model, and `predict`, give a list of the peers' outputs. `history` has `loss`, the
-    sum over the peers, and for each peer `<peer>_loss`, `<peer>_hard_loss`, `<peer>_soft_targets`
-    (by the name of the distillation loss) and its metrics, such as `<peer>_accuracy`; `<peer>` is
-    the model's name, if each was given one of its own, else `peer_0`, `peer_1`. `evaluate` gives
-    each peer's own loss (labels and regularisers) and metrics; use `return_dict=True`. How the
-    peers themselves are compiled is not changed.
-
-    Args:
-        peers: A list of two or more built `keras.Model`s with outputs of the same shapes.
-        distillation_loss: A `keras_kd.losses.DistillationLoss` of outputs, without weights of its
-            own. Default: `SoftTargets(temperature=1.0)`.
-        alpha: Factor of the hard losses, at least 0. Live: assign `alpha` before or during `fit`
-            and the next step uses it, without retracing. So are `beta` and `temperature`.
-        beta: Factor of the distillation losses, as `alpha`.
-        teaching: `[peers, peers]`, numbers at least 0; entry `[i][j]` is how much peer `j` teaches
-            peer `i`. Default: the mean of the others, `1 / (peers - 1)`. `"one_way"`: the first
-            peer teaches the others.
-        name: Name of the model.
-
-    Raises:
-        ValueError: An argument is wrong: fewer than two peers, the same one twice, weights in
-            common, other outputs, a matrix of another shape.
-
-    Example:
-
-    ```python
-    import keras
-    import numpy as np
-    import keras_kd as kd
-
-    x, y = np.random.normal(size=(64, 8)), np.random.randint(10, size=64)
-    wide, small = (
-        keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)], name=name)
-        for name in ("wide", "small")
-    )
-    mutual = kd.MutualDistiller([wide, small])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    mutual.compile("adam", loss=loss, metrics=["accuracy"])
-    history = mutual.fit(x, y, epochs=2, verbose=0).history
-    assert {"loss", "wide_accuracy", "small_soft_targets"} <= set(history)
-    ```
-
-    Reference: Zhang et al., "Deep Mutual Learning", https://arxiv.org/abs/1706.00384
-    """
-
-    def __init__(
-        self,
-        peers,
-        distillation_loss=None,
-        alpha=1.0,
-        beta=1.0,
-        teaching=None,
-        name="mutual_distiller",
-        **kwargs,
-    ):
-        peers = peer_models.check_peers(peers)
-        numbers = non_negative("alpha", alpha), non_negative("beta", beta)
-        matrix = peer_models.teaching(teaching, len(peers))
-        # Each optimizer scales its own peer's loss.
-        kwargs.setdefault("dtype", "float32")
-        super().__init__(name=name, autocast=False, **kwargs)
-        self._teaching = models.Untracked(matrix)
-        self._evaluating = False
-        self.fit_progress = resuming.Progress(self)
-        with peers[0].distribute_strategy.scope():
-            loss = peer_models.distillation_loss(distillation_loss, peers)
-            self.distillation_loss = loss
-            names = zip(peers, peer_models.names(peers), strict=True)
-            self.learners = [Peer(peer, loss, peer_name) for peer, peer_name in names]
-            self._add_numbers(*numbers)
-            self._rehearse()
-        self.built = True
-
-    def _rehearse(self):
-        inputs = models.input_specs(self.peers[0])
-        if inputs is not None:
-            _PeerShapeCheck(self, True).run(inputs)
-        if self.distillation_loss.trainable_variables:
-            raise ValueError(
-                f"Distillation loss {self.distillation_loss.name!r} has weights of its own, which "
-                "no peer's optimizer would train. Use a loss without, such as "
-                "keras_kd.losses.SoftTargets()."
-            )
-
-    @property
-    def peers(self):
-        """The models, a list."""
-        return [learner.model for learner in self.learners]
-
-    @property
-    def optimizers(self):
-        """Each peer's optimizer, a list; `None` before `compile`."""
-        return [learner.optimizer if self.compiled else None for learner in self.learners]
-
-    @property
-    def teaching(self):
-        """`[peers, peers]`: how much a peer (a row) learns from each other (a column)."""
-        return np.array(self._teaching.value)
-
-    @property
-    def distillation_losses(self):
-        """The distillation loss, in a list: what the schedules of `keras_kd.callbacks` look for."""
-        return [self.distillation_loss]
-
-    @property
-    def losses_by_name(self):
-        """The distillation loss by its name, as of `Distiller`."""
-        return {self.distillation_loss.name: self.distillation_loss}
-
-    def build(self, input_shape=None):
-        del input_shape  # the peers are built
-
-    def call(self, inputs, training=None):
-        return [peer(inputs, training=training) for peer in self.peers]
-
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        """Builds the peers' metrics before replicas trace a step: there TensorFlow cannot.
-
-        Keras calls it under a strategy, on a batch, and does it for this model alone. (This
-        overrides a private method of Keras, and does nothing if Keras renames it.)
-        """
-        super()._symbolic_build(iterator, data_batch)
-        if keras.utils.unpack_x_y_sample_weight(data_batch)[1] is not None:
-            for learner in self.learners:
-                learner._symbolic_build(data_batch=data_batch)
-
-    def train_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        self._check_labels(y)
-        rows = objective.rows_of(x)
-        batch = objective.Batch(y, sample_weight, training=True)
-        with tf.GradientTape() as tape:
-            outputs = [learner.student_forward(x, training=True) for learner in self.learners]
-            terms = self._terms(outputs, batch)
-            # Here: once the optimizers have stepped they are those of other weights.
-            regularisers = [learner.regularisers() for learner in self.learners]
-            parts = zip(self.learners, terms, regularisers, strict=True)
-            scaled = [learner.scaled(*each, rows) for learner, *each in parts]
-        # Of each loss only its own peer's weights have a gradient: one backward pass has them all.
-        variables = [learner.model.trainable_variables for learner in self.learners]
-        gradients = tape.gradient(scaled, variables)
-        for learner, *update in zip(self.learners, gradients, variables, strict=True):
-            learner.optimizer.apply(*update)
-        return self._track(terms, regularisers, outputs, batch)
-
-    def test_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if y is None or self.loss is None:
-            raise ValueError(
-                "An evaluation needs labels and the loss of the labels: pass (inputs, labels), and "
-                "a loss to compile."
-            )
-        batch = objective.Batch(y, sample_weight)
-        outputs = [learner.student_forward(x, training=False) for learner in self.learners]
-        terms = [
-            learner.terms(own, [], self.distillation_loss, batch, (1.0, 0.0))
-            for learner, own in zip(self.learners, outputs, strict=True)
-        ]
-        regularisers = [learner.regularisers() for learner in self.learners]
-        return self._track(terms, regularisers, outputs, batch)
-
-    def _terms(self, outputs, batch):
-        mixture, loss = self._mixture(), self.distillation_loss
-        terms = []
-        for learner, own, row in zip(self.learners, outputs, self.teaching, strict=True):
-            peers = zip(row, self.learners, outputs, strict=True)
-            teachers = [(float(f), (peer, its)) for f, peer, its in peers if f > 0]
-            terms.append(learner.terms(own, teachers, loss, batch, mixture))
-        return terms
-
-    def _track(self, terms, regularisers, outputs, batch):
-        parts = zip(self.learners, terms, regularisers, outputs, strict=True)
-        total = sum(learner.track(*each, batch) for learner, *each in parts)
-        tracker = next(metric for metric in self.metrics if metric.name == "loss")
-        tracker.update_state(total, sample_weight=objective.rows_of(outputs[0].inputs))
-        return self.per_worker(self.get_metrics_result())
-
-    def get_metrics_result(self):
-        results = dict(super().get_metrics_result())
-        for learner in self.learners:
-            results.update(learner.results(self._evaluating, self._has_labels))
-        return results
-
-    def reset_metrics(self):
-        super().reset_metrics()
-        for learner in self.learners:
-            learner.reset_metrics()
-
-    def fit(self, *args, **kwargs):
-        """As `keras.Model.fit`.
-
-        Raises:
-            ValueError: A callback needs one optimizer, or a `keras_kd.Distiller`; the data has no
-                labels although `alpha` is not 0.
-        """
-        callbacks = fit.callback_list(fit.bound(args, kwargs))
-        for callback in callbacks:
-            self._check_callback(callback)
-            if isinstance(callback, _WITHOUT_TEACHER):
-                callback.prepare(self, callbacks)
-        history = super().fit(*args, **kwargs)
-        for learner in self.learners:  # as Keras does with its one optimizer: averaged weights
-            learner.optimizer.finalize_variable_values(learner.model.trainable_variables)
-        return history
-
-    @staticmethod
-    def _check_callback(callback):
-        name = type(callback).__name__
-        if isinstance(callback, _OF_ONE_OPTIMIZER):
-            raise ValueError(
-                f"{name} changes the learning rate of one optimizer, and each peer has its own. "
-                "Give the optimizers a keras.optimizers.schedules.LearningRateSchedule."
-            )
-        if hasattr(callback, "prepare") and not isinstance(callback, _WITHOUT_TEACHER):
-            raise ValueError(
-                f"{name} works on a keras_kd.Distiller. With peers use TemperatureSchedule and "
-                "LossWeightSchedule, and callbacks of Keras."
-            )
-
-    def summary(
-        self,
-        line_length=None,
-        positions=None,
-        print_fn=None,
-        expand_nested=False,
-        show_trainable=False,
-        layer_range=None,
-    ):
-        """As `keras.Model.summary`; its lines are the peers and their loss."""
-        summary.of_mutual(
-            self,
-            line_length=line_length,
-            positions=positions,
-            print_fn=print_fn,
-            expand_nested=expand_nested,
-            show_trainable=show_trainable,
-            layer_range=layer_range,
-        )
-
-    def evaluate(self, *args, **kwargs):
-        """As `keras.Model.evaluate`: each peer's own loss and metrics; `loss` is their sum."""
-        self._evaluating = True
-        try:
-            return super().evaluate(*args, **kwargs)
-        finally:
-            self._evaluating = False
-
-
-class _PeerShapeCheck(forward.ShapeCheck):
+class _PeerShapeCheck(shape_check.ShapeCheck):
     def _values(self, inputs, labels):
         distiller = self._distiller.value
         outputs = [
@@ -446,7 +424,7 @@ class _PeerShapeCheck(forward.ShapeCheck):
         ]
         pairs = list(zip(distiller.learners, outputs, strict=True))
         values = [
-            forward.means(distiller.distillation_loss, learner.taught_by(peer, its, own), own)
+            shape_check.means(distiller.distillation_loss, learner.taught_by(peer, its, own), own)
             for learner, own in pairs
             for peer, its in pairs
             if peer is not learner

@@ -10,12 +10,13 @@ from keras_kd import models
 from keras_kd._utils.validation import invalid
 from keras_kd.losses import DistillationLoss, SoftTargets
 from keras_kd.models import cloning, matching
-from keras_kd.training import distribution, fit, objective, padding_masks
-from keras_kd.training.supervised import Learner
+from keras_kd.training import distribution, labels, objective, padding_masks, supervised
+from keras_kd.training.forward import Outputs
+from keras_kd.training.supervised import SupervisedModel
 
 
-class Peer(Learner):
-    """A `Learner` that knows the terms of its loss.
+class Peer(SupervisedModel):
+    """A `SupervisedModel` that knows the terms of its loss.
 
     Args:
         model: The `keras.Model` to train.
@@ -31,9 +32,9 @@ class Peer(Learner):
     def student_forward(self, x, training):
         """The model's `Outputs` for a batch, from its one forward pass."""
         outputs = self.model(models.own_inputs(self.model, x), training=training)
-        outputs = self._with_masks(outputs, x)
+        outputs = self.with_masks(outputs, x)
         inputs = models.named_inputs(self.model, x)
-        return objective.Outputs(outputs, {}, models.output_names(self.model, outputs), inputs)
+        return Outputs(outputs, {}, models.output_names(self.model, outputs), inputs)
 
     def terms(self, own, teachers, loss, batch, mixture):
         """The `Terms` of a batch.
@@ -49,7 +50,7 @@ class Peer(Learner):
         rows = objective.rows_of(own.inputs)
         labels, weight = batch.labels, batch.sample_weight
         balance = objective.hard_balance(self.loss, labels, own.outputs, weight, rows)
-        hard = balance * self.hard_loss(labels, own.outputs, weight)
+        hard = balance * self.supervised_loss(labels, own.outputs, weight)
         soft = tf.zeros(())
         for factor, teacher in teachers:
             means, counts = objective.means_of(loss, self.taught_by(*teacher, own), own, batch)
@@ -62,25 +63,24 @@ class Peer(Learner):
         fixed = keras.tree.map_structure(tf.stop_gradient, its.outputs)
         names = [matching.given_names(each.model) for each in (peer, self)]
         aligned = matching.aligned(fixed, names[0], own.outputs, names[1])
-        return objective.Outputs(aligned, {}, own.names, role="teacher")
+        return Outputs(aligned, {}, own.names, role="teacher")
 
-    def regularisers(self):
+    def regularizers(self):
         """The losses that the model's layers add, of its last forward pass."""
-        return self.sums_of(self.model.losses)
+        return supervised.sums_of(self.model.losses)
 
-    def scaled(self, terms, regularisers, rows):
+    def scaled(self, terms, regularizers, rows):
         """What is differentiated."""
         return self.optimizer.scale_loss(
-            distribution.part_of_global(terms.total, rows, regularisers)
+            distribution.part_of_global(terms.total, rows, regularizers)
         )
 
-    def track(self, terms, regularisers, own, batch):
+    def track(self, terms, regularizers, own, batch):
         """Updates this peer's metrics; returns its whole loss."""
         rows = objective.rows_of(own.inputs)
-        total = keras.ops.sum([terms.total, *regularisers])
-        tracker = next(metric for metric in self.metrics if metric.name == "loss")
+        total = keras.ops.sum([terms.total, *regularizers])
         for metric, value in (
-            (tracker, total),
+            (self.total_metric, total),
             (self._hard_tracker, terms.hard),
             *((self._soft_tracker, value) for value in terms.soft),
         ):
@@ -98,7 +98,7 @@ class Peer(Learner):
         """
         left_out = (self._hard_tracker.name, self._soft_tracker.name) if evaluating else ()
         is_blind = has_labels is False and not evaluating
-        values = fit.results(self) if is_blind else self.get_metrics_result()
+        values = labels.results(self) if is_blind else self.get_metrics_result()
         return {f"{self.name}_{key}": v for key, v in values.items() if key not in left_out}
 
 

@@ -98,7 +98,7 @@ def is_arrays(x):
 
 def _carrying(distiller, element):
     y = element[1] if isinstance(element, tuple) and len(element) > 1 else None
-    asked = distiller.carrying(protocol.inputs_of(element), y)
+    asked = distiller.with_teacher_outputs(protocol.inputs_of(element), y)
     return protocol.with_inputs(element, asked)
 
 

@@ -164,7 +164,8 @@ _REMEDIES = {
     "compute_loss": "give what it adds to `add_loss` in its `call`, or train it as the student of "
     "a keras_kd.Distiller, which calls it",
 }
-# Those of a student that a `Distiller` never calls, and those of a model that a `Learner` does not.
+# Those of a student that a `Distiller` never calls, and of a model that a `SupervisedModel` does
+# not.
 OF_STUDENT = tuple(name for name in _REMEDIES if name != "compute_loss")
 OF_LEARNER = tuple(_REMEDIES)
 # Whose methods are the usual ones.

@@ -1,41 +1,44 @@
-"""`Distiller`: trains a student model from a teacher with `compile` and `fit`."""
+"""`Distiller`: trains a student model from a teacher with `compile` and `fit`.
+
+Longer than other files, because it is the face of all of this room: a docstring and a few lines for
+each method that Keras calls or users do. The work is done by the collaborators that the constructor
+makes; `step` shows how they meet.
+"""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_kd import models
 from keras_kd.teachers import keras_model, protocol
-from keras_kd.training import arguments, distribution, metrics, resuming, saving, summary
-from keras_kd.training.first_batch import FirstBatch
-from keras_kd.training.fit import AskingAhead, Attachment, LabelCheck
-from keras_kd.training.forward import ForwardPasses, ShapeCheck, TeacherFailed
-from keras_kd.training.hyperparameters import LiveNumbers
-from keras_kd.training.metrics import LossList, Reporting
-from keras_kd.training.objective import FusedLoss
-from keras_kd.training.saving import Persistence
-from keras_kd.training.step import Step
-from keras_kd.training.supervised import HardLoss
+from keras_kd.training import (
+    arguments,
+    distribution,
+    fit,
+    labels,
+    metrics,
+    prefetch,
+    saving,
+    step,
+    summary,
+)
+from keras_kd.training.base import DistillationModel
+from keras_kd.training.evaluation import Evaluation
+from keras_kd.training.forward import ForwardPasses, Outputs
+from keras_kd.training.metrics import LossList, LossMetrics
+from keras_kd.training.objective import Objective
+from keras_kd.training.shape_check import ShapeChecks
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Distiller(
-    LiveNumbers,
-    Persistence,
-    Attachment,
-    LabelCheck,
-    Reporting,
-    AskingAhead,
-    FirstBatch,
-    Step,
-    HardLoss,
-    ForwardPasses,
-    distribution.MultiWorkerFit,
-    keras.Model,
-):
+class Distiller(DistillationModel):
     """Trains a student to match a teacher (and the labels).
 
     The loss of a batch is
 
-    `alpha * hard + beta * sum_i weight_i * distillation_i` (+ the student's own regularisers)
+    `alpha * hard + beta * sum_i weight_i * distillation_i` (+ the student's own regularizers)
 
     where `hard` is the loss given to `compile`, averaged over the batch as Keras does, and each
     distillation loss is averaged likewise. `sample_weight` and `class_weight` weight both. Teacher
@@ -59,7 +62,7 @@ class Distiller(
             before or during `fit` and the next step uses it, without retracing.
         beta: Factor of the distillation losses, as `alpha`. While it is 0 the teacher does not
             run (but under XLA, with a `weighting`, beside a projector with an activity
-            regulariser, and outside of TensorFlow).
+            regularizer, and outside of TensorFlow).
         name: Name of the model.
         teacher_preprocess: A function applied to the inputs before the teacher sees them, where
             it expects another size or range.
@@ -71,7 +74,7 @@ class Distiller(
             these positions. Default: what the losses on outputs name as theirs. Where the outputs
             have different padding (an encoder and a decoder): a dict from outputs to inputs.
         save_teacher: Whether files and checkpoints hold the teacher. `False`: they hold how to
-            recognise it; what is loaded evaluates and predicts, and trains on once `set_teacher`
+            recognize it; what is loaded evaluates and predicts, and trains on once `set_teacher`
             has given the teacher back. A path: that of a `.keras` file of the teacher, from which
             it is loaded. How the teacher itself was compiled, and its optimizer, is never saved.
 
@@ -79,7 +82,7 @@ class Distiller(
     each takes those that it names.
 
     A subclass may override `compute_loss`, `compute_metrics` and the steps, as of `keras.Model`. A
-    student's own `compute_loss` stands for the hard loss and the student's regularisers; the `loss`
+    student's own `compute_loss` stands for the hard loss and the student's regularizers; the `loss`
     given to `compile` is compiled into the student, for it to read.
 
     Raises:
@@ -105,6 +108,11 @@ class Distiller(
     https://arxiv.org/abs/1503.02531
     """
 
+    preparation = fit.PREPARATION
+
+    #: Whether the first batch of the first `fit` is looked at, with a warning of what is wrong.
+    checks_first_batch = True
+
     def __init__(
         self,
         teacher,
@@ -126,49 +134,71 @@ class Distiller(
         arguments.check(student, "student", arguments.OF_STUDENT)
         source = keras_model.adapt(teacher)
         source.bind(student)
-        save_teacher = saving.check(save_teacher, source)
+        save_teacher = saving.check_save_teacher(save_teacher, source)
         arguments.check_weighting(weighting)
         protocol.check_preprocess(teacher_preprocess, "teacher_preprocess")
         alpha, beta = arguments.mixture(alpha, beta, student_loss_weight)
         keras_names = metrics.uses_keras_names(distillation_losses, student_loss_weight)
         kwargs.setdefault("dtype", models.dtype_policy(student))
-        # The inputs reach the student as `student.fit` would give them: nothing is cast here.
-        super().__init__(name=name, autocast=False, **kwargs)
-        self._teacher, self._source = models.Untracked(teacher), models.Untracked(source)
+        super().__init__(name=name, **kwargs)
+        self._teacher = models.Untracked(teacher)
         self.student = student
         self.teacher_preprocess, self.weighting = teacher_preprocess, weighting
         self.mask_input = arguments.mask_input(mask_input)
+        self.save_teacher = save_teacher
+        self.uses_keras_names = keras_names
         self.student_computes_loss = arguments.is_overridden(student, "compute_loss")
         self._student_supports_jit = self.supports_jit
         self.supports_jit = self.supports_jit and source.supports_jit
-        self._rehearsed = self._has_unbuilt_loss = self.is_symbolic = False
-        self.uses_keras_names = keras_names
-        self.callback_states = {}
-        self.save_teacher, self._told = save_teacher, models.Untracked({})
-        self.fit_progress = resuming.Progress(self)
+        self._teacher_shapes = models.Untracked({})
+        self._compiled_metrics = models.Untracked(None)
+        self._loss_weights = models.Untracked(None)
         with student.distribute_strategy.scope():
             self.loss_list = LossList(
                 arguments.loss_list(distillation_losses, distillation_loss_weights, student)
             )
-            self._add_numbers(alpha, beta)
-            self._add_trackers()
-        self._listen()
+            self.add_numbers(alpha, beta)
+            self._hard_tracker = keras.metrics.Mean(name="hard_loss")
+            self._sum_tracker = (
+                keras.metrics.Mean(name="distillation_loss") if keras_names else None
+            )
+        # Plain objects, which Keras neither tracks nor saves. A step calls them in this order.
+        self.shape_checks = ShapeChecks(self)
+        self.forward_passes = ForwardPasses(
+            student, source, super().__call__, teacher_preprocess, self.mask_input
+        )
+        self.objective = Objective(self)
+        self.loss_metrics = LossMetrics(self.loss_list, self._hard_tracker, self._sum_tracker)
+        self.evaluation = Evaluation(self)
+        self.forward_passes.record(self.distillation_losses)
         self._build_where_shapes_are_known()
 
+    # Teacher, student and losses.
+
     @property
-    def teacher(self):
+    def teacher(self) -> Any:
         """The teacher; tracked by nothing. `save_teacher` says whether it is saved."""
         return self._teacher.value
 
-    def hear(self, outputs):
-        """Keeps what a rehearsal has seen of the teacher, for a file without it."""
-        self._told = models.Untracked(saving.told(outputs, self._source.value))
+    @property
+    def source(self) -> protocol.Teacher:
+        """The `keras_kd.teachers.Teacher` that stands for the teacher in a step."""
+        return self.forward_passes.source
+
+    @property
+    def teacher_shapes(self) -> dict[str, Any]:
+        """What a shape check has seen of the teacher's outputs, for a file without it."""
+        return self._teacher_shapes.value
+
+    def keep_teacher_shapes(self, outputs: Outputs) -> None:
+        """Keeps what a shape check has seen of the teacher."""
+        self._teacher_shapes = models.Untracked(saving.shapes_of(outputs, self.source))
 
     def set_teacher(self, teacher, check=True):
         """Gives a distiller its teacher back, which was saved without (`save_teacher=False`).
 
         Args:
-            teacher: As of the constructor.
+            teacher: See the constructor.
             check: Whether it must be the one that the distiller had: the same weights and
                 configuration, whatever its layers are called. `False`: another one teaches on.
 
@@ -176,22 +206,22 @@ class Distiller(
             ValueError: It is another one; or teacher and student do not fit each other; or the
                 distiller has a teacher.
         """
-        source = saving.given_back(self, teacher, check)
-        self._teacher, self._source = models.Untracked(teacher), models.Untracked(source)
+        source = saving.returned_teacher(self, teacher, check)
+        self._teacher = models.Untracked(teacher)
         self.supports_jit = self._student_supports_jit and source.supports_jit
-        self._listen()
-        self._rehearsed, self._has_unbuilt_loss = False, False
+        self.forward_passes.replace_teacher(source)
+        self.shape_checks.reset()
         self._build_where_shapes_are_known()
-        self.train_function = self.test_function = self._other_test_function = None
+        self._forget_functions()
 
     @property
-    def distillation_losses(self):
-        """The distillation losses, a list; `attach` adds one."""
+    def distillation_losses(self) -> list:
+        """The distillation losses; `attach` adds one."""
         return list(self.loss_list.losses_in_order)
 
     @property
-    def distillation_loss_weights(self):
-        """The losses' weights, a list, as `keras.distillation.Distiller` has them."""
+    def distillation_loss_weights(self) -> list[float]:
+        """The losses' weights, as `keras.distillation.Distiller` has them."""
         return [loss.weight for loss in self.distillation_losses]
 
     @property
@@ -200,77 +230,119 @@ class Distiller(
         return self.alpha
 
     @property
-    def losses_by_name(self):
+    def losses_by_name(self) -> dict[str, Any]:
         """The distillation losses by their names in the history."""
         return self.loss_list.by_name
 
-    @property
-    def output_names(self):
-        """The student's, so that `compile` takes losses and metrics by output name."""
-        return self.student.output_names
+    def attach(self, loss):
+        """Adds a distillation loss to this distiller.
+
+        Its projector is trained by the compiled optimizer, which knows its variables from the
+        moment it is built, at the first `fit` after `compile`: a loss that owns weights must be
+        attached before that. The training step is traced again.
+
+        Args:
+            loss: A `keras_kd.losses.DistillationLoss`, or a loss object of `keras.distillation`.
+
+        Raises:
+            ValueError: It is no such loss; or it does not fit the models; or it owns weights, and
+                the optimizer is built; or a compiled metric is called as it is.
+        """
+        with self.student.distribute_strategy.scope():
+            loss = arguments.as_loss(loss)
+            self.loss_list.add(loss)
+        try:
+            self.forward_passes.record(self.distillation_losses)
+            loss.validate(self.teacher, self.student)
+            self._check_metric_names(self._compiled_metrics.value)
+            self._build_attached(loss)
+        except Exception:
+            self.loss_list.remove_last()
+            self.forward_passes.record(self.distillation_losses)
+            raise
+        self._forget_functions()
+        if self.compiled:
+            self.objective.choose_path(self._loss_weights.value)
+
+    def _build_attached(self, loss):
+        self.shape_checks.reset(has_unbuilt_loss=True)  # until the next step
+        self._check_specs()
+        has_weights = bool(loss.trainable_variables) or self.shape_checks.has_unbuilt_loss
+        if self.compiled and self.optimizer.built and has_weights:
+            raise ValueError(
+                f"Distillation loss {loss.name!r} has weights of its own (a projector), which the "
+                "optimizer cannot take over once it is built, by an earlier fit or by loading. "
+                "Compile the distiller again before this fit, or give the loss to the Distiller "
+                "from the start (its weight may be 0), or use projector=None."
+            )
+
+    def _forget_functions(self):
+        self.train_function = None
+        self.evaluation.forget_functions()
+
+    # Building, and running the models.
 
     def _build_where_shapes_are_known(self):
         for loss in self.distillation_losses:
             loss.validate(self.teacher, self.student)
         if self.weighting is not None:
             self.weighting.validate(self.teacher, self.student)
-        if models.input_specs(self.student) is not None:
-            with self.student.distribute_strategy.scope():
-                self._rehearse_made_up()
+        if self._check_specs():
             self.built = True
 
-    @property
-    def may_read_more(self):
-        """Whether the teacher may read inputs of the data that nothing names before it comes."""
-        source = self._source.value
-        return self.teacher_preprocess is not None or source.input_specs() is None
-
-    def _rehearse_made_up(self):
-        """Rehearses on what the models say of their inputs; the first batch decides the rest."""
-        inputs = models.input_specs(self.student)
-        of_teacher = None if self.may_read_more else self._source.value.input_specs()
-        if of_teacher is not None and models.reads_more(of_teacher, inputs):
-            # The data is a dict that has the inputs of both.
-            inputs = {**of_teacher, **models.named_inputs(self.student, inputs)}
-        try:
-            self._rehearse(inputs, is_made_up=True, may_read_more=self.may_read_more)
-        except TeacherFailed:
-            self._has_unbuilt_loss = True
-
-    def _rehearse_batch(self, x, y):
-        """Rehearses on the first batch of the data, where nothing told enough before."""
-        if not self._rehearsed:
-            self._rehearse(x, y)
-
-    def _rehearse_call(self, inputs):
-        """Builds what a call outside of a step finds unbuilt, if its inputs do for the teacher."""
-        try:
-            self._rehearse(inputs, may_read_more=True)
-        except TeacherFailed:
-            self._has_unbuilt_loss = True
-
-    def _rehearse(self, inputs, labels=None, **options):
-        rehearsal = ShapeCheck(self, **{"is_made_up": False, **options})
-        self.is_symbolic = True
-        try:
-            rehearsal.run(inputs, labels)
-        finally:
-            self.is_symbolic = False
-        self._rehearsed = not rehearsal.waiting
-        self._has_unbuilt_loss = False
+    def _check_specs(self):
+        """Checks shapes where the student tells them; whether it does."""
+        if models.input_specs(self.student) is None:
+            return False
+        with self.student.distribute_strategy.scope():
+            self.shape_checks.on_specs()
+        return True
 
     def build(self, input_shape=None):
         del input_shape  # the student builds itself when it is called
         self.built = True
 
+    def build_optimizer(self) -> None:
+        """Makes the optimizer's variables, before a file or a first step needs them."""
+        ready = self.compiled and self.built and self.optimizer is not None
+        if ready and not self.optimizer.built and not self.shape_checks.has_unbuilt_loss:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
     def call(self, inputs, training=None, mask=None):
         inputs, _ = protocol.split(inputs)
-        if not self._rehearsed and not self.is_symbolic:
-            self._rehearse_call(inputs)
+        self.shape_checks.on_call(inputs)
         inputs = models.own_inputs(self.student, inputs)
         if not models.is_masked(mask):  # a subclassed student may not take any
             return self.student(inputs, training=training)
         return self.student(inputs, training=training, mask=mask)
+
+    def student_forward(self, x, training: bool) -> Outputs:
+        """The student's `Outputs` for a batch."""
+        return self.forward_passes.student_forward(x, training)
+
+    def teacher_forward(self, x, y=None, student: Outputs | None = None) -> Outputs:
+        """The teacher's `Outputs` for a batch; no gradient flows to it."""
+        return self.forward_passes.teacher_forward(x, y, student)
+
+    def with_teacher_outputs(self, x, y=None):
+        """The inputs of a batch with the teacher's outputs attached."""
+        return self.forward_passes.with_teacher_outputs(x, y)
+
+    def resolve_pair(self, teacher_layer, student_layer) -> tuple:
+        """A layer of each model, by its path; raises where there is none."""
+        return self.forward_passes.resolve_pair(teacher_layer, student_layer)
+
+    def comparison(self, pairs: list) -> Callable[[Any], tuple[Outputs, Outputs]]:
+        """A function from inputs to both models' `Outputs` in inference, with taps of `pairs`."""
+        return self.forward_passes.comparison(pairs)
+
+    @property
+    def output_names(self):
+        """The student's, so that `compile` takes losses and metrics by output name."""
+        return self.student.output_names
+
+    # Compiling and training.
 
     def compile(
         self,
@@ -284,7 +356,7 @@ class Distiller(
         jit_compile="auto",
         auto_scale_loss=True,
     ):
-        """As `keras.Model.compile`; `loss` is the hard loss.
+        """See `keras.Model.compile`; `loss` is the hard loss.
 
         Raises:
             ValueError: `loss` is `None` although `alpha` is not 0; or, under a strategy with
@@ -298,7 +370,7 @@ class Distiller(
                 "alone."
             )
         arguments.check_loss_weights(loss_weights)
-        distribution.refuse_what_fails(self.distribute_strategy, optimizer, steps_per_execution)
+        distribution.check_supported(self.distribute_strategy, optimizer, steps_per_execution)
         self._check_metric_names([metrics, weighted_metrics])
         super().compile(
             optimizer,
@@ -315,32 +387,157 @@ class Distiller(
         if self.student_computes_loss and loss is not None:
             optimizer = self.student.optimizer if self.student.compiled else None
             self.student.compile(optimizer, loss, loss_weights)
-        self._fuse()
+        self.evaluation.forget_functions()
+        self.objective.choose_path(loss_weights)
 
-    def summary(
-        self,
-        line_length=None,
-        positions=None,
-        print_fn=None,
-        expand_nested=False,
-        show_trainable=False,
-        layer_range=None,
-    ):
-        """As `keras.Model.summary`; the teacher is told of too, apart from the totals."""
-        summary.of_distiller(
-            self,
-            line_length=line_length,
-            positions=positions,
-            print_fn=print_fn,
-            expand_nested=expand_nested,
-            show_trainable=show_trainable,
-            layer_range=layer_range,
-        )
+    def _check_metric_names(self, given):
+        """Before what has the names of losses is compiled, and when a loss is attached later."""
+        names = getattr(self, "output_names", None)  # a Sequential student has none
+        metrics.check_names(given, self.loss_metrics.names, names)
+        self._compiled_metrics = models.Untracked(given)
 
-    def _needs_labels(self):
+    def needs_labels(self) -> bool:
         return self.loss is not None or not self.student_computes_loss
 
-    def _fuse(self):
-        """Looks whether the kernel's one sweep can compute the hard loss too."""
-        losses = self.distillation_losses
-        self._fused = FusedLoss(self.loss, self._loss_weights.value, losses)
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The loss of a batch; `train_step` and `test_step` call it, so a subclass may add to it.
+
+        In training it is the whole objective with all regularisers, in an evaluation the student's
+        own loss (or the objective, where the teacher is asked).
+
+        Args:
+            x: The inputs of the batch.
+            y: Its labels, or `None`.
+            y_pred: The student's outputs for it; default: those of the step, or of a forward pass.
+            sample_weight: Its sample weights, or `None`.
+            training: Whether it is trained on.
+
+        Returns:
+            A scalar: this replica's part of the loss of the global batch.
+
+        Raises:
+            ValueError: Neither a step runs nor are there inputs.
+
+        Example:
+
+        ```python
+        import keras
+        import keras_kd as kd
+
+        class Calm(kd.Distiller):
+            def compute_loss(self, x, y, y_pred, sample_weight, training=True):
+                loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+                return loss + 0.01 * keras.ops.mean(keras.ops.square(y_pred))
+        ```
+        """
+        return step.compute_loss(self, x, y, y_pred, sample_weight, training)
+
+    def train_step(self, data):
+        return step.train(self, data)
+
+    def test_step(self, data):
+        return step.test(self, data)
+
+    def predict_step(self, data):
+        if arguments.is_overridden(self.student, "predict_step"):
+            return self.student.predict_step(data)
+        return super().predict_step(data)
+
+    # Metrics, and evaluation with or without the teacher.
+
+    @property
+    def metrics(self):
+        """See `keras.Model.metrics`; with those that a student's own `compute_loss` may update.
+
+        Keras leaves out the metrics of models inside of a model.
+        """
+        found = super().metrics
+        if not self.student_computes_loss:
+            return found
+        known, made_by_keras = {id(each) for each in found}, ("loss", "compile_metrics")
+        own = (each for each in self.student.metrics if each.name not in made_by_keras)
+        return [*found, *(each for each in own if id(each) not in known)]
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """See `keras.Model.compute_metrics`; without labels the compiled metrics see nothing."""
+        if y is None:
+            return self.get_metrics_result()
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def get_metrics_result(self):
+        evaluation = self.evaluation
+        present = evaluation.has_labels if evaluation.is_running else self.fit_labels.present
+        is_blind = present is False
+        results = labels.results(self) if is_blind else super().get_metrics_result()
+        # Here, not in a step's logs alone: where those have other keys Keras takes the logs of one
+        # replica for the epoch's.
+        results = self.loss_metrics.in_all_names(results)
+        if not evaluation.is_running or evaluation.runs_teacher:
+            return results
+        return self.loss_metrics.without_losses(results)
+
+    @property
+    def evaluate_with_teacher(self) -> bool:
+        """Whether evaluations run the teacher; assigning holds for `fit`'s validation too.
+
+        Where it was not assigned they do not. Only the validation of a `fit` does that was spelled
+        as `keras.distillation`: its users monitor `val_total_loss`.
+        """
+        return self.evaluation.with_teacher
+
+    @evaluate_with_teacher.setter
+    def evaluate_with_teacher(self, value):
+        self.evaluation.assign(bool(value))
+
+    def evaluate(self, *args, with_teacher=None, **kwargs):
+        """See `keras.Model.evaluate`, of the student.
+
+        Args:
+            *args: See `keras.Model.evaluate`.
+            with_teacher: `True` runs the teacher as well: `loss` is then the training objective,
+                and the distillation losses are reported. Default: `self.evaluate_with_teacher`,
+                which also rules the validation of `fit` and is `False` at first. Where `compile`
+                got no loss the teacher is run: there is no other loss to report.
+            **kwargs: See `keras.Model.evaluate`.
+
+        Returns:
+            See `keras.Model.evaluate`.
+
+        Raises:
+            ValueError: The data has no labels, and the teacher does not run.
+        """
+        given = fit.bind_arguments(keras.Model.evaluate, args, kwargs)
+        evaluation = self.evaluation
+        with evaluation.running(given, with_teacher), prefetch.cache_errors():
+            if self.source.runs_on_host and evaluation.runs_teacher:
+                given = prefetch.prepare_evaluate(self, given)
+            return super().evaluate(**given)
+
+    # Files.
+
+    @contextlib.contextmanager
+    def handling_files(self):
+        # A file that is saved or loaded before the first step has the optimizer's variables too.
+        self.build_optimizer()
+        with saving.without_optimizers(self.teacher):
+            yield
+
+    def __dir__(self):
+        # Keras saves what is listed here. A teacher that is not saved is not looked for either.
+        names = super().__dir__()
+        saves = vars(self).get("save_teacher", True)
+        return names if saves is True else [name for name in names if name != "teacher"]
+
+    def get_config(self):
+        return {**super().get_config(), **saving.config_of(self)}
+
+    @classmethod
+    def from_config(cls, config):
+        return saving.from_config(cls, config)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.build_optimizer()
+
+    def print_summary(self, **options) -> None:
+        summary.of_distiller(self, **options)

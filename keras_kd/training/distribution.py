@@ -51,19 +51,19 @@ def balance(divisor, rows):
     return tf.math.divide_no_nan(divisor * all_rows, rows * divisors)
 
 
-def part_of_global(total, rows, regularisers):
+def part_of_global(total, rows, regularizers):
     """What a replica differentiates: its part of the global batch's loss.
 
     Args:
         total: Float32 scalar, an average over this replica's rows.
         rows: Float32 scalar, the rows of this replica's batch.
-        regularisers: Scalars, the same in each replica.
+        regularizers: Scalars, the same in each replica.
     """
     replicas = count()
     if replicas > 1:
         total = total * share(rows) / replicas
-        regularisers = [loss / replicas for loss in regularisers]
-    return keras.ops.sum([total, *regularisers])
+        regularizers = [loss / replicas for loss in regularizers]
+    return keras.ops.sum([total, *regularizers])
 
 
 def is_multi_worker(strategy):
@@ -71,7 +71,7 @@ def is_multi_worker(strategy):
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def refuse_what_fails(strategy, optimizer, steps_per_execution):
+def check_supported(strategy, optimizer, steps_per_execution):
     """Raises for settings with which TensorFlow cannot train in replicas, nor any Keras model."""
     if strategy.num_replicas_in_sync == 1 and not is_multi_worker(strategy):
         return
@@ -92,28 +92,18 @@ def refuse_what_fails(strategy, optimizer, steps_per_execution):
         )
 
 
-class MultiWorkerFit:
-    """Mixin of a `keras.Model`: makes `fit` work under `MultiWorkerMirroredStrategy`.
+def undivided(loss: tf.Tensor) -> tf.Tensor:
+    """A loss that Keras has divided by the number of replicas, times it, in float32.
 
-    Keras 3.15's own `fit` fails there twice, for any model. Its symbolic build hands the first
-    batch, still distributed, to a function that takes tensors: here it gets this worker's part.
-    (This overrides a private method of Keras, and does nothing if Keras renames it.) And it
-    reduces the logs over an axis that scalars do not have: here they get one.
+    In float32, as all terms: `floatx` may be another.
     """
+    return count() * tf.cast(loss, tf.float32)
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        strategy = self.distribute_strategy
-        if iterator is not None and is_multi_worker(strategy):
-            for _, _, batches in iterator:
-                data_batch = keras.tree.map_structure(
-                    lambda value: strategy.experimental_local_results(value)[0], next(batches)
-                )
-                iterator = None
-                break
-        return super()._maybe_symbolic_build(iterator, data_batch)
 
-    def per_worker(self, logs):
-        """The logs of a step, in the shape that Keras can reduce over workers."""
-        if not is_multi_worker(self.distribute_strategy):
-            return logs
-        return {key: keras.ops.reshape(value, (1,)) for key, value in logs.items()}
+def first_local_batch(strategy, iterator):
+    """This worker's part of the first batch of an epoch iterator of Keras; `None`: it is empty."""
+    for _, _, batches in iterator:
+        return keras.tree.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0], next(batches)
+        )
+    return None

@@ -1,4 +1,10 @@
-"""`FirstBatch`: looks at what the models say of the first batch of a `fit`, and warns."""
+"""Looks at the models' outputs for the first batch of a `fit`, and warns.
+
+The cheap checks of `keras_kd.diagnose`. After the first step both models run once more on its
+batch, in inference; no variable of them moves, no state of a recurrent layer and no seed. What is
+looked at: the values that each loss on logits reads, with and without labels; the teacher's
+accuracy, where the labels are classes; and padding that counts.
+"""
 
 import keras
 import numpy as np
@@ -12,37 +18,17 @@ from keras_kd.diagnosis.first_batch import padding_finding, padding_that_counts,
 from keras_kd.losses.reading import EACH_LOGIT, EACH_PROBABILITY, LOGITS
 from keras_kd.taps import recorder
 from keras_kd.teachers import prefetch, self_distillation
-from keras_kd.training import distribution, fit
+from keras_kd.training import distribution
+from keras_kd.training.labels import is_generator
 
 
-class FirstBatch:
-    """Mixin of the distiller: the cheap checks of `keras_kd.diagnose`, in its first `fit`.
-
-    After the first step both models run once more on its batch, in inference; no variable of them
-    moves, no state of a recurrent layer and no seed. Set `distiller.checks_first_batch = False` to
-    leave that out. What is looked at: the values that each loss on logits reads, with and without
-    labels; the teacher's accuracy, where the labels are classes; and padding that counts.
-    """
-
-    checks_first_batch = True
-
-    def fit(self, *args, **kwargs):
-        """As `keras.Model.fit`."""
-        if not self._can_look():
-            return super().fit(*args, **kwargs)
-        given = fit.bound(args, kwargs)
-        look = _Look(self)
-        given["x"] = look.watched(given)
-        fit.join(given, [look])
-        self.checks_first_batch = False
-        return super().fit(**given)
-
-    def _can_look(self):
-        is_shared = distribution.is_multi_worker(self.distribute_strategy)
-        return self.checks_first_batch and self.beta != 0 and not is_shared
+def is_wanted(distiller) -> bool:
+    """Whether the first batch of a `fit` is looked at: in the first `fit`, in one process."""
+    is_shared = distribution.is_multi_worker(distiller.distribute_strategy)
+    return distiller.checks_first_batch and distiller.beta != 0 and not is_shared
 
 
-class _Look(keras.callbacks.Callback):
+class Look(keras.callbacks.Callback):
     """Keeps the first batch that passes, and looks at it when its step is done.
 
     Args:
@@ -62,7 +48,7 @@ class _Look(keras.callbacks.Callback):
             return x.enumerate().map(lambda i, *parts: self._passed(i, parts))
         if isinstance(x, keras.utils.PyDataset):
             return WatchedBatches(x, self._keep)
-        if fit.is_generator(x):
+        if is_generator(x):
             return watched_generator(x, self._keep)
         if prefetch.is_arrays(x) and all(
             each is None or prefetch.is_arrays(each) for each in (y, weight)

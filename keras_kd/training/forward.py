@@ -1,7 +1,9 @@
 """`ForwardPasses`: the one forward pass of teacher and of student, with what the losses tap."""
 
+import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -9,74 +11,172 @@ import tensorflow as tf
 
 from keras_kd import models
 from keras_kd.models import matching
-from keras_kd.ops import dispatch
-from keras_kd.taps import tap
+from keras_kd.taps import recorder, tap
 from keras_kd.taps.recorder import Taps
 from keras_kd.teachers import protocol
 from keras_kd.teachers.protocol import TeacherInputs
-from keras_kd.training import objective, padding_masks
-from keras_kd.training.objective import Outputs
+from keras_kd.training import padding_masks
 
 
 @dataclasses.dataclass
-class Listening:
-    """How teacher and student are run while some layers are listened to.
+class Outputs:
+    """What one forward pass of a model gave.
 
     Attributes:
-        teach: From a `TeacherInputs` to the teacher's `(outputs, {layer: value})`.
+        outputs: A tensor, or a structure of them.
+        taps: What the tapped layers gave, `{layer: value}`.
+        names: What outputs in a list are called, or `None`.
+        inputs: The batch's inputs; a dict by their names, where they have any.
+        role: `"teacher"` or `"student"`.
+        padding: The mask of the distiller's `mask_input`, `[batch, time]`, or `None`.
+    """
+
+    outputs: Any
+    taps: dict = dataclasses.field(default_factory=dict)
+    names: Any = None
+    inputs: Any = None
+    role: str = "student"
+    padding: Any = None
+
+    def read(self, reading):
+        """The tensors that a loss reads, as a list (usually of one)."""
+        layer = reading.layer(self.role)
+        if isinstance(layer, tuple):
+            return [[self.taps[each] for each in layer]]
+        if layer is not None:
+            return [self.taps[layer]]
+        if reading.is_structure:
+            return [self.outputs]
+        if self.role == "teacher" and reading.teacher_output is None:
+            flat = keras.tree.flatten(self.outputs)
+            # Whatever the student calls it: one output can teach one head only.
+            if len(flat) == 1:
+                return flat
+        return models.flat_outputs(self.outputs, reading.key(self.role), self.names, self.role)
+
+    def mask(self, reading, values):
+        """Which positions of what is read count, `[batch, time]`; `None`: all.
+
+        The loss's own `mask_input` tells, else the Keras mask of the tensor, else the distiller's
+        `mask_input`, where the tensor has its positions. That of attention says which pairs may
+        attend, and not which queries are padding: it joins what the inputs tell.
+        """
+        carried = None if keras.tree.is_nested(values) else recorder.of(values)
+        told = self._told(reading, values)
+        if reading.is_attention and told is not None:
+            return recorder.of_attention(carried, told, values.shape)
+        return told if reading.mask_input is not None or carried is None else carried
+
+    def _told(self, reading, values):
+        """Which positions of what is read count, as an input tells."""
+        if reading.mask_input is not None:
+            return padding_masks.mask_of(self.inputs, reading.mask_input)
+        if self.padding is None or keras.tree.is_nested(values):
+            return None
+        return self.padding if padding_masks.has_positions(reading, values, self.padding) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """How teacher and student run while some layers are recorded.
+
+    Attributes:
+        teach: From `TeacherInputs` to the teacher's `(outputs, {layer: value})`.
         teacher_layers: The layers it gives.
         student: `Taps` of the student, or `None`.
     """
 
-    teach: Any
+    teach: Callable[[TeacherInputs], tuple[Any, dict]]
     teacher_layers: list
     student: Any
 
 
 class ForwardPasses:
-    """Mixin of the distiller: `teacher_forward` and `student_forward`, with taps."""
+    """Runs teacher and student once each on a batch, and keeps what the losses read.
 
-    def _listen(self):
-        losses, source = self.distillation_losses, self._source.value
-        of_teacher = [x for x in losses if x.teacher_layer is not None]
-        of_student = [x for x in losses if x.student_layer is not None]
+    Args:
+        student: The `keras.Model` that is trained.
+        source: The `Teacher`.
+        call: The distiller's `__call__`, which runs the student with Keras' masks and losses.
+        teacher_preprocess: From the inputs to those of the teacher, or `None`.
+        mask_input: See `Distiller`.
+
+    Attributes:
+        is_symbolic: Whether shapes alone are traced at this moment.
+    """
+
+    def __init__(self, student, source, call, teacher_preprocess, mask_input):
+        self.student, self.source = student, source
+        self.teacher_preprocess, self.mask_input = teacher_preprocess, mask_input
+        self.is_symbolic = False
+        self._call = call
+        self._losses: list = []
+        self._recorded = Recorded(source.with_taps([]), [], None)
+
+    def record(self, losses: list) -> None:
+        """Resolves the layers that losses read, and records them from the next pass on."""
+        self._losses = list(losses)
+        of_teacher = [each for each in losses if each.teacher_layer is not None]
+        of_student = [each for each in losses if each.student_layer is not None]
         for loss in of_teacher:
-            loss.teacher_layer = tap.resolve_each(source.resolve, loss.teacher_layer)
+            loss.teacher_layer = tap.resolve_each(self.source.resolve, loss.teacher_layer)
         for loss in of_student:
             loss.student_layer = tap.resolve_all(self.student, loss.student_layer)
-        teacher_layers = tap.each(loss.teacher_layer for loss in of_teacher)
-        student_layers = tap.each(loss.student_layer for loss in of_student)
-        self._taps = models.Untracked(self._listening(teacher_layers, student_layers))
+        self._recorded = self._recording(
+            tap.each(loss.teacher_layer for loss in of_teacher),
+            tap.each(loss.student_layer for loss in of_student),
+        )
 
-    def _listening(self, teacher_layers, student_layers):
-        source = self._source.value
+    def replace_teacher(self, source) -> None:
+        """Another `Teacher` teaches from the next pass on."""
+        self.source = source
+        self.record(self._losses)
+
+    def _recording(self, teacher_layers: Iterable, student_layers: Iterable) -> Recorded:
         teacher_layers = list(dict.fromkeys(teacher_layers))
-        student_layers = [*student_layers, *source.student_layers(teacher_layers)]
+        student_layers = [*student_layers, *self.source.student_layers(teacher_layers)]
         taps = Taps(self.student, student_layers) if student_layers else None
-        return Listening(source.with_taps(teacher_layers), teacher_layers, taps)
+        return Recorded(self.source.with_taps(teacher_layers), teacher_layers, taps)
 
-    def resolve_pair(self, teacher_layer, student_layer):
-        """A layer of each model, by its path; raises where there is none."""
+    def resolve_pair(self, teacher_layer, student_layer) -> tuple:
+        """A layer of each model, by its path.
+
+        Raises:
+            ValueError: There is no such layer.
+        """
         return (
-            self._source.value.resolve(tap.check("teacher_layer", teacher_layer)),
+            self.source.resolve(tap.check("teacher_layer", teacher_layer)),
             tap.resolve(self.student, tap.check("student_layer", student_layer))[0],
         )
 
-    def comparison(self, pairs):
+    def comparison(self, pairs: list) -> Callable[[Any], tuple[Outputs, Outputs]]:
         """A function from inputs to both models' `Outputs` in inference, with taps of `pairs`.
 
         Nothing of the models changes by it.
         """
-        listening = self._listening(*([pair[which] for pair in pairs] for which in (0, 1)))
+        recorded = self._recording(*([pair[which] for pair in pairs] for which in (0, 1)))
 
         def compare(inputs):
             with models.looking(inputs):
-                student = self._study(inputs, False, listening)
-                return self._teach(inputs, None, student, listening), student
+                student = self._run_student(inputs, False, recorded)
+                return self._run_teacher(inputs, None, student, recorded), student
 
         return compare
 
-    def teacher_forward(self, x, y=None, student=None):
+    @contextlib.contextmanager
+    def symbolic(self):
+        """While it is open the passes trace shapes, without data."""
+        self.is_symbolic = True
+        try:
+            yield
+        finally:
+            self.is_symbolic = False
+
+    def student_forward(self, x, training: bool) -> Outputs:
+        """The student's `Outputs` for a batch."""
+        return self._run_student(x, training, self._recorded)
+
+    def teacher_forward(self, x, y=None, student: Outputs | None = None) -> Outputs:
         """The teacher's `Outputs` for a batch; no gradient flows to it.
 
         Args:
@@ -84,25 +184,38 @@ class ForwardPasses:
             y: Its labels, or `None`.
             student: The student's `Outputs` for it, or `None`.
         """
-        return self._teach(x, y, student, self._taps.value)
+        return self._run_teacher(x, y, student, self._recorded)
 
-    def _teach(self, x, y, student, listening):
-        inputs, said = protocol.split(x)
-        source = self._source.value
-        if said is not None and not (source.runs_on_host or source.needs_carried):
+    def _run_student(self, x, training, recorded):
+        x, _ = protocol.split(x)
+        forward = functools.partial(self._call, x, training=training)
+        outputs, tapped = recorded.student.run(forward) if recorded.student else (forward(), {})
+        inputs = models.named_inputs(self.student, x)
+        names = models.output_names(self.student, outputs)
+        padding = self.padding_inputs
+        if padding:
+            outputs = padding_masks.with_masks(outputs, names, inputs, padding)
+        of_layers = padding.get(None)
+        mask = None if of_layers is None else padding_masks.mask_of(inputs, of_layers)
+        return Outputs(outputs, tapped, names, inputs, padding=mask)
+
+    def _run_teacher(self, x, y, student, recorded):
+        inputs, carried = protocol.split(x)
+        source = self.source
+        if carried is not None and not (source.runs_on_host or source.needs_carried):
             raise ValueError(
                 "The batch carries the outputs of a cached teacher, but this distiller's teacher "
                 "runs itself. Use Distiller(keras_kd.teachers.Cached(path), student), or the "
                 "dataset without load_cache."
             )
-        if said is not None and source.runs_on_host:
-            layers = listening.teacher_layers
-            answer = said.outputs, {layer: said.taps[str(layer)] for layer in layers}
+        if carried is not None and source.runs_on_host:
+            layers = recorded.teacher_layers
+            found = carried.outputs, {layer: carried.taps[str(layer)] for layer in layers}
         else:
             if self.teacher_preprocess is not None:
                 inputs = self.teacher_preprocess(inputs)
-            answer = listening.teach(TeacherInputs(inputs, y, student, said, self.is_symbolic))
-        outputs, tapped = keras.tree.map_structure(_detached, answer)
+            found = recorded.teach(TeacherInputs(inputs, y, student, carried, self.is_symbolic))
+        outputs, tapped = keras.tree.map_structure(_detached, found)
         names = source.output_names
         if keras.tree.is_nested(outputs) and student is not None:
             given = matching.given_names(self.student)
@@ -111,18 +224,14 @@ class ForwardPasses:
                 names = student.names
         return Outputs(outputs, tapped, names, role="teacher")
 
-    def carrying(self, x, y=None):
-        """The inputs of a batch with what the teacher says of it."""
+    def with_teacher_outputs(self, x, y=None):
+        """The inputs of a batch with the teacher's outputs and taps attached."""
         teacher = self.teacher_forward(x, y)
         taps = {str(layer): value for layer, value in teacher.taps.items()}
         return protocol.join(x, teacher.outputs, taps)
 
-    def student_forward(self, x, training):
-        """The student's `Outputs` for a batch."""
-        return self._study(x, training, self._taps.value)
-
     @property
-    def padding_inputs(self):
+    def padding_inputs(self) -> dict:
         """The inputs that tell what is padding, `{output: input}`; an output `None` means all.
 
         Where `mask_input` was not given they are what the losses on outputs name: hard and soft
@@ -130,143 +239,8 @@ class ForwardPasses:
         """
         if self.mask_input is not None:
             return self.mask_input if isinstance(self.mask_input, dict) else {None: self.mask_input}
-        return padding_masks.named_by(self.distillation_losses)
-
-    def _study(self, x, training, listening):
-        x, _ = protocol.split(x)
-        taps = listening.student
-        forward = functools.partial(super().__call__, x, training=training)
-        outputs, tapped = taps.run(forward) if taps else (forward(), {})
-        inputs, names = (
-            models.named_inputs(self.student, x),
-            models.output_names(self.student, outputs),
-        )
-        padding = self.padding_inputs
-        if padding:
-            outputs = padding_masks.with_masks(outputs, names, inputs, padding)
-        of_layers = padding.get(None)
-        mask = None if of_layers is None else padding_masks.mask_of(inputs, of_layers)
-        return Outputs(outputs, tapped, names, inputs, padding=mask)
+        return padding_masks.named_by(self._losses)
 
 
 def _detached(value):
     return value.detached() if hasattr(value, "detached") else tf.stop_gradient(value)
-
-
-# Runs the losses once on symbolic tensors, so that what does not fit is told before training.
-
-
-class TeacherFailed(Exception):  # noqa: N818 what failed, not how
-    """The teacher cannot take a batch that was made up from the student's inputs.
-
-    The data may hold more than these: its first batch tells.
-    """
-
-
-class ShapeCheck(keras.layers.Layer):
-    """A throw-away layer around teacher, student and losses.
-
-    Called on symbolic inputs, Keras traces it without data: losses with weights (projectors) are
-    built, in the scope of the strategy, and shapes that do not fit raise. No state moves.
-
-    Args:
-        distiller: A `Distiller`.
-        is_made_up: Whether the inputs are made up from what the models say of them.
-        may_read_more: Whether the teacher may read inputs that these are not: if it fails on them
-            `TeacherFailed` is raised.
-
-    Attributes:
-        waiting: Names of losses of a user's own that failed with labels that were made up, class
-            indices: those of the data may have another shape.
-    """
-
-    def __init__(self, distiller, is_made_up, may_read_more=False):
-        super().__init__(autocast=False)
-        self._distiller = models.Untracked(distiller)
-        self._is_made_up, self._may_read_more = is_made_up, may_read_more
-        self.error = None
-        self.waiting = []
-
-    def run(self, inputs, labels=None):
-        """Calls it; what does not fit is told in its own words, without Keras' around them.
-
-        Args:
-            inputs: Of a batch, or `keras.KerasTensor`s like them.
-            labels: Likewise, or `None`: they are made up.
-        """
-        symbolic = keras.tree.map_structure(models.symbolic, (inputs, labels))
-        try:
-            with dispatch.not_needed():
-                self(*symbolic)
-        except Exception as error:
-            if self.error is None:
-                raise
-            raise self.error from error.__cause__
-
-    def call(self, inputs, labels=None):
-        try:
-            return self._values(inputs, labels)
-        except Exception as error:
-            self.error = error
-            raise
-
-    def _values(self, inputs, labels):
-        distiller = self._distiller.value
-        student = distiller.student_forward(inputs, training=False)
-        teacher = self._taught(inputs, labels, student)
-        losses = distiller.distillation_losses
-        return keras.ops.concatenate(
-            [self._means(loss, teacher, student, labels) for loss in losses]
-        )
-
-    def _taught(self, inputs, labels, student):
-        distiller = self._distiller.value
-        labels = any_labels(student.outputs) if labels is None else labels
-        try:
-            teacher = distiller.teacher_forward(inputs, labels, student)
-            distiller.hear(teacher)
-            return teacher
-        except Exception as error:
-            if self._may_read_more:
-                raise TeacherFailed from error
-            if self._is_made_up and isinstance(error, ValueError):
-                raise ValueError(
-                    f"The teacher fails on inputs like the student's: {error}\nIf it expects "
-                    "another size, range or structure, give the distiller a `teacher_preprocess`, "
-                    "a function from the student's inputs to the teacher's."
-                ) from error
-            raise
-
-    def _means(self, loss, teacher, student, labels):
-        if labels is not None:
-            return means(loss, teacher, student, labels)
-        try:
-            return means(loss, teacher, student)
-        except Exception:
-            reading = loss.reading
-            if reading.is_exact or reading.labels is None or reading.has_numbers:
-                raise
-            self.waiting.append(loss.name)
-            return keras.ops.zeros((1,))
-
-
-def means(loss, teacher, student, labels=None):
-    """The means of a loss; with any labels, where none are given."""
-    labels = made_up_labels(loss.reading, student.outputs) if labels is None else labels
-    return objective.means_of(loss, teacher, student, objective.Batch(labels))[0]
-
-
-def made_up_labels(reading, outputs):
-    """Labels for each output: number 0, or class 0."""
-    if reading.has_numbers:
-        return keras.tree.map_structure(keras.ops.zeros_like, outputs)
-    return any_labels(outputs)
-
-
-def any_labels(outputs):
-    """Labels for each output: class 0."""
-    return keras.tree.map_structure(_first_class, outputs)
-
-
-def _first_class(logits):
-    return keras.ops.zeros(keras.ops.shape(logits)[:-1], "int32")

@@ -1,7 +1,7 @@
 """The training objective of one step: `alpha * hard + beta * sum_i weight_i * soft_i`.
 
-Averages are Keras' "sum_over_batch_size": the weighted sum over the rows, divided by the number of
-rows (of valid rows where the student's output carries a mask).
+Averages are Keras' "sum_over_batch_size": the weighted sum over the samples, divided by the number
+of samples (of valid ones where the student's output carries a mask).
 """
 
 import dataclasses
@@ -11,70 +11,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd import models, ops
-from keras_kd.losses import SoftTargets, base
+from keras_kd import models
+from keras_kd.losses import base
 from keras_kd.models import matching
 from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.taps import recorder
-from keras_kd.training import distribution, padding_masks
-
-
-@dataclasses.dataclass
-class Outputs:
-    """What one forward pass of a model gave.
-
-    Attributes:
-        outputs: A tensor, or a structure of them.
-        taps: What the tapped layers gave, `{layer: value}`.
-        names: What outputs in a list are called, or `None`.
-        inputs: The batch's inputs; a dict by their names, where they have any.
-        role: `"teacher"` or `"student"`.
-        padding: The mask of the distiller's `mask_input`, `[batch, time]`, or `None`.
-    """
-
-    outputs: Any
-    taps: dict = dataclasses.field(default_factory=dict)
-    names: Any = None
-    inputs: Any = None
-    role: str = "student"
-    padding: Any = None
-
-    def read(self, reading):
-        """The tensors that a loss reads, as a list (usually of one)."""
-        layer = reading.layer(self.role)
-        if isinstance(layer, tuple):
-            return [[self.taps[each] for each in layer]]
-        if layer is not None:
-            return [self.taps[layer]]
-        if reading.is_structure:
-            return [self.outputs]
-        if self.role == "teacher" and reading.teacher_output is None:
-            flat = keras.tree.flatten(self.outputs)
-            # Whatever the student calls it: one output can teach one head only.
-            if len(flat) == 1:
-                return flat
-        return models.flat_outputs(self.outputs, reading.key(self.role), self.names, self.role)
-
-    def mask(self, reading, values):
-        """Which positions of what is read count, `[batch, time]`; `None`: all.
-
-        The loss's own `mask_input` tells, else the Keras mask of the tensor, else the distiller's
-        `mask_input`, where the tensor has its positions. That of attention says which pairs may
-        attend, and not which queries are padding: it joins what the inputs tell.
-        """
-        carried = None if keras.tree.is_nested(values) else recorder.of(values)
-        told = self._told(reading, values)
-        if reading.is_attention and told is not None:
-            return recorder.of_attention(carried, told, values.shape)
-        return told if reading.mask_input is not None or carried is None else carried
-
-    def _told(self, reading, values):
-        """Which positions of what is read count, as an input tells."""
-        if reading.mask_input is not None:
-            return padding_masks.mask_of(self.inputs, reading.mask_input)
-        if self.padding is None or keras.tree.is_nested(values):
-            return None
-        return self.padding if padding_masks.has_positions(reading, values, self.padding) else None
+from keras_kd.training import distribution, supervised
+from keras_kd.training.fused_loss import FusedLoss
+from keras_kd.training.hyperparameters import cond, traced_value
 
 
 @dataclasses.dataclass
@@ -94,6 +38,146 @@ class Terms:
     total: Any
     hard: Any
     soft: list
+
+
+class Objective:
+    """Computes the terms of a step.
+
+    Args:
+        distiller: The `Distiller`; what it is compiled with and its hyperparameters are read when
+            a step is traced.
+    """
+
+    def __init__(self, distiller: Any):
+        self._distiller = distiller
+        self._fused = FusedLoss(None, None, [])
+
+    def choose_path(self, loss_weights: Any) -> None:
+        """Finds out whether the kernel's one sweep can compute the hard loss too."""
+        distiller = self._distiller
+        self._fused = FusedLoss(distiller.loss, loss_weights, distiller.distillation_losses)
+
+    def terms(self, batch: Batch, student: Any, rows: Any) -> Terms:
+        """The losses of a batch.
+
+        In training these are the whole objective, in an evaluation the student's own loss, or the
+        objective, where the teacher runs.
+
+        Args:
+            batch: The `Batch`.
+            student: The student's `Outputs`.
+            rows: Float32 scalar, the samples of the batch.
+        """
+        if batch.training:
+            return self._training_terms(batch, student, rows)
+        if self._distiller.evaluation.runs_teacher:
+            return self._all_terms(self._teacher(batch, student), student, batch, rows)
+        hard = self._hard(batch, student, batch.sample_weight, rows)
+        return Terms(hard, hard, [])
+
+    def regularizers(self, y: Any) -> list:
+        """What layers add to the loss; those of a student that computes its loss it adds itself."""
+        distiller = self._distiller
+        if self._asks_student(y):
+            return supervised.sums_of(models.losses_outside(distiller, distiller.student))
+        return supervised.sums_of(distiller.losses)
+
+    def _training_terms(self, batch, student, rows):
+        """The losses of a step of training.
+
+        While `beta` is 0 the teacher does not run, and the student trains exactly as by its own
+        `fit`. Not so under XLA: shapes that leave a branch are not constants to it, and the
+        gradient of a batch of unknown size does not compile. There the teacher always runs, and
+        so it does where a projector penalizes its outputs: `losses` are read outside of a branch.
+        """
+        distiller = self._distiller
+        always = distiller.jit_compile or distiller.weighting is not None
+        if always or distiller.loss_list.penalizes_outputs():
+            return self._all_terms(self._teacher(batch, student), student, batch, rows)
+        y, outputs, sample_weight = batch.labels, student.outputs, batch.sample_weight
+        alpha, beta = distiller.mixture()
+        fusable = self._is_fusable(student, batch)
+        losses = self._fused.others if fusable else distiller.distillation_losses
+        # Here, because replicas cannot be summed over inside a condition.
+        balance, own = 1.0, None
+        if self._asks_student(y):
+            own = self._hard(batch, student, sample_weight, rows)
+        else:
+            balance = hard_balance(distiller.loss, y, outputs, sample_weight, rows)
+
+        def hard():
+            if own is not None:
+                return own
+            return balance * distiller.supervised_loss(y, outputs, sample_weight)
+
+        def with_teacher():
+            teacher = self._teacher(batch, student)
+            if fusable:
+                return self._fused_parts(batch, student, teacher, sample_weight, alpha, beta)
+            return separate_parts(hard(), losses, teacher, student, batch, alpha)
+
+        def labels_only():
+            return parts_without_teacher(hard(), losses, student, alpha)
+
+        parts = cond(beta != 0, with_teacher, labels_only)
+        return self._summed(parts, fusable, student, beta, rows)
+
+    def _all_terms(self, teacher, student, batch, rows):
+        """The losses of a batch of which the teacher's outputs are known."""
+        distiller = self._distiller
+        fusable = batch.training and self._is_fusable(student, batch)
+        hard_weight = soft_weight = batch.sample_weight
+        if distiller.weighting is not None:
+            factors = distiller.weighting.factors(teacher, batch.labels)
+            hard_weight, soft_weight = (times(hard_weight, each) for each in factors)
+        alpha, beta = distiller.mixture()
+        batch = dataclasses.replace(batch, sample_weight=soft_weight)
+        if fusable:
+            parts = self._fused_parts(batch, student, teacher, hard_weight, alpha, beta)
+        else:
+            hard = self._hard(batch, student, hard_weight, rows)
+            losses = distiller.distillation_losses
+            parts = separate_parts(hard, losses, teacher, student, batch, alpha)
+        return self._summed(parts, fusable, student, beta, rows)
+
+    def _teacher(self, batch, student):
+        return self._distiller.teacher_forward(batch.inputs, batch.labels, student)
+
+    def _hard(self, batch, student, sample_weight, rows):
+        """The hard loss's part of the global one, not yet times alpha."""
+        distiller, y, outputs = self._distiller, batch.labels, student.outputs
+        if self._asks_student(y):
+            x, training = batch.inputs, batch.training
+            return supervised.own_loss_of(distiller.student, x, y, outputs, sample_weight, training)
+        balance = hard_balance(distiller.loss, y, outputs, sample_weight, rows)
+        return balance * distiller.supervised_loss(y, outputs, sample_weight)
+
+    def _asks_student(self, y):
+        """Whether the student's own `compute_loss` gives the hard loss.
+
+        Without labels only where it is all that there is, and counts: it may need none.
+        """
+        distiller = self._distiller
+        needs_none = distiller.loss is None and traced_value(distiller.alpha_variable) != 0
+        return distiller.student_computes_loss and (y is not None or needs_none)
+
+    def _is_fusable(self, student, batch):
+        labels, weight = batch.labels, batch.sample_weight
+        distiller = self._distiller
+        if labels is None or distiller.source.is_sparse or distiller.student_computes_loss:
+            return False
+        return self._fused.applies(labels, student, weight)
+
+    def _fused_parts(self, batch, student, teacher, hard_weight, alpha, beta):
+        three = self._fused.losses_of(batch, student, teacher, hard_weight, alpha, beta)
+        return *three, [means_of(loss, teacher, student, batch) for loss in self._fused.others]
+
+    def _summed(self, parts, fusable, student, beta, rows):
+        """The step's `Terms`; not inside a condition, where replicas cannot be summed over."""
+        _, hard, soft, _ = parts
+        losses = self._fused.others if fusable else self._distiller.distillation_losses
+        total, values = combined(parts, losses, student, beta, rows)
+        return Terms(total, hard, self._fused.insert(values, soft) if fusable else values)
 
 
 def rows_of(x):
@@ -296,134 +380,3 @@ def balanced(loss, means, counts, student, rows):
 def _is_masked(loss, student):
     reading = loss.reading
     return any(student.mask(reading, values) is not None for values in student.read(reading))
-
-
-# `FusedLoss`: hard and soft loss from one sweep over the logits, for the usual case.
-
-
-_TINY = 1e-30
-# Keras divides by the number of values that count, by either name.
-_MEANS = ("sum_over_batch_size", "mean")
-
-
-class FusedLoss:
-    """Hard and soft loss from one sweep over the logits.
-
-    It applies where the hard loss is sparse cross-entropy from logits, averaged, and one of the
-    distillation losses is `SoftTargets` that reads the student's one output as plain logits: its
-    `reading` says so. Sample weights, masks and `ignore_class` are weights of the rows. The other
-    losses, `others`, are computed by themselves.
-
-    Args:
-        hard_loss: The `loss` given to `compile`.
-        loss_weights: The `loss_weights` given to `compile`.
-        distillation_losses: List of losses.
-    """
-
-    def __init__(self, hard_loss, loss_weights, distillation_losses):
-        found = [loss for loss in distillation_losses if _is_plain(loss)]
-        self._soft = found[0] if found else None
-        self.others = [loss for loss in distillation_losses if loss is not self._soft]
-        self._position = distillation_losses.index(self._soft) if found else None
-        config = hard_loss.get_config() if _is_sparse_cross_entropy(hard_loss) else {}
-        self._ignored = config.get("ignore_class")
-        self._possible = (
-            config.get("from_logits") is True
-            and config.get("reduction") in _MEANS
-            and hard_loss.dtype == "float32"
-            and loss_weights is None
-            and self._soft is not None
-        )
-
-    def applies(self, y, student, sample_weight):
-        """Whether this batch can take the fused path; decided when the step is traced."""
-        if not self._possible or keras.tree.is_nested(student.outputs):
-            return False
-        if keras.tree.is_nested(y) or keras.tree.is_nested(sample_weight):
-            return False
-        labels = self._labels(y, student.outputs)
-        if labels is None or not self._fit(labels, student):
-            return False
-        # Replicas with other shares of valid positions are balanced loss by loss.
-        is_masked = self._ignored is not None or any(x is not None for x in self._masks(student))
-        return not (is_masked and distribution.count() > 1)
-
-    def _masks(self, student):
-        """The masks of hard and of soft loss."""
-        return recorder.of(student.outputs), student.mask(self._soft.reading, student.outputs)
-
-    def _fit(self, labels, student):
-        """Whether the masks are those of positions that have a label."""
-        ranks = [len(mask.shape) for mask in self._masks(student) if mask is not None]
-        return all(rank <= len(labels.shape) for rank in ranks)
-
-    def _labels(self, y, logits):
-        rank = len(logits.shape) - 1
-        if len(y.shape) == rank + 1 and y.shape[-1] == 1:
-            y = tf.squeeze(y, -1)
-        if len(y.shape) != rank:
-            return None
-        return y if y.dtype in (tf.int32, tf.int64) else tf.cast(y, tf.int64)
-
-    def losses_of(self, batch, student, teacher, hard_weight, alpha, beta):
-        """The weighted sum of both losses, the hard one and the soft one, all scalars.
-
-        Where a factor is zero it is taken for 1e-30, because the kernel computes no loss whose
-        weight is zero, and a loss of zero would be reported; against any gradient that a float
-        can be added to, 1e-30 is nothing.
-
-        Args:
-            batch: A `Batch` with the sample weights of the distillation losses.
-            student: `Outputs`.
-            teacher: `Outputs`.
-            hard_weight: Sample weights of the hard loss, or `None`.
-            alpha: Scalar.
-            beta: Scalar.
-        """
-        reading = self._soft.reading
-        (logits,), (soft_logits,) = student.read(reading), teacher.read(reading)
-        labels = self._labels(batch.labels, logits)
-        hard_mask, soft_mask = self._masks(student)
-        if self._ignored is not None:
-            counts = tf.cast(labels, tf.float32) != float(self._ignored)  # as Keras compares
-            hard_mask = counts if hard_mask is None else counts & _per_label(hard_mask, labels)
-        hard_weight = _per_row(hard_weight, hard_mask, labels)
-        soft_weight = _per_row(batch.sample_weight, soft_mask, labels)
-        soft_factor = beta * keras.ops.convert_to_tensor(self._soft.weight_variable)
-        alpha, soft_factor = tf.maximum(alpha, _TINY), tf.maximum(soft_factor, _TINY)
-        total, hard, soft = ops.combined_loss(
-            logits,
-            soft_logits,
-            labels,
-            alpha * hard_weight,
-            soft_factor * soft_weight,
-            self._soft.temperature_variable,
-            self._soft.divergence,
-            mixing_weight=self._soft.mixing_weight,
-        )
-        means = tf.reduce_sum(hard * hard_weight), tf.reduce_sum(soft * soft_weight)
-        return tf.reduce_sum(total), means[0], means[1]
-
-    def insert(self, values, soft):
-        """Puts the value of the loss that is fused among those of the others."""
-        return [*values[: self._position], soft, *values[self._position :]]
-
-
-def _per_row(sample_weight, mask, labels):
-    """Each row's part of the mean over the valid rows; a scalar where all have the same."""
-    # `valid_rows` asks for the shape of a loss a row only.
-    weight, count = base.valid_rows(labels, sample_weight, mask)
-    share = tf.math.reciprocal_no_nan(count)
-    return share if weight is None else weight * share
-
-
-def _per_label(mask, labels):
-    return tf.broadcast_to(base.align(mask, labels) > 0, tf.shape(labels))
-
-
-def _is_plain(loss):
-    return type(loss) is SoftTargets and loss.reading.is_of_plain_logits
-
-
-def _is_sparse_cross_entropy(loss):
-    return type(loss) is keras.losses.SparseCategoricalCrossentropy

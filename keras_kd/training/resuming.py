@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import files
-from keras_kd.training import fit
+from keras_kd.training import fit, labels
 
 _POSITION, _METRIC = "position", "position_metric_"
 _METADATA, _WEIGHTS = "training_metadata.json", "latest.weights.h5"
@@ -135,7 +135,7 @@ class Progress:
             return
         self._metrics = {}
         with model.distribute_strategy.scope():
-            if fit.has_unbuilt_metrics(model.with_metrics()):
+            if labels.has_unbuilt_metrics(model.with_metrics()):
                 local = model.distribute_strategy.experimental_local_results
                 model.build_metrics(keras.tree.map_structure(lambda each: local(each)[0], data))
             for key, variable in _variables(model):

@@ -1,4 +1,4 @@
-"""Saving, loading and resuming a distiller."""
+"""What a distiller saves: its configuration, its teacher or how to recognize it, and back."""
 
 import contextlib
 import os
@@ -11,7 +11,6 @@ import keras
 import tensorflow as tf
 
 from keras_kd import models
-from keras_kd._utils import files
 from keras_kd._utils.serialization import deserialized, serialized, without_training
 from keras_kd._utils.validation import invalid
 from keras_kd.models import paths
@@ -19,180 +18,52 @@ from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.teachers import keras_model, protocol
 from keras_kd.teachers.cache import fingerprints
 from keras_kd.teachers.cache.format import CacheError
-from keras_kd.training import fit, resuming
-
-_CALLBACK = "callback_"
 
 
-class OwnVariables:
-    """Mixin of a distiller: what it adds to what its models and losses save of themselves.
-
-    Its numbers, and the state of the random seeds (dropout), which Keras does not save; while `fit`
-    runs also where it is (`resuming`). With these a run that is interrupted and resumed gives the
-    numbers of one that was not. Files are written whole.
-    """
-
-    fit_progress: resuming.Progress
-    train_function: Any
-
-    def own_numbers(self):
-        """`{name: variable}` of what is saved beside the models."""
-        return {"alpha": self.alpha_variable, "beta": self.beta_variable}
-
-    def with_metrics(self):
-        """The models whose metrics a step updates, a list."""
-        return [self]
-
-    def build_metrics(self, data):
-        """Lets the metrics of labels make their variables."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if y is not None:
-            self.compute_metrics(x, y, self.call(x, training=False), sample_weight)
-
-    def _own_variables(self):
-        weights = {id(variable) for variable in self.weights}
-        # `variables` has the states of seed generators, `weights` has not.
-        seeds = [variable for variable in self.variables if id(variable) not in weights]
-        numbers = self.own_numbers()
-        return numbers | {f"seed_{i}": seed for i, seed in enumerate(seeds)}
-
-    def save_own_variables(self, store):
-        for key, variable in self._own_variables().items():
-            store[key] = variable.numpy()
-        self.fit_progress.save(store)
-
-    def load_own_variables(self, store):
-        for key, variable in self._own_variables().items():
-            if key in list(store.keys()):
-                variable.assign(store[key])
-        self.fit_progress.load(store)
-
-    def make_train_function(self, force=False):
-        """As of `keras.Model`; its calls are counted."""
-        super().make_train_function(force)
-        if not isinstance(self.train_function, resuming.Counted):
-            self.train_function = resuming.Counted(self.fit_progress, self.train_function)
-
-    def fit(self, *args, **kwargs):
-        """As `keras.Model.fit`; `keras.callbacks.BackupAndRestore` resumes at the very batch."""
-        given = fit.named(keras.Model.fit, args, kwargs)
-        with self.fit_progress.of_fit(given):
-            return super().fit(**given)
-
-    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
-        """As `keras.Model.save`; the file is there whole, or the one before is."""
-        return files.save(super().save, filepath, overwrite, zipped, **kwargs)
-
-    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
-        """As `keras.Model.save_weights`; the file is there whole, or the one before is."""
-        return files.save_weights(super().save_weights, filepath, overwrite, max_shard_size)
-
-    def load_weights(self, filepath, *args, **kwargs):
-        """As `keras.Model.load_weights`."""
-        result = super().load_weights(filepath, *args, **kwargs)
-        self.fit_progress.restored(filepath)
-        return result
+def config_of(distiller: Any) -> dict[str, Any]:
+    """What the configuration of a `Distiller` holds beside that of a `keras.Model`."""
+    losses = distiller.distillation_losses
+    return {
+        **teacher_config(distiller),
+        "student": keras.saving.serialize_keras_object(distiller.student),
+        "distillation_losses": [keras.saving.serialize_keras_object(loss) for loss in losses],
+        "distillation_loss_weights": distiller.distillation_loss_weights,
+        "student_loss_weight": float(distiller.alpha),
+        "alpha": float(distiller.alpha),
+        "beta": float(distiller.beta),
+        "uses_keras_names": distiller.uses_keras_names,
+        "teacher_preprocess": serialized("teacher_preprocess", distiller.teacher_preprocess),
+        "weighting": serialized("weighting", distiller.weighting),
+        "mask_input": distiller.mask_input,
+        "evaluate_with_teacher": distiller.evaluation.assigned,
+    }
 
 
-class Persistence(OwnVariables):
-    """Mixin of the distiller: what a `.keras` file and a checkpoint hold of it.
-
-    Beside `OwnVariables` these are `callback_states`, arrays by which callbacks go on where they
-    were.
-    """
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            {
-                **teacher_config(self),
-                "student": keras.saving.serialize_keras_object(self.student),
-                "distillation_losses": [
-                    keras.saving.serialize_keras_object(loss) for loss in self.distillation_losses
-                ],
-                "distillation_loss_weights": self.distillation_loss_weights,
-                "student_loss_weight": float(self.alpha),
-                "alpha": float(self.alpha),
-                "beta": float(self.beta),
-                "uses_keras_names": self.uses_keras_names,
-                "teacher_preprocess": serialized("teacher_preprocess", self.teacher_preprocess),
-                "weighting": serialized("weighting", self.weighting),
-                "mask_input": self.mask_input,
-                "evaluate_with_teacher": self._with_teacher,
-            }
-        )
-        return config
-
-    def save(self, *args, **kwargs):
-        """As `keras.Model.save`; what cannot be saved is told before a file is begun."""
-        self.get_config()
-        self._build_optimizer()  # a file saved before the first step has its variables too
-        with without_optimizers(self.teacher):
-            return super().save(*args, **kwargs)
-
-    def save_weights(self, *args, **kwargs):
-        """As `keras.Model.save_weights`; the optimizer's variables are there from the start."""
-        self._build_optimizer()
-        with without_optimizers(self.teacher):
-            return super().save_weights(*args, **kwargs)
-
-    def load_weights(self, *args, **kwargs):
-        """As `keras.Model.load_weights`."""
-        self._build_optimizer()
-        with without_optimizers(self.teacher):
-            return super().load_weights(*args, **kwargs)
-
-    def __dir__(self):
-        # Keras saves what is listed here. A teacher that is not saved is not looked for either.
-        names = super().__dir__()
-        saves = vars(self).get("save_teacher", True)
-        return names if saves is True else [name for name in names if name != "teacher"]
-
-    @classmethod
-    def from_config(cls, config):
-        config = dict(config)
-        for key in ("student", "teacher_preprocess", "weighting"):
-            config[key] = deserialized(config.get(key))
-        config["distillation_losses"] = [
-            keras.saving.deserialize_keras_object(loss) for loss in config["distillation_losses"]
-        ]
-        config["teacher"] = teacher_of(config)
-        # As `keras.distillation.Distiller` has them; here they repeat what the losses know, and
-        # alpha. A configuration of Keras' own has no alpha.
-        if "alpha" in config:
-            for key in ("distillation_loss_weights", "student_loss_weight"):
-                config.pop(key, None)
-        with_teacher = config.pop("evaluate_with_teacher", None)
-        numbers = {}
-        if config.pop("uses_keras_names", False):
-            numbers = {name: config.pop(name) for name in ("alpha", "beta")}
-            config["student_loss_weight"] = min(numbers["alpha"], 1.0)
-        made = cls(**config)
-        for name, value in numbers.items():
-            setattr(made, name, value)
-        if with_teacher is not None:
-            made.evaluate_with_teacher = with_teacher
-        return made
-
-    def fit(self, *args, **kwargs):
-        """As `keras.Model.fit`."""
-        self._source.value.check_can_teach()
-        return super().fit(*args, **kwargs)
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self._build_optimizer()
-
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        for name, state in self.callback_states.items():
-            store[_CALLBACK + name] = state
-
-    def load_own_variables(self, store):
-        super().load_own_variables(store)
-        for key in list(store.keys()):
-            if key.startswith(_CALLBACK):
-                self.callback_states[key.removeprefix(_CALLBACK)] = store[key][...]
+def from_config(cls: type, config: dict[str, Any]) -> Any:
+    """A `Distiller` of a configuration, its own or one of `keras.distillation.Distiller`."""
+    config = dict(config)
+    for key in ("student", "teacher_preprocess", "weighting"):
+        config[key] = deserialized(config.get(key))
+    config["distillation_losses"] = [
+        keras.saving.deserialize_keras_object(loss) for loss in config["distillation_losses"]
+    ]
+    config["teacher"] = teacher_of(config)
+    # As `keras.distillation.Distiller` has them; here they repeat what the losses know, and
+    # alpha. A configuration of Keras' own has no alpha.
+    if "alpha" in config:
+        for key in ("distillation_loss_weights", "student_loss_weight"):
+            config.pop(key, None)
+    with_teacher = config.pop("evaluate_with_teacher", None)
+    numbers = {}
+    if config.pop("uses_keras_names", False):
+        numbers = {name: config.pop(name) for name in ("alpha", "beta")}
+        config["student_loss_weight"] = min(numbers["alpha"], 1.0)
+    made = cls(**config)
+    for name, value in numbers.items():
+        setattr(made, name, value)
+    if with_teacher is not None:
+        made.evaluate_with_teacher = with_teacher
+    return made
 
 
 # What of its teacher a distiller saves, and how it comes by it again.
@@ -202,11 +73,11 @@ class Persistence(OwnVariables):
 _ALONE = threading.RLock()
 
 
-def check(save_teacher, source):
+def check_save_teacher(save_teacher, source):
     """Returns `save_teacher`, a path as a text, or raises where the teacher cannot be left out.
 
     Args:
-        save_teacher: As of `Distiller`.
+        save_teacher: See `Distiller`.
         source: The `Teacher`.
     """
     if isinstance(save_teacher, bool):
@@ -242,7 +113,7 @@ def _check_needs_no_saving(source):
 
 def teacher_config(distiller):
     """What of its teacher goes into a distiller's configuration."""
-    saves, source = distiller.save_teacher, distiller._source.value
+    saves, source = distiller.save_teacher, distiller.source
     found = {"save_teacher": saves, "teacher": None}
     if saves is True:
         found["teacher"] = without_training(serialized("teacher", distiller.teacher))
@@ -251,7 +122,7 @@ def teacher_config(distiller):
         return {**found, "teacher_told": source.told}
     else:
         told = {"fingerprint": fingerprints.of_teacher(source)}
-    return {**found, "teacher_told": {**distiller._told.value, **told}}
+    return {**found, "teacher_told": {**distiller.teacher_shapes, **told}}
 
 
 def teacher_of(config):
@@ -291,9 +162,9 @@ def _loaded(path, told):
     return teacher
 
 
-def given_back(distiller, teacher, check):
+def returned_teacher(distiller, teacher, check):
     """The `Teacher` that stands for one that a distiller gets back; raises if it may not."""
-    gone = distiller._source.value
+    gone = distiller.source
     if not isinstance(gone, AbsentTeacher):
         raise ValueError(
             "The distiller has its teacher. For another one make a new distiller: "
@@ -407,8 +278,8 @@ class AbsentTeacher(protocol.Teacher):
         return self.told.get("activations", {}).get("" if output is None else str(output))
 
 
-def told(outputs, source):
-    """What a rehearsal has seen of a teacher, for JSON.
+def shapes_of(outputs, source):
+    """What a shape check has seen of a teacher, for JSON.
 
     Args:
         outputs: Its `Outputs`.

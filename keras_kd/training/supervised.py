@@ -1,40 +1,17 @@
-"""Training from labels alone."""
+"""Training from labels alone: what the library's own models and a student's `compute_loss` add."""
+
+from collections.abc import Iterable
 
 import keras
-import tensorflow as tf
 
 from keras_kd import models
-from keras_kd.training import arguments, distribution, padding_masks, resuming
-from keras_kd.training.saving import OwnVariables
-
-# `HardLoss`: the loss of the labels alone.
+from keras_kd.training import arguments, distribution, padding_masks
+from keras_kd.training.base import TrainedModel
 
 
-class HardLoss:
-    """Mixin of a `keras.Model`: its compiled loss, apart from its regularisers."""
-
-    _hard_loss_only = False
-
-    @staticmethod
-    def sums_of(losses):
-        """The regularisers as float32 scalars: they come in the types of what they penalise."""
-        return [keras.ops.cast(keras.ops.sum(loss), "float32") for loss in losses]
-
-    @property
-    def losses(self):
-        return [] if self._hard_loss_only else super().losses
-
-    def hard_loss(self, y, y_pred, sample_weight):
-        """The compiled loss without regularisers; zero where there is none."""
-        if y is None or self.loss is None:
-            return tf.zeros(())
-        self._hard_loss_only = True
-        try:
-            # Past a subclass's `compute_loss`: that is the loss of the whole step.
-            loss = keras.Model.compute_loss(self, None, y, y_pred, sample_weight)
-            return _whole(loss)
-        finally:
-            self._hard_loss_only = False
+def sums_of(losses: Iterable) -> list:
+    """Regularizers as float32 scalars: they come in the types of what they penalize."""
+    return [keras.ops.cast(keras.ops.sum(loss), "float32") for loss in losses]
 
 
 def own_loss_of(student, x, y, y_pred, sample_weight, training):
@@ -46,19 +23,10 @@ def own_loss_of(student, x, y, y_pred, sample_weight, training):
             f"`compute_loss` of the student's class {type(student).__name__} must return a scalar. "
             f"Received: {'None' if shape is None else f'shape {shape}'}. Average over the batch."
         )
-    return _whole(loss)
+    return distribution.undivided(loss)
 
 
-def _whole(loss):
-    # Keras has divided it by the number of replicas. In float32, as all terms: `floatx` may be
-    # another.
-    return distribution.count() * tf.cast(loss, tf.float32)
-
-
-# `Learner`: trains a model from labels and leaves no trace of `compile` in it.
-
-
-class Learner(OwnVariables, HardLoss, keras.Model):
+class SupervisedModel(TrainedModel):
     """A model around a model, which has the optimizer, the loss and the metrics.
 
     Args:
@@ -73,15 +41,10 @@ class Learner(OwnVariables, HardLoss, keras.Model):
 
     def __init__(self, model, name="learner", padding=None):
         arguments.check(model, "model", arguments.OF_LEARNER)
-        # The inputs reach the model as its own `fit` would give them: nothing is cast here.
-        super().__init__(name=name, autocast=False, dtype=models.dtype_policy(model))
+        super().__init__(name=name, dtype=models.dtype_policy(model))
         self.model = model
         self._padding = models.Untracked(padding or {})
-        self.fit_progress = resuming.Progress(self)
         self.built = True
-
-    def own_numbers(self):
-        return {}
 
     @property
     def output_names(self):
@@ -94,9 +57,10 @@ class Learner(OwnVariables, HardLoss, keras.Model):
     def call(self, inputs, training=None, mask=None):
         given = {} if not models.is_masked(mask) else {"mask": mask}  # it may not take any
         outputs = self.model(models.own_inputs(self.model, inputs), training=training, **given)
-        return self._with_masks(outputs, inputs)
+        return self.with_masks(outputs, inputs)
 
-    def _with_masks(self, outputs, inputs):
+    def with_masks(self, outputs, inputs):
+        """Outputs that carry the padding of the inputs as Keras masks."""
         padding = self._padding.value
         if not padding:
             return outputs

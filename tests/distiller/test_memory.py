@@ -38,7 +38,7 @@ class Sensitivity(kd.losses.DistillationLoss):
 def test_a_loss_that_takes_gradients_is_rehearsed_too():
     networks = [keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]) for _ in range(2)]
     distiller = kd.Distiller(*networks, Sensitivity(), alpha=0, beta=1)
-    assert not distiller.is_symbolic
+    assert not distiller.forward_passes.is_symbolic
     x = tf.random.stateless_normal([8, 4], (1, 2))
     loss = distiller.compute_loss(x, training=True)
     expected = Sensitivity().call(networks[0](x), networks[1](x))

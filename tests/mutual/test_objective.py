@@ -147,7 +147,7 @@ def test_live_numbers_without_tracing_again():
     loop = Loop(models)
     distiller = compiled(models, mode="graph")
     traces = []
-    study = distiller.learners[0].study
+    study = distiller.learners[0].student_forward
     distiller.learners[0].student_forward = lambda *a, **k: traces.append(1) or study(*a, **k)
     for alpha, beta, temperature in ((1.0, 1.0, 1.0), (0.2, 0.5, 4.0), (0.0, 2.0, 2.0)):
         loop.alpha, loop.beta, loop.temperature = alpha, beta, temperature
