@@ -18,7 +18,7 @@ REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxr
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help venv test test-torch demo lint format native-test $(NATIVE_BUILDS:%=build-%) test-cuda \
-  check-cuda-library wheel wheel-aarch64 smoke clean
+  check-cuda-library wheel wheel-aarch64 smoke smoke-pure clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -86,6 +86,9 @@ wheel-aarch64: .venv/group-wheel ## cross-build the wheel for aarch64
 
 smoke: ## try the wheel in fresh environments, one for each supported TensorFlow
 	bash tools/smoke_test_wheel.sh $(PYTHON)
+
+smoke-pure: ## try the package without its library beside the oldest TensorFlow
+	bash tools/smoke_test_wheel.sh $(PYTHON) pure
 
 clean: ## remove what the targets made
 	rm -rf .venv build dist keras_kd/lib *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -2,14 +2,48 @@
 # Tries the wheel in dist/ in fresh environments, with the oldest, a middle and the newest
 # TensorFlow that it serves, and then the pure-Python install of a machine without a compiler.
 #
-# Usage: tools/smoke_test_wheel.sh [PYTHON]
+# Usage: tools/smoke_test_wheel.sh [PYTHON [pure]]
+#
+# With `pure` no wheel is needed: the pure-Python install alone, with the oldest TensorFlow.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${1:-python3}
 root=$PWD
+oldest=2.18.1
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
+
+# try_pure VERSION: in the environment that is there, with that tensorflow-cpu.
+try_pure() {
+  SECONDS=0
+  KERAS_KD_SKIP_NATIVE=1 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$folder" "$root"
+  pure=$(echo "$folder"/keras_kd-*-py3-none-any.whl)
+  echo "== tensorflow-cpu $1, $(basename "$pure")"
+  "$folder/venv/bin/pip" install --quiet --force-reinstall --no-deps "$pure"
+  KERAS_KD_EXPECT=pure run_smoke_test
+}
+
+# run_smoke_test: away from the source tree, which would shadow the installed package.
+run_smoke_test() {
+  (cd "$folder" && "$folder/venv/bin/python" "$root/tools/smoke_test.py")
+  echo "$SECONDS s"
+}
+
+# install VERSION PACKAGE: a fresh environment with that tensorflow-cpu.
+# --no-compile: most of TensorFlow is never imported here.
+install() {
+  "$python" -m venv --clear "$folder/venv"
+  "$folder/venv/bin/pip" install --quiet --no-compile "tensorflow-cpu==$1" "$2"
+  echo "installed in $SECONDS s"
+}
+
+if [ "${2:-}" = pure ]; then
+  SECONDS=0
+  install "$oldest" 'keras>=3.12'
+  try_pure "$oldest"
+  exit
+fi
 
 wheels=("$root"/dist/keras_kd-*manylinux*"$(uname -m)".whl)
 if [ ! -e "${wheels[0]}" ]; then
@@ -18,26 +52,10 @@ if [ ! -e "${wheels[0]}" ]; then
 fi
 wheel=${wheels[0]}
 
-# run_smoke_test: away from the source tree, which would shadow the installed package.
-run_smoke_test() {
-  (cd "$folder" && "$folder/venv/bin/python" "$root/tools/smoke_test.py")
-  echo "$SECONDS s"
-}
-
-for version in 2.18.1 2.20.0 2.21.0; do
+for version in "$oldest" 2.20.0 2.21.0; do
   echo "== tensorflow-cpu $version, $(basename "$wheel")"
   SECONDS=0
-  "$python" -m venv --clear "$folder/venv"
-  # --no-compile: most of TensorFlow is never imported here.
-  "$folder/venv/bin/pip" install --quiet --no-compile \
-    "tensorflow-cpu==$version" "$wheel[tensorflow-cpu]"
-  echo "installed in $SECONDS s"
+  install "$version" "$wheel[tensorflow-cpu]"
   run_smoke_test
 done
-
-SECONDS=0
-KERAS_KD_SKIP_NATIVE=1 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$folder" "$root"
-pure=$(echo "$folder"/keras_kd-*-py3-none-any.whl)
-echo "== tensorflow-cpu $version, $(basename "$pure")"
-"$folder/venv/bin/pip" install --quiet --force-reinstall --no-deps "$pure"
-KERAS_KD_EXPECT=pure run_smoke_test
+try_pure "$version"
