@@ -24,7 +24,7 @@ HOUR = 3600  # by which the clocks of two machines may differ
 
 GATE = (".ci/run", "Makefile", "pyproject.toml", "tools/native_changes.py")
 LIBRARY = ("CMakeLists.txt", "cmake/", "csrc/", "third_party/")
-GLUE = ("keras_kd/_library.py", "keras_kd/_native.py", "keras_kd/ops/")
+GLUE = ("keras_kd/ops/",)
 BUGS = ("tools/seeded_bugs/__init__.py", "tools/seeded_bugs/__main__.py")
 BUGS += ("tools/seeded_bugs/planting.py",)
 WHEEL = (*GATE, *LIBRARY, "LICENSE", "MANIFEST.in", "keras_kd/version.py", "setup.py")
