@@ -17,8 +17,8 @@ REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxr
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv test test-torch demo lint format native-test $(NATIVE_BUILDS:%=build-%) test-cuda \
-  check-cuda-library wheel wheel-aarch64 smoke smoke-pure clean
+.PHONY: help venv test test-torch demo lint format hooks native-test $(NATIVE_BUILDS:%=build-%) \
+  test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pure clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -47,6 +47,10 @@ format: .venv/group-lint ## rewrite the sources in the style that lint asks for
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_FILES)
+
+hooks: .venv/group-hooks ## have git run lint before each commit, and check its message
+	$(BIN)/pre-commit install
+	git config blame.ignoreRevsFile .git-blame-ignore-revs
 
 native-test: ## run the C++ tests: as shipped, under sanitizers, with seeded bugs
 	$(MAKE) $(NATIVE_BUILDS:%=build-%)
