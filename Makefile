@@ -17,8 +17,8 @@ REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxr
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv test test-torch demo lint format hooks native-test $(NATIVE_BUILDS:%=build-%) \
-  test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pure clean
+.PHONY: help venv test test-bugs test-torch demo lint format hooks native-test \
+  $(NATIVE_BUILDS:%=build-%) test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pure clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,9 @@ venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its 
 # for more, and the run never ends.
 test: venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
+
+test-bugs: venv .venv/group-foreign ## plant bugs in the package, which the tests must notice
+	$(BIN)/python -m tools.seeded_bugs python
 
 test-torch: .venv/ordinary-torch/installed ## try PyTorch teachers beside PyPI's own PyTorch (CUDA and triton, 6 GB)
 	.venv/ordinary-torch/bin/python -m pytest tests/teachers/test_triton.py

@@ -1,9 +1,10 @@
-"""Plants one bug at a time and runs the C++ or the emulated CUDA test, which must fail.
+"""Plants one bug at a time and runs a test that must fail: of C++, emulated CUDA, or Python.
 
 The unchanged sources must pass first, so that a failure means the bug.
 
     python -m tools.seeded_bugs cpu
     python -m tools.seeded_bugs cuda
+    python -m tools.seeded_bugs python [WORD of a bug's description ...]
 """
 
 import concurrent.futures
@@ -11,7 +12,7 @@ import pathlib
 import sys
 import tempfile
 
-from tools.seeded_bugs import cpu, cuda, planting
+from tools.seeded_bugs import cpu, cuda, planting, python
 
 
 def survives(suite, bug, folder, unchanged):
@@ -22,9 +23,11 @@ def survives(suite, bug, folder, unchanged):
 
 
 def main():
+    if sys.argv[1:2] == ["python"]:
+        python.main(sys.argv[2:])
     suites = {"cpu": cpu, "cuda": cuda}
     if len(sys.argv) != 2 or sys.argv[1] not in suites:
-        sys.exit(f"usage: python -m tools.seeded_bugs {{{','.join(suites)}}}")
+        sys.exit("usage: python -m tools.seeded_bugs {cpu,cuda,python}")
     suite = suites[sys.argv[1]]
     with tempfile.TemporaryDirectory() as name, concurrent.futures.ThreadPoolExecutor(2) as pool:
         scratch = pathlib.Path(name)
