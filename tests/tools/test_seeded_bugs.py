@@ -1,4 +1,4 @@
-"""The bugs that `make test-bugs` plants fit the package, and the tests that shall notice are there."""
+"""The bugs that `make test-bugs` plants fit the package, and the tests they name exist."""
 
 import pytest
 

@@ -15,7 +15,7 @@ SECONDS = 200  # of a test that takes one or, under ThreadSanitizer, 60; a bug m
 
 @dataclasses.dataclass(frozen=True)
 class Bug:
-    """A replacement in one file, and the sanitizer, or none, with which it shall be noticed."""
+    """A replacement in one file, and the sanitizer, or none, that must notice it."""
 
     what: str
     file: str

@@ -1,4 +1,4 @@
-"""Bugs for `make test`: each takes one behaviour away, which the tests named beside it must notice.
+"""Bugs for `make test`: each takes one behavior away, which the tests named beside it must notice.
 
 A bug is found by its text, a test by its name, wherever the files are: both may move. A test that
 fails because a bug no longer fits the code (it names what is gone) does not count.
@@ -26,7 +26,7 @@ UNFIT = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Bug:
-    """A replacement of text that the package has once, and the tests that shall notice.
+    """A replacement of text that the package has once, and the tests that must notice.
 
     Attributes:
         what: What is taken away.
@@ -161,7 +161,7 @@ def failure_with(bug, scratch):
     unfit = UNFIT.search(printed)
     if code == 1 and unfit:
         sys.exit(f"{bug.what!r} does not fit the code: {unfit[1]}. Update the list of bugs.")
-    return re.search(r"^E +(.*)$", printed, re.MULTILINE)[1] if code else None
+    return " ".join(re.findall(r"^E +(\S.*)$", printed, re.MULTILINE)[:3]) if code else None
 
 
 def find_one(folder, text):
