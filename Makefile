@@ -37,7 +37,7 @@ test-bugs: venv .venv/group-foreign ## plant bugs in the package, which the test
 test-torch: .venv/ordinary-torch/installed ## try PyTorch teachers beside PyPI's own PyTorch (CUDA and triton, 6 GB)
 	.venv/ordinary-torch/bin/python -m pytest tests/teachers/test_triton.py
 
-demo: venv ## distil a student on real data and print the table
+demo: venv ## distill a student on real data and print the table
 	$(BIN)/python examples/quickstart.py
 
 lint: .venv/group-lint ## check style and types
@@ -125,7 +125,7 @@ clean: ## remove what the targets made
 	$(BIN)/pip install --quiet 'dm-tree>=0.1.8' absl-py six
 	touch $@
 
-# Without its dependencies: it asks for tensorflow-text, of which there is none for every TensorFlow,
+# Without its dependencies: it asks for tensorflow-text, which does not exist for every TensorFlow,
 # and only its tokenizers need it. These two are what it cannot be imported without.
 .venv/hub: .venv/installed
 	$(BIN)/pip install --quiet --no-deps 'keras-hub>=0.32,<0.33' 'regex>=2024.11' \

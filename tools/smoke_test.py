@@ -174,7 +174,7 @@ def main():
     print(f"tensorflow {tf.__version__}, keras {keras.__version__}, numpy {np.__version__}")
     print(f"keras_kd {kd.__version__} from {pathlib.Path(kd.__file__).parent}")
     print(f"import keras_kd after keras: {IMPORT_SECONDS:.3f} s")
-    tf.get_logger().setLevel("ERROR")  # Each shape is traced anew, and TensorFlow minds that.
+    tf.get_logger().setLevel("ERROR")  # TensorFlow warns of retracing: each shape is new.
     if not PURE:
         check_native_library()
     if not PURE and platform.machine() == "x86_64":

@@ -1,4 +1,4 @@
-"""The commit-msg hook: which messages it lets through, and what it says about the others."""
+"""The commit-msg hook: which messages pass, and the faults that it names in others."""
 
 import pathlib
 import re
@@ -48,7 +48,7 @@ def test_bad_messages(text, fault):
     assert fault in found
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_named_at_once():
     assert len(check_commit_message.faults("x;" * 40 + ".\nmore")) == 4
 
 

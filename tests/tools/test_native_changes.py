@@ -1,4 +1,4 @@
-"""Which targets `.ci/run` leaves out, in made-up repositories whose commits have chosen dates."""
+"""Which targets `.ci/run` leaves out, in small repositories whose commits have chosen dates."""
 
 import ast
 import os
