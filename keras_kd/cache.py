@@ -1,0 +1,5 @@
+"""Teacher outputs on disk: the public names of `keras_kd.teachers.cache`."""
+
+from keras_kd.teachers.cache import CacheError, cache_teacher, load_cache
+
+__all__ = ["CacheError", "cache_teacher", "load_cache"]
