@@ -171,8 +171,8 @@ class Request:
     train: Any
     distiller: Any
     seeds: Any
-    breakdowns: Any
-    statistics: Any
+    slices: Any
+    metric: Any
     latency: bool
     directory: Any
     title: str

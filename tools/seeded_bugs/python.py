@@ -86,14 +86,14 @@ BUGS = [
     ),
     Bug(
         "alpha without labels is not refused",
-        "y is None and alpha != 0 and self._needs_labels()",
-        "y is None and alpha < 0 and self._needs_labels()",
+        "y is None and alpha != 0 and self._model.needs_labels()",
+        "y is None and alpha < 0 and self._model.needs_labels()",
         ("test_each_fit_is_checked_not_each_tracing[arrays]",),
     ),
     Bug(
         "the history weighs a small batch as a large one",
-        "update_state(total, sample_weight=rows)",
-        "update_state(total)",
+        "total.update_state(value, sample_weight=rows)",
+        "total.update_state(value)",
         ("test_changes_between_two_fits",),
     ),
     Bug(
