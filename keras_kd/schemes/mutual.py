@@ -311,7 +311,7 @@ class MutualDistiller(DistillationModel):
             # Here: once the optimizers have stepped they are those of other weights.
             regularizers = [learner.regularizers() for learner in self.learners]
             parts = zip(self.learners, terms, regularizers, strict=True)
-            scaled = [learner.scaled(*each, rows) for learner, *each in parts]
+            scaled = [learner.scaled(each, added, rows) for learner, each, added in parts]
         # Of each loss only its own peer's weights have a gradient: one backward pass has them all.
         variables = [learner.model.trainable_variables for learner in self.learners]
         gradients = tape.gradient(scaled, variables)
@@ -346,7 +346,7 @@ class MutualDistiller(DistillationModel):
 
     def _track(self, terms, regularizers, outputs, batch):
         parts = zip(self.learners, terms, regularizers, outputs, strict=True)
-        total = sum(learner.track(*each, batch) for learner, *each in parts)
+        total = sum(learner.track(each, added, own, batch) for learner, each, added, own in parts)
         self.total_metric.update_state(total, sample_weight=objective.rows_of(outputs[0].inputs))
         return self.per_worker(self.get_metrics_result())
 

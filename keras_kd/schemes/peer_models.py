@@ -52,8 +52,8 @@ class Peer(SupervisedModel):
         balance = objective.hard_balance(self.loss, labels, own.outputs, weight, rows)
         hard = balance * self.supervised_loss(labels, own.outputs, weight)
         soft = tf.zeros(())
-        for factor, teacher in teachers:
-            means, counts = objective.means_of(loss, self.taught_by(*teacher, own), own, batch)
+        for factor, (peer, its) in teachers:
+            means, counts = objective.means_of(loss, self.taught_by(peer, its, own), own, batch)
             soft += factor * objective.balanced(loss, means, counts, own, rows)
         factor = beta * keras.ops.convert_to_tensor(loss.weight_variable)
         return objective.Terms(alpha * hard + factor * soft, hard, [soft])

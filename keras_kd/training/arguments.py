@@ -99,7 +99,7 @@ def loss_list(losses, weights, student):
 
 
 def _by_output(items, student):
-    chosen = []
+    chosen: list[DistillationLoss] = []
     names = models.output_names(student)
     for key, loss in items:
         if isinstance(key, str) and names and key not in names:

@@ -148,8 +148,8 @@ class Distiller(DistillationModel):
         self.save_teacher = save_teacher
         self.uses_keras_names = keras_names
         self.student_computes_loss = arguments.is_overridden(student, "compute_loss")
-        self._student_supports_jit = self.supports_jit
-        self.supports_jit = self.supports_jit and source.supports_jit
+        self._student_supports_jit: bool = self.supports_jit
+        self.supports_jit: bool = self._student_supports_jit and source.supports_jit
         self._teacher_shapes = models.Untracked({})
         self._compiled_metrics = models.Untracked(None)
         self._loss_weights = models.Untracked(None)

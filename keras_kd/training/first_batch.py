@@ -143,7 +143,12 @@ def _of_pair(reading, teacher, student, labels, counts):
         if labels is not None:
             labels = labels if _are_classes(labels, teacher) else None
         yield from first_batch_findings(
-            *values.values(), labels, are_logits["student"], are_logits["teacher"], counts
+            values["teacher"],
+            values["student"],
+            labels,
+            are_logits["student"],
+            are_logits["teacher"],
+            counts,
         )
 
 
@@ -173,7 +178,7 @@ def _of_padding(distiller, student, labels, weight):
     if not isinstance(student.inputs, dict) or keras.tree.is_nested(weight):
         return
     told = {name: value for name, value in student.inputs.items() if "mask" in name}
-    found = {}
+    found: dict = {}
     for layer_loss, shape, counts in _positions(distiller, student, labels):
         padded = {x: padding_that_counts(told[x], shape, weight, counts) for x in told}
         padded = {x: number for x, number in padded.items() if number is not None}

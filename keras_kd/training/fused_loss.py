@@ -1,5 +1,7 @@
 """`FusedLoss`: hard and soft loss from one sweep over the logits, for the usual case."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -29,7 +31,7 @@ class FusedLoss:
 
     def __init__(self, hard_loss, loss_weights, distillation_losses):
         found = [loss for loss in distillation_losses if _is_plain(loss)]
-        self._soft = found[0] if found else None
+        self._soft: Any = found[0] if found else None
         self.others = [loss for loss in distillation_losses if loss is not self._soft]
         self._position = distillation_losses.index(self._soft) if found else None
         config = hard_loss.get_config() if _is_sparse_cross_entropy(hard_loss) else {}

@@ -160,7 +160,8 @@ class Progress:
         metrics = {
             key.removeprefix(_METRIC): store[key][...] for key in keys if key.startswith(_METRIC)
         }
-        self._restored = _Restored(*map(int, store[_POSITION][...]), metrics)
+        epoch, batches, drawn = map(int, store[_POSITION][...])
+        self._restored = _Restored(epoch, batches, drawn, metrics)
 
     def restored(self, path):
         """Weights were loaded: of a backup the epoch is told to Keras, and all else forgotten.

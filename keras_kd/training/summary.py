@@ -25,7 +25,7 @@ def of_distiller(distiller, **options):
         **options: The arguments of `keras.Model.summary`.
     """
     losses = distiller.loss_list
-    layers = []
+    layers: list = []
     for layer in distiller.layers:
         layers += losses.losses_in_order if layer is losses else [layer]
     teacher = _teacher_row(distiller.teacher)
