@@ -99,7 +99,7 @@ def __getattr__(name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    # Loaded when it is asked for: those who only train need it not.
+    # Loaded on first use: training alone does not need it.
     return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
 
 

@@ -29,13 +29,13 @@ class BornAgain:
     Args:
         student: A built `keras.Model`.
         generations: How many models are trained, at least 2; with a `teacher` at least 1.
-        distillation_losses: As of `keras_kd.Distiller`. Default: `SoftTargets(temperature=4.0)`.
+        distillation_losses: See `keras_kd.Distiller`. Default: `SoftTargets(temperature=4.0)`.
         alpha: Factor of the labels' loss where there is a teacher, at least 0.
         beta: Factor of the distillation losses, at least 0.
         teacher: What teaches generation 0: a `keras.Model`. Default: nothing.
         directory: A folder for the finished generations, `model_<g>.keras`. A rerun with the same
             settings goes on with the first generation that is missing, also with more generations
-            than before. An unfinished generation begins anew, unless `callbacks` gives it a
+            than before. An unfinished generation begins again, unless `callbacks` gives it a
             `keras.callbacks.BackupAndRestore` of its own.
 
     Raises:
@@ -95,7 +95,7 @@ class BornAgain:
         """As `keras_kd.Distiller.compile`; each generation gets copies of what is passed.
 
         Args:
-            optimizer: Name, or an optimizer, of which each generation gets a copy made from its
+            optimizer: Name, or an optimizer; each generation gets a copy made from its
                 configuration.
             loss: The loss of the labels.
             **kwargs: `loss_weights`, `metrics`, `weighted_metrics`, `run_eagerly`,
@@ -113,7 +113,7 @@ class BornAgain:
         arguments = {"optimizer": optimizer, "loss": loss, **kwargs}
         generation.check_compile(arguments)
         recipe = self._recipe(arguments, {})
-        # What does not fit is told now, not when a generation has been trained.
+        # What does not fit raises now, not when a generation has been trained.
         first, second = (cloning.model(self.student, number) for number in (0, 1))
         recipe.trainer(second, first if self.teacher is None else self.teacher)
         self._compile = arguments
@@ -125,11 +125,11 @@ class BornAgain:
         """Trains all generations, each with the arguments of `keras.Model.fit`.
 
         Args:
-            *args: As of `keras.Model.fit`; `validation_split` is refused. `callbacks` is a list, of
-                which each generation gets deep copies, or a function from the generation to a list
-                of callbacks, which then are used as they are. Data must be good for several passes:
+            *args: See `keras.Model.fit`; `validation_split` is refused. `callbacks` is a list,
+                deep-copied for each generation, or a function from the generation to a list of
+                callbacks, which then are used as they are. Data must be good for several passes:
                 arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset`. Unless `verbose` is 0 each
-                generation is told of when it begins, or that `directory` has it already.
+                generation is announced when it begins, or that `directory` has it already.
             **kwargs: As `args`.
 
         Returns:

@@ -45,18 +45,18 @@ def distill_chain(
             `tf.data.Dataset`.
         validation_data: `(x, y)`, `(x, y, sample_weight)`, a batched `tf.data.Dataset` or a
             `keras.utils.PyDataset`, by which the models are compared.
-        compile: A dict of the arguments of `Distiller.compile`, of which each model gets copies; or
+        compile: A dict of the arguments of `Distiller.compile`; each model gets copies; or
             a list with a dict for each model but the first.
         fit: A dict of further arguments of `keras.Model.fit` (epochs, batch_size, ...), or a list
-            with one for each model but the first. `callbacks` is a list, of which each training
+            with one for each model but the first. `callbacks` is a list; each training
             gets deep copies, or a function from the model's position to a list.
-        distillation_losses: As of `Distiller`; each training gets copies.
-        alpha: As of `Distiller`.
-        beta: As of `Distiller`.
+        distillation_losses: See `Distiller`; each training gets copies.
+        alpha: See `Distiller`.
+        beta: See `Distiller`.
         directory: A folder for the finished models, `model_<position>.keras`. A rerun with the same
             settings goes on with the first model that is missing; models may be added to the end
             of the chain.
-        verbose: 1: each training is told of when it begins, or that `directory` has its model
+        verbose: 1: each training is announced when it begins, or that `directory` has its model
             already; progress bars show the trainings, evaluations and comparisons; 2: lines in
             their place; 0: silent. `verbose` in `fit` goes before it for a training itself; by
             default it is that of `fit`.
@@ -112,7 +112,7 @@ def distill_chain(
     for teacher, student, recipe in zip(chain, chain[1:], recipes, strict=False):
         generation.check_compile(recipe.compile)
         generation.check(recipe, student, "data")
-        recipe.trainer(student, teacher)  # what does not fit is told before anything is trained
+        recipe.trainer(student, teacher)  # what does not fit raises before anything is trained
     folder = Folder(directory, {} if directory is None else _settings(chain, recipes))
     steps = progress.Steps("distill_chain", len(recipes), verbose, are_alike=True)
     records = _train(chain, recipes, folder, steps)

@@ -29,9 +29,9 @@ class Recipe:
     """How a model is trained.
 
     Attributes:
-        losses: The distillation losses, as of `Distiller`; each training gets copies.
-        alpha: As of `Distiller`.
-        beta: As of `Distiller`.
+        losses: The distillation losses, see `Distiller`; each training gets copies.
+        alpha: See `Distiller`.
+        beta: See `Distiller`.
         compile: The arguments of `compile`; each training gets copies.
         fit: The arguments of `fit`, by name.
     """
@@ -101,7 +101,7 @@ def callbacks_of(given, number, teacher, check=True):
     """The callbacks of one training.
 
     Args:
-        given: A function from the training's number to a list, or a list, of which it gets deep
+        given: A function from the training's number to a list, or a list, and it gets deep
             copies: what a callback has seen of one training must not rule the next.
         number: The number of the training.
         teacher: The teacher, or `None`.
@@ -142,7 +142,7 @@ def _made(function, number):
     return list(made)
 
 
-# What of data and arguments does not fit a sequence, told before its first training.
+# Data and arguments that do not fit a sequence: refused before its first training.
 
 
 # Of `fit`, the least that each may be; `None` is what it is left out for.
@@ -155,7 +155,7 @@ _COUNTS = {
     "initial_epoch": 0,
 }
 # Which of Keras' metrics they are, the loss and the outputs tell.
-_TOLD_BY_THE_LOSS = ("accuracy", "acc", "crossentropy", "ce")
+_KNOWN_BY_THE_LOSS = ("accuracy", "acc", "crossentropy", "ce")
 
 
 def check_mixture(alpha, beta):
@@ -174,7 +174,7 @@ def check_compile(arguments):
             keras.losses.get(loss)
     for name in ("metrics", "weighted_metrics"):
         for metric in keras.tree.flatten(arguments.get(name)):
-            if metric is not None and metric not in _TOLD_BY_THE_LOSS:
+            if metric is not None and metric not in _KNOWN_BY_THE_LOSS:
                 keras.metrics.get(metric)
     for name in ("run_eagerly", "auto_scale_loss"):
         if arguments.get(name) is not None:

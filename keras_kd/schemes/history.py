@@ -139,7 +139,7 @@ def _inputs(data):
         inputs = keras.tree.lists_to_tuples(data[0])  # of a list TensorFlow makes one tensor
         data = tf.data.Dataset.from_tensor_slices((inputs,)).batch(_BATCH)
     elif isinstance(data, keras.utils.PyDataset):
-        count = data.num_batches  # `None`: endless, of which `validation_steps` are taken
+        count = data.num_batches  # `None`: endless; `validation_steps` of them are taken
         numbers = itertools.count() if count is None else range(count)
         data = map(data.__getitem__, numbers)
     for batch in data:

@@ -189,7 +189,7 @@ class MutualDistiller(DistillationModel):
 
     @property
     def losses_by_name(self):
-        """The distillation loss by its name, as of `Distiller`."""
+        """The distillation loss by its name, as a `Distiller` has them."""
         return {self.distillation_loss.name: self.distillation_loss}
 
     def build(self, input_shape=None):
@@ -224,16 +224,16 @@ class MutualDistiller(DistillationModel):
         """As `keras.Model.compile`, for each peer.
 
         Args:
-            optimizer: One for all, of which each peer gets a copy made from its configuration; or a
+            optimizer: One for all; each peer gets a copy made from its configuration; or a
                 list with an optimizer for each. `optimizers` has them.
             loss: The loss of the labels; or a list with one for each peer.
-            loss_weights: As of `keras.Model.compile`, the same for all.
-            metrics: As of `keras.Model.compile`; each peer gets copies. Or a list of lists, one for
+            loss_weights: See `keras.Model.compile`, the same for all.
+            metrics: See `keras.Model.compile`; each peer gets copies. Or a list of lists, one for
                 each peer.
             weighted_metrics: As `metrics`.
-            run_eagerly: As of `keras.Model.compile`.
-            steps_per_execution: As of `keras.Model.compile`.
-            jit_compile: As of `keras.Model.compile`.
+            run_eagerly: See `keras.Model.compile`.
+            steps_per_execution: See `keras.Model.compile`.
+            jit_compile: See `keras.Model.compile`.
             auto_scale_loss: Whether the loss of a peer in `mixed_float16` is scaled.
 
         Raises:

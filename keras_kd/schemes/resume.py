@@ -75,7 +75,7 @@ class Folder:
     def _damaged(self, file, why):
         return ValueError(
             f"{file.name} in the directory {os.fspath(self.path)!r} cannot be read: {why}. Use "
-            "another directory, or delete this one to begin anew."
+            "another directory, or delete this one to begin again."
         )
 
     def _compare(self, found, settings):
@@ -84,7 +84,7 @@ class Folder:
             raise ValueError(
                 f"The directory {os.fspath(self.path)!r} holds models that were made with other "
                 f"settings; these differ: {', '.join(other)}. Use another directory, or delete "
-                "this one to begin anew."
+                "this one to begin again."
             )
 
     def seed_of(self, number):
@@ -124,7 +124,7 @@ _NOT_SETTINGS = {"x", "y", "sample_weight", "validation_data", "callbacks", "ver
 
 
 def checked_losses(losses):
-    """Returns the distillation losses of a sequence, or raises what is no such loss."""
+    """Returns the distillation losses of a sequence, or raises for anything else."""
     for loss in keras.tree.flatten(losses):
         is_loss = isinstance(loss, DistillationLoss) or is_keras_distillation_loss(loss)
         if loss is not None and not is_loss:

@@ -41,9 +41,9 @@ class Distiller(DistillationModel):
     `alpha * hard + beta * sum_i weight_i * distillation_i` (+ the student's own regularizers)
 
     where `hard` is the loss given to `compile`, averaged over the batch as Keras does, and each
-    distillation loss is averaged likewise. `sample_weight` and `class_weight` weight both. Teacher
-    and student each run forward once a step; the teacher runs with `training=False` and is left as
-    it was: weights, statistics and `trainable` flags. `evaluate`, `predict` and calling the
+    distillation loss is averaged the same way. `sample_weight` and `class_weight` weight both.
+    Teacher and student each run forward once a step; the teacher runs with `training=False` and is
+    left as it was: weights, statistics and `trainable` flags. `evaluate`, `predict` and calling the
     distiller are the student's.
 
     A drop-in for `keras.distillation.Distiller`, whose loss objects are accepted.
@@ -81,9 +81,9 @@ class Distiller(DistillationModel):
     The data may hold more inputs than the student reads: a dict of inputs reaches both models, and
     each takes those that it names.
 
-    A subclass may override `compute_loss`, `compute_metrics` and the steps, as of `keras.Model`. A
-    student's own `compute_loss` stands for the hard loss and the student's regularizers; the `loss`
-    given to `compile` is compiled into the student, for it to read.
+    A subclass may override `compute_loss`, `compute_metrics` and the steps, as those of
+    `keras.Model`. A student's own `compute_loss` stands for the hard loss and the student's
+    regularizers; the `loss` given to `compile` is compiled into the student, for it to read.
 
     Raises:
         ValueError: An argument is wrong, or teacher and student do not fit each other.
@@ -239,14 +239,14 @@ class Distiller(DistillationModel):
 
         Its projector is trained by the compiled optimizer, which knows its variables from the
         moment it is built, at the first `fit` after `compile`: a loss that owns weights must be
-        attached before that. The training step is traced again.
+        attached before that. The training step is retraced.
 
         Args:
             loss: A `keras_kd.losses.DistillationLoss`, or a loss object of `keras.distillation`.
 
         Raises:
-            ValueError: It is no such loss; or it does not fit the models; or it owns weights, and
-                the optimizer is built; or a compiled metric is called as it is.
+            ValueError: It is not such a loss; or it does not fit the models; or it owns weights, and
+                the optimizer is built; or a compiled metric has its name.
         """
         with self.student.distribute_strategy.scope():
             loss = arguments.as_loss(loss)

@@ -177,16 +177,16 @@ def _of_padding(distiller, student, labels, weight):
     """Padding that the data tells of by an input, and that counts in a loss."""
     if not isinstance(student.inputs, dict) or keras.tree.is_nested(weight):
         return
-    told = {name: value for name, value in student.inputs.items() if "mask" in name}
+    masks = {name: value for name, value in student.inputs.items() if "mask" in name}
     found: dict = {}
     for layer_loss, shape, counts in _positions(distiller, student, labels):
-        padded = {x: padding_that_counts(told[x], shape, weight, counts) for x in told}
+        padded = {x: padding_that_counts(masks[x], shape, weight, counts) for x in masks}
         padded = {x: number for x, number in padded.items() if number is not None}
         # Of several masks one may be another tensor's: a loss that honours one has its own.
         for name, number in padded.items() if all(padded.values()) else ():
             found.setdefault(name, {}).setdefault(layer_loss, number)
     for name, by_loss in found.items():
-        size = int(np.size(told[name]))
+        size = int(np.size(masks[name]))
         if None in by_loss:
             yield padding_finding(name, size, by_loss[None])
         else:

@@ -100,7 +100,7 @@ def require_labels_of_weights(model, call: FitCall) -> None:
     given = call.arguments
     if given.get("sample_weight") is not None and given.get("y") is None:
         raise ValueError(
-            "`sample_weight` without `y`: Keras would leave the weights out without a word. Pass "
+            "`sample_weight` without `y`: Keras would silently leave the weights out. Pass "
             "labels too (with alpha=0 they do not count), or a dataset of (x, y, weights)."
         )
 

@@ -62,12 +62,12 @@ class Outputs:
         attend, and not which queries are padding: it joins what the inputs tell.
         """
         carried = None if keras.tree.is_nested(values) else recorder.of(values)
-        told = self._told(reading, values)
-        if reading.is_attention and told is not None:
-            return recorder.of_attention(carried, told, values.shape)
-        return told if reading.mask_input is not None or carried is None else carried
+        given = self._mask_of_input(reading, values)
+        if reading.is_attention and given is not None:
+            return recorder.of_attention(carried, given, values.shape)
+        return given if reading.mask_input is not None or carried is None else carried
 
-    def _told(self, reading, values):
+    def _mask_of_input(self, reading, values):
         """Which positions of what is read count, as an input tells."""
         if reading.mask_input is not None:
             return padding_masks.mask_of(self.inputs, reading.mask_input)

@@ -120,7 +120,7 @@ class FusedLoss:
 
 def _per_row(sample_weight, mask, labels):
     """Each row's part of the mean over the valid rows; a scalar where all have the same."""
-    # `valid_rows` asks for the shape of a loss a row only.
+    # `valid_rows` needs the shape of a per-sample loss only.
     weight, count = base.valid_rows(labels, sample_weight, mask)
     share = tf.math.reciprocal_no_nan(count)
     return share if weight is None else weight * share

@@ -1,7 +1,7 @@
 """Labels: whether the data of a `fit` or an evaluation has them, and who needs them.
 
-A step looks at its data only while it is traced, and is not traced again for data of the same
-kind; by then `alpha` may be another. So the data is looked at before each `fit`.
+A step looks at its data only while it is traced, and is not retraced for data of the same kind; by
+then `alpha` may be another. So the data is looked at before each `fit`.
 """
 
 import contextlib
@@ -108,7 +108,7 @@ def _in_batch(batch):
 def has_unbuilt_metrics(models):
     """Whether metrics will make variables when they first see labels.
 
-    A function that was traced without labels cannot be traced again then: TensorFlow makes
+    A function that was traced without labels cannot be retraced then: TensorFlow makes
     variables in its first tracing only.
     """
     metrics = [metric for model in models for metric in model.metrics]

@@ -123,7 +123,7 @@ class Objective:
         return self._summed(parts, fusable, student, beta, rows)
 
     def _all_terms(self, teacher, student, batch, rows):
-        """The losses of a batch of which the teacher's outputs are known."""
+        """The losses of a batch for known teacher outputs."""
         distiller = self._distiller
         fusable = batch.training and self._is_fusable(student, batch)
         hard_weight = soft_weight = batch.sample_weight
@@ -259,7 +259,7 @@ def _pairs(name, reading, teacher, student):
         have = [_called(each) for each in (teacher, student)]
         raise ValueError(
             f"The teacher's outputs are {have[0]}, the student's {have[1]}: which belong together "
-            "cannot be told. Give them the same names, or one loss for each: its arguments "
+            "is not known. Give them the same names, or one loss for each: its arguments "
             "`output` and `teacher_output` name them."
         )
     return zip(of_teacher, of_student, strict=True)
@@ -279,7 +279,7 @@ def _sample_weights(reading, student, sample_weight, count):
     found = matching.of_each(sample_weight, reading.output, student.outputs, student.names)
     if reading.student_layer is None and not reading.is_structure:
         return found
-    # One value a row for several heads: the mean of their weights, of 1 for a head without.
+    # One value per sample for several heads: the mean of their weights, of 1 for a head without.
     if all(each is None for each in found):
         return [None] * count
     if len(found) == 1:
@@ -367,7 +367,7 @@ def combined(parts, losses, student, beta, rows):
 
 
 def balanced(loss, means, counts, student, rows):
-    """The value of a loss of which `means_of` gave means and counts; the sum over its outputs.
+    """The value of a loss from the means and counts of `means_of`; the sum over its outputs.
 
     A replica's mean counts for its part of what the global one is taken over. That is not the
     same for all losses: padding counts in no loss over positions, and in one of pooled features it

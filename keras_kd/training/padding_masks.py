@@ -44,7 +44,7 @@ def with_masks(outputs, names, inputs, given):
     """Outputs that carry masks of their positions, as Keras' tensors do.
 
     Keras then leaves masked positions out of the hard loss and of metrics, and the distillation
-    losses leave them out likewise. Outputs without these positions stay as they are.
+    losses leave them out too. Outputs without these positions stay as they are.
 
     Args:
         outputs: A tensor, or a structure of them.

@@ -2,8 +2,8 @@
 
 Keras' `BackupAndRestore` writes the weights, and then, in another file, the epoch. Of a run that
 was ended between the two, or within an epoch, these do not belong together. Here the file of the
-weights says itself of which batch they are. The batches of the epoch that they have seen are drawn
-and left out, so the weights at the end are those of a run that was not ended.
+weights itself records after which batch it was written. The batches of the epoch that they have
+seen are drawn and left out, so the weights at the end are those of a run that was not ended.
 """
 
 import contextlib
@@ -164,7 +164,7 @@ class Progress:
         self._restored = _Restored(epoch, batches, drawn, metrics)
 
     def restored(self, path):
-        """Weights were loaded: of a backup the epoch is told to Keras, and all else forgotten.
+        """Weights were loaded: Keras learns the epoch of a backup, and all else is forgotten.
 
         Args:
             path: The file.
@@ -248,7 +248,7 @@ def _remove_orphan(folder):
     """Removes the epoch of weights that are gone.
 
     Keras writes the weights first. It removes the folder when `fit` has ended: of one that was
-    ended in the midst of that the epoch may be left, and another run would begin with the last.
+    ended during that the epoch may be left, and another run would begin with the last.
     """
     metadata = os.path.join(folder, _METADATA)
     if tf.io.gfile.exists(metadata) and not tf.io.gfile.exists(os.path.join(folder, _WEIGHTS)):

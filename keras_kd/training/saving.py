@@ -19,6 +19,9 @@ from keras_kd.teachers import keras_model, protocol
 from keras_kd.teachers.cache import fingerprints
 from keras_kd.teachers.cache.format import CacheError
 
+# Under this name files of version 0.1 have it.
+_SHAPES = "teacher_told"
+
 
 def config_of(distiller: Any) -> dict[str, Any]:
     """What the configuration of a `Distiller` holds beside that of a `keras.Model`."""
@@ -117,21 +120,21 @@ def teacher_config(distiller):
     found = {"save_teacher": saves, "teacher": None}
     if saves is True:
         found["teacher"] = without_training(serialized("teacher", distiller.teacher))
-        told = {}
+        shapes = {}
     elif isinstance(source, AbsentTeacher):
-        return {**found, "teacher_told": source.told}
+        return {**found, _SHAPES: source.shapes}
     else:
-        told = {"fingerprint": fingerprints.of_teacher(source)}
-    return {**found, "teacher_told": {**distiller.teacher_shapes, **told}}
+        shapes = {"fingerprint": fingerprints.of_teacher(source)}
+    return {**found, _SHAPES: {**distiller.teacher_shapes, **shapes}}
 
 
 def teacher_of(config):
     """The teacher of a configuration; what belongs to it alone is taken out."""
-    saves, told = config.get("save_teacher", True), config.pop("teacher_told", None) or {}
+    saves, shapes = config.get("save_teacher", True), config.pop(_SHAPES, None) or {}
     if saves is False:
-        return AbsentTeacher(told, "The distiller was saved without its teacher.")
+        return AbsentTeacher(shapes, "The distiller was saved without its teacher.")
     if saves is not True:
-        return _loaded(saves, told)
+        return _loaded(saves, shapes)
     try:
         return _untrained(deserialized(without_training(config["teacher"])))
     except CacheError as error:
@@ -142,10 +145,10 @@ def teacher_of(config):
             "distiller.set_teacher(keras_kd.teachers.Cached(path)).",
             stacklevel=2,
         )
-        return AbsentTeacher(told, why)
+        return AbsentTeacher(shapes, why)
 
 
-def _loaded(path, told):
+def _loaded(path, shapes):
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(
             f"The distiller was saved with save_teacher={path!r}, and there is no such file. Put "
@@ -153,11 +156,11 @@ def _loaded(path, told):
         )
     teacher = keras.models.load_model(path, compile=False)
     found = fingerprints.of_teacher(keras_model.adapt(teacher))
-    if found != told.get("fingerprint"):
+    if found != shapes.get("fingerprint"):
         raise ValueError(
             f"The distiller was saved with save_teacher={path!r}, and that file holds another "
             f"teacher by now: its fingerprint is {found!r}, that of the distiller's teacher was "
-            f"{told.get('fingerprint')!r}. Put the teacher's own file there."
+            f"{shapes.get('fingerprint')!r}. Put the teacher's own file there."
         )
     return teacher
 
@@ -178,7 +181,7 @@ def returned_teacher(distiller, teacher, check):
     if found != expected:
         raise ValueError(
             f"This is another teacher than the distiller had: its fingerprint is {found!r}, that "
-            f"of the distiller's teacher was {expected!r}. If it shall teach all the same: "
+            f"of the distiller's teacher was {expected!r}. If it is to teach all the same: "
             "distiller.set_teacher(teacher, check=False)."
         )
     if distiller.save_teacher is not True:
@@ -226,20 +229,20 @@ class AbsentTeacher(protocol.Teacher):
     """Knows what the teacher's outputs and layers look like, so that losses can be built.
 
     Args:
-        told: Of `told`, and `fingerprint`.
+        shapes: Of `shapes`, and `fingerprint`.
         why: A sentence: why it is absent.
     """
 
-    def __init__(self, told, why):
+    def __init__(self, shapes, why):
         super().__init__(name="absent_teacher")
-        self._told, self.why = models.Untracked(told), why
-        self.fingerprint_of_teacher = told.get("fingerprint")
-        self.is_sparse = bool(told.get("is_sparse"))
+        self._shapes, self.why = models.Untracked(shapes), why
+        self.fingerprint_of_teacher = shapes.get("fingerprint")
+        self.is_sparse = bool(shapes.get("is_sparse"))
 
     @property
-    def told(self):
+    def shapes(self):
         """What a distiller saves of it again."""
-        return self._told.value
+        return self._shapes.value
 
     def check_can_teach(self):
         raise ValueError(
@@ -251,31 +254,31 @@ class AbsentTeacher(protocol.Teacher):
         return {}  # nothing is asked
 
     def resolve(self, layer):
-        if str(layer) not in self.told.get("taps", {}):
+        if str(layer) not in self.shapes.get("taps", {}):
             raise ValueError(
-                f"{self.why} Of its layers it is known how {sorted(self.told.get('taps', {}))} "
+                f"{self.why} Of its layers it is known how {sorted(self.shapes.get('taps', {}))} "
                 f"look, not {str(layer)!r}."
             )
         return str(layer)
 
     def with_taps(self, layers):
         def answer(batch):
-            if not batch.is_symbolic or "outputs" not in self.told:
+            if not batch.is_symbolic or "outputs" not in self.shapes:
                 self.check_can_teach()
-            outputs = _zeros(self.told["outputs"], batch.inputs)
+            outputs = _zeros(self.shapes["outputs"], batch.inputs)
             if self.is_sparse:
                 outputs = SparseLogits(**outputs)
-            taps = self.told["taps"]
+            taps = self.shapes["taps"]
             return outputs, {layer: _zeros(taps[layer], batch.inputs) for layer in layers}
 
         return answer
 
     @property
     def output_names(self):
-        return self.told.get("names")
+        return self.shapes.get("names")
 
     def last_activation(self, output=None):
-        return self.told.get("activations", {}).get("" if output is None else str(output))
+        return self.shapes.get("activations", {}).get("" if output is None else str(output))
 
 
 def shapes_of(outputs, source):

@@ -51,7 +51,7 @@ class ShapeChecks:
             self._try(inputs, may_read_more=True)
 
     def on_batch(self, x: Any, y: Any) -> None:
-        """Checks the first batch of the data, where nothing told enough before."""
+        """Checks the first batch of the data, where the models did not tell enough before."""
         if not self.is_done:
             self._run(x, y)
 
@@ -100,11 +100,11 @@ class ShapeCheck(keras.layers.Layer):
         self.waiting = []
 
     def run(self, inputs, labels=None):
-        """Calls it; what does not fit is told in its own words, without Keras' around them.
+        """Calls it; what does not fit raises its own error, without Keras' words around it.
 
         Args:
             inputs: Of a batch, or `keras.KerasTensor`s like them.
-            labels: Likewise, or `None`: they are made up.
+            labels: Of the batch, or `None`: they are made up.
         """
         symbolic = keras.tree.map_structure(models.symbolic, (inputs, labels))
         try:

@@ -128,7 +128,7 @@ def _teacher_row(teacher):
 
 
 def _parts(layer):
-    """The layers inside of a model, and the models inside of a teacher that is no model."""
+    """The layers inside of a model, and the models inside of a teacher that is not one."""
     if isinstance(layer, keras.Model):
         return layer.layers
     held = [

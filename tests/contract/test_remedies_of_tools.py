@@ -363,7 +363,7 @@ class TestSequences:
         for words in ("{", "[]"):
             folder = of_models.settings_file(words)
             told = message(lambda folder=folder: of_models.chain(directory=folder))
-            assert "Use another directory, or delete this one to begin anew" in told
+            assert "Use another directory, or delete this one to begin again" in told
         told = message(lambda: of_models.chain(directory=str(worlds.folder()[1])))
         assert "Use an empty one" in told
         eager = {"optimizer": "sgd", "loss": "mse", "run_eagerly": True}

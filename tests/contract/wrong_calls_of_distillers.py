@@ -199,7 +199,7 @@ OF_DISTILLER = {
     ),
     "heads of other names": (
         lambda: kd.Distiller(heads("a", "b"), heads("a", "c")),
-        r"\['a', 'b'\], the student's \['a', 'c'\]: which belong together cannot be told",
+        r"\['a', 'b'\], the student's \['a', 'c'\]: which belong together is not known",
     ),
     "a teacher's output that is not there": (
         lambda: kd.Distiller(heads("a", "b"), linear.linear(2), SOFT(teacher_output="c")),

@@ -283,7 +283,7 @@ OF_SEQUENCES = {
     ),
     "half a settings.json": (
         lambda: chain(directory=settings_file("{")),
-        "settings.json in the directory .* cannot be read.*or delete this one to begin anew",
+        "settings.json in the directory .* cannot be read.*or delete this one to begin again",
     ),
     "a settings.json of a list": (
         lambda: chain(directory=settings_file("[]")),

@@ -213,7 +213,7 @@ def test_an_output_that_the_teacher_calls_otherwise():
             ("cls", "x"),
             ("cls", "dist"),
             {},
-            r"which belong together cannot be told.*teacher_output",
+            r"which belong together is not known.*teacher_output",
         ),
         (("cls",), ("cls", "dist"), {"output": "typo"}, "'typo', which the student does not have"),
         (("x", "y"), ("cls", "dist"), {"output": "cls"}, "'cls', which the teacher does not have"),
