@@ -245,7 +245,7 @@ class Distiller(DistillationModel):
             loss: A `keras_kd.losses.DistillationLoss`, or a loss object of `keras.distillation`.
 
         Raises:
-            ValueError: It is not such a loss; or it does not fit the models; or it owns weights, and
+            ValueError: It is not such a loss; or it does not fit the models; or it owns weights and
                 the optimizer is built; or a compiled metric has its name.
         """
         with self.student.distribute_strategy.scope():
