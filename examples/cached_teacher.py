@@ -62,55 +62,55 @@ def steps(samples):
     return -(-len(samples[0]) // BATCH)
 
 
-def train(lesson, model, dataset):
-    return fit(model, shuffled(dataset, lesson.samples, lesson.seed), *settings(lesson))
+def train(trial, model, dataset):
+    return fit(model, shuffled(dataset, trial.samples, trial.seed), *settings(trial))
 
 
-def train_on_views(lesson, model, datasets):
+def train_on_views(trial, model, datasets):
     """An epoch is a view; after the last one the first comes again, in another order."""
-    each = [shuffled(dataset, lesson.samples, lesson.seed) for dataset in datasets]
+    each = [shuffled(dataset, trial.samples, trial.seed) for dataset in datasets]
     joined = functools.reduce(tf.data.Dataset.concatenate, each).repeat()
-    return fit(model, joined, *settings(lesson), steps_per_epoch=steps(lesson.samples))
+    return fit(model, joined, *settings(trial), steps_per_epoch=steps(trial.samples))
 
 
-def settings(lesson):
-    return lesson.args.epochs, lesson.args.learning_rate
+def settings(trial):
+    return trial.args.epochs, trial.args.learning_rate
 
 
-def living(lesson):
-    return lesson.distil(lesson.teachers["teacher"])
+def living(trial):
+    return trial.distil(trial.teachers["teacher"])
 
 
 def cached(name, **options):
     """A way to learn: from a cache, which is written when the first seed asks for it."""
 
-    def learn(lesson):
-        data = batches(lesson.samples)
-        path = lesson.args.caches / name
-        kd.cache_teacher(lesson.teachers["teacher"], data, path, verbose=0, **options)
-        student = lesson.new_student()
-        distiller = lesson.distiller(kd.teachers.Cached(path), student)
-        train(lesson, distiller, kd.load_cache(path, data))
+    def learn(trial):
+        data = batches(trial.samples)
+        path = trial.args.caches / name
+        kd.cache_teacher(trial.teachers["teacher"], data, path, verbose=0, **options)
+        student = trial.new_student()
+        distiller = trial.distiller(kd.teachers.Cached(path), student)
+        train(trial, distiller, kd.load_cache(path, data))
         return student
 
     return learn
 
 
-def views_labels_only(lesson):
-    student = lesson.new_student()
-    train_on_views(lesson, student, [view(lesson.samples, number) for number in range(VIEWS)])
+def views_labels_only(trial):
+    student = trial.new_student()
+    train_on_views(trial, student, [view(trial.samples, number) for number in range(VIEWS)])
     return student
 
 
-def views_cached(lesson):
-    path = lesson.args.caches / "views"
-    views = functools.partial(view, lesson.samples)
-    teacher = lesson.teachers["teacher"]
+def views_cached(trial):
+    path = trial.args.caches / "views"
+    views = functools.partial(view, trial.samples)
+    teacher = trial.teachers["teacher"]
     kd.cache_teacher(teacher, views, path, dtype="float16", epochs=VIEWS, verbose=0)
-    student = lesson.new_student()
-    distiller = lesson.distiller(kd.teachers.Cached(path), student)
+    student = trial.new_student()
+    distiller = trial.distiller(kd.teachers.Cached(path), student)
     loaded = [kd.load_cache(path, views, epoch=number) for number in range(VIEWS)]
-    train_on_views(lesson, distiller, loaded)
+    train_on_views(trial, distiller, loaded)
     return student
 
 
@@ -139,20 +139,20 @@ def print_whether_exact(args, students, teachers):
     shuffled_again = max(largest_difference(*pair) for pair in pairs)
     print("\nLargest difference of a weight between learning from the teacher and from float32:")
     print(f"in the batches that the teacher saw  {in_same_batches(args, teachers):.2g} (an epoch)")
-    print(f"in batches shuffled anew             {shuffled_again:.2g}")
+    print(f"in batches shuffled again            {shuffled_again:.2g}")
 
 
 def in_same_batches(args, teachers):
     """The largest difference after an epoch in which nothing is shuffled."""
-    lesson = comparison.Lesson(args, load_data(args)[0], 0, teachers)
-    path, data = args.caches / "float32", batches(lesson.samples)
+    trial = comparison.Trial(args, load_data(args)[0], 0, teachers)
+    path, data = args.caches / "float32", batches(trial.samples)
     learned = []
     for teacher, given in (
         (teachers["teacher"], data),
         (kd.teachers.Cached(path), kd.load_cache(path, data)),
     ):
-        learned.append(lesson.new_student())
-        distiller = lesson.distiller(teacher, learned[-1])
+        learned.append(trial.new_student())
+        distiller = trial.distiller(teacher, learned[-1])
         fit(distiller, given, epochs=1, learning_rate=args.learning_rate)
     return largest_difference(*learned)
 

@@ -1,7 +1,7 @@
 """What the comparisons in this folder share: options, seeds, table, verdict and plot.
 
 Each compares ways in which one student, that of `quickstart.py`, can learn. A way is a function
-from a `Lesson` to the student, or to `{row of the table: student or list of students}`. All
+from a `Trial` to the student, or to `{row of the table: student or list of students}`. All
 students of a seed start from the same weights and see the same samples in the same order for the
 same number of epochs, where an example does not say otherwise.
 """
@@ -33,7 +33,7 @@ BASE = "labels only"
 
 
 @dataclasses.dataclass
-class Lesson:
+class Trial:
     """What a way to learn is given: the options, the samples, a seed, and `{name: teacher}`."""
 
     args: argparse.Namespace
@@ -69,9 +69,9 @@ class Lesson:
         )
 
 
-def labels_only(lesson):
-    student = lesson.new_student()
-    lesson.train(student)
+def labels_only(trial):
+    student = trial.new_student()
+    trial.train(student)
     return student
 
 
@@ -99,7 +99,7 @@ def compare(args, methods, make_teachers, title, bases=None):
     """Trains, prints the table and saves the plot.
 
     Args:
-        args: The options, as of `parsed`.
+        args: The options of `parsed`.
         methods: `{name: way to learn}`.
         make_teachers: A function from options and samples to `{name: model}`.
         title: Of the plot.
@@ -115,7 +115,7 @@ def compare(args, methods, make_teachers, title, bases=None):
     students, scores = {}, {}
     for seed in range(args.seeds):
         for method in args.methods:
-            taught = methods[method](Lesson(args, samples, seed, teachers))
+            taught = methods[method](Trial(args, samples, seed, teachers))
             for row, student in (taught if isinstance(taught, dict) else {method: taught}).items():
                 students.setdefault(row, []).append(student)
                 scores.setdefault(row, []).append(accuracy(student, judged))

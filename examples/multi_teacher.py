@@ -29,20 +29,20 @@ def members(teachers):
     return [teachers[f"teacher {number}"] for number in range(len(SEEDS))]
 
 
-def best_teacher(lesson):
+def best_teacher(trial):
     """Learns from the teacher that is best on the validation part."""
-    chosen = argparse.Namespace(**{**vars(lesson.args), "evaluate_on": "validation"})
+    chosen = argparse.Namespace(**{**vars(trial.args), "evaluate_on": "validation"})
     _, validation = load_data(chosen)
     best = max(
-        members(lesson.teachers), key=lambda teacher: comparison.accuracy(teacher, validation)
+        members(trial.teachers), key=lambda teacher: comparison.accuracy(teacher, validation)
     )
-    return lesson.distil(best)
+    return trial.distil(best)
 
 
 def ensemble(combine):
     """A way to learn: from all teachers, combined."""
-    return lambda lesson: lesson.distil(
-        kd.teachers.Ensemble(members(lesson.teachers), combine=combine)
+    return lambda trial: trial.distil(
+        kd.teachers.Ensemble(members(trial.teachers), combine=combine)
     )
 
 

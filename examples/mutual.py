@@ -20,18 +20,18 @@ from quickstart import parsed
 import keras_kd as kd
 
 
-def soft_targets(lesson):
-    return lesson.distil(lesson.teachers["teacher"])
+def soft_targets(trial):
+    return trial.distil(trial.teachers["teacher"])
 
 
 def peers(count):
     """A way to learn: `count` students that teach each other."""
 
-    def learn(lesson):
-        models = [lesson.new_student(number) for number in range(count)]
-        args = lesson.args
+    def learn(trial):
+        models = [trial.new_student(number) for number in range(count)]
+        args = trial.args
         soft = kd.losses.SoftTargets(args.peer_temperature)
-        lesson.train(kd.MutualDistiller(models, soft, alpha=1.0, beta=args.peer_beta))
+        trial.train(kd.MutualDistiller(models, soft, alpha=1.0, beta=args.peer_beta))
         return {f"{count} peers, the first": models[0], f"{count} peers, mean of all": models}
 
     return learn

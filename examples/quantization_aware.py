@@ -2,14 +2,13 @@
 
 For each seed one student is distilled in float, and then rounded in four ways, to int8 and int4:
 
-- at once: `to_tflite` rounds what was trained (post-training quantization);
-- afterwards: the same, of a student that was trained further in float with the teacher;
-- aware: it is trained further on the labels, with its weights and activations rounded;
-- aware, distilled: the same, with the teacher.
+- PTQ: post-training quantization, `to_tflite` rounds what was trained;
+- longer, PTQ: the same, of a student that was trained further in float with the teacher;
+- QAT: it is trained further on the labels, with its weights and activations rounded;
+- QAT, distilled: the same, with the teacher.
 
-The three trainings take the same number of epochs from the same weights, so that "afterwards"
-differs from "aware, distilled" by the rounding alone; "at once" is what users have who train no
-further. All accuracies are those of the `.tflite` files, on the test set; "same class" tells in how
+The three trainings take the same number of epochs from the same weights, so that "longer, PTQ"
+differs from "QAT, distilled" by the rounding alone; "PTQ" is what users have who train no further. All accuracies are those of the `.tflite` files, on the test set; "same class" tells in how
 many of its images a file agrees with the model it was written from.
 
     python examples/quantization_aware.py
@@ -38,7 +37,7 @@ import keras_kd as kd
 
 SCHEMES = ["int8", "int4"]
 FLOAT = ("float32", "trained as long")
-WAYS = ["at once", "afterwards", "aware", "aware, distilled"]
+WAYS = ["PTQ", "longer, PTQ", "QAT", "QAT, distilled"]
 
 
 def parse():

@@ -27,61 +27,61 @@ from quickstart import parsed
 import keras_kd as kd
 
 
-def born_again(lesson):
-    args = lesson.args
-    generation_0 = comparison.labels_only(lesson)
+def born_again(trial):
+    args = trial.args
+    generation_0 = comparison.labels_only(trial)
     sequence = kd.BornAgain(
-        lesson.new_student(),
+        trial.new_student(),
         generations=2,
         distillation_losses=kd.losses.SoftTargets(args.temperature),
         alpha=args.alpha,
         beta=args.beta,
         teacher=generation_0,
     )
-    students = lesson.train(sequence).students
+    students = trial.train(sequence).students
     return {f"born again, generation {i}": student for i, student in enumerate(students, 1)}
 
 
-def snapshot(lesson):
-    student = lesson.new_student()
-    distiller = lesson.distiller(kd.teachers.Snapshot(student), student)
-    lesson.train(distiller, callbacks=[kd.callbacks.SnapshotTeacher()])
+def snapshot(trial):
+    student = trial.new_student()
+    distiller = trial.distiller(kd.teachers.Snapshot(student), student)
+    trial.train(distiller, callbacks=[kd.callbacks.SnapshotTeacher()])
     return student
 
 
-def running_average(lesson):
-    student = lesson.new_student()
-    teacher = kd.teachers.EMA(student, lesson.args.ema_decay)
-    lesson.train(lesson.distiller(teacher, student))
+def running_average(trial):
+    student = trial.new_student()
+    teacher = kd.teachers.EMA(student, trial.args.ema_decay)
+    trial.train(trial.distiller(teacher, student))
     return {"running average": student, "running average itself": teacher.model}
 
 
-def virtual(lesson):
-    args = lesson.args
+def virtual(trial):
+    args = trial.args
     teacher = kd.teachers.VirtualTeacher(args.confidence)
-    return lesson.distil(teacher, kd.losses.SoftTargets(args.virtual_temperature))
+    return trial.distil(teacher, kd.losses.SoftTargets(args.virtual_temperature))
 
 
-def exits(lesson, beta):
+def exits(trial, beta):
     """`(final, early)`: the two classifiers of one student, as models."""
-    args, student = lesson.args, lesson.new_student()
+    args, student = trial.args, trial.new_student()
     layer = student.layers[1].name
     both = kd.students.add_exits(student, [layer])
     soft = {f"exit_{layer}": kd.losses.SoftTargets(args.temperature)}
     distiller = kd.Distiller(kd.teachers.DeepestExit("final"), both, soft, alpha=1.0, beta=beta)
-    images, labels = lesson.samples
-    lesson.train(distiller, samples=(images, dict.fromkeys(both.output_names, labels)))
+    images, labels = trial.samples
+    trial.train(distiller, samples=(images, dict.fromkeys(both.output_names, labels)))
     outputs = dict(zip(both.output_names, both.outputs, strict=True))
     return student, keras.Model(both.inputs, outputs[f"exit_{layer}"])
 
 
-def exits_on_labels(lesson):
-    final, early = exits(lesson, beta=0.0)
+def exits_on_labels(trial):
+    final, early = exits(trial, beta=0.0)
     return {"exits on labels, final": final, EARLY_BASE: early}
 
 
-def deepest_exit(lesson):
-    final, early = exits(lesson, beta=lesson.args.exit_beta)
+def deepest_exit(trial):
+    final, early = exits(trial, beta=trial.args.exit_beta)
     return {"deepest exit, final": final, EARLY: early}
 
 

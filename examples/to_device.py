@@ -89,7 +89,7 @@ def make_mobilenet(shape, width, minimalistic=False):
 
 
 def make_separable(shape, width):
-    """Depthwise and pointwise convolutions: few weights, of which rounding changes each."""
+    """Depthwise and pointwise convolutions: few weights, and rounding changes each."""
     conv = functools.partial(layers.Conv2D, padding="same", use_bias=False)
     norm = functools.partial(layers.BatchNormalization, momentum=0.9)
     stack = [layers.Input(shape), conv(width, 3, strides=2), norm(), layers.ReLU()]

@@ -51,9 +51,9 @@ def test_quantization_aware(tmp_path):
     small = ["--dataset", "digits", "--train-samples", 100, "--epochs", 3, "--student", "cnn"]
     one = ["--seeds", 1, "--schemes", "int8"]
     text = printed("quantization_aware.py", *small, *one, "--output", tmp_path)
-    assert len(re.findall(r"^int8 +(?:at once|afterwards|aware)", text, re.MULTILINE)) == 4
+    assert len(re.findall(r"^int8 +(?:PTQ|longer, PTQ|QAT)", text, re.MULTILINE)) == 4
     against = re.findall(r"^int8: aware and distilled against (.+?) [+-]\d", text, re.MULTILINE)
-    assert against == ["at once", "afterwards"]
+    assert against == ["PTQ", "longer, PTQ"]
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
