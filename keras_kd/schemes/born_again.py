@@ -1,5 +1,8 @@
 """`BornAgain`: generations of one architecture, each taught by the one before."""
 
+import os
+from typing import Any
+
 import keras
 
 from keras_kd._utils import progress, validation
@@ -63,13 +66,13 @@ class BornAgain:
 
     def __init__(
         self,
-        student,
-        generations=3,
-        distillation_losses=None,
-        alpha=0.5,
-        beta=0.5,
-        teacher=None,
-        directory=None,
+        student: keras.Model,
+        generations: int = 3,
+        distillation_losses: Any = None,
+        alpha: float = 0.5,
+        beta: float = 0.5,
+        teacher: keras.Model | None = None,
+        directory: str | os.PathLike | None = None,
     ):
         for name, model in (("student", student), ("teacher", teacher)):
             if not (name == "teacher" and model is None) and not isinstance(model, keras.Model):
@@ -89,9 +92,9 @@ class BornAgain:
         self.alpha = validation.non_negative("alpha", alpha)
         self.beta = validation.non_negative("beta", beta)
         generation.check_mixture(self.alpha, self.beta)
-        self._compile = None
+        self._compile: dict[str, Any] | None = None
 
-    def compile(self, optimizer="adam", loss=None, **kwargs):
+    def compile(self, optimizer: Any = "adam", loss: Any = None, **kwargs: Any) -> None:
         """As `keras_kd.Distiller.compile`; each generation gets copies of what is passed.
 
         Args:
@@ -121,7 +124,7 @@ class BornAgain:
     def _recipe(self, compiled, fit):
         return Recipe(self.distillation_losses, self.alpha, self.beta, compiled, fit)
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains all generations, each with the arguments of `keras.Model.fit`.
 
         Args:

@@ -1,5 +1,9 @@
 """`distill_chain`: teacher, assistants and student, each taught by the one before."""
 
+import os
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -16,19 +20,19 @@ _DATA = ("x", "y", "sample_weight", "validation_data")
 
 
 def distill_chain(
-    models,
-    data,
+    models: Sequence[keras.Model],
+    data: Any,
     *,
-    validation_data=None,
-    compile=None,
-    fit=None,
-    distillation_losses=None,
-    alpha=0.5,
-    beta=0.5,
-    directory=None,
-    verbose="auto",
-):
-    """Distils through teacher assistants: each model is taught by the one before it.
+    validation_data: Any = None,
+    compile: dict[str, Any] | None = None,
+    fit: dict[str, Any] | None = None,
+    distillation_losses: Any = None,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    directory: str | os.PathLike | None = None,
+    verbose: str | int = "auto",
+) -> SequenceReport:
+    """Distills through teacher assistants: each model is taught by the one before it.
 
     Where a student is far smaller than its teacher, models of sizes between them can hand down more
     than the teacher itself. Each pair is trained by `keras_kd.Distiller`; the first model is the

@@ -25,14 +25,14 @@ class SequenceReport:
     histories: list
     rows: list
 
-    def table(self):
+    def table(self) -> str:
         """The rows as plain text."""
         cells = self._cells()
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
         return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
-    def markdown(self):
+    def markdown(self) -> str:
         """The rows as a table of Markdown."""
         head, *lines = [f"| {' | '.join(line)} |" for line in self._cells()]
         return "\n".join([head, "|" + "---|" * len(self._keys()), *lines])

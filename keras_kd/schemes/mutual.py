@@ -1,5 +1,8 @@
 """`MutualDistiller`: models that are trained together and teach each other."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -8,6 +11,7 @@ from keras_kd import models
 from keras_kd._utils.serialization import deserialized
 from keras_kd._utils.validation import non_negative
 from keras_kd.callbacks import Cluster, LossWeightSchedule, Sparsify, TemperatureSchedule
+from keras_kd.losses import DistillationLoss
 from keras_kd.schemes import peer_models
 from keras_kd.schemes.peer_models import Peer
 from keras_kd.training import distribution, fit, objective, shape_check, summary
@@ -131,13 +135,13 @@ class MutualDistiller(DistillationModel):
 
     def __init__(
         self,
-        peers,
-        distillation_loss=None,
-        alpha=1.0,
-        beta=1.0,
-        teaching=None,
-        name="mutual_distiller",
-        **kwargs,
+        peers: Sequence[keras.Model],
+        distillation_loss: DistillationLoss | None = None,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        teaching: Any = None,
+        name: str = "mutual_distiller",
+        **kwargs: Any,
     ):
         peers = peer_models.check_peers(peers)
         numbers = non_negative("alpha", alpha), non_negative("beta", beta)
@@ -168,27 +172,27 @@ class MutualDistiller(DistillationModel):
             )
 
     @property
-    def peers(self):
+    def peers(self) -> list[keras.Model]:
         """The models, a list."""
         return [learner.model for learner in self.learners]
 
     @property
-    def optimizers(self):
+    def optimizers(self) -> list[keras.Optimizer | None]:
         """Each peer's optimizer, a list; `None` before `compile`."""
         return [learner.optimizer if self.compiled else None for learner in self.learners]
 
     @property
-    def teaching(self):
+    def teaching(self) -> np.ndarray:
         """`[peers, peers]`: how much a peer (a row) learns from each other (a column)."""
         return np.array(self._teaching.value)
 
     @property
-    def distillation_losses(self):
+    def distillation_losses(self) -> list[DistillationLoss]:
         """The distillation loss, in a list: what the schedules of `keras_kd.callbacks` look for."""
         return [self.distillation_loss]
 
     @property
-    def losses_by_name(self):
+    def losses_by_name(self) -> dict[str, DistillationLoss]:
         """The distillation loss by its name, as a `Distiller` has them."""
         return {self.distillation_loss.name: self.distillation_loss}
 
@@ -211,16 +215,16 @@ class MutualDistiller(DistillationModel):
 
     def compile(
         self,
-        optimizer="adam",
-        loss=None,
-        loss_weights=None,
-        metrics=None,
-        weighted_metrics=None,
-        run_eagerly=False,
-        steps_per_execution=1,
-        jit_compile="auto",
-        auto_scale_loss=True,
-    ):
+        optimizer: Any = "adam",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: str | bool = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
         """As `keras.Model.compile`, for each peer.
 
         Args:

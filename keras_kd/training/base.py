@@ -36,7 +36,7 @@ class TrainedModel(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self.fit_progress = resuming.Progress(self)
 
-    def fit(self, *args, **kwargs):
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """See `keras.Model.fit`."""
         with fit.FitCall.bind(args, kwargs) as call:
             for prepare in self.preparation:
@@ -160,7 +160,7 @@ class DistillationModel(TrainedModel):
                 self.callback_states[key.removeprefix(_CALLBACK)] = store[key][...]
 
     @property
-    def alpha(self):
+    def alpha(self) -> float:
         """The factor of the hard loss; assign a number >= 0 to change it."""
         return base.read(self.alpha_variable)
 
@@ -180,7 +180,7 @@ class DistillationModel(TrainedModel):
         base.assign(self.alpha_variable, value)
 
     @property
-    def beta(self):
+    def beta(self) -> float:
         """The factor of the distillation losses; assign a number >= 0 to change it."""
         return base.read(self.beta_variable)
 
@@ -189,7 +189,7 @@ class DistillationModel(TrainedModel):
         base.assign(self.beta_variable, validation.non_negative("beta", value))
 
     @property
-    def temperature(self):
+    def temperature(self) -> float:
         """The temperature of the distillation losses that have one; assigning sets them all."""
         return hyperparameters.get_temperature(self.distillation_losses)
 

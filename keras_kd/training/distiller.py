@@ -6,7 +6,8 @@ makes; `step` shows how they meet.
 """
 
 import contextlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -30,6 +31,7 @@ from keras_kd.training.forward import ForwardPasses, Outputs
 from keras_kd.training.metrics import LossList, LossMetrics
 from keras_kd.training.objective import Objective
 from keras_kd.training.shape_check import ShapeChecks
+from keras_kd.weighting import Weighting
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -115,20 +117,20 @@ class Distiller(DistillationModel):
 
     def __init__(
         self,
-        teacher,
-        student,
-        distillation_losses=None,
-        distillation_loss_weights=None,
-        student_loss_weight=None,
-        alpha=None,
-        beta=None,
-        name="distiller",
+        teacher: keras.Model | protocol.Teacher | Callable[[Any], Any],
+        student: keras.Model,
+        distillation_losses: Any = None,
+        distillation_loss_weights: Sequence[float] | float | None = None,
+        student_loss_weight: float | None = None,
+        alpha: float | None = None,
+        beta: float | None = None,
+        name: str = "distiller",
         *,
-        teacher_preprocess=None,
-        weighting=None,
-        mask_input=None,
-        save_teacher=True,
-        **kwargs,
+        teacher_preprocess: Callable[[Any], Any] | None = None,
+        weighting: Weighting | None = None,
+        mask_input: str | dict[str, str] | None = None,
+        save_teacher: bool | str | os.PathLike = True,
+        **kwargs: Any,
     ):
         models.check(teacher, student)
         arguments.check(student, "student", arguments.OF_STUDENT)
@@ -194,7 +196,7 @@ class Distiller(DistillationModel):
         """Keeps what a shape check has seen of the teacher."""
         self._teacher_shapes = models.Untracked(saving.shapes_of(outputs, self.source))
 
-    def set_teacher(self, teacher, check=True):
+    def set_teacher(self, teacher: Any, check: bool = True) -> None:
         """Gives a distiller its teacher back, which was saved without (`save_teacher=False`).
 
         Args:
@@ -225,7 +227,7 @@ class Distiller(DistillationModel):
         return [loss.weight for loss in self.distillation_losses]
 
     @property
-    def student_loss_weight(self):
+    def student_loss_weight(self) -> float:
         """Another name of `alpha`, as `keras.distillation.Distiller` has it."""
         return self.alpha
 
@@ -234,7 +236,7 @@ class Distiller(DistillationModel):
         """The distillation losses by their names in the history."""
         return self.loss_list.by_name
 
-    def attach(self, loss):
+    def attach(self, loss: Any) -> None:
         """Adds a distillation loss to this distiller.
 
         Its projector is trained by the compiled optimizer, which knows its variables from the
@@ -317,19 +319,19 @@ class Distiller(DistillationModel):
             return self.student(inputs, training=training)
         return self.student(inputs, training=training, mask=mask)
 
-    def student_forward(self, x, training: bool) -> Outputs:
+    def student_forward(self, x: Any, training: bool) -> Outputs:
         """The student's `Outputs` for a batch."""
         return self.forward_passes.student_forward(x, training)
 
-    def teacher_forward(self, x, y=None, student: Outputs | None = None) -> Outputs:
+    def teacher_forward(self, x: Any, y: Any = None, student: Outputs | None = None) -> Outputs:
         """The teacher's `Outputs` for a batch; no gradient flows to it."""
         return self.forward_passes.teacher_forward(x, y, student)
 
-    def with_teacher_outputs(self, x, y=None):
+    def with_teacher_outputs(self, x: Any, y: Any = None) -> Any:
         """The inputs of a batch with the teacher's outputs attached."""
         return self.forward_passes.with_teacher_outputs(x, y)
 
-    def resolve_pair(self, teacher_layer, student_layer) -> tuple:
+    def resolve_pair(self, teacher_layer: Any, student_layer: Any) -> tuple:
         """A layer of each model, by its path; raises where there is none."""
         return self.forward_passes.resolve_pair(teacher_layer, student_layer)
 
@@ -346,16 +348,16 @@ class Distiller(DistillationModel):
 
     def compile(
         self,
-        optimizer="adam",
-        loss=None,
-        loss_weights=None,
-        metrics=None,
-        weighted_metrics=None,
-        run_eagerly=False,
-        steps_per_execution=1,
-        jit_compile="auto",
-        auto_scale_loss=True,
-    ):
+        optimizer: str | keras.Optimizer = "adam",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: str | bool = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
         """See `keras.Model.compile`; `loss` is the hard loss.
 
         Raises:
@@ -489,7 +491,7 @@ class Distiller(DistillationModel):
     def evaluate_with_teacher(self, value):
         self.evaluation.assign(bool(value))
 
-    def evaluate(self, *args, with_teacher=None, **kwargs):
+    def evaluate(self, *args: Any, with_teacher: bool | None = None, **kwargs: Any) -> Any:
         """See `keras.Model.evaluate`, of the student.
 
         Args:
