@@ -17,7 +17,7 @@ REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxr
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv test test-torch demo lint format native-test $(NATIVE_BUILDS:%=build-%) test-cuda \
+.PHONY: help venv test test-matrix test-torch demo lint format native-test $(NATIVE_BUILDS:%=build-%) test-cuda \
   check-cuda-library wheel wheel-aarch64 smoke clean
 
 help: ## list the targets
@@ -28,8 +28,14 @@ venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its 
 # Crashed workers are not replaced. Under loadfile pytest-xdist hands the files of a dead worker to
 # the next one, those that are done too: a worker that gets one of them has nothing to run, never asks
 # for more, and the run never ends.
-test: venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
+FOR_TESTS := venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files
+
+test: $(FOR_TESTS) ## run the tests: every case, and a sample of the cases in other modes
+	$(PYTEST)
+
+test-matrix: $(FOR_TESTS) ## run the tests: every case in every mode
+	$(PYTEST) --matrix=full
 
 test-torch: .venv/ordinary-torch/installed ## try PyTorch teachers beside PyPI's own PyTorch (CUDA and triton, 6 GB)
 	.venv/ordinary-torch/bin/python -m pytest tests/teachers/test_triton.py
