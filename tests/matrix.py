@@ -4,8 +4,9 @@ A step that is traced costs two to four times an eager one and computes the same
 the quick matrix, which is the default, takes of each test
 
 - every case in its cheapest mode, which is eager where the test has that;
-- one case in graph mode, because XLA traces the same graph;
 - XLA for a covering array: so many cases that each value of each parameter is among them;
+- one case of a file in graph mode, because XLA traces the same graph; of a test that has no XLA
+  one case of its own;
 - a random tenth of what is left, drawn with the hash of the commit: over commits, all of it.
 
 `--matrix=full` takes everything. Nothing else is asked of a test than to take its modes from here:
@@ -55,18 +56,27 @@ MODES = modes(*LEVELS)
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """What decides on an item: its name, its level, and its place on each other axis."""
+    """What decides on an item: its name and test, its level, its place on each other axis."""
 
     name: str
+    test: str
     level: str
     case: tuple
 
 
 def quick(items, seed):
-    """The names of those `Item`s of one test that the quick matrix takes."""
-    taken = _cheapest(items)
-    for level, choose in (("graph", _once), ("xla", _covering)):
-        taken |= choose({item for item in items if item.level == level}, taken)
+    """The names of those `Item`s of one file that the quick matrix takes."""
+    taken, graphs = set(), set()
+    for test in sorted({item.test for item in items}):
+        of_test = [item for item in items if item.test == test]
+        taken |= _cheapest(of_test)
+        graph, xla = ({i for i in of_test if i.level == level} for level in ("graph", "xla"))
+        taken |= _covering(xla, taken)
+        if xla:
+            graphs |= graph
+        else:
+            taken |= _once(graph, taken)
+    taken |= _once(graphs, taken)
     rest = {item for item in items if item not in taken}
     taken |= {item for item in rest if _hash(f"{seed} {item.name}") % SHARE == 0}
     return {item.name for item in taken}
@@ -191,13 +201,13 @@ def pytest_collection_modifyitems(config, items):
     run = config.stash[_RUN]
     if run.seed is None or any("[" in argument for argument in config.args):
         return
-    tests = collections.defaultdict(list)
+    files = collections.defaultdict(list)
     for item in items:
         described = describe(item)
         if described:
-            tests[item.nodeid.partition("[")[0]].append(described)
-    matrix = {item.name for described in tests.values() for item in described}
-    taken = {name for described in tests.values() for name in quick(described, run.seed)}
+            files[described.test.partition("::")[0]].append(described)
+    matrix = {item.name for described in files.values() for item in described}
+    taken = {name for described in files.values() for name in quick(described, run.seed)}
     run.taken, run.of = len(taken), len(matrix)
     left_out = [item for item in items if item.nodeid in matrix - taken]
     if left_out:
@@ -229,7 +239,8 @@ def describe(item):
         names = [name for name in names if name != axis]
         # The objects of the list of parameters, which all items share.
         case.append((*names, *(id(callspec.params[name]) for name in names)))
-    return Item(item.nodeid, callspec.params[axis].level, tuple(case))
+    test = item.nodeid.partition("[")[0]
+    return Item(item.nodeid, test, callspec.params[axis].level, tuple(case))
 
 
 @pytest.hookimpl(optionalhook=True)

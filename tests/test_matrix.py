@@ -15,14 +15,14 @@ AXES = {"kind": 4, "path": 2, "weighted": 2}
 SEEDS = [f"commit {i}" for i in range(100)]
 
 
-def items(levels=matrix.LEVELS, axes=None):
+def items(levels=matrix.LEVELS, axes=None, test="test.py::test_a"):
     """The full matrix of a test."""
     axes = AXES if axes is None else axes
     made = []
     for level in levels:
         for places in itertools.product(*map(range, axes.values())):
             case = tuple(zip(axes, places, strict=True))
-            made.append(Item(f"test.py::test_a[{level}-{places}]", level, case))
+            made.append(Item(f"{test}[{level}-{places}]", test, level, case))
     return made
 
 
@@ -59,14 +59,24 @@ def test_without_a_cheaper_mode_every_case_runs_in_what_there_is(no_tenth):
     assert sum(item.level == "xla" for item in compiled) == 4
     assert len(taken(items(("xla",)))) == 16
     # A case that no other mode has.
-    lone = Item("test.py::test_a[lone]", "xla", (("kind", 9),))
+    lone = Item("test.py::test_a[lone]", "test.py::test_a", "xla", (("kind", 9),))
     assert lone in taken([*items(("eager",)), lone])
+
+
+def test_a_file_runs_once_in_graph_mode_but_for_tests_without_xla(no_tenth):
+    tests = [f"test.py::test_{name}" for name in "abc"]
+    with_xla = [item for test in tests for item in items(test=test)]
+    chosen = taken(with_xla)
+    assert sum(item.level == "graph" for item in chosen) == 1
+    assert {item.test for item in chosen if item.level == "xla"} == set(tests)
+    without = items(("eager", "graph"), test="test.py::test_d")
+    assert sum(item.level == "graph" for item in taken([*with_xla, *without])) == 2
 
 
 def test_without_other_axes_each_level_runs_once(no_tenth):
     assert len(taken(items(axes={}))) == 3
     levels = ("eager", "graph", "graph", "xla", "xla")
-    ways = [Item(f"{k}-{i}", level, ()) for k in "ab" for i, level in enumerate(levels)]
+    ways = [Item(f"{k}-{i}", "test", level, ()) for k in "ab" for i, level in enumerate(levels)]
     assert sorted(item.level for item in taken(ways)) == ["eager", "eager", "graph", "xla"]
 
 
