@@ -22,7 +22,9 @@ from tests.matrix import (  # noqa: F401 - pytest's hooks
 # Where a GPU is, TensorFlow would take all of its memory, also from the tests that use the driver.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-# `*dynamic` knows no dimension before the call.
+# `*dynamic` knows no dimension before the call. Where the quick matrix needs one of several it
+# takes the first: plain TensorFlow, whose arithmetic XLA makes anew, and always the same, so that
+# tests share what is compiled.
 EXECUTION = {
     "eager": "eager",
     "graph": "graph",
@@ -31,8 +33,8 @@ EXECUTION = {
     "xla_dynamic": "xla",
 }
 OP_MODES = [
-    matrix.Mode(f"{kernel}-{mode}", level)
-    for kernel in ("native", "tensorflow")
+    matrix.Mode(f"{kernel}-{mode}", level, shares_tracing=True)
+    for kernel in ("tensorflow", "native")
     for mode, level in EXECUTION.items()
 ]
 # The code that computes, without the time to trace and compile: graph mode runs the operations of

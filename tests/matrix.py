@@ -36,11 +36,19 @@ NO_COMMIT = "no-commit"  # The seed of a source distribution, which has no histo
 
 
 class Mode(str):
-    """The name of a way to run; `level` says what it costs: "eager", "graph" or "xla"."""
+    """The name of a way to run.
 
-    def __new__(cls, name, level=None):
+    Args:
+        name: Unless `level` is given, one of "eager", "graph" and "xla".
+        level: One of them: what it costs.
+        shares_tracing: Whether tests share what is traced and compiled. The items of a file in such
+            a mode are drawn together, for the first of them pays for all.
+    """
+
+    def __new__(cls, name, level=None, shares_tracing=False):
         self = super().__new__(cls, name)
         self.level = name if level is None else level
+        self.shares_tracing = shares_tracing
         if self.level not in LEVELS:
             raise ValueError(f"Expected `level` to be one of {LEVELS}. Received: {self.level!r}")
         return self
@@ -62,24 +70,31 @@ class Item:
     test: str
     level: str
     case: tuple
+    draw: str  # Items of one draw are in the random tenth together.
 
 
 def quick(items, seed):
-    """The names of those `Item`s of one file that the quick matrix takes."""
-    taken, graphs = set(), set()
-    for test in sorted({item.test for item in items}):
-        of_test = [item for item in items if item.test == test]
+    """The names of those `Item`s of one file, in the order of collection, that are taken."""
+    taken, graphs = set(), []
+    for of_test in _by_test(items):
         taken |= _cheapest(of_test)
-        graph, xla = ({i for i in of_test if i.level == level} for level in ("graph", "xla"))
+        graph, xla = ([i for i in of_test if i.level == level] for level in ("graph", "xla"))
         taken |= _covering(xla, taken)
         if xla:
-            graphs |= graph
+            graphs += graph
         else:
             taken |= _once(graph, taken)
     taken |= _once(graphs, taken)
-    rest = {item for item in items if item not in taken}
-    taken |= {item for item in rest if _hash(f"{seed} {item.name}") % SHARE == 0}
+    rest = [item for item in items if item not in taken]
+    taken |= {item for item in rest if _hash(f"{seed} {item.draw}") % SHARE == 0}
     return {item.name for item in taken}
+
+
+def _by_test(items):
+    tests = collections.defaultdict(list)
+    for item in items:
+        tests[item.test].append(item)
+    return tests.values()
 
 
 def _cheapest(items):
@@ -92,17 +107,17 @@ def _cheapest(items):
 
 
 def _once(candidates, taken):
-    return set() if candidates & taken else set(sorted(candidates, key=_order)[:1])
+    return set() if taken.intersection(candidates) else set(candidates[:1])
 
 
 def _covering(candidates, taken):
-    """Greedy: the candidate that brings most values which no item of the level has yet."""
+    """Greedy: the first candidate that brings most values which no item of the level has yet."""
     chosen = set()
     missing = {value for item in candidates for value in _values(item)}
-    for item in candidates & taken:
+    for item in taken.intersection(candidates):
         missing -= _values(item)
     while missing:
-        best = min(candidates, key=lambda item: (-len(missing & _values(item)), _order(item)))
+        best = max(candidates, key=lambda item: len(missing & _values(item)))
         chosen.add(best)
         missing -= _values(best)
     return chosen
@@ -111,11 +126,6 @@ def _covering(candidates, taken):
 def _values(item):
     """The level is a value too: a test without other axes has one item with XLA."""
     return {*item.case, ("level", item.level)}
-
-
-def _order(item):
-    """The same in every run, and not always the first case or the first kernel."""
-    return _hash(item.name), item.name
 
 
 def _hash(text):
@@ -239,8 +249,9 @@ def describe(item):
         names = [name for name in names if name != axis]
         # The objects of the list of parameters, which all items share.
         case.append((*names, *(id(callspec.params[name]) for name in names)))
-    test = item.nodeid.partition("[")[0]
-    return Item(item.nodeid, test, callspec.params[axis].level, tuple(case))
+    test, mode = item.nodeid.partition("[")[0], callspec.params[axis]
+    draw = f"{test.partition('::')[0]} {mode}" if mode.shares_tracing else item.nodeid
+    return Item(item.nodeid, test, mode.level, tuple(case), draw)
 
 
 @pytest.hookimpl(optionalhook=True)

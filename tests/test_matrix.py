@@ -1,5 +1,6 @@
 """What the quick matrix takes, and that over all seeds it takes everything."""
 
+import dataclasses
 import itertools
 import pathlib
 import re
@@ -22,7 +23,8 @@ def items(levels=matrix.LEVELS, axes=None, test="test.py::test_a"):
     for level in levels:
         for places in itertools.product(*map(range, axes.values())):
             case = tuple(zip(axes, places, strict=True))
-            made.append(Item(f"{test}[{level}-{places}]", test, level, case))
+            name = f"{test}[{level}-{places}]"
+            made.append(Item(name, test, level, case, draw=name))
     return made
 
 
@@ -59,7 +61,7 @@ def test_without_a_cheaper_mode_every_case_runs_in_what_there_is(no_tenth):
     assert sum(item.level == "xla" for item in compiled) == 4
     assert len(taken(items(("xla",)))) == 16
     # A case that no other mode has.
-    lone = Item("test.py::test_a[lone]", "test.py::test_a", "xla", (("kind", 9),))
+    lone = Item("test.py::test_a[lone]", "test.py::test_a", "xla", (("kind", 9),), "lone")
     assert lone in taken([*items(("eager",)), lone])
 
 
@@ -76,7 +78,7 @@ def test_a_file_runs_once_in_graph_mode_but_for_tests_without_xla(no_tenth):
 def test_without_other_axes_each_level_runs_once(no_tenth):
     assert len(taken(items(axes={}))) == 3
     levels = ("eager", "graph", "graph", "xla", "xla")
-    ways = [Item(f"{k}-{i}", "test", level, ()) for k in "ab" for i, level in enumerate(levels)]
+    ways = [Item(f"{k}-{i}", "test", level, (), "") for k in "ab" for i, level in enumerate(levels)]
     assert sorted(item.level for item in taken(ways)) == ["eager", "eager", "graph", "xla"]
 
 
@@ -90,9 +92,16 @@ def test_all_of_it_runs_over_the_seeds():
     assert 0.07 * others < mean < 0.13 * others
 
 
-def test_a_seed_decides_whatever_the_order():
+def test_what_shares_its_tracing_is_drawn_together():
+    of = [dataclasses.replace(item, draw=item.level) for item in items()]
+    for level in ("graph", "xla"):
+        counts = {sum(i.level == level for i in taken(of, seed)) for seed in SEEDS}
+        assert counts == {1 if level == "graph" else 4, 16}
+
+
+def test_a_seed_decides():
     of = items()
-    assert matrix.quick(of, "a") == matrix.quick(of[::-1], "a") == matrix.quick(list(of), "a")
+    assert matrix.quick(of, "a") == matrix.quick(items(), "a")
     assert matrix.quick(of, "a") != matrix.quick(of, "b")
 
 
