@@ -17,7 +17,7 @@ REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxr
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv test test-bugs test-torch demo lint format hooks native-test \
+.PHONY: help venv test test-matrix test-bugs test-torch demo lint format hooks native-test \
   $(NATIVE_BUILDS:%=build-%) test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pure clean
 
 help: ## list the targets
@@ -28,8 +28,14 @@ venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its 
 # Crashed workers are not replaced. Under loadfile pytest-xdist hands the files of a dead worker to
 # the next one, those that are done too: a worker that gets one of them has nothing to run, never asks
 # for more, and the run never ends.
-test: venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
+FOR_TESTS := venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files
+
+test: $(FOR_TESTS) ## run the tests: every case, and a sample of the cases in other modes
+	$(PYTEST)
+
+test-matrix: $(FOR_TESTS) ## run the tests: every case in every mode
+	$(PYTEST) --matrix=full
 
 test-bugs: venv .venv/group-foreign ## plant bugs in the package, which the tests must notice
 	$(BIN)/python -m tools.seeded_bugs python

@@ -8,13 +8,34 @@ import os
 
 import pytest
 
+from tests import matrix
+from tests.matrix import (  # noqa: F401 - pytest's hooks
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_configure_node,
+    pytest_report_header,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
+
 # Where a GPU is, TensorFlow would take all of its memory, also from the tests that use the driver.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
+# `*dynamic` knows no dimension before the call. Where the quick matrix needs one of several it
+# takes the first: plain TensorFlow, whose arithmetic XLA makes anew, and always the same, so that
+# tests share what is compiled.
+EXECUTION = {
+    "eager": "eager",
+    "graph": "graph",
+    "dynamic": "graph",
+    "xla": "xla",
+    "xla_dynamic": "xla",
+}
 OP_MODES = [
-    f"{kernel}-{mode}"
-    for kernel in ("native", "tensorflow")
-    for mode in ("eager", "graph", "dynamic", "xla", "xla_dynamic")
+    matrix.Mode(f"{kernel}-{mode}", level, shares_tracing=True)
+    for kernel in ("tensorflow", "native")
+    for mode, level in EXECUTION.items()
 ]
 # The code that computes, without the time to trace and compile: graph mode runs the operations of
 # eager mode. XLA's own arithmetic is the business of the tests that run in every mode.
@@ -27,7 +48,8 @@ INSTRUCTION_SETS = ["baseline", "avx2", "avx512"]
 def op_mode(request):
     """An `OpMode`: each implementation of the ops in each execution mode.
 
-    For tests that keep to few shapes and options: each is traced, and compiled, once a mode.
+    For tests that keep to few shapes and options: each is traced, and compiled, once a mode. The
+    quick matrix takes few of them, as `tests/matrix.py` says.
     """
     return _op_mode(request)
 

@@ -5,13 +5,14 @@ import numpy as np
 
 import keras_kd as kd
 from tests import reference
+from tests.matrix import Mode
 
 FEATURES, CLASSES, ROWS = 5, 4, 23
 # `compile` arguments of the ways in which Keras runs a step.
 MODES = {
-    "eager": {"run_eagerly": True},
-    "graph": {"run_eagerly": False, "jit_compile": False},
-    "xla": {"jit_compile": True},
+    Mode("eager"): {"run_eagerly": True},
+    Mode("graph"): {"run_eagerly": False, "jit_compile": False},
+    Mode("xla"): {"jit_compile": True},
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from tests import reference
+from tests import matrix, reference
 from tests.distiller import heads, linear
 from tests.distiller.linear import compiled
 
@@ -311,7 +311,7 @@ def test_alpha_cannot_be_raised_while_there_are_no_labels():
 
 
 @pytest.mark.parametrize("label", [-1, linear.CLASSES])
-@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("mode", matrix.modes("eager", "graph"))
 def test_labels_out_of_range_are_named(mode, label):
     x, y = linear.data()
     y[3] = label

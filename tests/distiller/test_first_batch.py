@@ -42,7 +42,7 @@ def told(teacher, losses=None, kind="arrays", mode="graph", **options):
     return [str(w.message) for w in found if issubclass(w.category, kd.diagnosis.DiagnosisWarning)]
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", linear.MODES)
 @pytest.mark.parametrize("kind", ["arrays", "dataset", "columns"])
 def test_a_teacher_that_guesses_is_told_once(kind, mode):
     worst = knowing()

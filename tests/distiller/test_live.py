@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from tests import reference
+from tests import matrix, reference
 from tests.distiller import linear
 from tests.distiller.linear import Loop, assert_same_values, assert_same_weights, compiled
 
@@ -55,7 +55,7 @@ def test_every_step_of_fit_uses_the_numbers_of_its_callback(mode, hard_loss):
     assert_same_weights(student, loop)
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.modes("graph", "xla"))
 def test_nothing_is_traced_again(mode):
     calls = []
     teacher, student = linear.pair()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
+from tests import matrix
 from tests.distiller import linear
 from tests.distiller.linear import Loop, assert_same_values, assert_same_weights, compiled
 
@@ -29,7 +30,7 @@ def test_fit_equals_the_float64_loop(alpha, beta):
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.0, 1.0), (0.3, 0.7)])
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.modes("graph", "xla"))
 def test_compiled_fit_equals_the_float64_loop(mode, alpha, beta):
     assert_fit_equals_loop(mode, alpha=alpha, beta=beta)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from tests import reference
+from tests import matrix, reference
 from tests.distiller import linear
 from tests.distiller.linear import Loop, assert_same_values, assert_same_weights, compiled
 
@@ -41,7 +41,7 @@ def test_teacher_and_student_of_any_policies(teacher_policy, student_policy, har
     assert student.weights[0].dtype == "float32"
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.modes("graph", "xla"))
 def test_float16_in_compiled_steps(mode):
     teacher, student = pair("mixed_float16", "mixed_float16")
     x, y = linear.data()

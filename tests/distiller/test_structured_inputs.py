@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tests import matrix
 from tests.distiller import linear
 from tests.distiller.linear import Loop, assert_same_values, assert_same_weights, compiled
 
@@ -20,7 +21,7 @@ STRUCTURES = {"dict": lambda a, b: {"a": a, "b": b}, "list": lambda a, b: [a, b]
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)
-@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("mode", matrix.modes("eager", "graph"))
 def test_several_inputs(mode, kind):
     teacher, student = linear.pair()
     models = halves(STRUCTURES[kind]), halves(STRUCTURES[kind])

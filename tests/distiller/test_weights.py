@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from tests import reference
+from tests import matrix, reference
 from tests.distiller import linear
 from tests.distiller.linear import Loop, assert_same_values, assert_same_weights, compiled
 
@@ -92,7 +92,7 @@ def test_evaluate_with_sample_weight_and_teacher():
     assert_same_values(without, {"loss": expected["hard_loss"]})
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("mode", matrix.modes("eager", "graph"))
 def test_rows_of_weight_zero_do_not_exist(mode, hard_loss):
     # Whatever a row of weight zero holds: its input is another, its label too.
     x, y = linear.data()

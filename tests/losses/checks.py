@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.matrix import Mode
+
 # Arguments of tf.function; None: eager.
-MODES = {"eager": None, "graph": False, "xla": True}
+MODES = {Mode("eager"): None, Mode("graph"): False, Mode("xla"): True}
 STEP = 1e-5
 
 

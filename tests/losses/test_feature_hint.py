@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import keras_kd as kd
 from tests.distiller import counters, linear
+from tests.losses import checks
 
 RNG = np.random.default_rng(0)
 
@@ -37,10 +38,10 @@ def run(function, jit_compile, *arguments):
     return tf.function(function, jit_compile=jit_compile)(*arguments)
 
 
-@pytest.mark.parametrize("jit_compile", [None, False, True])
+@pytest.mark.parametrize("mode", checks.MODES)
 @pytest.mark.parametrize("shape", [(3, 5), (3, 4, 5), (3, 2, 2, 5)])
 @pytest.mark.parametrize("kind", ["mse", "cosine", "smooth_l1"])
-def test_values_and_gradients(kind, shape, jit_compile):
+def test_values_and_gradients(kind, shape, mode):
     teacher, student = RNG.normal(0, 1.5, (2, *shape)).astype("float32")
     loss = hint(kind)
 
@@ -50,7 +51,9 @@ def test_values_and_gradients(kind, shape, jit_compile):
             value = loss(teacher, student)
         return value, tape.gradient(value, student)
 
-    value, gradient = run(value_and_gradient, jit_compile, *map(tf.constant, (teacher, student)))
+    value, gradient = run(
+        value_and_gradient, checks.MODES[mode], *map(tf.constant, (teacher, student))
+    )
     expected = rows_of(truth(kind, teacher, student))
     assert value.shape == expected.shape
     np.testing.assert_allclose(value, expected, rtol=2e-6, atol=1e-7)

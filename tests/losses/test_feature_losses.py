@@ -271,7 +271,7 @@ def test_the_memory_holds_the_last_rows_of_training_and_is_saved(tmp_path):
     assert loss.remembered == 6
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", checks.MODES)
 def test_the_memory_in_fit(mode, tmp_path):
     from tests.distiller import linear
 

@@ -96,7 +96,7 @@ def with_padding_mask(seed):
     return keras.Model(inputs, keras.layers.Dense(4)(pooled))
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", linear.MODES)
 def test_padding_that_an_input_tells_does_not_count(mode):
     teacher, student = with_padding_mask(1), with_padding_mask(2)
     loss = kd.losses.HiddenStates("states", "states", mask_input="padding")

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import keras_kd as kd
+from tests import matrix
 from tests.distiller import linear
 from tests.mutual.loop import RATES, compiled, peers
 
@@ -120,7 +121,7 @@ def test_a_float16_peer_beside_a_float32_one(digits):
     assert min(results["half_accuracy"], results["single_accuracy"]) > 0.8
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.modes("graph", "xla"))
 def test_several_steps_at_once(mode):
     x, y = linear.data(24)
     weights = []

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from tests import logits, reference
+from tests import logits, matrix, reference
 from tests import op_mode as ways_in
 
 # Large enough that work is shared: many short rows, whole rows, few long rows.
@@ -73,7 +73,7 @@ def test_every_way_in_gives_the_bits_of_the_native_kernel(native, mode, classes)
     _assert_same_bits(actual, _compute(native, student, teacher))
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.modes("graph", "xla"))
 def test_every_digit_of_the_mixing_weight_arrives(native, mode):
     student, teacher = logits.far_apart(logits.ROWS, logits.SHORT)
     weight = 0.123456789

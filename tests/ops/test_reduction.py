@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_kd import ops
-from tests import logits, reference, tolerances
+from tests import logits, matrix, reference, tolerances
 
 ROWS, STEPS, CLASSES = 3, 5, 7
 
@@ -23,15 +23,15 @@ def _run(student, teacher, jit_compile=False, **options):
     return [result.numpy() for result in step(tf.constant(student))]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.modes("graph", "xla"))
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_against_float64(reduction, weighted, jit_compile):
+def test_against_float64(reduction, weighted, mode):
     student, teacher = logits.near_teacher(ROWS * STEPS, CLASSES)
     student, teacher = (x.reshape(ROWS, STEPS, CLASSES) for x in (student, teacher))
     weight = np.random.default_rng(0).uniform(0.5, 2.0, (ROWS, 1)).astype(np.float32)
     options = {"sample_weight": weight} if weighted else {}
-    loss, gradient = _run(student, teacher, jit_compile, reduction=reduction, **options)
+    loss, gradient = _run(student, teacher, mode == "xla", reduction=reduction, **options)
     share = (weight if weighted else 1.0) / (ROWS * STEPS if reduction == "mean" else 1)
     expected = np.sum(share * reference.soft_target_loss(student, teacher, 2.0))
     slope = np.broadcast_to(share, (ROWS, STEPS))[..., None] * reference.soft_target_gradient(

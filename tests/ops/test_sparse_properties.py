@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_kd import ops
-from tests import logits, reference, tolerances
+from tests import logits, matrix, reference, tolerances
 from tests.ops import sparse_checks
 
 ROWS, CLASSES, KEPT = logits.ROWS, logits.SHORT, 3
@@ -209,13 +209,13 @@ def test_weights_broadcast_and_leading_dimensions_stay(arithmetic, shape):
     )
 
 
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.modes("graph", "xla"))
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_reductions(kernel, reduction, jit_compile):
+def test_reductions(kernel, reduction, mode):
     student, *teacher = sparse_checks.case(12, 7, 2, TEMPERATURE)
     weight = np.linspace(0, 2, 12, dtype=np.float32)
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=mode == "xla")
     def step(student):
         with tf.GradientTape() as tape:
             tape.watch(student)

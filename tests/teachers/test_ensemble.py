@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from tests import matrix
 from tests.cache import caches
 
 ROWS = 6
@@ -95,7 +96,7 @@ def test_classes_that_a_member_does_not_know_are_left_to_the_others(combine):
     np.testing.assert_allclose(ensemble(x), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.MODES)
 def test_it_teaches_as_a_model_that_says_the_same(mode):
     members = [caches.model(seed) for seed in (3, 4)]
     inputs = keras.Input((caches.FEATURES,))

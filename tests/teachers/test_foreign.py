@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from tests import matrix
 from tests.cache import caches
 
 
@@ -32,7 +33,7 @@ class TestSavedModel:
         x, _ = caches.arrays()
         as_said(kd.teachers.SavedModelTeacher(folder), x, caches.model(1)(x))
 
-    @pytest.mark.parametrize("mode", ["graph", "xla"])
+    @pytest.mark.parametrize("mode", matrix.modes("graph", "xla"))
     def test_it_teaches_as_the_model_does(self, folder, mode):
         one, _ = caches.trained(caches.model(1), caches.dataset(), mode=mode)
         teacher = kd.teachers.SavedModelTeacher(folder)

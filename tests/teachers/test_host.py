@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from tests import matrix
 from tests.cache import caches
 
 KERNEL = np.random.default_rng(4).normal(size=(caches.FEATURES, caches.CLASSES)).astype("float32")
@@ -67,7 +68,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.modes("graph", "xla"))
 def test_it_teaches_as_the_same_model_in_keras(kind, mode):
     x, y = caches.arrays()
     weights = np.random.default_rng(1).uniform(0.5, 2, len(x)).astype("float32")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from tests import reference
+from tests import matrix, reference
 from tests.cache import caches
 
 
@@ -30,7 +30,7 @@ def batch():
     return x, {"early": y, "final": y}
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.MODES)
 def test_the_deepest_exit_teaches_the_others(mode):
     student, (x, y) = exits(), batch()
     losses = [kd.losses.SoftTargets(2.0), kd.losses.FeatureHint("b", "a", name="hint")]
@@ -96,7 +96,7 @@ def test_a_student_with_one_output_has_no_exits():
         kd.Distiller(kd.teachers.DeepestExit("middle"), exits())
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.MODES)
 @pytest.mark.parametrize("temperature", [1.0, 20.0])
 def test_a_virtual_teacher_says_what_the_labels_say(mode, temperature):
     student, (x, y) = caches.model(1), caches.arrays(12)

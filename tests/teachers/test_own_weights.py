@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
+from tests import matrix
 from tests.cache import caches
 
 
@@ -51,7 +52,7 @@ def fitted(teacher, student, mode="graph", epochs=2, callbacks=(), **of_optimize
     return distiller, watching.seen, history
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.MODES)
 @pytest.mark.parametrize("warm_up", [False, True])
 def test_an_ema_is_the_running_average_of_the_students_weights(mode, warm_up):
     student = student_with_statistics()
@@ -71,7 +72,7 @@ def test_an_ema_is_the_running_average_of_the_students_weights(mode, warm_up):
     assert int(teacher.steps) == 18
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", matrix.MODES)
 def test_an_ema_moves_with_updates_not_with_steps_that_accumulate_gradients(mode):
     student = caches.model(1)
     average = [np.float64(w) for w in student.get_weights()]
