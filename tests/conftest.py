@@ -8,6 +8,8 @@ import os
 
 import pytest
 
+pytest_plugins = ["tests.scheduling"]
+
 # Where a GPU is, TensorFlow would take all of its memory, also from the tests that use the driver.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
