@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-pytest_plugins = ["tests.scheduling"]
+pytest_plugins = ["tests.extras", "tests.scheduling"]
 
 # Where a GPU is, TensorFlow would take all of its memory, also from the tests that use the driver.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

@@ -10,13 +10,14 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from tests import extras
 from tests.export import onnx_models, students
 
 
 @pytest.fixture(scope="module")
 def digits():
     """A CNN trained on scikit-learn's digits, and the digits it was not trained on."""
-    images, labels = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
+    images, labels = extras.require("sklearn.datasets").load_digits(return_X_y=True)
     images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
     order = np.random.default_rng(0).permutation(len(images))
     images, labels = images[order], labels[order]

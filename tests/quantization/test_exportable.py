@@ -92,6 +92,7 @@ def test_numbers_that_are_cast_are_to_be_given_in_their_type(tmp_path):
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
 def test_what_does_not_convert_at_all_is_refused_by_its_layer(scheme):
+    extras.require("ai_edge_quantizer")
     student = around(ErrorFunction(name="within"))
     match = r"^Layer 'within' \(ErrorFunction\): TensorFlow's"
     with pytest.raises(kd.export.ExportError, match=match):

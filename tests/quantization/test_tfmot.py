@@ -1,17 +1,10 @@
 """The engine of tensorflow-model-optimization, in a process of its own: its import has effects."""
 
-import importlib.util
-
 import pytest
 
-from tests import fresh_process
+from tests import extras, fresh_process
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow_model_optimization") is None
-    or importlib.util.find_spec("tf_keras") is None
-    or importlib.util.find_spec("sklearn") is None,
-    reason="tensorflow-model-optimization, tf-keras or scikit-learn is not installed",
-)
+extras.require_in_a_process("tensorflow_model_optimization", "tf_keras", "sklearn")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_kd as kd
 from keras_kd.measurement.runtimes import TFLiteFile
 from keras_kd.report import arguments
+from tests import extras
 from tests.report import tiny
 
 
@@ -119,7 +120,7 @@ def test_students_stay_in_the_directory(small, tmp_path):
 
 
 def test_files_of_an_earlier_run_are_not_taken_for_those_of_this_one(small, tmp_path):
-    pytest.importorskip("ai_edge_litert")
+    extras.require("ai_edge_litert")
     options = {"directory": tmp_path, "seeds": (1,)}
     for _ in range(2):  # the example's function, which replaces no file
         found = report(small, exports={"float": kd.export.to_tflite}, **options)
