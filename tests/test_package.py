@@ -5,8 +5,6 @@ import inspect
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -152,10 +150,8 @@ def test_import_is_quick_and_loads_no_library():
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_doctor(as_json):
-    command = [sys.executable, "-m", "keras_kd", "doctor", *(["--json"] if as_json else [])]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=fresh_process.environment()
-    )
+    arguments = ["-m", "keras_kd", "doctor", *(["--json"] if as_json else [])]
+    done = fresh_process.run_preloaded(arguments)
     if as_json:
         facts = json.loads(done.stdout)
         assert facts["versions"]["keras_kd"] == kd.__version__
@@ -169,8 +165,7 @@ def test_doctor(as_json):
 @pytest.mark.parametrize("variable", ["KERAS_KD_KERNEL", "KERAS_KD_GPU", "KERAS_KD_NUM_THREADS"])
 def test_doctor_tells_which_variable_is_wrong(variable):
     env = fresh_process.environment(**{variable: "0x"})
-    command = [sys.executable, "-m", "keras_kd", "doctor"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    done = fresh_process.run_preloaded(["-m", "keras_kd", "doctor"], env, check=False)
     assert done.returncode == 1
     assert f"Invalid value for environment variable {variable}" in done.stdout
     assert f"{variable}: " in done.stdout
@@ -184,9 +179,6 @@ def test_doctor_fails_where_the_kernel_is_asked_for_and_missing(tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(path.read_text())
     env = fresh_process.environment(PYTHONPATH=str(tmp_path), KERAS_KD_KERNEL="native")
-    command = [sys.executable, "-m", "keras_kd", "doctor"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path
-    )
+    done = fresh_process.run_preloaded(["-m", "keras_kd", "doctor"], env, tmp_path, check=False)
     assert done.returncode == 1
     assert "without its native library" in done.stdout

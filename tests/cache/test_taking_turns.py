@@ -1,7 +1,5 @@
 """Threads and processes on one cache take turns; what killed ones left is removed."""
 
-import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -102,9 +100,12 @@ def test_what_killed_runs_left_is_removed(tmp_path, whole):
     assert list(path.glob("by-key-*")) == [index]
 
 
+# The file of locks alone: the package would import TensorFlow.
 HOLDER = """
-import pathlib, sys, time
-from keras_kd.cache import locks
+import importlib.util, pathlib, sys, time
+spec = importlib.util.spec_from_file_location("locks", sys.argv[2])
+locks = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(locks)
 with locks.held(pathlib.Path(sys.argv[1]), locks.of_writer(0)):
     print("held", flush=True)
     time.sleep(600)
@@ -112,12 +113,10 @@ with locks.held(pathlib.Path(sys.argv[1]), locks.of_writer(0)):
 
 
 def test_a_lock_of_a_killed_process_is_free(tmp_path, capsys):
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(kd.__file__).parents[1])}
     path = caches.written(tmp_path / "c")
     (path / "manifest.json").unlink()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, env=environment
-    )
+    command = [sys.executable, "-c", HOLDER, str(path), locks.__file__]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
         waiting = threading.Thread(target=caches.written, args=(path,), kwargs={"verbose": 1})

@@ -280,7 +280,7 @@ except OSError as error:
 def test_a_full_disk_is_told_and_leaves_whole_files_only(tmp_path, in_one_go):
     path = tmp_path / "c"
     size = max(len(data) for name, data in in_one_go.items() if name.endswith("tfrecord"))
-    text = fresh_process.run(["-c", FULL_DISK, str(path), str(size - 1)])
+    text = fresh_process.run_preloaded(["-c", FULL_DISK, path, str(size - 1)]).stdout
     assert "told:" in text
     assert "could not be written" in text
     assert not list(path.rglob("partial-*"))
@@ -327,7 +327,8 @@ def test_killed_at_random_moments_it_goes_on(tmp_path):
     options = {"teacher": lambda x: living(x), "fingerprint": "one", "epochs": 2}
     whole = caches.contents(caches.written(tmp_path / "whole", **options))
     seed = np.random.default_rng().integers(1 << 30)
-    text = fresh_process.run(["-c", KILLED, str(tmp_path / "killed"), str(seed), "20"])
+    killed = ["-c", KILLED, tmp_path / "killed", str(seed), "20"]
+    text = fresh_process.run_preloaded(killed).stdout
     lines = [line for line in text.splitlines() if line.startswith(str(tmp_path))]
     found = [int(line.split()[-1]) for line in lines]  # TensorFlow may log beside it
     assert len(found) == 20

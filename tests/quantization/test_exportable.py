@@ -8,6 +8,7 @@ from keras import layers
 
 import keras_kd as kd
 from keras_kd.quantization.tfmot import support
+from tests import extras
 
 ROWS = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 

@@ -301,7 +301,7 @@ def test_a_fresh_process_needs_no_custom_objects(tmp_path):
     fit(distiller)
     distiller.save(tmp_path / "distiller.keras")
     np.save(tmp_path / "x.npy", X)
-    fresh_process.run(["-c", LOAD, tmp_path])
+    fresh_process.run_preloaded(["-c", LOAD, tmp_path])
     np.testing.assert_allclose(
         np.load(tmp_path / "predicted.npy"), distiller.predict(X, verbose=0), rtol=1e-6
     )
