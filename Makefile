@@ -34,7 +34,7 @@ venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its 
 test: venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files ## run the tests
 	@failed=; for part in $(TEST_PARTS); do \
 	  echo "$(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part"; \
-	  $(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part || failed="$$failed $$part"; done; \
+	  KERAS_KD_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part || failed="$$failed $$part"; done; \
 	test -z "$$failed" || { echo "failed in the parts$$failed"; exit 1; }
 
 test-torch: .venv/ordinary-torch/installed ## try PyTorch teachers beside PyPI's own PyTorch (CUDA and triton, 6 GB)
