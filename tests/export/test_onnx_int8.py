@@ -92,11 +92,11 @@ class TestStatic:
         assert all(len(np.unique(x)) > 20 for x in kernels)
         assert ("Conv", 1) not in constants(export.path)
 
-    def test_it_is_a_quarter_of_the_size_but_for_the_scales(self, digits, export, tmp_path):
+    def test_size_is_about_a_quarter(self, digits, export, tmp_path):
         whole = kd.export.to_onnx(digits[0], tmp_path / "x.onnx")
         assert export.bytes < 0.55 * whole.bytes  # 19,000 weights: the graph weighs too
 
-    def test_it_is_refused_where_it_is_further_off_than_allowed(self, digits, export, tmp_path):
+    def test_error_above_tolerance_raises(self, digits, export, tmp_path):
         student, images, _ = digits
         with pytest.raises(kd.export.ExportError, match=r"off by 0.0.*tolerance=0.0 allows less"):
             kd.export.to_onnx(

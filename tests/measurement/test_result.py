@@ -132,7 +132,7 @@ def test_the_command(project, capsys):
 
 
 @pytest.mark.parametrize(("output", "of"), [("1", 1), ("level", 0)])
-def test_the_command_takes_an_output_by_number_or_name(project, capsys, output, of):
+def test_command_selects_output_by_index_or_name(project, capsys, output, of):
     inputs = keras.Input((5,))
     heads = [keras.layers.Dense(4, name="level"), keras.layers.Dense(4, name="kind")]
     model = files.filled(keras.Model(inputs, [head(inputs) for head in heads]))
@@ -170,18 +170,18 @@ def test_the_command_takes_an_output_by_number_or_name(project, capsys, output, 
         (["student.tflite", "--data", "own_data:test", "--probabilities"], "from_logits=True"),
     ],
 )
-def test_the_command_tells_what_is_wrong(project, capsys, arguments, message):
+def test_command_reports_invalid_input(project, capsys, arguments, message):
     assert program.main(["measure", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_the_command_in_a_process_of_its_own(project):
+def test_command_in_its_own_process(project):
     arguments = ["student.tflite", "--data", "own_data:test", "--runs", "1"]
     done = fresh_process.run_preloaded(["-m", "keras_kd", "measure", *arguments], cwd=project)
     assert "accuracy" in done.stdout
 
 
-def test_layers_that_the_data_module_registers(project):
+def test_command_uses_layers_registered_by_data_module(project):
     (project / "own_layers.py").write_text(
         "import keras\n"
         "from own_data import test\n"

@@ -19,13 +19,13 @@ def test_the_copy_in_tf_keras_computes_the_same(found):
     assert found["kept"], "the student of the caller has changed"
 
 
-def test_it_learns_digits_and_loses_at_most_two_points(found):
+def test_accuracy_within_two_points_of_float(found):
     assert found["float_accuracy"] > 0.9
     assert found["accuracy"] > found["float_accuracy"] - 0.02
     assert found["history"][-1] < found["history"][0]
 
 
-def test_the_file_is_integer_and_says_what_the_student_says(found):
+def test_file_is_integer_and_agrees_with_student(found):
     assert set(found["types"]) <= {"int8", "int32"}
     assert found["agreement"] >= 0.99
     assert found["told"] == found["agreement"]

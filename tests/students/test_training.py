@@ -68,13 +68,13 @@ def loss_after_few_steps(teacher, digits, copy, seed, **size):
     [(("slice", "average"), {"width": 0.75}), (("slice",), {"depth": 0.5})],
     ids=["width", "depth"],
 )
-def test_the_teachers_weights_are_a_better_start_than_new_ones(teacher, digits, copies, size):
+def test_teacher_weights_beat_random_initialization(teacher, digits, copies, size):
     new = min(loss_after_few_steps(teacher, digits, None, seed, **size) for seed in range(3))
     for copy in copies:
         assert loss_after_few_steps(teacher, digits, copy, 0, **size) < 0.7 * new
 
 
-def test_a_student_distils_with_hints_by_the_names_of_its_layers(teacher, digits):
+def test_shrunk_student_trains_with_hints_by_layer_name(teacher, digits):
     keras.utils.set_random_seed(0)
     student = kd.students.shrink(teacher, depth=0.5, width=0.75, print_fn=None)
     names = [layer.name for layer in student.layers]
