@@ -263,7 +263,7 @@ class TestTensorRT:
         assert not (tmp_path / "y.onnx").exists()
 
     def test_the_real_parser(self, digits, tmp_path):
-        pytest.importorskip("tensorrt_rtx")
+        pytest.importorskip("tensorrt_rtx", reason="no GPU of TensorRT: pip install tensorrt-rtx")
         export = self.exported(digits, tmp_path / "x.onnx")
         assert export.notes[-1].startswith("Parsed by TensorRT-RTX")
 
