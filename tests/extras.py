@@ -8,6 +8,7 @@ of the table skips the file or the test. `make test` installs all of them and se
 import importlib
 import importlib.util
 import os
+import re
 
 import pytest
 
@@ -62,6 +63,12 @@ def require_in_a_process(*packages):
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+
+def check_errors(text):
+    """Raises where a command has printed `... needs PACKAGE: pip install ...`."""
+    for package in re.findall(r"needs (\w+)[\w.]*: pip install", text):
+        require_in_a_process(package)
 
 
 def _skips(call):
