@@ -13,6 +13,8 @@ CXX_FILES = $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' 
 NATIVE_BUILDS := native-plain native-asan native-tsan native-lanes16
 TARGETS := all
 TEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+# More options of pytest, from the command line: `make test TEST_ARGS=-x`.
+TEST_ARGS :=
 TEST_PARTS := 1/4 2/4 3/4 4/4
 REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxruntime==1.4.4 \
   silero-vad==6.2.3
@@ -33,8 +35,8 @@ venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its 
 # for more, and the run never ends.
 test: venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files ## run the tests
 	@failed=; for part in $(TEST_PARTS); do \
-	  echo "$(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part"; \
-	  KERAS_KD_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part || failed="$$failed $$part"; done; \
+	  echo "$(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part $(TEST_ARGS)"; \
+	  KERAS_KD_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part $(TEST_ARGS) || failed="$$failed $$part"; done; \
 	test -z "$$failed" || { echo "failed in the parts$$failed"; exit 1; }
 
 test-torch: .venv/ordinary-torch/installed ## try PyTorch teachers beside PyPI's own PyTorch (CUDA and triton, 6 GB)

@@ -7,7 +7,12 @@ each in fresh processes:
     pytest -n 2 --dist loadfile --no-loadscope-reorder --part 1/4
 
 `durations.txt` has the seconds of each file. Parts take equally long, and workers start with the
-longest file, so that they end together. `--store-durations` updates the table.
+longest file, so that they end together. The table is made anew by
+
+    make test TEST_ARGS='--store-durations build/durations.txt'
+    mv build/durations.txt tests/durations.txt
+
+Not in place: where the parts begin must not change between them.
 """
 
 import collections
@@ -27,8 +32,8 @@ def pytest_addoption(parser):
     group.addoption("--part", metavar="I/N", help="run the I-th of N parts of the suite")
     group.addoption(
         "--store-durations",
-        action="store_true",
-        help=f"write how long each file took to tests/{DURATIONS.name}",
+        metavar="FILE",
+        help="add how long each file of tests took to a table like tests/durations.txt",
     )
 
 
@@ -47,7 +52,7 @@ def read_durations(path=DURATIONS):
     return {TESTS / name: float(seconds) for seconds, name in rows}
 
 
-def write_durations(seconds, path=DURATIONS):
+def write_durations(seconds, path):
     """Updates the rows of the files that ran; those of files that are gone are removed."""
     merged = {**read_durations(path), **seconds}
     rows = [
@@ -55,6 +60,7 @@ def write_durations(seconds, path=DURATIONS):
         for file in sorted(merged)
         if file.exists()
     ]
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(rows))
 
 
@@ -125,7 +131,8 @@ class Controller:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session):
         if self._config.option.store_durations:
-            write_durations(self._seconds)
+            path = self._config.invocation_params.dir / self._config.option.store_durations
+            write_durations(self._seconds, path)
         if self._config.option.part and max(self._memory.values(), default=0) > MEMORY_LIMIT:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

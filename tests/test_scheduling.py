@@ -90,7 +90,7 @@ def test_other_parts_are_not_imported():
 
 @pytest.mark.parametrize(("used", "fails"), [(2 * 2**30, False), (4 * 2**30, True)])
 def test_a_part_fails_above_the_memory_limit(used, fails):
-    options = types.SimpleNamespace(store_durations=False, part="1/2")
+    options = types.SimpleNamespace(store_durations=None, part="1/2")
     controller = scheduling.Controller(types.SimpleNamespace(option=options))
     node = types.SimpleNamespace(
         workeroutput={"memory": used}, gateway=types.SimpleNamespace(id="gw0")
