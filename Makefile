@@ -12,6 +12,10 @@ LIBRARY_FILES = $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES = $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 NATIVE_BUILDS := native-plain native-asan native-tsan native-lanes16
 TARGETS := all
+TEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
+# More options of pytest, from the command line: `make test TEST_ARGS=-x`.
+TEST_ARGS :=
+TEST_PARTS := 1/4 2/4 3/4 4/4
 REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxruntime==1.4.4 \
   silero-vad==6.2.3
 
@@ -25,17 +29,20 @@ help: ## list the targets
 
 venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its library built
 
+# In parts, each in fresh processes: see tests/scheduling.py. Every part runs, whatever fails.
 # Crashed workers are not replaced. Under loadfile pytest-xdist hands the files of a dead worker to
 # the next one, those that are done too: a worker that gets one of them has nothing to run, never asks
 # for more, and the run never ends.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 FOR_TESTS := venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files
 
 test: $(FOR_TESTS) ## run the tests: every case, and a sample of the cases in other modes
-	$(PYTEST)
+	@failed=; for part in $(TEST_PARTS); do \
+	  echo "$(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part $(TEST_ARGS)"; \
+	  KERAS_KD_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part $(TEST_ARGS) || failed="$$failed $$part"; done; \
+	test -z "$$failed" || { echo "failed in the parts$$failed"; exit 1; }
 
-test-matrix: $(FOR_TESTS) ## run the tests: every case in every mode
-	$(PYTEST) --matrix=full
+test-matrix: ## run the tests: every case in every mode
+	$(MAKE) test TEST_ARGS='$(TEST_ARGS) --matrix=full'
 
 test-bugs: venv .venv/group-foreign ## plant bugs in the package, which the tests must notice
 	$(BIN)/python -m tools.seeded_bugs python

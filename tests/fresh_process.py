@@ -1,10 +1,13 @@
 """Runs Python in processes of their own, for what can be set up only once in a process."""
 
+import atexit
+import functools
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).parents[1]
 _TIMEOUT = 900
@@ -65,3 +68,62 @@ def run_json(module, output, *arguments):
     """Runs a module that writes JSON to the path it gets as its first argument; returns it."""
     run(["-m", module, output, *arguments])
     return json.loads(pathlib.Path(output).read_text())
+
+
+def run_preloaded(arguments, env=None, cwd=ROOT, check=True, warnings="error"):
+    """Runs `python *arguments` in a fork of a process that has imported TensorFlow and Keras.
+
+    For programs that need a process of their own, but no first import of TensorFlow. `warnings` is
+    what happens to warnings: an action of `warnings.simplefilter`.
+
+    Returns:
+        A `subprocess.CompletedProcess`; with `check` one that failed is an `AssertionError`.
+    """
+    arguments = [os.fspath(each) if isinstance(each, os.PathLike) else each for each in arguments]
+    with tempfile.TemporaryDirectory() as output:
+        request = {
+            "arguments": arguments,
+            "env": env or environment(),
+            "cwd": os.fspath(cwd),
+            "output": output,
+            "timeout": _TIMEOUT,
+            "warnings": warnings,
+        }
+        code = _preloaded().ask(request)
+        printed = [(pathlib.Path(output) / name).read_text() for name in ("stdout", "stderr")]
+    done = subprocess.CompletedProcess(arguments, code, *printed)
+    assert code == 0 or not check, f"rc {code}:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return done
+
+
+@functools.cache
+def _preloaded():
+    return _Preloaded()
+
+
+class _Preloaded:
+    """The process of `preloaded.py`, started at first use."""
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, *_WARNINGS, "-m", "tests.preloaded"],
+            # A thread of OpenBLAS would not survive a fork.
+            env=environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        atexit.register(self._close)
+
+    def ask(self, request):
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer.startswith("exit code "), f"{answer!r}: the process is gone"
+        return int(answer.removeprefix("exit code "))
+
+    def _close(self):
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()

@@ -5,8 +5,6 @@ import inspect
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -71,7 +69,7 @@ def imports(path):
             yield node.module
 
 
-def test_private_imports_are_the_listed_ones():
+def test_private_imports_are_allowlisted():
     private = re.compile(r"^(keras\.src|tensorflow\.(python|compiler|core))")
     found = {}
     for path in SOURCES:
@@ -89,7 +87,7 @@ def test_no_assert_statement_in_the_package():
 
 
 @pytest.mark.parametrize("name", SYMBOLS)
-def test_public_symbols_are_documented_and_their_examples_run(name):
+def test_public_docstrings_and_examples(name):
     text = inspect.getdoc(SYMBOLS[name])
     assert text, name
     if issubclass(type(SYMBOLS[name]), type) and issubclass(SYMBOLS[name], Exception):
@@ -130,7 +128,7 @@ def test_all_names_what_is_public(module):
     assert public - helpers == {name for name in module.__all__ if name not in MODULES}
 
 
-def test_import_is_quick_and_loads_no_library():
+def test_import_is_fast_and_lazy():
     # What keras_kd's own modules cost, beside Keras and TensorFlow: measured 0.05 of it.
     program = (
         "import json, time\n"
@@ -152,10 +150,8 @@ def test_import_is_quick_and_loads_no_library():
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_doctor(as_json):
-    command = [sys.executable, "-m", "keras_kd", "doctor", *(["--json"] if as_json else [])]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=fresh_process.environment()
-    )
+    arguments = ["-m", "keras_kd", "doctor", *(["--json"] if as_json else [])]
+    done = fresh_process.run_preloaded(arguments)
     if as_json:
         facts = json.loads(done.stdout)
         assert facts["versions"]["keras_kd"] == kd.__version__
@@ -167,26 +163,22 @@ def test_doctor(as_json):
 
 
 @pytest.mark.parametrize("variable", ["KERAS_KD_KERNEL", "KERAS_KD_GPU", "KERAS_KD_NUM_THREADS"])
-def test_doctor_tells_which_variable_is_wrong(variable):
+def test_doctor_names_invalid_variable(variable):
     env = fresh_process.environment(**{variable: "0x"})
-    command = [sys.executable, "-m", "keras_kd", "doctor"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    done = fresh_process.run_preloaded(["-m", "keras_kd", "doctor"], env, check=False)
     assert done.returncode == 1
     assert f"Invalid value for environment variable {variable}" in done.stdout
     assert f"{variable}: " in done.stdout
     assert "Traceback" not in done.stderr
 
 
-def test_doctor_fails_where_the_kernel_is_asked_for_and_missing(tmp_path):
+def test_doctor_fails_without_required_native_library(tmp_path):
     copy = tmp_path / "keras_kd"
     for path in SOURCES:
         target = copy / path.relative_to(PACKAGE)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(path.read_text())
     env = fresh_process.environment(PYTHONPATH=str(tmp_path), KERAS_KD_KERNEL="native")
-    command = [sys.executable, "-m", "keras_kd", "doctor"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path
-    )
+    done = fresh_process.run_preloaded(["-m", "keras_kd", "doctor"], env, tmp_path, check=False)
     assert done.returncode == 1
     assert "without its native library" in done.stdout

@@ -61,7 +61,7 @@ def test_threads_write_one_cache(tmp_path, whole):
     assert caches.contents(tmp_path / "c") == caches.contents(whole)
 
 
-def test_threads_that_are_several_processes_write_one_cache(tmp_path, whole):
+def test_concurrent_writers_share_one_cache(tmp_path, whole):
     """Numbers of other counts: each would write some of the others' shards."""
     teacher = caches.model(1)
     processes = [(0, 2), (1, 2), (1, 3), (2, 3), (0, 1)]
@@ -72,7 +72,7 @@ def test_threads_that_are_several_processes_write_one_cache(tmp_path, whole):
     assert caches.contents(tmp_path / "c") == caches.contents(whole)
 
 
-def test_of_two_kinds_of_caches_in_one_folder_one_is_told(tmp_path):
+def test_two_cache_kinds_in_one_folder_raise(tmp_path):
     teacher = caches.model(1)
     found = together(
         2, lambda i: caches.written(tmp_path / "c", teacher=teacher, top_k=[None, 2][i])
@@ -104,20 +104,19 @@ def test_what_killed_runs_left_is_removed(tmp_path, whole):
 
 HOLDER = """
 import pathlib, sys, time
-from keras_kd.cache import locks
+from keras_kd.teachers.cache import format as locks
 with locks.held(pathlib.Path(sys.argv[1]), locks.of_writer(0)):
     print("held", flush=True)
     time.sleep(600)
 """
 
 
-def test_a_lock_of_a_killed_process_is_free(tmp_path, capsys):
-    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(kd.__file__).parents[1])}
+def test_lock_is_released_by_killed_process(tmp_path, capsys):
     path = caches.written(tmp_path / "c")
     (path / "manifest.json").unlink()
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, env=environment
-    )
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(kd.__file__).parents[1])}
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
     try:
         assert holder.stdout.readline() == b"held\n"
         waiting = threading.Thread(target=caches.written, args=(path,), kwargs={"verbose": 1})
@@ -136,7 +135,7 @@ def test_a_lock_of_a_killed_process_is_free(tmp_path, capsys):
     assert (path / "manifest.json").exists()
 
 
-def test_without_locks_of_files_threads_still_take_turns(tmp_path, monkeypatch, whole):
+def test_threads_take_turns_without_file_locks(tmp_path, monkeypatch, whole):
     monkeypatch.setattr(cache_format, "fcntl", None)  # as on Windows
     teacher = caches.model(1)
     found = together(3, lambda _: caches.written(tmp_path / "c", teacher=teacher))

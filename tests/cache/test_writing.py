@@ -126,7 +126,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("options", "message"), BAD)
-def test_bad_arguments_are_told_before_a_file_is_written(tmp_path, options, message):
+def test_invalid_arguments_raise_before_writing(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         caches.written(tmp_path / "c", **options)
     assert not (tmp_path / "c").exists()
@@ -154,7 +154,7 @@ def test_numbers_that_cannot_be_kept_are_refused(tmp_path, factor, dtype, messag
 
 
 @pytest.mark.parametrize("factor", [1e6, float("nan")])
-def test_a_first_batch_that_cannot_be_kept_leaves_nothing(tmp_path, factor):
+def test_overflowing_first_batch_leaves_no_files(tmp_path, factor):
     with pytest.raises(ValueError, match="batch 0 of view 0"):
         caches.written(tmp_path / "c", teacher=spoilt(factor, 3), dtype="float16")
     assert not (tmp_path / "c").exists()
@@ -250,7 +250,7 @@ def test_a_process_says_that_others_are_to_come(tmp_path, capsys):
     )
 
 
-def test_views_that_are_not_alike_or_empty_are_refused(tmp_path):
+def test_unequal_or_empty_views_raise(tmp_path):
     def of_other_type(view):
         x, y = caches.arrays()
         return caches.dataset(x.astype("float64") if view else x, y)
@@ -277,10 +277,10 @@ except OSError as error:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_leaves_whole_files_only(tmp_path, in_one_go):
+def test_full_disk_raises_and_leaves_whole_files(tmp_path, in_one_go):
     path = tmp_path / "c"
     size = max(len(data) for name, data in in_one_go.items() if name.endswith("tfrecord"))
-    text = fresh_process.run(["-c", FULL_DISK, str(path), str(size - 1)])
+    text = fresh_process.run_preloaded(["-c", FULL_DISK, path, str(size - 1)]).stdout
     assert "told:" in text
     assert "could not be written" in text
     assert not list(path.rglob("partial-*"))
@@ -322,12 +322,13 @@ for trial in range(int(sys.argv[3])):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_goes_on(tmp_path):
+def test_resumes_after_random_kills(tmp_path):
     living = caches.model(1)
     options = {"teacher": lambda x: living(x), "fingerprint": "one", "epochs": 2}
     whole = caches.contents(caches.written(tmp_path / "whole", **options))
     seed = np.random.default_rng().integers(1 << 30)
-    text = fresh_process.run(["-c", KILLED, str(tmp_path / "killed"), str(seed), "20"])
+    killed = ["-c", KILLED, tmp_path / "killed", str(seed), "20"]
+    text = fresh_process.run_preloaded(killed).stdout
     lines = [line for line in text.splitlines() if line.startswith(str(tmp_path))]
     found = [int(line.split()[-1]) for line in lines]  # TensorFlow may log beside it
     assert len(found) == 20

@@ -1,6 +1,5 @@
 """Digits, a teacher of them, and what tensorflow-model-optimization makes of a small model."""
 
-import importlib.util
 import json
 import pathlib
 
@@ -8,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests import fresh_process
+from tests import extras, fresh_process
 from tests.compression import networks
 
 PROGRAM = pathlib.Path(__file__).with_name("tfmot_program.py")
@@ -17,7 +16,7 @@ PROGRAM = pathlib.Path(__file__).with_name("tfmot_program.py")
 @pytest.fixture(scope="session")
 def digits():
     """`(x, y)` to train with and `(x, y)` to test with: images of 8x8, from 0 to 1."""
-    x, y = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
+    x, y = extras.require("sklearn.datasets").load_digits(return_X_y=True)
     x, order = x.reshape(-1, 8, 8, 1).astype("float32") / 16, np.random.default_rng(0).permutation
     order = order(len(y))
     return (x[order[:1200]], y[order[:1200]]), (x[order[1200:]], y[order[1200:]])
@@ -35,9 +34,7 @@ def teacher(digits):
 @pytest.fixture(scope="session")
 def tfmot(tmp_path_factory):
     """What `tfmot_program.py` got, and what it found."""
-    for package in ("tensorflow_model_optimization", "tf_keras"):
-        if importlib.util.find_spec(package) is None:  # importing it would change this process
-            pytest.skip(f"no {package}")
+    extras.require_in_a_process("tensorflow_model_optimization", "tf_keras")
     folder = tmp_path_factory.mktemp("tfmot")
     given = networks.task()
     (folder / "given.json").write_text(json.dumps(given))

@@ -8,6 +8,7 @@ import pytest
 
 from keras_kd import __main__
 from keras_kd.measurement.subjects import KerasSubject
+from tests import extras
 from tests.contract import tool_worlds as worlds
 
 MODULE = """
@@ -201,6 +202,7 @@ def test_a_wrong_command_line(name, project, capsys, monkeypatch):
     monkeypatch.setattr(KerasSubject, "predict", lambda *given: work.append(given))
     assert status_of(words) == 2
     printed = capsys.readouterr()
+    extras.check_errors(printed.err)
     assert not printed.out
     assert printed.err.count("error: ") == 1
     with pytest.raises(AssertionError, match=f"(?s){message}"):
@@ -217,6 +219,7 @@ def test_the_table_is_long():
 
 def test_the_remedies_work(project, capsys):
     """Each is what a message above says."""
+    extras.require("sklearn")
     for words in (
         [*MEASURE, *DATA],
         [*MEASURE, *DATA, "--teacher", "other.keras"],
@@ -230,6 +233,7 @@ def test_the_remedies_work(project, capsys):
 
 
 def test_logits_and_probabilities_are_told_in_options(project, capsys):
+    extras.require("sklearn")
     assert __main__.main([*MEASURE, *DATA, "--probabilities"]) == 2
     assert "from_logits=True is without --probabilities" in capsys.readouterr().err
     assert __main__.main([*MEASURE, *DATA]) == 0

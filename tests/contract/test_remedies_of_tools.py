@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from tests import extras
 from tests.contract import fits
 from tests.contract import tool_worlds as worlds
 from tests.contract import wrong_calls_of_models as of_models
@@ -102,8 +103,8 @@ class TestMeasure:
     def test_texts(self):
         told = message(lambda: measure(task="text"))
         assert "`decode` makes strings" in told
-        pytest.importorskip("sacrebleu")
-        pytest.importorskip("rouge_score")
+        extras.require("sacrebleu")
+        extras.require("rouge_score")
         data = (X, np.array(["a b c d e"] * len(X)))
         words = measure(data=data, task="text", decode=lambda x: ["a b c d e"] * len(x))
         assert words.quality["bleu"] == pytest.approx(100.0)
@@ -140,8 +141,8 @@ class TestMeasure:
         assert measure(worlds.onnx(), output="logits").kind == "onnx"
 
     def test_images_of_a_file_with_channels_first(self, tmp_path):
-        pytest.importorskip("onnxruntime")
-        made = pytest.importorskip("tests.measurement.onnx_files")
+        extras.require("onnxruntime")
+        made = extras.require("tests.measurement.onnx_files")
         from keras_kd import runtimes
 
         path = tmp_path / "c.onnx"

@@ -6,9 +6,9 @@ import tempfile
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
+from tests import extras
 from tests.measurement import files
 
 ROWS, FEATURES, CLASSES = 12, files.FEATURES, files.CLASSES
@@ -100,6 +100,6 @@ def file(name):
 @functools.cache
 def onnx():
     """An ONNX file of two outputs, where the packages are there."""
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    extras.require("onnx")
+    extras.require("onnxruntime")
     return str(files.onnx(folder()[1] / "two.onnx", model()))

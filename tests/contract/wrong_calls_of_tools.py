@@ -2,10 +2,10 @@
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from tests import extras
 from tests.contract import tool_worlds as worlds
 from tests.contract.calls import INF, NAN, argument, values
 from tests.contract.tool_worlds import X, Y
@@ -199,7 +199,7 @@ OF_MEASURE = {
 
 
 def tflite(path="a.tflite", **options):
-    pytest.importorskip("ai_edge_litert")
+    extras.require("ai_edge_litert")
     return runtimes.TFLiteFile(path, **options)
 
 

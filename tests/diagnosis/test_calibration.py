@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_kd.diagnosis.statistics import TemperatureSweep
-from tests import reference
+from tests import extras, reference
 from tests.diagnosis import made_up
 
 
@@ -99,7 +99,7 @@ def test_logits_that_are_too_large_by_a_factor(factor):
 
 
 def test_the_likelihood_of_sklearn():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = extras.require("sklearn.metrics")
     logits, labels = CASES["times 3"]
     values = made_up.finding(made_up.diagnose(logits, labels), "calibration").values
     p = np.exp(reference.log_softmax(logits))
@@ -108,8 +108,8 @@ def test_the_likelihood_of_sklearn():
 
 
 def test_the_temperature_of_sklearn():
-    calibration = pytest.importorskip("sklearn.calibration")
-    base, frozen = pytest.importorskip("sklearn.base"), pytest.importorskip("sklearn.frozen")
+    calibration = extras.require("sklearn.calibration")
+    base, frozen = extras.require("sklearn.base"), extras.require("sklearn.frozen")
     logits, labels = (each[:600] for each in CASES["times 3"])
 
     class Given(base.ClassifierMixin, base.BaseEstimator):

@@ -6,7 +6,7 @@ import pytest
 
 import keras_kd as kd
 from keras_kd.diagnosis import teacher_checks
-from tests import reference
+from tests import extras, reference
 from tests.diagnosis import made_up
 from tests.diagnosis.made_up import diagnose, finding, severities
 
@@ -247,7 +247,7 @@ def test_two_classes_taken_for_a_third_are_no_other_order():
 
 
 def test_recall_against_sklearn():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = extras.require("sklearn.metrics")
     weights = np.random.default_rng(3).uniform(0, 2, ROWS)
     logits = healthy(accuracy=0.7)
     values = finding(diagnose(logits, LABELS, weights=weights), "weak classes").values

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
+from tests import extras
 from tests.diagnosis import made_up
 from tests.distiller import linear
 
 
 @pytest.fixture(scope="module")
 def digits():
-    datasets = pytest.importorskip("sklearn.datasets")
+    datasets = extras.require("sklearn.datasets")
     x, y = datasets.load_digits(return_X_y=True)
     x, order = x.astype("float32") / 16.0, np.random.default_rng(0).permutation(len(y))
     return (x[order[:1200]], y[order[:1200]]), (x[order[1200:]], y[order[1200:]])

@@ -6,13 +6,14 @@ import pytest
 from keras import layers
 
 import keras_kd as kd
+from tests import extras
 from tests.distiller import linear
 
 
 @pytest.fixture(scope="module")
 def digits():
     """`(x, y), (x_test, y_test)` of 8 x 8 pixels between 0 and 1."""
-    datasets = pytest.importorskip("sklearn.datasets")
+    datasets = extras.require("sklearn.datasets")
     x, y = datasets.load_digits(return_X_y=True)
     x, order = x.astype("float32") / 16.0, np.random.default_rng(0).permutation(len(y))
     train, test = order[:1400], order[1400:]

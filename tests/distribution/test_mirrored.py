@@ -4,6 +4,8 @@ Devices can be configured only before TensorFlow is used, so the replicas run in
 own; the single process is this one.
 """
 
+import json
+
 import pytest
 
 from tests import fresh_process
@@ -18,7 +20,8 @@ MODULE = scenarios.__name__
 def replicas(tmp_path_factory):
     """`{scenario: outcome}` of two replicas."""
     output = tmp_path_factory.mktemp("mirrored") / "outcomes.json"
-    return fresh_process.run_json("tests.distribution.scripts.mirrored", output, MODULE)
+    fresh_process.run_preloaded(["-m", "tests.distribution.scripts.mirrored", output, MODULE])
+    return json.loads(output.read_text())
 
 
 @pytest.mark.parametrize("name", scenarios.names_in(MODULE))

@@ -1,5 +1,7 @@
 """As `test_mirrored.py`, with other teachers than a Keras model, and students made for devices."""
 
+import json
+
 import pytest
 
 from tests import fresh_process
@@ -16,7 +18,8 @@ TOLERANCES = {"aware_int8": 2e-3}
 def replicas(tmp_path_factory):
     """`{scenario: outcome}` of two replicas."""
     output = tmp_path_factory.mktemp("mirrored") / "outcomes.json"
-    return fresh_process.run_json("tests.distribution.scripts.mirrored", output, *MODULES)
+    fresh_process.run_preloaded(["-m", "tests.distribution.scripts.mirrored", output, *MODULES])
+    return json.loads(output.read_text())
 
 
 @pytest.mark.parametrize("name", [name for each in MODULES for name in scenarios.names_in(each)])

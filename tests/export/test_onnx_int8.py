@@ -10,13 +10,14 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from tests import extras
 from tests.export import onnx_models, students
 
 
 @pytest.fixture(scope="module")
 def digits():
     """A CNN trained on scikit-learn's digits, and the digits it was not trained on."""
-    images, labels = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
+    images, labels = extras.require("sklearn.datasets").load_digits(return_X_y=True)
     images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
     order = np.random.default_rng(0).permutation(len(images))
     images, labels = images[order], labels[order]
@@ -91,11 +92,11 @@ class TestStatic:
         assert all(len(np.unique(x)) > 20 for x in kernels)
         assert ("Conv", 1) not in constants(export.path)
 
-    def test_it_is_a_quarter_of_the_size_but_for_the_scales(self, digits, export, tmp_path):
+    def test_size_is_about_a_quarter(self, digits, export, tmp_path):
         whole = kd.export.to_onnx(digits[0], tmp_path / "x.onnx")
         assert export.bytes < 0.55 * whole.bytes  # 19,000 weights: the graph weighs too
 
-    def test_it_is_refused_where_it_is_further_off_than_allowed(self, digits, export, tmp_path):
+    def test_error_above_tolerance_raises(self, digits, export, tmp_path):
         student, images, _ = digits
         with pytest.raises(kd.export.ExportError, match=r"off by 0.0.*tolerance=0.0 allows less"):
             kd.export.to_onnx(
@@ -262,7 +263,7 @@ class TestTensorRT:
         assert not (tmp_path / "y.onnx").exists()
 
     def test_the_real_parser(self, digits, tmp_path):
-        pytest.importorskip("tensorrt_rtx")
+        pytest.importorskip("tensorrt_rtx", reason="no GPU of TensorRT: pip install tensorrt-rtx")
         export = self.exported(digits, tmp_path / "x.onnx")
         assert export.notes[-1].startswith("Parsed by TensorRT-RTX")
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from tests import reference
+from tests import extras, reference
 from tests.distiller import linear
 from tests.losses import checks
 
@@ -201,7 +201,7 @@ def among(model, x, y, first, end):
 
 def test_a_student_learns_new_digits_and_does_not_forget_the_old_ones():
     """Measured on three seeds: 100 % of the old digits with the loss, 65 to 75 % without."""
-    datasets = pytest.importorskip("sklearn.datasets")
+    datasets = extras.require("sklearn.datasets")
     x, y = datasets.load_digits(return_X_y=True)
     x, order = x.astype("float32") / 16.0, np.random.default_rng(0).permutation(len(y))
     train, test = order[:1400], order[1400:]

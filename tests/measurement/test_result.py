@@ -1,8 +1,6 @@
 """What a measurement shows, and the command that makes one."""
 
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 
 import keras_kd as kd
 from keras_kd import __main__
-from tests import fresh_process
+from tests import extras, fresh_process
 from tests.measurement import files
 
 X, Y = files.arrays()
@@ -85,13 +83,14 @@ def test_a_subclassed_model():
     assert found.size["macs"] == expected.size["macs"]
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A folder with a module that gives data."""
-    files.tflite(files.classifier(), tmp_path / "student.tflite")
-    files.classifier(2).save(tmp_path / "teacher.keras")
-    np.savez(tmp_path / "data.npz", x=X, y=Y)
-    (tmp_path / "own_data.py").write_text(
+@pytest.fixture(scope="module")
+def project_folder(tmp_path_factory):
+    extras.require("ai_edge_litert")
+    folder = tmp_path_factory.mktemp("project")
+    files.tflite(files.classifier(), folder / "student.tflite")
+    files.classifier(2).save(folder / "teacher.keras")
+    np.savez(folder / "data.npz", x=X, y=Y)
+    (folder / "own_data.py").write_text(
         "import numpy\n"
         "def test():\n"
         "    held = numpy.load('data.npz')\n"
@@ -99,12 +98,18 @@ def project(tmp_path, monkeypatch):
         "def fails():\n"
         "    return numpy.load('absent.npz')\n"
     )
-    (tmp_path / "broken.py").write_text("def test(:\n")
-    (tmp_path / "needy.py").write_text("import not_installed\n")
-    (tmp_path / "half.keras").write_text("PK")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
+    (folder / "broken.py").write_text("def test(:\n")
+    (folder / "needy.py").write_text("import not_installed\n")
+    (folder / "half.keras").write_text("PK")
+    return folder
+
+
+@pytest.fixture
+def project(project_folder, monkeypatch):
+    """A folder with a module that gives data, as the current one."""
+    monkeypatch.chdir(project_folder)
+    monkeypatch.syspath_prepend(str(project_folder))
+    return project_folder
 
 
 def test_the_command(project, capsys):
@@ -127,7 +132,7 @@ def test_the_command(project, capsys):
 
 
 @pytest.mark.parametrize(("output", "of"), [("1", 1), ("level", 0)])
-def test_the_command_takes_an_output_by_number_or_name(project, capsys, output, of):
+def test_command_selects_output_by_index_or_name(project, capsys, output, of):
     inputs = keras.Input((5,))
     heads = [keras.layers.Dense(4, name="level"), keras.layers.Dense(4, name="kind")]
     model = files.filled(keras.Model(inputs, [head(inputs) for head in heads]))
@@ -165,25 +170,18 @@ def test_the_command_takes_an_output_by_number_or_name(project, capsys, output, 
         (["student.tflite", "--data", "own_data:test", "--probabilities"], "from_logits=True"),
     ],
 )
-def test_the_command_tells_what_is_wrong(project, capsys, arguments, message):
+def test_command_reports_invalid_input(project, capsys, arguments, message):
     assert __main__.main(["measure", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_the_command_in_a_process_of_its_own(project):
-    command = [sys.executable, "-m", "keras_kd", "measure", "student.tflite"]
-    done = subprocess.run(
-        [*command, "--data", "own_data:test", "--runs", "1"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=fresh_process.environment(),
-        cwd=project,
-    )
+def test_command_in_its_own_process(project):
+    arguments = ["student.tflite", "--data", "own_data:test", "--runs", "1"]
+    done = fresh_process.run_preloaded(["-m", "keras_kd", "measure", *arguments], cwd=project)
     assert "accuracy" in done.stdout
 
 
-def test_layers_that_the_data_module_registers(project):
+def test_command_uses_layers_registered_by_data_module(project):
     (project / "own_layers.py").write_text(
         "import keras\n"
         "from own_data import test\n"
@@ -195,20 +193,10 @@ def test_layers_that_the_data_module_registers(project):
         "    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), Twice()])\n"
         "    model.save('own.keras')\n"
     )
-    env = fresh_process.environment()
-    program = "import sys; sys.path.insert(0, '.'); import own_layers; own_layers.save()"
-    subprocess.run([sys.executable, "-c", program], check=True, env=env, cwd=project)
+    fresh_process.run_preloaded(["-c", "import own_layers; own_layers.save()"], cwd=project)
     words = ["--teacher", "own.keras", "--data", "own_layers:test"]
     for command in (
         ["measure", "student.tflite", "--runs", "1"],
         ["report", "--student", "own.keras", "--no-latency"],
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "keras_kd", *command, *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=env,
-            cwd=project,
-        )
-        assert done.returncode == 0, done.stderr
+        fresh_process.run_preloaded(["-m", "keras_kd", *command, *words], cwd=project)

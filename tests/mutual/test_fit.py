@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_kd as kd
-from tests import matrix
+from tests import extras, matrix
 from tests.distiller import linear
 from tests.mutual.loop import RATES, compiled, peers
 
@@ -14,7 +14,7 @@ from tests.mutual.loop import RATES, compiled, peers
 @pytest.fixture(scope="module")
 def digits():
     """`(x, y), (x_test, y_test)` of 8 x 8 pixels between 0 and 1."""
-    datasets = pytest.importorskip("sklearn.datasets")
+    datasets = extras.require("sklearn.datasets")
     x, y = datasets.load_digits(return_X_y=True)
     x, order = x.astype("float32") / 16.0, np.random.default_rng(0).permutation(len(y))
     return (x[order[:1000]], y[order[:1000]]), (x[order[1000:]], y[order[1000:]])

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
+from tests import extras
 from tests.export import students
 from tests.quantization import common
 
@@ -12,7 +12,7 @@ from tests.quantization import common
 @pytest.fixture(scope="session")
 def digits():
     """`(images, labels)` for training and for testing."""
-    found = load_digits()
+    found = extras.require("sklearn.datasets").load_digits()
     images = (found.images[..., None] / 16).astype("float32")
     order = np.random.default_rng(0).permutation(len(images))
     images, labels = images[order], found.target[order].astype("int32")

@@ -27,7 +27,7 @@ def distilled(path, scheme, digits, epochs=4, **kwargs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True])
-def test_the_int8_file_computes_what_was_trained(trained, digits, tmp_path, jit):
+def test_int8_file_matches_trained_student(trained, digits, tmp_path, jit):
     aware = distilled(trained, "int8", digits, epochs=2, jit_compile=jit)
     done = kd.export.to_tflite(
         aware, tmp_path / "s.tflite", representative_data=digits[0][0][:200], data=digits[1]
@@ -48,7 +48,7 @@ def by_hand(kernel, bits):
     return np.rint(kernel / scale).astype(np.int8)
 
 
-def test_a_student_without_names_is_saved_loaded_and_exported(digits, tmp_path):
+def test_unnamed_student_saves_loads_and_exports(digits, tmp_path):
     images = digits[0][0][:64]
     stack = [layers.Flatten(), layers.Dense(16, activation="relu"), layers.Dense(10)]
     student = keras.Sequential([keras.Input((8, 8, 1)), *stack])
@@ -64,7 +64,7 @@ def test_a_student_without_names_is_saved_loaded_and_exported(digits, tmp_path):
 
 
 @pytest.mark.slow
-def test_int4_training_wins_back_what_rounding_loses(trained, digits, tmp_path):
+def test_int4_qat_recovers_ptq_loss(trained, digits, tmp_path):
     student = keras.models.load_model(trained)
     whole = common.accuracy(student, digits[1])
     afterwards = kd.export.to_tflite(student, tmp_path / "ptq.tflite", "int4", data=digits[1])
@@ -78,9 +78,15 @@ def test_int4_training_wins_back_what_rounding_loses(trained, digits, tmp_path):
     assert verify.missing_weights(done.path, aware.integers_by_channel()) == []
 
 
-def test_integers_that_are_not_in_the_file_are_missed(trained, tmp_path):
+@pytest.fixture(scope="module")
+def int4(trained, tmp_path_factory):
+    """An int4 student as it is made, and its export."""
     aware = kd.quantization_aware(keras.models.load_model(trained), "int4")
-    done = kd.export.to_tflite(aware, tmp_path / "s.tflite")
+    return aware, kd.export.to_tflite(aware, tmp_path_factory.mktemp("int4") / "s.tflite")
+
+
+def test_missing_integers_are_detected(int4):
+    aware, done = int4
     integers = dict(aware.integers_by_channel())
     name = next(name for name in integers if "logits" in name)
     integers[name] = integers[name].copy()
@@ -109,11 +115,12 @@ def test_inner_layers_can_be_tapped(trained, digits):
     hint = kd.losses.FeatureHint("separable_relu", "separable_relu")
     distiller = kd.Distiller(teacher, aware, [kd.losses.SoftTargets(), hint])
     common.compile_for(distiller, 1e-3)
-    history = distiller.fit(*digits[0], batch_size=100, epochs=1, verbose=0).history
+    rows = [each[:200] for each in digits[0]]
+    history = distiller.fit(*rows, batch_size=100, epochs=1, verbose=0).history
     assert history["feature_hint"][0] > 0
 
 
-def test_dropout_and_batch_normalization_go_on_in_the_scope(trained, digits):
+def test_dropout_and_batch_norm_still_train(trained, digits):
     aware = kd.quantization_aware(keras.models.load_model(trained), "int4")
     statistics = [v for v in aware.non_trainable_variables if "moving_mean" in v.path]
     before = [v.numpy() for v in statistics]
@@ -152,11 +159,12 @@ def test_bad_input(trained, digits):
         kd.quantization_aware(custom, "int4", leave="mine")
 
 
-def test_a_file_of_another_scheme_is_refused(trained, tmp_path):
-    aware = kd.quantization_aware(keras.models.load_model(trained), "int4")
+def test_export_with_another_scheme_raises(int4, tmp_path):
+    aware, done = int4
     with pytest.raises(ValueError, match="was trained for 'int4'"):
         kd.export.to_tflite(aware, tmp_path / "s.tflite", "int8")
-    assert TFLiteFile(kd.export.to_tflite(aware, tmp_path / "s.tflite").path)
+    assert not list(tmp_path.iterdir())
+    assert TFLiteFile(done.path)
 
 
 @keras.saving.register_keras_serializable("keras_kd_tests")
@@ -170,7 +178,7 @@ class Table(layers.Layer):
         return keras.ops.take(self.table, keras.ops.cast(inputs, "int32"), axis=0)
 
 
-def test_numbers_that_are_indices_are_not_made_larger():
+def test_float_indices_are_not_scaled():
     """To tell places apart by larger inputs is not possible where these are indices."""
     keras.utils.set_random_seed(0)
     student = keras.Sequential(
@@ -181,7 +189,7 @@ def test_numbers_that_are_indices_are_not_made_larger():
         kd.quantization_aware(student, "int8", ids)
 
 
-def test_indices_as_real_numbers_are_refused():
+def test_float_indices_of_embedding_raise():
     """Keras' inputs are float32 unless told otherwise, those of an Embedding too."""
     stack = [keras.Input((6,)), layers.Embedding(50, 8), layers.Flatten(), layers.Dense(3)]
     student = keras.Sequential(stack)

@@ -8,6 +8,7 @@ from keras import layers
 
 import keras_kd as kd
 from keras_kd.quantization.tfmot import convert
+from tests import extras
 
 ROWS = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 
@@ -52,7 +53,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_would_be_left_in_float_is_refused_by_its_layer(case):
+def test_float_only_layer_raises(case):
     make, named = REFUSED[case]
     student = make()
     with pytest.raises(ValueError, match="in float32") as error:
@@ -73,7 +74,7 @@ def test_the_remedies_work(case, tmp_path):
     assert done.float_operators == []
 
 
-def test_numbers_that_are_cast_are_to_be_given_in_their_type(tmp_path):
+def test_cast_input_remedy_is_declared_dtype(tmp_path):
     def made(dtype):
         pixels = keras.Input((8,), dtype=dtype)
         x = layers.Rescaling(1 / 255, name="scaled")(pixels)
@@ -91,7 +92,8 @@ def test_numbers_that_are_cast_are_to_be_given_in_their_type(tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
-def test_what_does_not_convert_at_all_is_refused_by_its_layer(scheme):
+def test_unconvertible_layer_raises(scheme):
+    extras.require("ai_edge_quantizer")
     student = around(ErrorFunction(name="within"))
     match = r"^Layer 'within' \(ErrorFunction\): TensorFlow's"
     with pytest.raises(kd.export.ExportError, match=match):
@@ -110,7 +112,7 @@ class Unknown(layers.Layer):
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
-def test_what_cannot_be_copied_for_its_file_is_refused(scheme):
+def test_uncopyable_layer_raises(scheme):
     student = around(Unknown(lambda x: x))
     with pytest.raises(ValueError, match="cannot be copied"):
         kd.quantization_aware(student, scheme, ROWS)

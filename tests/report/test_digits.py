@@ -11,9 +11,10 @@ import tensorflow as tf
 
 import keras_kd as kd
 from keras_kd import __main__
+from tests import extras
 from tests.report import browser, tiny
 
-pytest.importorskip("ai_edge_litert")
+extras.require("ai_edge_litert")
 
 
 def to_float16(student, path):

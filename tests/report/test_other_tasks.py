@@ -8,9 +8,10 @@ import pytest
 from sklearn import metrics
 
 import keras_kd as kd
+from tests import extras
 from tests.report import tiny
 
-pytest.importorskip("ai_edge_litert")
+extras.require("ai_edge_litert")
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 # Of each digit: is it even, prime, above four, written with a closed loop?

@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_kd as kd
 from keras_kd.reporting import arguments
 from keras_kd.runtimes import TFLiteFile
+from tests import extras
 from tests.report import tiny
 
 
@@ -30,7 +31,7 @@ def report(rows, **changes):
     return kd.report(**{"teacher": tiny.teacher(), **arguments, **changes})
 
 
-def test_both_students_begin_alike_and_seeds_differ(small):
+def test_paired_students_start_from_equal_weights(small):
     seen = []
 
     def train(model):
@@ -73,7 +74,7 @@ def test_seeds_are_set_before_each_training(small):
     assert drawn[0] == drawn[1] != drawn[2] == drawn[3]
 
 
-def test_the_teacher_is_left_as_it_was(small):
+def test_teacher_is_unchanged(small):
     before = [np.copy(weight) for weight in tiny.teacher().get_weights()]
     flags = [layer.trainable for layer in tiny.teacher().layers]
     report(small)
@@ -82,7 +83,7 @@ def test_the_teacher_is_left_as_it_was(small):
     assert flags == [layer.trainable for layer in tiny.teacher().layers]
 
 
-def test_the_distiller_is_the_users(small):
+def test_custom_distiller(small):
     def distiller(teacher, student):
         return kd.Distiller(teacher, student, kd.losses.LogitsMSE(), alpha=0.0, beta=1.0)
 
@@ -96,7 +97,7 @@ def test_the_distiller_is_the_users(small):
     assert made[1].alpha == 0.0
 
 
-def test_budgets_that_differ_are_told(small):
+def test_unequal_training_budgets_are_reported(small):
     def train(model):
         tiny.fit_briefly(model, epochs=2 if isinstance(model, kd.Distiller) else 1)
 
@@ -107,7 +108,7 @@ def test_budgets_that_differ_are_told(small):
     ) in found.verdict
 
 
-def test_students_stay_in_the_directory(small, tmp_path):
+def test_students_are_saved_in_directory(small, tmp_path):
     found = report(small, directory=tmp_path / "models", seeds=(4, 7))
     names = {path.name for path in (tmp_path / "models").iterdir()}
     assert names == {
@@ -118,8 +119,8 @@ def test_students_stay_in_the_directory(small, tmp_path):
     np.testing.assert_allclose(loaded(x), found.students[1](x), rtol=1e-6)
 
 
-def test_files_of_an_earlier_run_are_not_taken_for_those_of_this_one(small, tmp_path):
-    pytest.importorskip("ai_edge_litert")
+def test_stale_export_files_are_replaced(small, tmp_path):
+    extras.require("ai_edge_litert")
     options = {"directory": tmp_path, "seeds": (1,)}
     for _ in range(2):  # the example's function, which replaces no file
         found = report(small, exports={"float": kd.export.to_tflite}, **options)
@@ -131,7 +132,7 @@ def test_files_of_an_earlier_run_are_not_taken_for_those_of_this_one(small, tmp_
         report(small, exports={"float": lambda student, path: None}, **options)
 
 
-def test_a_teacher_of_probabilities_teaches_students_of_logits(small):
+def test_probability_teacher_and_logit_student(small):
     softmax = keras.Sequential([tiny.teacher(), keras.layers.Softmax()])
     found = report(
         small,
@@ -144,7 +145,7 @@ def test_a_teacher_of_probabilities_teaches_students_of_logits(small):
     assert sides[0] == pytest.approx(sides[1], rel=1e-4)
 
 
-def test_a_lambda_is_a_teacher(small):
+def test_lambda_teacher(small):
     found = report(small, teacher=lambda x: tiny.teacher()(x))
     measured = found.comparison.teacher.measurements[0]
     assert measured.quality["accuracy"] > 0.9
@@ -152,7 +153,7 @@ def test_a_lambda_is_a_teacher(small):
     assert any(note.startswith("size: left out") for note in measured.notes)
 
 
-def test_one_of_several_outputs_beside_a_teacher_of_one(small):
+def test_multi_output_student_single_output_teacher(small):
     def student():
         inputs = keras.Input((64,))
         logits = keras.layers.Dense(10, name="logits")(inputs)
@@ -164,7 +165,7 @@ def test_one_of_several_outputs_beside_a_teacher_of_one(small):
     assert found.comparison.student.measurements[0].teacher["agreement"] < 1
 
 
-def test_slices_are_checked_before_any_training(small):
+def test_invalid_slices_raise_before_training(small):
     def train(model):
         pytest.fail("trained before the slices were looked at")
 
@@ -174,7 +175,7 @@ def test_slices_are_checked_before_any_training(small):
         report(small, train=train, slices=np.arange(50) % 2)
 
 
-def test_what_is_wrong_with_the_data_and_the_files_is_told_before_any_training(small, tmp_path):
+def test_invalid_data_raises_before_training(small, tmp_path):
     def train(model):
         pytest.fail("trained before the arguments were looked at")
 
@@ -276,7 +277,7 @@ def test_unknown_options(small):
         report(small, lateny=False)
 
 
-def test_a_fault_of_the_data_is_told_before_any_training(small):
+def test_invalid_options_raise_before_training(small):
     def train(model):
         pytest.fail("trained before the data were looked at")
 

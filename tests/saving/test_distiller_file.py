@@ -273,7 +273,7 @@ def test_registered_functions(tmp_path):
 
 
 @pytest.mark.parametrize("argument", ["teacher", "teacher_preprocess"])
-def test_functions_without_a_name_are_refused(tmp_path, argument):
+def test_unregistered_functions_raise(tmp_path, argument):
     models = {"models": lambda: (lambda x: x[:, :3], network(6))} if argument == "teacher" else {}
     other = {} if argument == "teacher" else {"teacher_preprocess": lambda x: x}
     with pytest.raises(ValueError, match=rf"its {argument} .*register_keras_serializable"):
@@ -294,14 +294,14 @@ np.save(sys.argv[1] + "/predicted.npy", predicted)
 """
 
 
-def test_a_fresh_process_needs_no_custom_objects(tmp_path):
+def test_loads_in_fresh_process_without_custom_objects(tmp_path):
     distiller = made(
         kd.losses.SoftTargets(), keras.distillation.FeatureDistillation("mse", "logits", "logits")
     )
     fit(distiller)
     distiller.save(tmp_path / "distiller.keras")
     np.save(tmp_path / "x.npy", X)
-    fresh_process.run(["-c", LOAD, tmp_path])
+    fresh_process.run_preloaded(["-c", LOAD, tmp_path])
     np.testing.assert_allclose(
         np.load(tmp_path / "predicted.npy"), distiller.predict(X, verbose=0), rtol=1e-6
     )

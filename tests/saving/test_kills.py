@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_kd.runtimes import TFLiteFile
-from tests import fresh_process
+from tests import extras, fresh_process
 
 if not hasattr(os, "fork"):
     pytest.skip("needs os.fork", allow_module_level=True)
@@ -104,7 +104,7 @@ def check_file(file):
     elif file.suffix == ".tflite":
         assert TFLiteFile(file).outputs
     elif file.suffix == ".onnx":
-        pytest.importorskip("onnx").checker.check_model(os.fspath(file))
+        extras.require("onnx").checker.check_model(os.fspath(file))
     else:
         raise AssertionError(f"what is {file}?")
 
@@ -136,11 +136,18 @@ def test_fit_goes_on_whenever_it_is_killed(tmp_path, workshop):
     assert trainings >= len(BACKUPS)
 
 
-@pytest.mark.parametrize("work", ["born_again", "report", "to_tflite", "to_onnx"])
-def test_nothing_is_half_written_under_a_final_name(tmp_path, workshop, work):
-    if work == "to_onnx":
-        pytest.importorskip("onnx")
-        pytest.importorskip("tf2onnx")
+# Each work, and the packages that it needs.
+WORKS = {
+    "born_again": [],
+    "report": ["sklearn"],
+    "to_tflite": ["ai_edge_litert"],
+    "to_onnx": ["onnx", "onnxruntime", "tf2onnx"],
+}
+
+
+@pytest.mark.parametrize("work", WORKS)
+def test_final_names_are_of_whole_files(tmp_path, workshop, work):
+    extras.require_in_a_process(*WORKS[work])
     count = workshop(work, tmp_path / "whole")["events"]
     check_files(tmp_path / "whole")
     chance, kills, runs = random.Random(1), 0, 0

@@ -38,7 +38,7 @@ def test_student_loads_without_keras_kd(tmp_path):
     assert b"KerasKd" not in (tmp_path / "exported" / "saved_model.pb").read_bytes()
     np.save(tmp_path / "x.npy", x)
     (tmp_path / "load.py").write_text(LOAD)
-    fresh_process.run([tmp_path / "load.py", tmp_path])
+    fresh_process.run_preloaded([tmp_path / "load.py", tmp_path])
     expected = student.predict(x, verbose=0)
     for name in ("keras", "saved_model"):
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected, rtol=1e-6)

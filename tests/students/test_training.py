@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import keras_kd as kd
+from tests import extras
 from tests.distiller import linear
 from tests.students import networks
 
@@ -13,7 +14,7 @@ from tests.students import networks
 @pytest.fixture(scope="module")
 def digits():
     """`(x, y), (x_test, y_test)`, images of 8 x 8 pixels between 0 and 1."""
-    datasets = pytest.importorskip("sklearn.datasets")
+    datasets = extras.require("sklearn.datasets")
     x, y = datasets.load_digits(return_X_y=True)
     x = (x.astype("float32") / 16.0).reshape(-1, 8, 8, 1)
     order = np.random.default_rng(0).permutation(len(y))
@@ -67,13 +68,13 @@ def loss_after_few_steps(teacher, digits, copy, seed, **size):
     [(("slice", "average"), {"width": 0.75}), (("slice",), {"depth": 0.5})],
     ids=["width", "depth"],
 )
-def test_the_teachers_weights_are_a_better_start_than_new_ones(teacher, digits, copies, size):
+def test_teacher_weights_beat_random_initialization(teacher, digits, copies, size):
     new = min(loss_after_few_steps(teacher, digits, None, seed, **size) for seed in range(3))
     for copy in copies:
         assert loss_after_few_steps(teacher, digits, copy, 0, **size) < 0.7 * new
 
 
-def test_a_student_distils_with_hints_by_the_names_of_its_layers(teacher, digits):
+def test_shrunk_student_trains_with_hints_by_layer_name(teacher, digits):
     keras.utils.set_random_seed(0)
     student = kd.students.shrink(teacher, depth=0.5, width=0.75, print_fn=None)
     names = [layer.name for layer in student.layers]

@@ -12,14 +12,9 @@ import numpy as np
 import pytest
 
 from keras_kd.cli import doctor
-from tests import fresh_process
+from tests import extras, fresh_process
 
 TIMEOUT = 300
-
-
-def needs(module):
-    there = importlib.util.find_spec(module) is not None
-    return pytest.mark.skipif(not there, reason=f"{module} is not installed")
 
 
 def run(*arguments, **changes):
@@ -39,7 +34,6 @@ assert abs(float(twice(tf.zeros(2))[0]) - 0.5) < 1e-6
 """
 
 
-@needs("triton")
 @pytest.mark.parametrize(
     "order",
     [
@@ -51,15 +45,12 @@ assert abs(float(twice(tf.zeros(2))[0]) - 0.5) < 1e-6
         "torch._dynamo keras_kd",
     ],
 )
-def test_every_order_of_imports_lives(order):
-    if "torch" in order:
-        pytest.importorskip("torch")
+def test_import_orders_do_not_crash(order):
+    extras.require_in_a_process("triton", *(["torch"] if "torch" in order else []))
     run("-c", "".join(f"import {module}\n" for module in order.split()) + USES)
 
 
 @pytest.mark.slow
-@needs("torch")
-@needs("transformers")
 @pytest.mark.parametrize(
     "order",
     [
@@ -69,6 +60,7 @@ def test_every_order_of_imports_lives(order):
     ],
 )
 def test_bert_teaches_living_and_cached(order, tmp_path):
+    extras.require_in_a_process("torch", "transformers")
     result = tmp_path / "histories.json"
     program = ["-m", "tests.teachers.hugging_face"]
     printed = run(*program, result, tmp_path / "cache", *order.split())
@@ -107,8 +99,8 @@ print(json.dumps(digests))
 """
 
 
-@needs("triton")
 def test_triton_compiles_as_it_does_alone(tmp_path):
+    extras.require_in_a_process("triton")
     program = tmp_path / "compiles.py"
     program.write_text(COMPILES)
     alone, beside = (
@@ -121,6 +113,7 @@ def test_triton_compiles_as_it_does_alone(tmp_path):
 @pytest.fixture
 def allocator(tmp_path):
     """A library whose malloc is not libc's, as jemalloc's and tcmalloc's are not."""
+    extras.require_in_a_process("triton", "torch")
     compiler = shutil.which("cc") or shutil.which("g++")
     if compiler is None:
         pytest.skip("no compiler")
@@ -134,9 +127,7 @@ def allocator(tmp_path):
     return str(library)
 
 
-@needs("triton")
-@needs("torch")
-def test_another_malloc_refuses_triton_and_pytorch_lives(allocator):
+def test_replaced_malloc_refuses_triton_only(allocator):
     program = (
         "import keras_kd, torch\n"
         "from torch.utils import _triton\n"
