@@ -8,8 +8,9 @@ For each seed one student is distilled in float, and then rounded in four ways, 
 - QAT, distilled: the same, with the teacher.
 
 The three trainings take the same number of epochs from the same weights, so that "longer, PTQ"
-differs from "QAT, distilled" by the rounding alone; "PTQ" is what users have who train no further. All accuracies are those of the `.tflite` files, on the test set; "same class" tells in how
-many of its images a file agrees with the model it was written from.
+differs from "QAT, distilled" by the rounding alone; "PTQ" is what users have who train no further.
+All accuracies are those of the `.tflite` files, on the test set; "same class" tells in how many of
+its images a file agrees with the model it was written from.
 
     python examples/quantization_aware.py
     python examples/quantization_aware.py --student cnn --width 24 --learning-rate 0.01

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.training.objective import Outputs
+from keras_kd.training.forward import Outputs
 from tests.contract import fits
 from tests.contract.entries import Counts, Refused
 

@@ -10,7 +10,7 @@ import numpy as np
 import keras_kd as kd
 from keras_kd.teachers import keras_model
 from keras_kd.teachers.protocol import TeacherInputs
-from keras_kd.training.objective import Outputs
+from keras_kd.training.forward import Outputs
 from tests.cache import caches
 from tests.contract import fits
 from tests.contract.arguments import TAKEN_TWICE, Entry, halved
