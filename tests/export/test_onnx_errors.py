@@ -63,8 +63,8 @@ def with_nan():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (rows()[:0], "has 0 rows"),
-        (rows(9), "has 9 rows; fewer than 10.*Pass some hundred"),
+        (rows()[:0], "has 0 samples"),
+        (rows(9), "has 9 samples; fewer than 10.*Pass some hundred"),
         (np.zeros((20, 4)), "is 0.0 everywhere"),
         (with_nan(), "holds NaN or infinity"),
         (rows(width=5), r"must have the shape \(None, 4\).*\(20, 5\)"),

@@ -38,7 +38,7 @@ def test_the_int8_file_computes_what_was_trained(trained, digits, tmp_path, jit)
     assert done.notes == []
     assert verify.missing_weights(done.path, aware.integers_by_channel()) == []
     kernel = by_hand(aware.student.get_layer("logits").kernel.numpy(), 8)
-    assert any(np.array_equal(kernel, each) for each in verify.of_file(done.path))
+    assert any(np.array_equal(kernel, each) for each in verify.channel_integers(done.path))
 
 
 def by_hand(kernel, bits):
