@@ -112,7 +112,7 @@ class TestTasks:
 
     def test_labels_that_nobody_promised_are_left_out(self):
         made, values = of_shape(4)
-        found = said(made, values, labels=np.zeros((6, 7)), are_promised=False)
+        found = said(made, values, labels=np.zeros((6, 7)), labels_must_fit=False)
         assert found.is_assumed
         assert found.labels is None
         with pytest.raises(ValueError, match="do not belong to outputs"):
