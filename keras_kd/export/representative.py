@@ -166,7 +166,7 @@ def _batches_of(data, what):
     if is_function and not isinstance(data, collections.abc.Iterable):
         raise ValueError(
             f"`{what}` is a function that returned a {type(data).__name__}. Expected an iterator "
-            "of batches, such as of lambda: iter([x])."
+            "of batches, such as lambda: iter([x]) returns."
         )
     is_batch = isinstance(data, _BATCHES) or hasattr(data, "__array__")
     is_source = isinstance(data, collections.abc.Iterable) and (is_function or not is_batch)
@@ -315,7 +315,7 @@ def _random(rng, exportable, i, spec):
     if not spec.is_integer:
         return rng.normal(size=shape).astype(spec.dtype)
     raise ValueError(
-        f"Input {i} of {exportable.name!r} takes integers, and no Embedding right after it tells "
+        f"Input {i} of {exportable.name!r} takes integers, and no Embedding right after it shows "
         "their range. Pass some inputs: to_onnx(..., data=inputs)."
     )
 
@@ -365,7 +365,7 @@ def check_ranges(
     Args:
         arrays: Representative data, one for each input.
         exportable: The model; its BatchNormalization layers know what they saw in training.
-        reference: Arrays of other data of the same kind, such as of a test set, or `None`.
+        reference: Arrays of other data of the same kind, such as a test set, or `None`.
 
     Raises:
         ValueError: There are too few samples, all are equal, or they are unlike those of training.
@@ -381,7 +381,7 @@ def check_ranges(
         if array.size > 1 and np.ptp(array) == 0:
             raise ValueError(
                 f"`representative_data`: input {spec.key!r} is {array.flat[0]} everywhere: nothing "
-                "can be learnt from it about the ranges."
+                "can be learned from it about the ranges."
             )
         if reference is not None:
             _check_scale(spec.key, array, reference[i])

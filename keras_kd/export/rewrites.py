@@ -167,7 +167,7 @@ def _normalization(layer, visit, inputs, **kwargs):
 # Look-ups and arguments of maxima as one operator.
 #
 # Keras lets indices below 0 count from the end, which is LESS, ADD and SELECT around each GATHER;
-# microcontrollers have no SELECT. Its argmax tells -0.0 from 0.0 by operations on bits, which
+# microcontrollers have no SELECT. Its argmax distinguishes -0.0 from 0.0 by operations on bits, which
 # neither LiteRT nor ONNX have. A file has GATHER alone, and ARG_MAX alone: an index below 0 is
 # outside of the table, and of -0.0 and 0.0 the first is the largest.
 #
@@ -310,7 +310,9 @@ def check_indices(exportable: ExportableModel, arrays: Sequence[np.ndarray], wha
     """
     negative = [x.reshape(len(x), -1).min(axis=1) < 0 for x in arrays if x.dtype.kind == "i"]
     # Where inputs are at least 0, the graph shows which indices can be below 0.
-    chosen = np.flatnonzero(np.any(negative, axis=0))[:_AT_ONCE] if negative else []
+    if not negative:
+        return
+    chosen = np.flatnonzero(np.any(negative, axis=0))[:_AT_ONCE]
     tables = lookup_tables(exportable.model) if len(chosen) else {}
     if not tables:
         return

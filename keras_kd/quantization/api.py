@@ -1,5 +1,10 @@
 """`quantization_aware`: makes a student that trains with the integers of its file."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
 from keras_kd._utils import validation
 from keras_kd.export import representative, supported
 from keras_kd.export.student import ExportableModel
@@ -8,8 +13,14 @@ from keras_kd.quantization.model import QuantizationAware
 
 
 def quantization_aware(
-    student, scheme="int8", representative_data=None, *, leave=(), observe_steps=200, name=None
-):
+    student: keras.Model,
+    scheme: str = "int8",
+    representative_data: Any = None,
+    *,
+    leave: Sequence[str] = (),
+    observe_steps: int = 200,
+    name: str | None = None,
+) -> QuantizationAware:
     """A student that computes, while a `Distiller` trains it, with the integers of its file.
 
     Weights are rounded as they are used, and the gradient passes straight through; the float
@@ -88,7 +99,9 @@ def quantization_aware(
         )
     exportable = ExportableModel.from_keras(student, "quantization_aware")
     kernels = [each.variable for each in fake_quant.plan_weights(exportable.model, bits, leave)]
-    roundings, operands, arrays = [], [], None
+    arrays = None
+    roundings: list[layout.Rounding] = []
+    operands: list[layout.RoundedOperand] = []
     if representative_data is not None or bits.activation_bits:
         arrays = representative.read_samples(representative_data, exportable).arrays
     if bits.activation_bits and arrays is not None:

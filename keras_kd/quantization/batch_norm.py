@@ -6,6 +6,7 @@ measured with 4-bit weights of a CNN (3 seeds): 95.97 % without, 97.12 % with it
 
 import contextlib
 import functools
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -100,7 +101,7 @@ def _check_ranks(model, element):
     """Raises if a dataset has single samples, or inputs of another rank."""
     given, _ = protocol.split(protocol.inputs_of(element))
     wanted = keras.tree.flatten(models.input_specs(model))
-    shapes = [getattr(spec, "shape", None) for spec in keras.tree.flatten(given)]
+    shapes: list[Any] = [getattr(spec, "shape", None) for spec in keras.tree.flatten(given)]
     if len(shapes) != len(wanted):
         return  # the model raises, or takes some of them by name
     for spec, shape in zip(wanted, shapes, strict=True):
@@ -120,7 +121,7 @@ def _batch_statistics(model, inputs, norms):
     Those of a layer that is called several times are the means over its calls; a layer that is not
     called keeps its own.
     """
-    calls = {id(norm): [] for norm in norms}
+    calls: dict[int, list] = {id(norm): [] for norm in norms}
     with contextlib.ExitStack() as stack:
         stack.enter_context(keras.StatelessScope())
         for norm in norms:

@@ -145,7 +145,7 @@ def match_tensors(
     Args:
         exportable: The student.
         content: The content of its float `.tflite` file.
-        arrays: Representative data, of which some samples are taken.
+        arrays: Representative data; only some of its samples are used.
         only: The points to look for, or `None` for all.
     """
     plain = [array[: _SAMPLES + len(_FACTORS)] for array in arrays]

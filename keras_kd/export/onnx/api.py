@@ -1,7 +1,9 @@
 """`to_onnx`: a student as an ONNX file that is run and compared; `OnnxExport`, its result."""
 
 import dataclasses
+import os
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -21,21 +23,21 @@ _WIDTH = 100
 
 
 def to_onnx(
-    student,
-    path,
+    student: keras.Model,
+    path: str | os.PathLike,
     *,
-    opset=18,
-    batch_size=None,
-    quantization=None,
-    representative_data=None,
-    for_tensorrt=False,
-    data=None,
-    task="auto",
-    tolerance=None,
-    overwrite=False,
-    metadata=None,
-    verbose=1,
-):
+    opset: int = 18,
+    batch_size: int | None = None,
+    quantization: str | None = None,
+    representative_data: Any = None,
+    for_tensorrt: bool = False,
+    data: Any = None,
+    task: str | Mapping[str, str] = "auto",
+    tolerance: float | None = None,
+    overwrite: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    verbose: int | str = 1,
+) -> "OnnxExport":
     """Writes a student as an ONNX file (`pip install 'keras-kd[onnx]'`).
 
     The file's inputs and outputs have the names that they have in Keras: keys of dicts, names of

@@ -158,7 +158,7 @@ def _readers(graph):
 # TensorRT, on a machine without it: the command that builds an engine, and a trial of its parser.
 
 
-_TYPICAL_ROWS, _MOST_ROWS = 8, 32
+_TYPICAL_BATCH, _LARGEST_BATCH = 8, 32
 
 
 def tensorrt_notes(
@@ -182,19 +182,19 @@ def _command(path, signature):
         "--stronglyTyped",
     ]
     if signature.has_open_batch:
-        for name, rows in (("min", 1), ("opt", _TYPICAL_ROWS), ("max", _MOST_ROWS)):
-            words.append(f"--{name}Shapes={_shapes(signature, rows)}")
+        for name, size in (("min", 1), ("opt", _TYPICAL_BATCH), ("max", _LARGEST_BATCH)):
+            words.append(f"--{name}Shapes={_shapes(signature, size)}")
     return shlex.join(words)
 
 
-def _shapes(signature, rows):
+def _shapes(signature, batch_size):
     named = zip(signature.inputs, signature.specs, strict=True)
-    return ",".join(f"{name}:{_shape(spec.shape[1:], rows)}" for name, spec in named)
+    return ",".join(f"{name}:{_shape(spec.shape[1:], batch_size)}" for name, spec in named)
 
 
-def _shape(sizes, rows):
+def _shape(sizes, batch_size):
     # An open dimension has no natural size: the user fills it in.
-    return "x".join([str(rows), *("SIZE" if size is None else str(size) for size in sizes)])
+    return "x".join([str(batch_size), *("SIZE" if size is None else str(size) for size in sizes)])
 
 
 def _parsed(content):

@@ -1,6 +1,10 @@
 """`to_tflite`: a student as a `.tflite` file that is read back and compared."""
 
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import keras
 
 from keras_kd._utils import files, progress, validation
 from keras_kd.export import judging, representative, supported
@@ -25,24 +29,24 @@ _ATTEMPTS = 4
 
 
 def to_tflite(
-    student,
-    path,
-    quantization=None,
+    student: keras.Model,
+    path: str | os.PathLike,
+    quantization: str | Sequence[Mapping[str, Any]] | None = None,
     *,
-    representative_data=None,
-    input_dtype=None,
-    output_dtype=None,
-    batch_size=1,
-    data=None,
-    task="auto",
-    min_agreement=None,
-    max_accuracy_drop=None,
-    max_error=None,
-    route="auto",
-    user_metadata=None,
-    overwrite=False,
-    verbose=1,
-):
+    representative_data: Any = None,
+    input_dtype: str | None = None,
+    output_dtype: str | None = None,
+    batch_size: int | None = 1,
+    data: Any = None,
+    task: str | Mapping[str, str] = "auto",
+    min_agreement: float | None = None,
+    max_accuracy_drop: float | None = None,
+    max_error: float | None = None,
+    route: str = "auto",
+    user_metadata: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    verbose: int | str = 1,
+) -> metadata.TFLiteExport:
     """Writes a student as a `.tflite` file, reads it back, and compares it with the student.
 
     An embedding is one GATHER in the file, which microcontrollers have. An index below 0, which

@@ -106,9 +106,7 @@ def check_layer(
         before: `(kind, config)` of the layers whose outputs it takes.
     """
     if kind in ("Functional", "Sequential", "Model"):
-        raise unsupported(
-            name, kind, "it is a nested model; put its layers in directly"
-        )
+        raise unsupported(name, kind, "it is a nested model; put its layers in directly")
     if kind not in TAKEN:
         raise unsupported(name, kind)
     activation = config.get("activation", "linear")
