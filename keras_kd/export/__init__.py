@@ -1,10 +1,8 @@
-"""From a student to files that run elsewhere, each read back and compared before it is there."""
+"""Exports a student to TFLite or ONNX; each file is read back and compared before it is written."""
 
-from keras_kd.export.onnx.api import to_onnx
-from keras_kd.export.onnx.verify import OnnxExport
-from keras_kd.export.source import ExportError
+from keras_kd.export.onnx.api import OnnxExport, to_onnx
+from keras_kd.export.student import ExportError
 from keras_kd.export.tflite.api import to_tflite
-from keras_kd.export.tflite.metadata import TFLiteExport
-from keras_kd.export.tflite.metadata import read as read_metadata
+from keras_kd.export.tflite.metadata import TFLiteExport, read_metadata
 
 __all__ = ["ExportError", "OnnxExport", "TFLiteExport", "read_metadata", "to_onnx", "to_tflite"]

@@ -1,11 +1,12 @@
-"""By what a file is held against its model: classes, sides of a threshold, or numbers.
+"""How each output of a model is judged: as classes, sides of a threshold, or numbers.
 
-An output of three channels is a row of classes, a picture, a box or an embedding. Its task is made
-out once, from what the user says, the labels, the layer that makes it and its shape, and travels
-with the rows from then on.
+An output of three channels can be classes, a picture, a box or an embedding. Its task is decided
+once, from the user's argument, the labels, the layer that makes it and its shape.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,9 +19,9 @@ from keras_kd.measurement import predictions
 TASKS = tuple(task for task in predictions.TASKS if task != "text")
 _OF_CLASSES = ("multiclass", "binary", "multilabel")
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")
-# What makes numbers, not logits.
+# Activations that make numbers, not logits.
 _OF_NUMBERS = ("relu", "relu6", "tanh", "softplus", "unitnormalization")
-# Of that rank are pictures and volumes.
+# Pictures and volumes have at least this rank.
 _RANK_OF_PICTURES = 4
 
 
@@ -29,7 +30,7 @@ class Bounds:
     """How far a file may be from its model; `None`: the default.
 
     Attributes:
-        min_agreement: The least fraction of the same answer, of outputs of classes.
+        min_agreement: The least fraction of equal answers, of outputs of classes.
         max_accuracy_drop: How much of the accuracy may be lost, a fraction.
         max_error: The largest error, in standard deviations, of outputs of numbers.
     """
@@ -46,42 +47,42 @@ class Bounds:
             validation.non_negative("max_error", self.max_error)
 
     @property
-    def are_of_classes(self):
+    def are_of_classes(self) -> bool:
         """Whether one of them makes sense for classes only."""
         return self.min_agreement is not None or self.max_accuracy_drop is not None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Output:
-    """What one output of a model is judged by.
+    """How one output of a model is judged.
 
     Attributes:
         name: Its name.
         task: One of `TASKS`.
-        is_supposed: Whether nothing but its shape and its layer tells the task.
+        is_assumed: Whether the task is assumed from its shape and its layer alone.
         are_shares: Whether its numbers are probabilities, else logits.
-        are_indices: Whether it is the class itself, a whole number.
-        labels: Of the rows, as `keras_kd.measurement.predictions.labels_of` gives them, or `None`.
+        are_indices: Whether it is the class itself, an integer.
+        labels: The samples' labels, see `keras_kd.measurement.predictions.labels_of`, or `None`.
     """
 
     name: str
     task: str
-    is_supposed: bool = False
+    is_assumed: bool = False
     are_shares: bool = False
     are_indices: bool = False
     labels: np.ndarray | None = None
 
     @property
-    def has_classes(self):
+    def has_classes(self) -> bool:
         return self.task in _OF_CLASSES
 
     @property
-    def threshold(self):
-        """What tells yes from no."""
+    def threshold(self) -> float:
+        """The value between yes and no."""
         return 0.5 if self.are_shares else 0.0
 
-    def answers(self, values):
-        """The classes that values `[rows, ...]` mean: of each position, or of each label."""
+    def answers(self, values: np.ndarray) -> np.ndarray:
+        """The classes of values `[samples, ...]`: of each position, or of each label."""
         if self.are_indices:
             return values
         return np.argmax(values, -1) if self.task == "multiclass" else values > self.threshold
@@ -89,29 +90,29 @@ class Output:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Judgement:
-    """What the outputs of a model are judged by, and how far a file may be off.
+    """How the outputs of a model are judged, and how far a file may be off.
 
     Attributes:
         outputs: An `Output` for each.
         bounds: The `Bounds`.
     """
 
-    outputs: tuple
+    outputs: tuple[Output, ...]
     bounds: Bounds = Bounds()
 
     @property
-    def tasks(self):
+    def tasks(self) -> dict[str, str]:
         """`{output: task}`."""
         return {output.name: output.task for output in self.outputs}
 
     @property
-    def supposed(self):
-        """The names of the outputs whose task is supposed."""
-        return [output.name for output in self.outputs if output.is_supposed]
+    def assumed(self) -> list[str]:
+        """The names of the outputs whose task is assumed."""
+        return [output.name for output in self.outputs if output.is_assumed]
 
 
-def check_task(task):
-    """Raises unless `task` is one, or a dict of such for outputs by name."""
+def check_task(task: Any) -> None:
+    """Raises `ValueError` unless `task` is one of `TASKS`, or a dict of these by output."""
     if task == {}:
         raise validation.invalid(
             "task", f"'auto', one of {TASKS} or a dict of these", "an empty dict"
@@ -121,52 +122,59 @@ def check_task(task):
             raise validation.invalid("task", f"'auto' or one of {TASKS}", repr(each))
 
 
-def of(student, names, expected, labels=None, task="auto", bounds=None, are_promised=True):
-    """Tells the task of each output of a model.
+def judge_outputs(
+    model: Any,
+    names: Sequence[str],
+    expected: Sequence[np.ndarray],
+    labels: Any = None,
+    task: Any = "auto",
+    bounds: Bounds | None = None,
+    labels_must_fit: bool = True,
+) -> Judgement:
+    """Decides the task of each output of a model.
 
-    It is what the user says; else what the labels tell, as in `keras_kd.measure`; else classes
-    where the output ends in softmax or holds whole numbers. What is left is supposed: several
-    labels or yes and no of a sigmoid, numbers of pictures (four axes or more), of a single output
-    and of relu and tanh, classes of what has a last axis above 1. Bounds tell as well:
-    `min_agreement` that there are classes, `max_error` that there are none.
+    It is the user's argument; else what the labels are, as in `keras_kd.measure`; else classes
+    where the output ends in softmax or holds integers. What is left is assumed: several labels, or
+    yes and no, of a sigmoid; numbers of pictures (four axes or more), of a single output and of
+    relu and tanh; classes of a last axis above 1. Bounds count too: `min_agreement` means that
+    there are classes, `max_error` that there are none.
 
     Args:
-        student: The model.
+        model: The model.
         names: The names of its outputs.
-        expected: Its outputs for the rows, arrays `[rows, ...]`.
+        expected: Its outputs for the samples, arrays `[samples, ...]`.
         labels: An array, or a dict or list with one for each output; or `None`.
         task: One of `TASKS`, `"auto"`, or a dict of these by output.
         bounds: The `Bounds`.
-        are_promised: Whether the labels must fit; else those that do not are left out.
-
-    Returns:
-        A `Judgement`.
+        labels_must_fit: Whether labels that do not fit are an error; else they are left out.
 
     Raises:
         ValueError: Task, labels, bounds and outputs do not belong together.
     """
-    bounds = bounds or Bounds()
-    said = _said(task, names)
-    given = _labels_of(labels, names, are_promised)
+    names, bounds = list(names), bounds or Bounds()
+    tasks = _tasks_by_output(task, names)
+    given = _labels_by_output(labels, names, labels_must_fit)
     outputs = []
     for i, (name, values) in enumerate(zip(names, expected, strict=True)):
-        kind = _Kind(name, values, last_activation(student, i))
-        outputs.append(_output(kind, said.get(name, "auto"), given.get(name), bounds, are_promised))
-    outputs = _told_by_agreement(outputs, expected, bounds)
+        kind = _Kind(name, values, last_activation(model, i))
+        outputs.append(
+            _output(kind, tasks.get(name, "auto"), given.get(name), bounds, labels_must_fit)
+        )
+    outputs = _classes_by_bounds(outputs, expected, bounds)
     _check_bounds(outputs, bounds)
     return Judgement(tuple(outputs), bounds)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Kind:
-    """What is seen of an output."""
+    """What an output looks like."""
 
     name: str
     values: np.ndarray
     activation: str | None
 
     @property
-    def is_whole(self):
+    def is_integer(self):
         return self.values.dtype.kind in "iub"
 
     @property
@@ -175,14 +183,15 @@ class _Kind:
 
     @property
     def are_shares(self):
-        """Whether it holds probabilities: logits of some rows are below 0 or above 1."""
+        """Whether it holds probabilities: some logits are below 0 or above 1."""
         if self.activation in ("softmax", *_SIGMOIDS):
             return True
         low, high = self.values.min(), self.values.max()
         return bool(low >= 0 and high <= 1 and low < 0.5 < high)
 
 
-def _said(task, names):
+def _tasks_by_output(task, names):
+    """`{output: task}` of the user's argument."""
     check_task(task)
     if not isinstance(task, dict):
         return dict.fromkeys(names, task)
@@ -192,7 +201,7 @@ def _said(task, names):
     return task
 
 
-def _labels_of(labels, names, are_promised):
+def _labels_by_output(labels, names, labels_must_fit):
     """`{output: labels}`."""
     if labels is None:
         return {}
@@ -201,15 +210,15 @@ def _labels_of(labels, names, are_promised):
         if len(names) == len(flat) == 1:
             return {names[0]: next(iter(flat.values()))}
         unknown = sorted(set(flat) - set(names))
-        if unknown and are_promised:
+        if unknown and labels_must_fit:
             raise ValueError(
-                f"The labels of `data` are for outputs {unknown}, which the model has not. It has "
-                f"{names}."
+                f"The labels of `data` are for outputs {unknown}, which the model does not "
+                f"have. It has {names}."
             )
         return flat
     several = labels if isinstance(labels, (list, tuple)) else [labels]
     if len(several) != len(names):
-        if are_promised:
+        if labels_must_fit:
             raise ValueError(
                 f"The labels of `data` are {len(several)} arrays; the model has the outputs "
                 f"{names}. Pass a dict of labels with these keys (some may be left out)."
@@ -218,35 +227,35 @@ def _labels_of(labels, names, are_promised):
     return dict(zip(names, several, strict=True))
 
 
-def _output(kind, task, labels, bounds, are_promised):
+def _output(kind, task, labels, bounds, labels_must_fit):
     """The `Output` of a kind."""
-    is_supposed = False
+    is_assumed = False
     if task == "auto":
-        task, is_supposed = _told(kind, labels, are_promised)
-        labels = None if is_supposed else labels
-        if is_supposed and bounds.max_error is not None and not bounds.are_of_classes:
-            task, is_supposed = "regression", False
+        task, is_assumed = _inferred_task(kind, labels, labels_must_fit)
+        labels = None if is_assumed else labels
+        if is_assumed and bounds.max_error is not None and not bounds.are_of_classes:
+            task, is_assumed = "regression", False
     else:
         _check_fits(kind, task)
     return Output(
         kind.name,
         task,
-        is_supposed,
-        task != "regression" and not kind.is_whole and kind.are_shares,
-        kind.is_whole,
-        None if labels is None else _converted(kind, task, labels, are_promised),
+        is_assumed,
+        task != "regression" and not kind.is_integer and kind.are_shares,
+        kind.is_integer,
+        None if labels is None else _converted(kind, task, labels, labels_must_fit),
     )
 
 
-def _told(kind, labels, are_promised):
-    """`(task, whether it is supposed)` of what nobody has said."""
-    if kind.is_whole:
+def _inferred_task(kind, labels, labels_must_fit):
+    """`(task, whether it is assumed)` of an output without an argument."""
+    if kind.is_integer:
         return "multiclass", False
     if labels is not None:
         try:
             return predictions.infer(kind.values, np.asarray(labels)), False
         except ValueError as error:
-            if are_promised:
+            if labels_must_fit:
                 raise ValueError(f"Output {kind.name!r}: {error}") from error
     if kind.activation == "softmax" and not kind.is_single:
         return "multiclass", False
@@ -257,20 +266,20 @@ def _told(kind, labels, are_promised):
     return "regression" if kind.is_single else "multiclass", True
 
 
-def _converted(kind, task, labels, are_promised):
+def _converted(kind, task, labels, labels_must_fit):
     """Labels in the form of a task."""
     labels = np.asarray(labels)
     try:
         if len(labels) != len(kind.values):
-            raise ValueError(f"There are {len(labels)} labels for {len(kind.values)} rows.")
-        if kind.is_whole:
+            raise ValueError(f"There are {len(labels)} labels for {len(kind.values)} samples.")
+        if kind.is_integer:
             return _indices(kind, labels)
         values = kind.values
-        if task == "multilabel":  # of any rank: each number is a question of its own
+        if task == "multilabel":  # of any rank: each number is a label of its own
             labels, values = (x.reshape(len(x), -1) for x in (labels, values))
         return predictions.labels_of(task, labels, values)
     except ValueError as error:
-        if are_promised:
+        if labels_must_fit:
             raise ValueError(f"Output {kind.name!r}, task {task!r}: {error}") from error
         return None
 
@@ -286,10 +295,10 @@ def _indices(kind, labels):
 
 def _check_fits(kind, task):
     fits = {
-        "multiclass": kind.is_whole or (kind.values.ndim > 1 and not kind.is_single),
-        "binary": kind.is_single and not kind.is_whole,
-        "multilabel": not kind.is_whole,
-        "regression": not kind.is_whole,
+        "multiclass": kind.is_integer or (kind.values.ndim > 1 and not kind.is_single),
+        "binary": kind.is_single and not kind.is_integer,
+        "multilabel": not kind.is_integer,
+        "regression": not kind.is_integer,
     }
     if not fits[task]:
         expected = "real numbers"
@@ -304,21 +313,18 @@ def _check_fits(kind, task):
         )
 
 
-def _told_by_agreement(outputs, expected, bounds):
-    """Outputs of supposed numbers as classes, where the user asks for the same class and none is.
-
-    Numbers that belong to no pictures first: of several outputs that one was meant.
-    """
+def _classes_by_bounds(outputs, expected, bounds):
+    """Outputs of assumed numbers as classes, where bounds are of classes and no output is."""
     if not bounds.are_of_classes:
         return outputs
     if any(output.has_classes for output in outputs):
         return [
-            dataclasses.replace(each, is_supposed=False) if each.has_classes else each
+            dataclasses.replace(each, is_assumed=False) if each.has_classes else each
             for each in outputs
         ]
 
     def as_classes(output, values):
-        if not output.is_supposed:
+        if not output.is_assumed:
             return output
         is_single = values.ndim == 1 or values.shape[-1] == 1
         kind = _Kind(output.name, values, None)
@@ -333,13 +339,13 @@ def _check_bounds(outputs, bounds):
     listed = {output.name: output.task for output in outputs}
     if bounds.min_agreement is not None and not any(x.has_classes for x in outputs):
         raise ValueError(
-            "`min_agreement` is the fraction of the same class, and no output has classes: "
+            "`min_agreement` is the fraction of equal classes, and no output has classes: "
             f"{listed}. Pass max_error, the error in standard deviations of the output."
         )
     if bounds.max_error is not None and all(x.has_classes for x in outputs):
         raise ValueError(
             f"`max_error` is for outputs of numbers, and none is: {listed}. Pass min_agreement, "
-            "the fraction of the same class, or say task='regression'."
+            "the fraction of equal classes, or task='regression'."
         )
     if bounds.max_accuracy_drop is None:
         return

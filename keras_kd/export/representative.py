@@ -1,6 +1,9 @@
-"""Rows that a user gives to calibrate or compare with, in any form, held against the model."""
+"""Samples that a file is calibrated on and compared with: read, checked, or made up."""
 
 import collections.abc
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,106 +11,148 @@ import tensorflow as tf
 
 from keras_kd import models
 from keras_kd._utils import validation
-from keras_kd.export import rewrites, source
+from keras_kd.export import rewrites
+from keras_kd.export.student import ExportableModel
 from keras_kd.models import paths
 from keras_kd.taps import recorder
 from keras_kd.taps.tap import Tap
 from keras_kd.teachers import protocol
 
-# More rows move the ranges no further, and each is one run of the interpreter.
-MAX_ROWS = 1000
-# More of what does not tell its end are taken for endless, where all rows are to be read.
+# More samples hardly widen the ranges, and each is one run of the interpreter.
+MAX_SAMPLES = 1000
+# Data of unknown length that gives more is taken for endless, where all of it is to be read.
 _ENDLESS = 1_000_000
-# Ragged and sparse tensors are batches too, though one can go through their rows.
+# Ragged and sparse tensors are batches too, although one can iterate over them.
 _BATCHES = (list, tuple, dict, str, bytes, tf.RaggedTensor, tf.SparseTensor)
 
 
-def read(data, student, what="representative_data", max_rows=MAX_ROWS):
-    """The inputs and labels that data gives, as arrays.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+    """Inputs of a model, and their labels.
+
+    Attributes:
+        arrays: An array `[samples, ...]` for each input.
+        labels: An array `[samples, ...]`, or a dict or list with one for each output, or `None`.
+        are_given: Whether they are data of the user, not made up.
+        labels_must_fit: Whether labels that do not fit the outputs are an error.
+    """
+
+    arrays: list[np.ndarray]
+    labels: Any = None
+    are_given: bool = True
+    labels_must_fit: bool = True
+
+    @property
+    def count(self) -> int:
+        """The number of samples."""
+        return len(self.arrays[0])
+
+    def with_optional_labels(self) -> "Samples":
+        """The same with labels that are left out where they do not fit the outputs."""
+        return dataclasses.replace(self, labels_must_fit=False)
+
+    def filled(self, batch_size: int | None) -> "Samples":
+        """The same in whole batches of a size, see `fill_batches`; `None`: unchanged."""
+        labels = None if self.labels is None else fill_batches(self.labels, batch_size)
+        return dataclasses.replace(
+            self, arrays=fill_batches(self.arrays, batch_size), labels=labels
+        )
+
+
+def read_samples(
+    data: Any,
+    exportable: ExportableModel,
+    what: str = "representative_data",
+    max_samples: int | None = MAX_SAMPLES,
+) -> Samples:
+    """The samples of data, as arrays that fit the model.
 
     Args:
         data: A batched `tf.data.Dataset` or a `keras.utils.PyDataset` of inputs or
             `(inputs, labels[, weights])`; arrays of inputs; a tuple `(inputs, labels[, weights])`
             of arrays; or an iterator of batches (a generator), or a function that returns one, as
             TensorFlow's converter takes.
-        student: The model they are for.
+        exportable: The model that they are for.
         what: The argument's name, for messages.
-        max_rows: At most so many rows are read; `None`: all of them.
-
-    Returns:
-        `(inputs, labels)`: a list of arrays `[rows, ...]`, one for each input, and the labels as
-        an array, or in their structure where there are several; `None`: there are none.
+        max_samples: The largest number of samples to read; `None`: all of them.
 
     Raises:
-        ValueError: There is nothing in it, or it does not fit the student: structure, shape, dtype,
-            NaN, indices beyond an embedding.
+        ValueError: The data is empty or does not fit the model: structure, shape, dtype, NaN,
+            indices beyond an embedding.
     """
-    inputs, labels = in_structure(data, student, what, max_rows)
-    return keras.tree.flatten(inputs), labels
+    return read_with_inputs(data, exportable, what, max_samples)[1]
 
 
-def in_structure(data, student, what="representative_data", max_rows=MAX_ROWS):
-    """As `read`, with the inputs in a structure.
+def read_with_inputs(
+    data: Any,
+    exportable: ExportableModel,
+    what: str = "representative_data",
+    max_samples: int | None = MAX_SAMPLES,
+) -> tuple[ExportableModel, Samples]:
+    """As `read_samples`; a model that does not know its inputs gets those of the first batch.
 
     Returns:
-        `(inputs, labels)`: the inputs in the structure of the student's, or in their own where the
-        student does not know its inputs.
+        `(exportable, samples)`.
     """
-    batches = [_parts(element, what) for element in _batches(data, what, max_rows)]
+    batches = [_parts(element, what) for element in _batches(data, what, max_samples)]
     if not batches:
-        raise ValueError(f"`{what}` is empty: there are no rows to look at.")
-    expected = models.input_specs(student)
-    if expected is None:
-        expected = keras.tree.map_structure(_spec_of, batches[0][0])
-    names = names_of(student, expected)
-    flat = [_in_order(inputs, expected, names, student, what) for inputs, _ in batches]
+        raise ValueError(f"`{what}` is empty: there are no samples to look at.")
+    if not exportable.knows_inputs:
+        exportable = exportable.with_inputs_like(batches[0][0])
+    flat = [_in_order(inputs, exportable, what) for inputs, _ in batches]
     arrays = [
-        _column([each[i] for each in flat], spec, names[i], what)[:max_rows]
-        for i, spec in enumerate(keras.tree.flatten(expected))
+        _column([each[i] for each in flat], spec, what)[:max_samples]
+        for i, spec in enumerate(exportable.inputs)
     ]
-    rows = {len(array) for array in arrays}
-    if len(rows) > 1:
-        raise ValueError(f"`{what}`: the inputs differ in rows: {sorted(rows)}.")
-    _check_indices(student, arrays, names, what)
-    labels = _joined([labels for _, labels in batches], max_rows, what)
-    return keras.tree.pack_sequence_as(expected, arrays), labels
+    sizes = {len(array) for array in arrays}
+    if len(sizes) > 1:
+        raise ValueError(f"`{what}`: the inputs differ in samples: {sorted(sizes)}.")
+    _check_indices(exportable, arrays, what)
+    labels = _concatenated_labels([labels for _, labels in batches], max_samples, what)
+    return exportable, Samples(arrays, labels)
 
 
-def _joined(labels, max_rows, what):
-    """The labels of all batches in one structure."""
+def _concatenated_labels(labels, max_samples, what):
+    """The labels of all batches in one structure, or `None`."""
     if any(each is None for each in labels):
         return None
     try:
         return keras.tree.map_structure(
-            lambda *parts: np.concatenate([np.atleast_1d(x) for x in parts])[:max_rows], *labels
+            lambda *parts: np.concatenate([np.atleast_1d(x) for x in parts])[:max_samples], *labels
         )
     except ValueError as error:
         raise ValueError(
-            f"`{what}`: the labels of its batches cannot be joined: {error}. Pad them to one "
+            f"`{what}`: the labels of its batches cannot be concatenated: {error}. Pad them to one "
             "shape, or leave them out: dataset.map(lambda x, *_: x)."
         ) from error
 
 
-def _batches(data, what, max_rows):
+def _batches(data, what, max_samples):
     if data is None:
-        raise ValueError(
-            f"`{what}` is missing: integer activations need data to find their ranges. Pass some "
-            "hundred rows of the training data, such as train.take(8)."
-        )
-    rows, end = 0, _ENDLESS if max_rows is None else max_rows
-    for element in _source(data, what):
+        raise missing_data(what)
+    count, end = 0, _ENDLESS if max_samples is None else max_samples
+    for element in _batches_of(data, what):
         yield element
         first = tuple(np.shape(next(iter(keras.tree.flatten(element)), 0)))
-        rows += max(first[0], 1) if first else 1
-        if rows < end:
+        count += max(first[0], 1) if first else 1
+        if count < end:
             continue
-        if max_rows is None:
-            raise _endless(what, f"gave {rows:,} rows without an end", "itertools.islice(data, 8)")
+        if max_samples is None:
+            how = f"gave {count:,} samples without an end"
+            raise _endless(what, how, "itertools.islice(data, 8)")
         return
 
 
-def _source(data, what):
-    """What gives the batches."""
+def missing_data(what: str = "representative_data") -> ValueError:
+    """The error for data that is needed and was not passed."""
+    return ValueError(
+        f"`{what}` is missing: integer activations need data to find their ranges. Pass some "
+        "hundred samples of the training data, such as train.take(8)."
+    )
+
+
+def _batches_of(data, what):
+    """An iterable of the batches of data."""
     is_function = callable(data) and not isinstance(data, keras.utils.PyDataset)
     data = data() if is_function else data
     if isinstance(data, tf.data.Dataset):
@@ -121,7 +166,7 @@ def _source(data, what):
     if is_function and not isinstance(data, collections.abc.Iterable):
         raise ValueError(
             f"`{what}` is a function that returned a {type(data).__name__}. Expected an iterator "
-            "of batches, such as of lambda: iter([x])."
+            "of batches, such as lambda: iter([x]) returns."
         )
     is_batch = isinstance(data, _BATCHES) or hasattr(data, "__array__")
     is_source = isinstance(data, collections.abc.Iterable) and (is_function or not is_batch)
@@ -160,57 +205,42 @@ def _arrays(structure):
     return found if len(keras.tree.flatten(found)) else None
 
 
-def _spec_of(array):
-    dtype = "float32" if array.dtype == np.float64 else str(array.dtype)
-    return keras.KerasTensor((None, *array.shape[1:]), dtype)
-
-
-def names_of(student, expected):
-    """A name for each input: a key of their dict (a path of keys), or the input's own."""
-    if isinstance(expected, dict):
-        return models.names_in(expected)
-    if models.input_specs(student) is not None:
-        return source.input_names(student)
-    return [f"input_{i}" for i in range(len(keras.tree.flatten(expected)))]
-
-
-def _in_order(inputs, expected, names, student, what):
-    """The inputs of a batch, flat, in the order of the student's."""
+def _in_order(inputs, exportable, what):
+    """The inputs of a batch, flat, in the order of the model's."""
     if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
         inputs = inputs[0]
     if isinstance(inputs, (list, tuple)) and not len(inputs):
-        raise ValueError(f"`{what}` is empty: there are no rows to look at.")
-    flat = keras.tree.flatten(inputs)
+        raise ValueError(f"`{what}` is empty: there are no samples to look at.")
+    flat, keys = keras.tree.flatten(inputs), [each.key for each in exportable.inputs]
     if isinstance(inputs, dict):
         given = dict(zip(models.names_in(inputs), flat, strict=True))
         # A file has other names where an input's have hyphens.
-        own = [str(x.name) for x in getattr(student, "inputs", None) or []]
-        for called in (names, own):
-            if sorted(given) == sorted(called):
-                return [given[name] for name in called]
+        for names in (keys, [each.keras_name for each in exportable.inputs]):
+            if sorted(given) == sorted(names):
+                return [given[name] for name in names]
         raise ValueError(
-            f"`{what}` gives the inputs {sorted(given)} in a dict; model {student.name!r} takes "
-            f"{names}."
+            f"`{what}` gives the inputs {sorted(given)} in a dict; model {exportable.name!r} takes "
+            f"{keys}."
         )
-    if len(flat) != len(names):
+    if len(flat) != len(keys):
         raise ValueError(
-            f"`{what}` gives {len(flat)} inputs a batch; model {student.name!r} takes "
-            f"{len(names)}: {names}. Labels go into a tuple (inputs, labels)."
+            f"`{what}` gives {len(flat)} inputs a batch; model {exportable.name!r} takes "
+            f"{len(keys)}: {keys}. Labels go into a tuple (inputs, labels)."
         )
     return flat
 
 
-def _column(parts, spec, name, what):
+def _column(parts, spec, what):
     """One input of all batches, in the model's dtype."""
-    expected = tuple(spec.shape)
+    expected, name = spec.shape, spec.key
     for part in parts:
         fits = len(part.shape) == len(expected) and all(
             e is None or e == r for e, r in zip(expected[1:], part.shape[1:], strict=True)
         )
         if not fits:
             raise ValueError(
-                f"`{what}`: input {name!r} must have the shape {expected} (rows first). Received a "
-                f"batch of shape {part.shape}. A dataset must be batched."
+                f"`{what}`: input {name!r} must have the shape {expected} (samples first). "
+                f"Received a batch of shape {part.shape}. A dataset must be batched."
             )
     shapes = {part.shape[1:] for part in parts}
     if len(shapes) > 1:
@@ -220,8 +250,8 @@ def _column(parts, spec, name, what):
         )
     column = np.concatenate(parts)
     wants_float = np.issubdtype(tf.as_dtype(spec.dtype).as_numpy_dtype, np.floating)
-    is_whole = column.dtype.kind in "iub"
-    if not (np.issubdtype(column.dtype, np.floating) if wants_float else is_whole):
+    is_integer = column.dtype.kind in "iub"
+    if not (np.issubdtype(column.dtype, np.floating) if wants_float else is_integer):
         raise ValueError(
             f"`{what}`: input {name!r} is {spec.dtype}. Received {column.dtype}. Cast and scale it "
             "as in training."
@@ -231,57 +261,131 @@ def _column(parts, spec, name, what):
     return column.astype(spec.dtype)
 
 
-def _check_indices(student, arrays, names, what):
-    for i, limit in source.vocabularies(student).items():
-        if arrays[i].size and not 0 <= arrays[i].min() <= arrays[i].max() < limit:
+def _check_indices(exportable, arrays, what):
+    for each, array in zip(exportable.inputs, arrays, strict=True):
+        limit = each.vocabulary
+        if limit is not None and array.size and not 0 <= array.min() <= array.max() < limit:
             raise ValueError(
-                f"`{what}`: input {names[i]!r} goes from {arrays[i].min()} to {arrays[i].max()}, "
+                f"`{what}`: input {each.key!r} goes from {array.min()} to {array.max()}, "
                 f"beyond the embedding that reads it, which has the rows 0 to {limit - 1}."
             )
-    if models.input_specs(student) is not None:
-        rewrites.check_indices(student, arrays, names, what)
+    rewrites.check_indices(exportable, arrays, what)
 
 
-# Whether representative data would give the activations the ranges that they have in use.
+# Samples that nobody gave.
 
 
-# Measured on a CNN: one row gave a worst difference of 0.57 in its outputs, ten gave 0.04.
-MIN_ROWS = 10
-# A row that is farther from 0 than half of the rows by this factor takes 5 of 8 bits from them.
+_MADE_UP = 16
+_RANDOM = 32
+# Open sizes (time steps) of random samples.
+_OPEN_SIZE = 8
+
+
+def made_up_samples(exportable: ExportableModel, seed: int = 0) -> Samples:
+    """Samples for any model: floats from 0 to 1; integers are 0 or 1, which any table has."""
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for spec in exportable.inputs:
+        shape = (_MADE_UP, *(size or 1 for size in spec.shape[1:]))
+        if spec.is_integer or spec.dtype == "bool":
+            arrays.append(rng.integers(0, 2, shape).astype(spec.dtype))
+        else:
+            arrays.append(rng.uniform(0, 1, shape).astype(spec.dtype))
+    return Samples(arrays, are_given=False)
+
+
+def random_samples(exportable: ExportableModel, seed: int = 0) -> Samples:
+    """Samples that vary: normal floats, integers over the whole range that embeddings take.
+
+    Raises:
+        ValueError: The range of an integer input is not known.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = [_random(rng, exportable, *each) for each in enumerate(exportable.inputs)]
+    return Samples(arrays, are_given=False)
+
+
+def _random(rng, exportable, i, spec):
+    shape = [_RANDOM, *(_OPEN_SIZE if size is None else size for size in spec.shape[1:])]
+    if spec.dtype == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    limit = spec.vocabulary or (256 if spec.dtype == "uint8" else None)
+    if limit is not None:
+        return rng.integers(0, limit, shape).astype(spec.dtype)
+    if not spec.is_integer:
+        return rng.normal(size=shape).astype(spec.dtype)
+    raise ValueError(
+        f"Input {i} of {exportable.name!r} takes integers, and no Embedding right after it shows "
+        "their range. Pass some inputs: to_onnx(..., data=inputs)."
+    )
+
+
+# Batches of one size, for files with a fixed batch.
+
+
+def fill_batches(structure: Any, batch_size: int | None) -> Any:
+    """Arrays whose first samples are repeated until they fill batches of a size.
+
+    Args:
+        structure: A structure of arrays `[samples, ...]`.
+        batch_size: The size; `None`: any, the arrays stay as they are.
+    """
+    count = len(keras.tree.flatten(structure)[0])
+    if batch_size is None or count % batch_size == 0:
+        return structure
+    order = np.arange(-(-count // batch_size) * batch_size) % count
+    return keras.tree.map_structure(lambda x: x[order], structure)
+
+
+def batches(arrays: Sequence[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Yields arrays `[samples, ...]` in batches of one size; the first samples fill the last."""
+    arrays = fill_batches(list(arrays), size)
+    for start in range(0, len(arrays[0]), size):
+        yield [array[start : start + size] for array in arrays]
+
+
+# Whether the ranges of representative data are those of the data in use.
+
+
+# Measured on a CNN: one sample gave a worst difference of 0.57 in its outputs, ten gave 0.04.
+MIN_SAMPLES = 10
+# A sample that is farther from 0 than half of the others by this factor takes 5 of 8 bits.
 _OUTLIER = 32
-# Rows that are run at once to see what reaches the first BatchNormalization.
-_LOOKED_AT = 256
+# Samples that are run at once to see the inputs of the first BatchNormalization.
+_AT_ONCE = 256
 
 
-def check(arrays, student, reference=None, names=None):
+def check_ranges(
+    arrays: Sequence[np.ndarray],
+    exportable: ExportableModel,
+    reference: Sequence[np.ndarray] | None = None,
+) -> None:
     """Raises if the ranges found from arrays would ruin the file.
 
     Args:
-        arrays: One for each input.
-        student: The model, whose BatchNormalization layers know what they saw in training.
-        reference: Arrays of other data of the same kind, such as of a test set, or `None`.
-        names: What the inputs are called, for a model that does not know its inputs.
+        arrays: Representative data, one for each input.
+        exportable: The model; its BatchNormalization layers know what they saw in training.
+        reference: Arrays of other data of the same kind, such as a test set, or `None`.
 
     Raises:
-        ValueError: There are too few rows, all are equal, or they are unlike those of training.
+        ValueError: There are too few samples, all are equal, or they are unlike those of training.
     """
-    names = names or source.input_names(student)
-    if len(arrays[0]) < MIN_ROWS:
+    if len(arrays[0]) < MIN_SAMPLES:
         raise ValueError(
-            f"`representative_data` has {len(arrays[0])} rows; fewer than {MIN_ROWS} do not show "
-            "the ranges of the activations. Pass some hundred."
+            f"`representative_data` has {len(arrays[0])} samples; fewer than {MIN_SAMPLES} do not "
+            "show the ranges of the activations. Pass some hundred."
         )
-    for i, (name, array) in enumerate(zip(names, arrays, strict=True)):
+    for i, (spec, array) in enumerate(zip(exportable.inputs, arrays, strict=True)):
         if not np.issubdtype(array.dtype, np.floating):
             continue
         if array.size > 1 and np.ptp(array) == 0:
             raise ValueError(
-                f"`representative_data`: input {name!r} is {array.flat[0]} everywhere: nothing can "
-                "be learnt from it about the ranges."
+                f"`representative_data`: input {spec.key!r} is {array.flat[0]} everywhere: nothing "
+                "can be learned from it about the ranges."
             )
         if reference is not None:
-            _check_scale(name, array, reference[i])
-    _check_statistics(arrays, student)
+            _check_scale(spec.key, array, reference[i])
+    _check_statistics(arrays, exportable)
 
 
 def _check_scale(name, array, reference):
@@ -294,26 +398,26 @@ def _check_scale(name, array, reference):
         )
 
 
-def _check_statistics(arrays, student):
-    """Compares what the first BatchNormalization gets with what it saw in training."""
+def _check_statistics(arrays, exportable):
+    """Compares the inputs of the first BatchNormalization with those that it saw in training."""
     found = next(
         (
             (path, layer)
-            for path, _, layer in paths.walk(student)
+            for path, _, layer in paths.walk(exportable.model)
             if type(layer).__name__ == "BatchNormalization" and getattr(layer, "built", False)
         ),
         None,
     )
-    if found is None or models.input_specs(student) is None:
+    if found is None:
         return
     path, layer = found
-    taps = recorder.Taps(student, [Tap(path, kind="input", call=0)])
-    _, values = taps.run(lambda: source.run(student, [a[:_LOOKED_AT] for a in arrays]))
+    taps = recorder.Taps(exportable.model, [Tap(path, kind="input", call=0)])
+    _, values = taps.run(lambda: exportable.run([a[:_AT_ONCE] for a in arrays]))
     value = np.asarray(next(iter(values.values())), np.float64)
     axes = tuple(i for i in range(value.ndim) if i != layer.axis % value.ndim)
     mean, variance = np.asarray(layer.moving_mean), np.asarray(layer.moving_variance)
     spread = value.var(axes)
-    varies = spread > 0  # a rare word may be in none of these rows
+    varies = spread > 0  # a rare word may be in none of these samples
     if not varies.any():
         return
     distance = np.sqrt(((value.mean(axes) - mean) ** 2 + spread) / (variance + 1e-12))[varies]
@@ -326,59 +430,23 @@ def _check_statistics(arrays, student):
         )
 
 
-def outliers(arrays):
-    """A sentence on the rows of representative data that are most unlike the others, or `""`."""
+def outliers(arrays: Sequence[np.ndarray] | None) -> str:
+    """A sentence on the sample of representative data that is most unlike the others, or `""`."""
     found = [_outlier(array) for array in arrays or [] if array.dtype.kind == "f" and array.size]
-    times, row, largest, others = max(found, default=(0.0, 0, 0.0, 0))
+    times, number, largest, others = max(found, default=(0.0, 0, 0.0, 0))
     if times < _OUTLIER:
         return ""
     also = f" ({others} others are like it)" if others else ""
     return (
-        f"Row {row} of `representative_data` goes to {largest:.3g}, {times:.3g} times as far as "
-        f"half of the rows{also}: leave it out if it is no usual row, because the ranges of all "
+        f"Sample {number} of `representative_data` goes to {largest:.3g}, {times:.3g} times as far "
+        f"as half of the samples{also}: leave it out if it is unusual, because the ranges of all "
         "integers follow it."
     )
 
 
 def _outlier(array):
-    """`(how many times it is farther than half of the rows, its number, its largest, others)`."""
+    """`(its distance over that of half of the samples, its number, its largest value, others)`."""
     sizes = np.abs(array.reshape(len(array), -1)).max(axis=1)
-    row, usual = int(np.argmax(sizes)), max(float(np.median(sizes)), 1e-12)
+    number, usual = int(np.argmax(sizes)), max(float(np.median(sizes)), 1e-12)
     others = int(np.sum(sizes > _OUTLIER * usual)) - 1
-    return float(sizes[row] / usual), row, float(sizes[row]), others
-
-
-# Inputs to compare with that nobody gave.
-
-
-_MADE_ROWS = 32
-# Unknown dimensions (time steps) of made inputs.
-_MADE_SIZE = 8
-
-
-def made_for(model, seed=0):
-    """Random inputs for a model: normal numbers, whole numbers that its embeddings take.
-
-    Raises:
-        ValueError: It has whole numbers as inputs whose range nothing tells.
-    """
-    rng = np.random.default_rng(seed)
-    flat = keras.tree.flatten(models.input_specs(model))
-    limits = source.vocabularies(model)
-
-    def made(i, spec):
-        shape = [_MADE_ROWS, *(_MADE_SIZE if size is None else size for size in spec.shape[1:])]
-        if spec.dtype == "bool":
-            return rng.integers(0, 2, shape).astype(bool)
-        limit = limits.get(i, 256 if spec.dtype == "uint8" else None)
-        if limit is not None:
-            return rng.integers(0, limit, shape).astype(spec.dtype)
-        if "int" not in spec.dtype:
-            return rng.normal(size=shape).astype(spec.dtype)
-        raise ValueError(
-            f"Input {i} of {model.name!r} takes whole numbers, and no Embedding right after it "
-            "tells which. Pass some inputs: to_onnx(..., data=inputs)."
-        )
-
-    values = [made(i, spec) for i, spec in enumerate(flat)]
-    return keras.tree.pack_sequence_as(models.input_specs(model), values)
+    return float(sizes[number] / usual), number, float(sizes[number]), others

@@ -1,20 +1,27 @@
-"""Layers that a file computes in several steps, as these steps.
+"""Layers rewritten for files: decomposed into integer operators, look-ups as one operator.
 
-A separable convolution is two operators in a file. LayerNormalization of Keras subtracts by a
-negation, for which LiteRT has no integer kernel: written as below it has only operators that do.
-Its means are products with a constant: LiteRT's integer MEAN rounds twice, which turned 15 to 30 %
-of its results into their neighbours; its FULLY_CONNECTED 0.1 %.
-Attention that is asked for its scores computes them by a softmax layer of its own, which can be
-listened to. A masked softmax adds -1e9 to what is masked, a range of which 8 bits leave nothing;
-here that is put a little below the rest. UnitNormalization is a SQUARE and a MINIMUM in a file,
-which have no integer kernels either; its steps are not visited.
+`in_steps` decomposes layers into operators that have integer kernels:
 
-`visit(part, value)` is given what lies between the steps, and returns what goes on.
+- A separable convolution is two operators in a file.
+- Keras subtracts in LayerNormalization by a negation, for which LiteRT has no integer kernel. Its
+  means are products with a constant: LiteRT's integer MEAN rounds twice, which turned 15 to 30 % of
+  its results into their neighbors; its FULLY_CONNECTED 0.1 %.
+- Attention that returns its scores computes them by a softmax layer of its own, which can be
+  tapped. A masked softmax adds -1e9 where it masks, a range that leaves nothing of 8 bits; here
+  masked logits are put a little below the others.
+- UnitNormalization is a SQUARE and a MINIMUM in a file, without integer kernels. Its steps are not
+  visited.
+
+`visit(part, value)` is called with the value between two steps, and returns the one to go on with.
+
+`with_plain_lookups` makes look-ups one GATHER and arguments of maxima one ARG_MAX.
 """
 
 import contextlib
 import functools
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,16 +29,29 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_kd import models
+from keras_kd.export.student import ExportableModel
 from keras_kd.models import paths
 from keras_kd.taps import recorder, tap
 
-# exp(-10) is an eightieth of what 8 bits tell from 0.
+# exp(-10) is an eightieth of the smallest step of 8 bits.
 _FAR = 10.0
-# As Keras has it: a vector of zeros stays one.
+# As in Keras: a vector of zeros stays one.
 _NOT_ZERO = 1e-12
 
 
-def steps_of(layer, call):
+@contextlib.contextmanager
+def in_steps(student: keras.Model) -> Iterator[None]:
+    """While open, the layers of a student that have steps compute in steps."""
+    with contextlib.ExitStack() as stack:
+        found = {id(layer): layer for _, _, layer in paths.walk(student)}
+        for layer in found.values():
+            if isinstance(layer, layers.Layer) and _in_operators(layer, layer.call) is not None:
+                wrap = functools.partial(_in_operators, layer)
+                stack.enter_context(recorder.wrapped(layer, wrap))
+        yield
+
+
+def steps_of(layer: Any, call: Callable) -> Callable | None:
     """A layer's `call` in steps, `run(visit, *args, **kwargs)`, or `None` where it has none."""
     if isinstance(layer, models.SEPARABLE):
         return functools.partial(_separable, layer)
@@ -45,10 +65,7 @@ def steps_of(layer, call):
 
 
 def _in_operators(layer, call):
-    """A layer's `call` in operators that have integer kernels, or `None` where it stays as it is.
-
-    As `steps_of`, of layers with nothing inside that is listened to.
-    """
+    """A layer's `call` in operators with integer kernels, visiting nothing; `None`: unchanged."""
     steps = steps_of(layer, call)
     if steps is not None:
         return functools.partial(steps, lambda part, value: value)
@@ -147,36 +164,24 @@ def _normalization(layer, visit, inputs, **kwargs):
     return outputs
 
 
-@contextlib.contextmanager
-def in_steps(student):
-    """While open, the layers of a student that have steps compute in steps."""
-    with contextlib.ExitStack() as stack:
-        found = {id(layer): layer for _, _, layer in paths.walk(student)}
-        for layer in found.values():
-            if isinstance(layer, layers.Layer) and _in_operators(layer, layer.call) is not None:
-                wrap = functools.partial(_in_operators, layer)
-                stack.enter_context(recorder.wrapped(layer, wrap))
-        yield
-
-
-# Look-ups and arguments of maxima as a file computes them: by one operator.
+# Look-ups and arguments of maxima as one operator.
 #
 # Keras lets indices below 0 count from the end, which is LESS, ADD and SELECT around each GATHER;
-# microcontrollers have no SELECT. Its argmax tells -0.0 from 0.0 by operations on bits, which
-# neither LiteRT nor ONNX have. In a file there is GATHER alone, and ARG_MAX alone: indices below 0
-# are no rows of a table, and of -0.0 and 0.0 the first is the largest.
+# microcontrollers have no SELECT. Its argmax distinguishes -0.0 from 0.0 by operations on bits, which
+# neither LiteRT nor ONNX have. A file has GATHER alone, and ARG_MAX alone: an index below 0 is
+# outside of the table, and of -0.0 and 0.0 the first is the largest.
 #
-# Where the indices are not those of the inputs, which are looked at before, but are computed, and
-# may be below 0, Keras' way stays.
+# Indices that are inputs are checked in the data. Where they are computed and may be below 0,
+# Keras' operators stay.
 
 
 _TABLES = tuple(
     getattr(layers, name) for name in ("Embedding", "ReversibleEmbedding") if hasattr(layers, name)
 )
 _ARGUMENTS = {"argmax": tf.argmax, "argmin": tf.argmin}
-# Rows that are run at once to see what reaches the tables.
-_LOOKED_AT = 256
-# Operators that give no number below 0 if none of these inputs is; `None`: if none of all is.
+# Samples that are run at once to see the indices that the tables get.
+_AT_ONCE = 256
+# Operators whose result is at least 0 if these inputs are; `None`: if all inputs are.
 _KEEPS_SIGN: dict[str, tuple | None] = {
     **dict.fromkeys(
         ("Identity", "Cast", "Reshape", "ExpandDims", "Squeeze", "StridedSlice", "Slice"), (0,)
@@ -196,7 +201,7 @@ _KEEPS_SIGN: dict[str, tuple | None] = {
 
 
 @contextlib.contextmanager
-def with_plain_lookups(student):
+def with_plain_lookups(student: keras.Model) -> Iterator[None]:
     """While open, layers and operations of a student look up and compare in one operator."""
     with contextlib.ExitStack() as stack:
         for operation in {id(each): each for _, _, each in paths.walk(student)}.values():
@@ -208,8 +213,8 @@ def with_plain_lookups(student):
         yield
 
 
-def tables(student):
-    """`{path: layer}` of the embeddings of a student whose look-ups are plain in a file."""
+def lookup_tables(student: keras.Model) -> dict[str, Any]:
+    """`{path: layer}` of the embeddings of a student that are one GATHER in a file."""
     return {path: layer for path, _, layer in paths.walk(student) if _is_table(layer)}
 
 
@@ -263,7 +268,7 @@ def _argument(operation, plain, call):
 
 
 def _in_one(plain, x, axis=None, keepdims=False):
-    """`plain(x)`, such as `tf.argmax`, with the arguments of Keras' and its int32."""
+    """`plain(x)`, such as `tf.argmax`, with Keras' arguments, as int32."""
     rank = x.shape.rank
     values = tf.reshape(x, [-1]) if axis is None else x
     found = plain(values, axis=0 if axis is None else axis, output_type=tf.int32)
@@ -276,7 +281,7 @@ def _in_one(plain, x, axis=None, keepdims=False):
 def _in_place_of(name, plain):
     """Replaces a function of `keras.ops` for tensors of graphs of this thread.
 
-    A layer of the user's calls it itself: there is no operation to replace.
+    A user's own layer calls it directly: there is no operation to replace.
     """
     thread, before = threading.get_ident(), getattr(keras.ops, name)
 
@@ -292,41 +297,45 @@ def _in_place_of(name, plain):
         setattr(keras.ops, name, before)
 
 
-def check_indices(student, arrays, names, what):
-    """Raises if a table of a student is asked for a row below 0, which a file does not have.
+def check_indices(exportable: ExportableModel, arrays: Sequence[np.ndarray], what: str) -> None:
+    """Raises if data looks up an index below 0, which a file does not have.
 
     Args:
-        student: The model.
-        arrays: One for each input, `[rows, ...]`.
-        names: Names of the inputs.
-        what: The argument they are of.
+        exportable: The student.
+        arrays: An array `[samples, ...]` for each input.
+        what: The argument that they are from.
 
     Raises:
-        ValueError: It is, with the layer's name.
+        ValueError: It does; the layer is named.
     """
-    whole = [x.reshape(len(x), -1).min(axis=1) < 0 for x in arrays if x.dtype.kind == "i"]
-    # Of inputs of at least 0 it is told from the graph what can be below.
-    rows = np.flatnonzero(np.any(whole, axis=0))[:_LOOKED_AT] if whole else []
-    if not len(rows) or not tables(student):
+    negative = [x.reshape(len(x), -1).min(axis=1) < 0 for x in arrays if x.dtype.kind == "i"]
+    # Where inputs are at least 0, the graph shows which indices can be below 0.
+    if not negative:
         return
-    found: dict = {}
+    chosen = np.flatnonzero(np.any(negative, axis=0))[:_AT_ONCE]
+    tables = lookup_tables(exportable.model) if len(chosen) else {}
+    if not tables:
+        return
+    seen: dict[str, list[int]] = {}
     with contextlib.ExitStack() as stack:
-        for path, layer in tables(student).items():
-            noted = functools.partial(_noted, found.setdefault(path, []))
-            stack.enter_context(recorder.wrapped(layer, noted))
-        structure = models.input_specs(student)
-        student(keras.tree.pack_sequence_as(structure, [x[rows] for x in arrays]), training=False)
-    asked = {path: min(lowest) for path, lowest in found.items() if lowest and min(lowest) < 0}
-    if asked:
-        path, lowest = next(iter(asked.items()))
+        for path, layer in tables.items():
+            record = functools.partial(_recording_lowest, seen.setdefault(path, []))
+            stack.enter_context(recorder.wrapped(layer, record))
+        exportable.run([x[chosen] for x in arrays])
+    below = {path: min(lowest) for path, lowest in seen.items() if lowest and min(lowest) < 0}
+    if below:
+        path, lowest = next(iter(below.items()))
+        names = [each.key for each in exportable.inputs]
         raise ValueError(
-            f"`{what}`: layer {path!r} is asked for row {lowest} of its table: of the inputs "
-            f"{names} some go below 0. In Keras such rows count from the end, in a file they do "
+            f"`{what}`: layer {path!r} looks up row {lowest} of its table: some of the inputs "
+            f"{names} are below 0. In Keras such rows count from the end, in a file they do "
             "not exist. Give the data the rows' own numbers."
         )
 
 
-def _noted(lowest, call):
+def _recording_lowest(lowest, call):
+    """A layer's `call` that appends its lowest index to a list."""
+
     def listen(inputs, *args, **kwargs):
         if not kwargs.get("reverse"):
             lowest.append(int(keras.ops.min(inputs)))

@@ -1,4 +1,4 @@
-"""Quantization-aware students: they train with the numbers that their file computes with."""
+"""Quantization-aware students: they train with the integers of their file."""
 
 from keras_kd.quantization import tfmot
 from keras_kd.quantization.api import quantization_aware

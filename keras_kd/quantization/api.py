@@ -1,17 +1,26 @@
-"""`quantization_aware`: makes a student that trains with the numbers of its file."""
+"""`quantization_aware`: makes a student that trains with the integers of its file."""
 
-import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
 
 from keras_kd._utils import validation
-from keras_kd.export import representative, source
-from keras_kd.quantization import exportable, fake_quant, layout
-from keras_kd.quantization.fake_quant import named
+from keras_kd.export import representative, supported
+from keras_kd.export.student import ExportableModel
+from keras_kd.quantization import fake_quant, layout, trial
 from keras_kd.quantization.model import QuantizationAware
 
 
 def quantization_aware(
-    student, scheme="int8", representative_data=None, *, leave=(), observe_steps=200, name=None
-):
+    student: keras.Model,
+    scheme: str = "int8",
+    representative_data: Any = None,
+    *,
+    leave: Sequence[str] = (),
+    observe_steps: int = 200,
+    name: str | None = None,
+) -> QuantizationAware:
     """A student that computes, while a `Distiller` trains it, with the integers of its file.
 
     Weights are rounded as they are used, and the gradient passes straight through; the float
@@ -20,14 +29,14 @@ def quantization_aware(
         w_q = s round(w / s)                          one s for each output channel
         y_q = s (clip(round(y / s) + z, -128, 127) - z)   one s and z for each activation ("int8")
 
-    Which activations a file rounds is asked of the file: the student is converted, and its layers'
+    A trial file shows which activations are rounded: the student is converted, and its layers'
     outputs are looked for among the tensors of the file. Layers that it fuses (Conv2D,
-    BatchNormalization, ReLU) are rounded once, as it does. Ranges start from the representative
+    BatchNormalization, ReLU) are rounded once, as in the file. Ranges start from the representative
     data, follow the batches of the first steps, and are then frozen. `keras_kd.export.to_tflite`
     writes the file with these ranges and integers.
 
-    Two things decide about the gain. Let the learning rate decay to 0: with a constant one
-    training was worse than none. And recalibrate BatchNormalization at the end
+    The gain depends on two things. Let the learning rate decay to 0: with a constant one, training
+    was worse than none. And recalibrate BatchNormalization at the end
     (`keras_kd.quantization.recalibrate`).
 
     Args:
@@ -37,8 +46,8 @@ def quantization_aware(
         scheme: `"int8"`: weights and activations, for NPUs and microcontrollers. `"int4"`: kernels
             of convolutions and dense layers in 4 bits, depthwise and transposed ones in 8,
             embeddings and activations in float.
-        representative_data: As of `to_tflite`; `"int4"` needs none, and tries the file on some of
-            its rows.
+        representative_data: See `to_tflite`; `"int4"` needs none, and tries the file on some of
+            its samples.
         leave: Paths of layers whose weights stay float while training; the file rounds them.
         observe_steps: In how many training steps the ranges of activations follow the batches.
         name: The name of the new model.
@@ -51,7 +60,7 @@ def quantization_aware(
         ValueError: The student, a layer of it, or the data cannot be used. An int8 file would hold
             operators in float32: their layers are named.
         ExportError: TensorFlow cannot convert the student, or LiteRT cannot run its file. For
-            `"int4"` that is tried where `keras-kd[export]` is installed.
+            `"int4"` that is tried if `keras-kd[export]` is installed.
         ImportError: `pip install 'keras-kd[export]'` is missing (`"int8"` only).
 
     Reference:
@@ -82,24 +91,33 @@ def quantization_aware(
     """
     steps = validation.integer("observe_steps", observe_steps, 0)
     validation.text("name", name, "a name", optional=True)
-    bits = named(scheme)
+    bits = fake_quant.scheme_named(scheme)
     if isinstance(student, QuantizationAware):
         raise ValueError(
             f"`student` is quantization-aware already, for {student.scheme!r}. Pass the student "
             "itself: student.student."
         )
-    student = source.checked(student, "quantization_aware")
-    roundings, held, arrays = [], [], None
-    kernels = [each.variable for each in fake_quant.plan(student, bits, leave)]
+    exportable = ExportableModel.from_keras(student, "quantization_aware")
+    kernels = [each.variable for each in fake_quant.plan_weights(exportable.model, bits, leave)]
+    arrays = None
+    roundings: list[layout.Rounding] = []
+    operands: list[layout.RoundedOperand] = []
     if representative_data is not None or bits.activation_bits:
-        arrays, _ = representative.read(representative_data, student)
-    if bits.activation_bits:
-        source.check_for_integers(student, scheme)
-        representative.check(arrays, student)
-        left = fake_quant.of_left(student, leave)
-        found, held = layout.found(student, arrays, kernels + left)
-        roundings = [dataclasses.asdict(each) for each in found]
-    aware = QuantizationAware(student, scheme, roundings, layout.places(held), leave, steps, name)
+        arrays = representative.read_samples(representative_data, exportable).arrays
+    if bits.activation_bits and arrays is not None:
+        supported.check_integer_activations(exportable, scheme)
+        representative.check_ranges(arrays, exportable)
+        left = fake_quant.weights_left(exportable.model, leave)
+        roundings, operands = layout.read_layout(exportable, arrays, kernels + left)
+    aware = QuantizationAware(
+        exportable.model,
+        scheme,
+        roundings=[each.get_config() for each in roundings],
+        operands=layout.operand_places(operands),
+        leave=leave,
+        observe_steps=steps,
+        name=name,
+    )
     if not bits.activation_bits:
-        exportable.check_weights_only(student, arrays)
+        trial.check_int4_file(exportable, arrays)
     return aware

@@ -1,6 +1,19 @@
-"""Rounding as a file rounds: schemes of bits, weights, ranges of activations."""
+"""Fake quantization: weights and activations rounded as a file rounds them.
+
+Weights are symmetric around 0 and have one scale for each output channel:
+
+    scale = max |w| / (2^(bits-1) - 1)        over the axes of the kernel but its output channels
+    w_q   = scale * round(w / scale)
+
+BatchNormalization that follows is folded into the kernel when a file is made: each output channel
+is multiplied by a number, its scale with it, and the integers stay the same (but for the sign). To
+round the kernel before the folding is thus to round it after, and no folded copy is trained.
+
+Activations have one range per tensor; see `ActivationRange`.
+"""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,18 +25,16 @@ from keras_kd import models
 from keras_kd._utils import validation
 from keras_kd.models import paths
 
-# Schemes: how many bits weights and activations have.
-
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
     """What is rounded, and to how many bits.
 
     Attributes:
-        name: As users call it.
+        name: Its name.
         weight_bits: Bits of the kernels of convolutions and dense layers, per output channel.
-        depthwise_bits: Bits of depthwise kernels, for which there are no 4-bit kernels in LiteRT.
-        activation_bits: Bits of activations and of variables that are held as such, one range a
+        depthwise_bits: Bits of depthwise kernels; LiteRT has no 4-bit kernels for them.
+        activation_bits: Bits of activations and of variables that are held as such, one range per
             tensor; `None`: they stay float.
     """
 
@@ -39,30 +50,18 @@ SCHEMES = {
 }
 
 
-def named(scheme):
+def scheme_named(scheme: Any) -> Scheme:
     """The scheme of a name.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none of that name.
     """
     return SCHEMES[validation.one_of("scheme", scheme, SCHEMES)]
 
 
-# Which weights are rounded, along which axes, and the rounding itself.
-#
-# Weights are symmetric around 0 and have one scale for each output channel:
-#
-#     scale = max |w| / (2^(bits-1) - 1)        over the axes of the kernel but its output channels
-#     w_q   = scale * round(w / scale)
-#
-# BatchNormalization that follows is folded into the kernel when a file is made: each output channel
-# is multiplied by a number, its scale with it, and the integers stay the same (but for the sign).
-# To round the kernel before the folding is thus to round it after, and no folded copy is trained.
-
-
 # ai-edge-quantizer's smallest bound, so that a channel of zeros has a scale.
 _SMALLEST = 1e-9
-# Keras merges as it saves weights.
+# Keras merges adapters when it saves weights.
 _MERGE = """
 def plain(layer):
     config = layer.get_config()
@@ -87,22 +86,22 @@ class RoundedWeight:
 
     layer: str
     variable: Any
-    axes: tuple
+    axes: tuple[int, ...]
     bits: int
 
-    def on_grid(self):
-        """Its values on their grid, as `rounded`."""
+    def on_grid(self) -> tf.Tensor:
+        """Its values on their grid, see `rounded`."""
         return rounded(keras.ops.convert_to_tensor(self.variable), self.axes, self.bits)
 
-    def integers(self):
-        """Its integers, as `integers`."""
+    def integers(self) -> np.ndarray:
+        """Its integers, see `integers`."""
         return integers(self.variable, self.axes, self.bits)
 
 
-def refuse_lora(student):
-    """Raises where layers have adapters of LoRA.
+def refuse_lora(student: keras.Model) -> None:
+    """Raises `ValueError` if layers have adapters of LoRA.
 
-    Their kernel is a sum of which the file has the result: to round its parts is not to round it.
+    Their kernel is a sum, and the file holds the result: to round its parts is not to round it.
     """
     adapted = [path for path, _, layer in paths.walk(student) if has_lora(layer)]
     if adapted:
@@ -114,12 +113,14 @@ def refuse_lora(student):
         )
 
 
-def has_lora(layer):
+def has_lora(layer: Any) -> bool:
     """Whether a layer has an adapter of LoRA."""
     return bool(getattr(layer, "lora_enabled", False))
 
 
-def plan(student, scheme, leave=()):
+def plan_weights(
+    student: keras.Model, scheme: Scheme, leave: Sequence[str] = ()
+) -> list[RoundedWeight]:
     """The weights of a student that are rounded.
 
     Args:
@@ -127,12 +128,9 @@ def plan(student, scheme, leave=()):
         scheme: A `Scheme`.
         leave: Paths of layers to leave in float while the student trains.
 
-    Returns:
-        A list of `RoundedWeight`.
-
     Raises:
-        ValueError: A layer has weights that this does not know how to round, or LoRA, or `leave`
-            names none.
+        ValueError: It is not known how a file rounds the weights of a layer, a layer has LoRA, or
+            `leave` names a layer that the student does not have.
     """
     refuse_lora(student)
     _check_left(student, leave)
@@ -154,7 +152,7 @@ def plan(student, scheme, leave=()):
     return found
 
 
-def of_left(student, leave):
+def weights_left(student: keras.Model, leave: Sequence[str]) -> list[Any]:
     """The variables of the layers that are left in float."""
     found = (layer for path, _, layer in paths.walk(student) if _is_left(path, leave))
     return [v for layer in found if isinstance(layer, layers.Layer) for v in layer.weights]
@@ -175,7 +173,7 @@ def _is_left(path, leave):
 
 
 def _of_layer(layer, scheme):
-    """`(variable, axes, bits)` of each weight to round; `None` where a layer is not known."""
+    """`(variable, axes, bits)` of each weight to round; `None` for an unknown layer."""
     bits, depthwise = scheme.weight_bits, scheme.depthwise_bits
     if isinstance(layer, layers.EinsumDense):
         return [(layer.kernel, models.summed_axes(layer.equation), bits)]
@@ -197,7 +195,7 @@ def _of_layer(layer, scheme):
 
 
 def _has_unknown_kernels(layer):
-    """Whether a layer has matrices of its own, not of layers in it."""
+    """Whether a layer has kernels of its own, not of layers in it."""
     own = (weight for weight in paths.own_weights(layer) if weight.trainable)
     return any("kernel" in weight.name for weight in own)
 
@@ -207,13 +205,13 @@ def _all_but(variable, kept):
     return tuple(range(len(variable.shape) - kept))
 
 
-def scales(values, axes, bits):
+def scales(values: tf.Tensor, axes: Sequence[int], bits: int) -> tf.Tensor:
     """The scale of each channel, in the shape of `values` with 1 along `axes`."""
     largest = tf.reduce_max(tf.abs(values), axis=axes, keepdims=True)
     return tf.maximum(largest, _SMALLEST) / (2 ** (bits - 1) - 1)
 
 
-def rounded(values, axes, bits):
+def rounded(values: tf.Tensor, axes: Sequence[int], bits: int) -> tf.Tensor:
     """`values` on their grid; the gradient passes as if they were not rounded (straight through).
 
     Args:
@@ -225,23 +223,23 @@ def rounded(values, axes, bits):
     return values + tf.stop_gradient(tf.round(values / scale) * scale - values)
 
 
-def integers(values, axes, bits):
+def integers(values: Any, axes: Sequence[int], bits: int) -> np.ndarray:
     """The integers of `values`, int8 whatever the number of bits, as NumPy."""
     values = tf.convert_to_tensor(values)
     return np.asarray(tf.round(values / scales(values, axes, bits))).astype(np.int8)
 
 
-def by_channel(integers, axes):
-    """Integers as `[size, channels]`, where a channel is what has one scale."""
+def by_channel(integers: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """Integers as `[size, channels]`, where a channel has one scale."""
     kept = [axis for axis in range(integers.ndim) if axis not in axes]
     moved = np.transpose(integers, [*axes, *kept])
     return moved.reshape(int(np.prod(moved.shape[: len(axes)])), -1)
 
 
-# `ActivationRange`: rounds one activation to integers as a file does, and watches its range.
+# Activations.
 
 
-# A range narrower than that is no range; ai-edge-quantizer's bound is 1e-9, which float32 loses.
+# The narrowest range; ai-edge-quantizer's bound is 1e-9, which float32 loses.
 _NARROWEST = 1e-6
 
 
@@ -257,13 +255,15 @@ class ActivationRange(keras.layers.Layer):
     Args:
         low: The least value.
         high: The largest.
-        is_fixed: Whether the file has this very range whatever the data, as of a softmax.
+        is_fixed: Whether the file has this very range whatever the data, as for a softmax.
         name: The layer's name.
     """
 
-    def __init__(self, low, high, is_fixed=False, name=None, **kwargs):
+    def __init__(
+        self, low: float, high: float, is_fixed: bool = False, name: str | None = None, **kwargs
+    ):
         super().__init__(name=name, trainable=False, **kwargs)
-        self.supports_masking = True  # attention takes its mask off the tensor that it is given
+        self.supports_masking = True  # attention takes its mask from the tensor that it is given
         self.is_fixed = bool(is_fixed)
         self._initial = float(low), float(high)
         self.range = self.add_weight(
@@ -290,7 +290,7 @@ class ActivationRange(keras.layers.Layer):
             self.range.assign(tf.where(tf.math.is_finite(moved), moved, now))
         return rounded_activation(inputs, keras.ops.convert_to_tensor(self.range))
 
-    def bounds(self):
+    def bounds(self) -> tuple[float, float]:
         """`(low, high)` as numbers."""
         low, high = (float(value) for value in np.asarray(self.range))
         return low, high
@@ -300,20 +300,20 @@ class ActivationRange(keras.layers.Layer):
         return {**super().get_config(), "low": low, "high": high, "is_fixed": self.is_fixed}
 
 
-def rounded_activation(values, bounds):
+def rounded_activation(values: tf.Tensor, bounds: Any) -> tf.Tensor:
     """`values` on the grid of 256 numbers of a range `[low, high]`."""
     low = tf.minimum(bounds[0], 0.0)
     high = tf.maximum(tf.maximum(bounds[1], 0.0), low + _NARROWEST)
     return tf.quantization.fake_quant_with_min_max_vars(values, low, high, num_bits=8)
 
 
-def parameters(low, high):
+def parameters(low: float, high: float) -> tuple[float, int]:
     """The `(scale, zero point)` that ai-edge-quantizer gives a range."""
-    low, high = np.float32(min(low, 0.0)), np.float32(max(high, 0.0))
-    scale = np.maximum(high - low, np.float32(1e-9)) / np.float32(255)
-    return float(scale), int(np.rint(-128 - low / scale))
+    least, largest = np.float32(min(low, 0.0)), np.float32(max(high, 0.0))
+    scale = np.maximum(largest - least, np.float32(1e-9)) / np.float32(255)
+    return float(scale), int(np.rint(-128 - least / scale))
 
 
-def bounds_of(scale, zero):
+def bounds_of(scale: float, zero: int) -> tuple[float, float]:
     """The range of a `(scale, zero point)`."""
     return float((-128 - zero) * scale), float((127 - zero) * scale)

@@ -1,29 +1,33 @@
-"""Sites: the places of a forward pass whose values a file holds as integers.
+"""Quantization points: the values of a forward pass that a file holds as integers.
 
 A file fuses layers: of Conv2D, BatchNormalization and ReLU only the last one's output exists in it.
-Which do is asked of the file itself: the float file is run on some rows with all its tensors kept,
-the model on the same rows with all its layers listened to, and equal values are the same place.
-That needs no rule for any architecture, and no names.
+The float file shows which do: it is run on some samples with all its tensors recorded, the model on
+the same samples with all its layers tapped, and equal values are the same point. That needs neither
+rules for architectures nor names.
 """
 
 import contextlib
 import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_kd import models
-from keras_kd.export import rewrites, source
-from keras_kd.export.tflite import tensors
+from keras_kd.export import representative, rewrites
+from keras_kd.export.student import ExportableModel
+from keras_kd.export.tflite.edge_quantizer import TensorRecorder
 from keras_kd.models import paths
 from keras_kd.taps import recorder
 
+# Kinds of points. Saved students hold these words.
 INPUT = "input"
-ENTERING = "entering"  # what a layer is given, where no other layer's output is that
-BETWEEN = "between"  # two steps of a layer that a file computes in several
+ENTERING = "entering"  # the input of a layer that is not the output of another one
+BETWEEN = "between"  # between two steps of a layer that a file computes in several
 OUTPUT = "output"
-# The part of BETWEEN that an activation function is given.
+# The part of BETWEEN before an activation function.
 _BEFORE_ACTIVATION = -1
 # float32 sums in another order; measured up to 3e-6 of the largest value.
 _TOLERANCE = 1e-4
@@ -33,8 +37,8 @@ _FEWEST = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Site:
-    """A place of a forward pass.
+class QuantizationPoint:
+    """A value of a forward pass.
 
     Attributes:
         layer: The path of a layer; of the model's inputs, the index of one as text.
@@ -50,8 +54,12 @@ class Site:
 
 
 @contextlib.contextmanager
-def visited(student, visit, only=None):
-    """While open, each site's value passes through `visit(site, value)` in a forward pass.
+def visiting(
+    student: keras.Model,
+    visit: Callable[[QuantizationPoint, Any], Any],
+    only: Collection[str] | None = None,
+) -> Iterator[None]:
+    """While open, the value of each point passes through `visit(point, value)` in a forward pass.
 
     Args:
         student: A Keras model.
@@ -61,7 +69,7 @@ def visited(student, visit, only=None):
     with contextlib.ExitStack() as stack:
         seen = set()
         for path, _, layer in paths.walk(student):
-            # Layers with steps take them wherever they are: the inner layers' values are of them.
+            # Layers with steps compute in steps in any case: inner layers' values depend on it.
             is_left_out = only is not None and path not in only
             if id(layer) in seen or (is_left_out and rewrites.steps_of(layer, layer.call) is None):
                 continue
@@ -72,7 +80,7 @@ def visited(student, visit, only=None):
 
 
 def _wraps(path, layer, visit):
-    """`[(attribute, wrap)]`: the functions of a layer between which its sites are."""
+    """`[(attribute, wrap)]`: the functions of a layer around which its points are."""
     calls = _Calls(path, layer, visit)
     wraps = [("call", calls.around_call)]
     activation = getattr(layer, "activation", None)
@@ -107,49 +115,54 @@ class _Calls:
         return lambda value: activation(self._between(_BEFORE_ACTIVATION, value))
 
     def _between(self, part, value):
-        return self._visit(Site(self._path, BETWEEN, self._number, part), value)
+        return self._visit(QuantizationPoint(self._path, BETWEEN, self._number, part), value)
 
     def _visited(self, kind, value):
         if not tf.is_tensor(value) or not value.dtype.is_floating:
             return value
-        return self._visit(Site(self._path, kind, self._number), value)
+        return self._visit(QuantizationPoint(self._path, kind, self._number), value)
 
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """The site of a tensor.
+    """The point of a tensor.
 
     Attributes:
-        site: The `Site`.
-        factor: What the site's values are multiplied by, where a file has multiplied the kernel
+        point: The `QuantizationPoint`.
+        factor: What the point's values are multiplied by, where a file has multiplied the kernel
             before (as by the 1/sqrt(size) of attention).
     """
 
-    site: Site
+    point: QuantizationPoint
     factor: float = 1.0
 
 
-def matched(student, content, arrays, only=None):
-    """The tensors of a float file that are sites of its student.
+def match_tensors(
+    exportable: ExportableModel,
+    content: bytes,
+    arrays: Sequence[np.ndarray],
+    only: Collection[QuantizationPoint] | None = None,
+) -> dict[str, Match]:
+    """The tensors of a float file that are points of its student.
 
     Args:
-        student: The model.
-        content: The bytes of its float `.tflite` file.
-        arrays: Some rows for each input.
-        only: The sites to look for, or `None` for all.
+        exportable: The student.
+        content: The content of its float `.tflite` file.
+        arrays: Some samples for each input.
+        only: The points to look for, or `None` for all.
 
     Returns:
-        `{tensor name: Match}`; where several sites have the values of one tensor, the closest, and
+        `{tensor name: Match}`; where several points have the values of one tensor, the closest, and
         of those as close the first.
     """
-    file = tensors.KeptTensors(content, source.input_names(student))
-    of_model = _values_of_model(student, arrays, file.batch_size)
+    file = TensorRecorder(content, exportable.input_names)
+    of_model = _values_of_model(exportable, arrays, file.batch_size)
     if only is not None:
-        of_model = {site: values for site, values in of_model.items() if site in only}
+        of_model = {point: values for point, values in of_model.items() if point in only}
     of_file = _values_of_file(file, arrays)
     found = {}
     for name, values in of_file.items():
-        candidates = {site: x for site, x in of_model.items() if x.shape == values.shape}
+        candidates = {point: x for point, x in of_model.items() if x.shape == values.shape}
         match = _equal(values, candidates) or _proportional(values, candidates)
         if match is not None:
             found[name] = match
@@ -157,13 +170,13 @@ def matched(student, content, arrays, only=None):
 
 
 def _equal(values, candidates):
-    distances = {site: _distance(values, expected) for site, expected in candidates.items()}
-    distances = {site: each for site, each in distances.items() if each <= _TOLERANCE}
-    return Match(min(distances, key=lambda site: distances[site])) if distances else None
+    distances = {point: _distance(values, expected) for point, expected in candidates.items()}
+    distances = {point: each for point, each in distances.items() if each <= _TOLERANCE}
+    return Match(min(distances, key=lambda point: distances[point])) if distances else None
 
 
 def _distance(values, expected):
-    """The largest difference of `[rows, size]`, relative to the largest value of its row."""
+    """The largest difference of `[batches, size]`, relative to the largest value of its batch."""
     floor = 1.0  # values below it may differ by the tolerance itself
     scale = np.maximum(floor, np.abs(expected).max(axis=1, keepdims=True))
     return float((np.abs(values - expected) / scale).max())
@@ -172,50 +185,57 @@ def _distance(values, expected):
 def _proportional(values, candidates):
     if values.size < _FEWEST:
         return None
-    varying = {site: each for site, each in candidates.items() if np.ptp(each) > 0}
-    for site, expected in varying.items():
+    varying = {point: each for point, each in candidates.items() if np.ptp(each) > 0}
+    for point, expected in varying.items():
         power = float(np.vdot(expected, expected))
         factor = float(np.vdot(expected, values)) / power if power > 0 else 0.0
         largest = np.abs(values).max()
         if factor > 0 and np.abs(values - factor * expected).max() <= _TOLERANCE * largest:
-            return Match(site, factor)
+            return Match(point, factor)
     return None
 
 
-def seen(student, arrays, look):
-    """What `look(value)` makes of the value of each site in one pass, `{site: what it made}`."""
+def record_points(
+    exportable: ExportableModel, arrays: Sequence[np.ndarray], reduce: Callable[[Any], Any]
+) -> dict[QuantizationPoint, Any]:
+    """`{point: reduce(value)}` of all points in one pass."""
     found = {
-        Site(str(k), INPUT): look(array)
+        QuantizationPoint(str(k), INPUT): reduce(array)
         for k, array in enumerate(arrays)
         if array.dtype.kind == "f"
     }
 
-    def visit(site, value):
-        found[site] = look(value)
+    def visit(point, value):
+        found[point] = reduce(value)
         return value
 
-    with visited(student, visit):
-        source.run(student, arrays)
+    with visiting(exportable.model, visit):
+        exportable.run(arrays)
     return found
 
 
-def _values_of_model(student, arrays, batch_size):
-    """`{site: array [batches, size]}`, in the order in which the sites are passed."""
-    runs = [seen(student, batch, _compared) for batch in source.batches(arrays, batch_size)]
-    return {site: np.stack([run[site] for run in runs]) for site in runs[0] if runs[0][site].size}
+def _values_of_model(exportable, arrays, batch_size):
+    """`{point: array [batches, size]}`, in the order of the forward pass."""
+    runs = [
+        record_points(exportable, batch, _comparable)
+        for batch in representative.batches(arrays, batch_size)
+    ]
+    return {
+        point: np.stack([run[point] for run in runs]) for point in runs[0] if runs[0][point].size
+    }
 
 
 def _values_of_file(file, arrays):
     """`{tensor name: array [batches, size]}` of the tensors that are computed."""
-    runs = list(file.rows(arrays))
+    runs = list(file.record(arrays))
     return {
-        name: np.stack([_compared(run[name]) for run in runs])
+        name: np.stack([_comparable(run[name]) for run in runs])
         for name, value in runs[0].items()
         if value.dtype == np.float32
     }
 
 
-def _compared(value):
+def _comparable(value):
     """Flat float32 numbers that can be subtracted and squared."""
     flat = np.asarray(value, np.float32).ravel()
     return np.clip(np.nan_to_num(flat), -_LARGEST, _LARGEST)

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_kd as kd
-from keras_kd.quantization import tfmot
+from keras_kd.quantization.tfmot import setup
 from tests.contract import fits
 from tests.contract import wrong_calls_of_quantization as table
 
@@ -15,7 +15,7 @@ from tests.contract import wrong_calls_of_quantization as table
 def work(monkeypatch):
     """What has begun to train."""
     seen = []
-    apply, load = keras.optimizers.SGD.apply, tfmot.distilling.importing.load
+    apply, load = keras.optimizers.SGD.apply, setup.load
 
     def applied(self, *args, **kwargs):
         seen.append("a step")
@@ -26,7 +26,7 @@ def work(monkeypatch):
         return load()
 
     monkeypatch.setattr(keras.optimizers.SGD, "apply", applied)
-    monkeypatch.setattr(tfmot.distilling.importing, "load", loaded)
+    monkeypatch.setattr(setup, "load", loaded)
     return seen
 
 

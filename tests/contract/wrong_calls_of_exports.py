@@ -130,7 +130,7 @@ OF_BOTH = {
         ),
         f"{call.__name__}: labels of another output": (
             functools.partial(call, made=two_heads(), data=(rows(), {"colour": LABELS})),
-            r"for outputs \['colour'\], which the model has not. It has \['kind', 'size'\]",
+            r"for outputs \['colour'\], which the model does not have. It has \['kind', 'size'\]",
         ),
         f"{call.__name__}: one array of labels for two outputs": (
             functools.partial(call, made=two_heads(), data=(rows(), LABELS)),
@@ -177,7 +177,7 @@ OF_BOTH = {
         ),
         f"{call.__name__}: few rows": (
             functools.partial(call, **INT8, representative_data=rows(5)),
-            "has 5 rows; fewer than 10",
+            "has 5 samples; fewer than 10",
         ),
         f"{call.__name__}: constant rows": (
             functools.partial(call, **INT8, representative_data=np.ones((32, 8), "float32")),

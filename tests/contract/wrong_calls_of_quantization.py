@@ -144,7 +144,7 @@ OF_AWARE = {
         "cannot be copied.*get_config",
     ),
     "no data": (lambda: aware_of(student(), "int8"), "`representative_data` is missing.*take"),
-    "few rows": (lambda: aware_of(student(), "int8", ROWS[:4]), "has 4 rows; fewer than 10"),
+    "few rows": (lambda: aware_of(student(), "int8", ROWS[:4]), "has 4 samples; fewer than 10"),
     "data of one number": (
         lambda: aware_of(student(), "int8", np.ones((32, 3), "float32")),
         "is 1.0 everywhere",
@@ -275,7 +275,7 @@ OF_EXPORTS = {
 
 
 def distil(data=(X, Y), teacher=None, learner=None, **options):
-    return tfmot.distil(teacher or fits.network(1), learner or fits.network(2), data, **options)
+    return tfmot.distill(teacher or fits.network(1), learner or fits.network(2), data, **options)
 
 
 OF_TFMOT = {
@@ -293,7 +293,7 @@ OF_TFMOT = {
         "(?i)norm",
     ),
     "data of one array": (lambda: distil(X), "a batched tf.data.Dataset or a tuple of arrays"),
-    "rows that differ": (lambda: distil((X, Y[:4])), r"one number of rows. Received: \[4, 8\]"),
+    "rows that differ": (lambda: distil((X, Y[:4])), r"same number of samples.*\[4, 8\]"),
     "no labels": (lambda: distil(batches()), "has no labels, but alpha=0.5. Pass alpha=0"),
 }
 

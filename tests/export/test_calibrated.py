@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.export.source import ExportError
+from keras_kd.export.student import ExportError
 from keras_kd.export.tflite import calibrated
 
 HOSTILE = "import pathlib; pathlib.Path(r'{}').write_text('run'); raise SystemExit('hostile')"
@@ -47,14 +47,13 @@ def test_it_is_started_where_nothing_lies_and_finds_this_package(tmp_path, monke
         raise subprocess.TimeoutExpired(command, options["timeout"])
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(ExportError, match="stopped after 3,600 s. Pass fewer rows"):
-        calibrated.convert(
-            tmp_path / "saved_model", "int8", [rows()], ["x"], 1, "float32", "float32"
-        )
+    request = calibrated.Request("int8", ["x"], 1, "float32", "float32")
+    with pytest.raises(ExportError, match="stopped after 3,600 s. Pass fewer samples"):
+        calibrated.convert(tmp_path / "saved_model", request, [rows()])
     assert seen["cwd"].parent == tmp_path
     assert ("-P" in seen["command"]) == (sys.version_info >= (3, 11))
     assert "env" not in seen  # the environment is this one's
-    places = calibrated._places()
+    places = calibrated._import_paths()
     assert "" not in places
     found = subprocess_finds(places, tmp_path)
     assert found == kd.__file__

@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_kd as kd
 from keras_kd.export import comparison, judging
-from keras_kd.export.source import ExportError
+from keras_kd.export.student import ExportError
 
 
 def normal(*shape, seed=0):
@@ -33,7 +33,7 @@ def with_an_outlier():
 
 
 def said(made, values, **options):
-    return judging.of(made, ["y"], [values], **options).outputs[0]
+    return judging.judge_outputs(made, ["y"], [values], **options).outputs[0]
 
 
 def of_shape(*shape, activation=None, dtype="float32"):
@@ -45,7 +45,7 @@ def of_shape(*shape, activation=None, dtype="float32"):
 
 class TestTasks:
     @pytest.mark.parametrize(
-        ("shape", "activation", "task", "is_supposed"),
+        ("shape", "activation", "task", "is_assumed"),
         [
             ((4,), "softmax", "multiclass", False),
             ((8, 8, 3), "softmax", "multiclass", False),
@@ -60,9 +60,9 @@ class TestTasks:
             ((8, 8, 3), None, "regression", True),
         ],
     )
-    def test_without_labels(self, shape, activation, task, is_supposed):
+    def test_without_labels(self, shape, activation, task, is_assumed):
         found = said(*of_shape(*shape, activation=activation))
-        assert (found.task, found.is_supposed) == (task, is_supposed)
+        assert (found.task, found.is_assumed) == (task, is_assumed)
 
     @pytest.mark.parametrize(
         ("shape", "labels", "task"),
@@ -82,7 +82,7 @@ class TestTasks:
     )
     def test_of_labels(self, shape, labels, task):
         found = said(*of_shape(*shape), labels=labels)
-        assert (found.task, found.is_supposed) == (task, False)
+        assert (found.task, found.is_assumed) == (task, False)
 
     def test_bounds_tell(self):
         made, values = of_shape(8, 8, 3)
@@ -103,17 +103,17 @@ class TestTasks:
         made = keras.Model(inputs, {"a": layers.Dense(3)(inputs), "b": layers.Dense(1)(inputs)})
         values = [normal(6, 3), normal(6, 1)]
         labels = {"a": np.zeros(6, int), "b": np.array([0, 1] * 3)}
-        found = judging.of(made, ["a", "b"], values, labels)
+        found = judging.judge_outputs(made, ["a", "b"], values, labels)
         assert found.tasks == {"a": "multiclass", "b": "binary"}
-        assert found.supposed == []
-        found = judging.of(made, ["a", "b"], values, task={"a": "regression"})
+        assert found.assumed == []
+        found = judging.judge_outputs(made, ["a", "b"], values, task={"a": "regression"})
         assert found.tasks == {"a": "regression", "b": "regression"}
-        assert found.supposed == ["b"]
+        assert found.assumed == ["b"]
 
     def test_labels_that_nobody_promised_are_left_out(self):
         made, values = of_shape(4)
-        found = said(made, values, labels=np.zeros((6, 7)), are_promised=False)
-        assert found.is_supposed
+        found = said(made, values, labels=np.zeros((6, 7)), labels_must_fit=False)
+        assert found.is_assumed
         assert found.labels is None
         with pytest.raises(ValueError, match="do not belong to outputs"):
             said(made, values, labels=np.zeros((6, 7)))
@@ -186,7 +186,7 @@ class TestFiles:
     )
     def test_an_outlier_that_took_the_range_is_found(self, tmp_path, classes, activation):
         made = student(classes, activation)
-        with pytest.raises(ExportError, match="Row 17 of `representative_data` goes to .*leave it"):
+        with pytest.raises(ExportError, match="Sample 17 of .* goes to .*leave it"):
             int8(tmp_path, made, with_an_outlier())
         assert not list(tmp_path.iterdir())
         x = np.delete(with_an_outlier(), 17, axis=0)  # the remedy
@@ -196,8 +196,8 @@ class TestFiles:
         x = normal(64, 8)
         x[17] *= 60
         done = int8(tmp_path, student(3), x, task="regression", max_error=5)
-        assert any("Row 17 of `representative_data`" in note for note in done.notes)
-        with pytest.raises(ValueError, match="but `data` has .* Row 17 of"):
+        assert any("Sample 17 of `representative_data`" in note for note in done.notes)
+        with pytest.raises(ValueError, match="but `data` has .* Sample 17 of"):
             int8(tmp_path, student(3), with_an_outlier(), data=normal(30, 8))
         assert int8(tmp_path, student(3), normal(64, 8)).notes == []
 
@@ -206,7 +206,7 @@ class TestFiles:
         made = student(1, "sigmoid")
         values = made(normal(64, 8))
         made.layers[-1].bias.assign([2.0 - np.quantile(np.log(values / (1 - values)), 0.1)])
-        with pytest.raises(ExportError, match="Row 17|side of 0.5"):
+        with pytest.raises(ExportError, match="Sample 17|side of 0.5"):
             int8(tmp_path, made, with_an_outlier(), task="binary")
 
     def test_one_sigmoid(self, tmp_path):
@@ -247,7 +247,7 @@ class TestFiles:
     def test_what_is_far_off_is_told(self):
         output = judging.Output("y", "multiclass")
         found = comparison.Comparison(64, (comparison.Figures(output, 0.4, 0.75, 0.1),), 1.0, 1.0)
-        assert "has the model's class in 75.0% of the rows" in next(comparison.notes(found))
+        assert "has the model's class in 75.0% of the samples" in next(comparison.notes(found))
 
     def test_a_student_that_is_broken(self, tmp_path):
         made = student(3)
@@ -259,7 +259,7 @@ class TestFiles:
 class TestOnnx:
     def test_an_outlier_that_took_the_range_is_found(self, tmp_path):
         for classes in (1, 4):
-            with pytest.raises(ExportError, match="Row 17 of `representative_data`"):
+            with pytest.raises(ExportError, match="Sample 17 of `representative_data`"):
                 kd.export.to_onnx(
                     student(classes),
                     tmp_path / "s.onnx",

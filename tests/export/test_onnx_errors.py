@@ -63,8 +63,8 @@ def with_nan():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (rows()[:0], "has 0 rows"),
-        (rows(9), "has 9 rows; fewer than 10.*Pass some hundred"),
+        (rows()[:0], "has 0 samples"),
+        (rows(9), "has 9 samples; fewer than 10.*Pass some hundred"),
         (np.zeros((20, 4)), "is 0.0 everywhere"),
         (with_nan(), "holds NaN or infinity"),
         (rows(width=5), r"must have the shape \(None, 4\).*\(20, 5\)"),
@@ -98,7 +98,7 @@ def test_tokens_beyond_the_embedding(tmp_path):
 def test_whole_numbers_of_unknown_range(tmp_path):
     inputs = keras.Input((2,), dtype="int32")
     student = keras.Model(inputs, keras.ops.one_hot(inputs, 7))
-    refused(tmp_path, "whole numbers, and no Embedding.*data=inputs", student)
+    refused(tmp_path, "takes integers, and no Embedding.*data=inputs", student)
     kd.export.to_onnx(student, tmp_path / "x.onnx", data=np.int32([[0, 6], [3, 2]]))
 
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_kd as kd
-from keras_kd.export.source import ExportError
+from keras_kd.export.student import ExportError
 from tests.export import onnx_models
 
 # Keras' wrap around indices below 0; microcontrollers have no SELECT.
@@ -82,7 +82,7 @@ def test_data_below_0_is_told_before_any_work(tmp_path):
     student = over(Both())
     for purpose in (kd.export.to_tflite, kd.export.to_onnx):
         path = tmp_path / ("s.tflite" if purpose is kd.export.to_tflite else "s.onnx")
-        with pytest.raises(ValueError, match="'both/.*' is asked for row -2 .*rows' own numbers"):
+        with pytest.raises(ValueError, match="'both/.*' looks up row -2 .*rows' own numbers"):
             purpose(student, path, data=tokens(low=-2))
         purpose(student, path, data=tokens(low=-2) % 20)  # the remedy
     inputs = keras.Input((6,), dtype="int32")

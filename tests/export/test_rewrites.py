@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_kd as kd
 from keras_kd.export import rewrites
-from keras_kd.export.source import ExportError
+from keras_kd.export.student import ExportError
 from tests.export import students
 
 SHAPE = (2, 6, 16)

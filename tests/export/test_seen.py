@@ -28,7 +28,7 @@ def parts(name, *labels):
     ("quantization", "labels"),
     [
         (None, ["converting"]),
-        ("int8", ["converting", "calibrating on 64 rows", "quantizing"]),
+        ("int8", ["converting", "calibrating on 64 samples", "quantizing"]),
         ("int4", ["converting", "nothing to calibrate", "quantizing"]),
     ],
 )
@@ -39,8 +39,8 @@ def test_to_tflite(quantization, labels, tmp_path, capsys):
         options["route"] = "edge_quantizer"
     seen = kd.export.to_tflite(student, path, quantization, **options)
     first, *lines = lines_of(capsys)
-    assert first == "to_tflite: running the student on 64 rows"
-    assert lines == parts("to_tflite", *labels, "comparing on 64 rows")
+    assert first == "to_tflite: running the student on 64 samples"
+    assert lines == parts("to_tflite", *labels, "comparing on 64 samples")
     content = path.read_bytes()
     silent = kd.export.to_tflite(student, path, quantization, verbose=0, **options)
     assert capsys.readouterr() == ("", "")

@@ -11,7 +11,7 @@ from keras import layers
 
 import keras_kd as kd
 from keras_kd.export import comparison, judging, representative
-from keras_kd.export.source import ExportError
+from keras_kd.export.student import ExportableModel, ExportError
 from keras_kd.export.tflite import routes
 from keras_kd.runtimes import TFLiteFile
 from tests.export import students
@@ -250,7 +250,7 @@ def endless():
     ("data", "message"),
     [
         (None, "is missing"),
-        (np.zeros((0, 8), "float32"), "has 0 rows"),
+        (np.zeros((0, 8), "float32"), "has 0 samples"),
         (with_nan(), "NaN"),
         (constant(), "is 1.0 everywhere"),
         (rows(5), "fewer than 10"),
@@ -272,6 +272,18 @@ def test_representative_data_is_checked_before_any_work(tmp_path, data, message)
     assert list(tmp_path.iterdir()) == []
 
 
+def read(data, student, *args, **kwargs):
+    """The arrays and labels that an export reads from data."""
+    exportable = ExportableModel.from_keras(student, "to_tflite")
+    samples = representative.read_samples(data, exportable, *args, **kwargs)
+    return samples.arrays, samples.labels
+
+
+def check_ranges(arrays, student):
+    exportable = ExportableModel.from_keras(student, "to_tflite")
+    representative.check_ranges(arrays, exportable)
+
+
 def test_data_unlike_that_of_training_is_found_by_batch_normalization():
     stack = [
         keras.Input((8,)),
@@ -281,9 +293,9 @@ def test_data_unlike_that_of_training_is_found_by_batch_normalization():
     student = keras.Sequential(stack)
     for _ in range(20):
         student(rows(), training=True)
-    representative.check([rows()], student)
+    check_ranges([rows()], student)
     with pytest.raises(ValueError, match="'norm' has .* times the spread"):
-        representative.check([rows(scale=255.0)], student)
+        check_ranges([rows(scale=255.0)], student)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +316,7 @@ def test_data_unlike_that_of_training_is_found_by_batch_normalization():
     ids=lambda value: type(value).__name__,
 )
 def test_representative_data_comes_in_any_form(data):
-    arrays, _ = representative.read(data, dense())
+    arrays, _ = read(data, dense())
     np.testing.assert_array_equal(arrays[0], rows())
 
 
@@ -333,7 +345,7 @@ class Loader:
 
 def test_batches_of_keras_and_generators():
     for data in (Batches(), (Batches()[i] for i in range(4)), Loader()):
-        arrays, labels = representative.read(data, dense())
+        arrays, labels = read(data, dense())
         np.testing.assert_array_equal(arrays[0], rows())
         assert labels.shape == (64,)
 
@@ -347,37 +359,35 @@ def test_what_does_not_end(monkeypatch):
     with pytest.raises(
         ValueError, match=r"endless \(it has no length\).*\(data\[i\] for i in range"
     ):
-        representative.read(Batches(None), dense())
+        read(Batches(None), dense())
     data = Batches(None)
-    arrays, _ = representative.read((data[i] for i in range(8)), dense())  # the remedy
+    arrays, _ = read((data[i] for i in range(8)), dense())  # the remedy
     assert len(arrays[0]) == 128
-    assert len(representative.read(endless_generator(), dense())[0][0]) == representative.MAX_ROWS
+    assert len(read(endless_generator(), dense())[0][0]) == representative.MAX_SAMPLES
     monkeypatch.setattr(representative, "_ENDLESS", 500)
-    with pytest.raises(ValueError, match="gave 512 rows without an end.*islice"):
-        representative.read(endless_generator(), dense(), "data", max_rows=None)
-    arrays, _ = representative.read(
-        itertools.islice(endless_generator(), 2), dense(), "data", max_rows=None
-    )
+    with pytest.raises(ValueError, match="gave 512 samples without an end.*islice"):
+        read(endless_generator(), dense(), "data", max_samples=None)
+    arrays, _ = read(itertools.islice(endless_generator(), 2), dense(), "data", max_samples=None)
     assert len(arrays[0]) == 128
 
 
 def test_labels_of_several_outputs_keep_their_structure():
     labels = {"a": np.arange(64), "b": np.zeros((64, 2)), "c": None}
-    _, found = representative.read((rows(), labels), dense())
+    _, found = read((rows(), labels), dense())
     assert {name: each.shape for name, each in found.items()} == {"a": (64,), "b": (64, 2)}
-    _, found = representative.read((rows(), [np.arange(64), np.zeros((64, 2))]), dense())
+    _, found = read((rows(), [np.arange(64), np.zeros((64, 2))]), dense())
     assert [each.shape for each in found] == [(64,), (64, 2)]
-    _, found = representative.read((rows(), list(range(64))), dense())
+    _, found = read((rows(), list(range(64))), dense())
     assert found.shape == (64,)
     uneven = iter([(rows(8), np.zeros((8, 3))), (rows(8), np.zeros((8, 4)))])
-    with pytest.raises(ValueError, match="labels of its batches cannot be joined.*leave them out"):
-        representative.read(uneven, dense())
+    with pytest.raises(ValueError, match="labels .* cannot be concatenated.*leave them out"):
+        read(uneven, dense())
 
 
 def test_a_name_that_a_file_cannot_have_is_taken_too():
     student = keras.Sequential([keras.Input((8,), name="my-x"), layers.Dense(2)])
     for name in ("my-x", "my_x"):
-        arrays, _ = representative.read({name: rows()}, student)
+        arrays, _ = read({name: rows()}, student)
         np.testing.assert_array_equal(arrays[0], rows())
 
 
@@ -388,13 +398,13 @@ def test_rare_words_are_like_those_of_training():
     for _ in range(20):
         student(words, training=True)
     assert np.mean(words[:64].any(axis=0)) < 0.2  # of most there is none among the first
-    representative.check([words], student)
+    check_ranges([words], student)
 
 
 def test_inputs_in_a_dict_are_taken_by_their_names():
     one, other = keras.Input((8,), name="b"), keras.Input((8,), name="a")
     student = keras.Model([one, other], layers.Dense(2)(layers.Subtract()([one, other])))
-    arrays, _ = representative.read({"a": rows(), "b": 2 * rows()}, student)
+    arrays, _ = read({"a": rows(), "b": 2 * rows()}, student)
     np.testing.assert_array_equal(arrays[0], 2 * rows())
     np.testing.assert_array_equal(arrays[1], rows())
 
@@ -417,7 +427,7 @@ def test_inputs_and_outputs_in_structures(name, tmp_path):
     data = pack(*(rows(scale=scale) for scale in (1, 2, 3)))
     done = export(tmp_path, student=student, data=data)
     assert done.error < 1e-5
-    arrays, _ = representative.read(data, student)
+    arrays, _ = read(data, student)
     for array, scale in zip(arrays, (1, 2, 3), strict=True):
         np.testing.assert_array_equal(array, rows(scale=scale))
     found = TFLiteFile(done.path)
@@ -427,7 +437,7 @@ def test_inputs_and_outputs_in_structures(name, tmp_path):
         labels = {"p": {"r": np.zeros(64, int)}}
         again = export(tmp_path, student=student, data=(data, labels), overwrite=True)
         assert again.supposed == ["p/q", "x"]
-        with pytest.raises(ValueError, match=r"for outputs \['z'\], which the model has not"):
+        with pytest.raises(ValueError, match=r"for outputs \['z'\], which the model does not have"):
             export(tmp_path, student=student, data=(data, {"z": rows()}), overwrite=True)
     done = kd.export.to_onnx(student, tmp_path / "s.onnx", data=data)
     assert done.error < 1e-5
@@ -448,9 +458,9 @@ def test_numbers_beyond_an_embedding_are_found(tmp_path):
 def test_outputs_that_are_all_the_same_are_found():
     expected = rows(16)[:, :3]
     found = np.repeat(expected[:1], 16, axis=0)
-    lines = comparison.Rows([rows(16)])
+    lines = representative.Samples([rows(16)])
     judged = judging.Judgement((judging.Output("y", "multiclass"),))
-    with pytest.raises(ExportError, match="same for all 16 rows"):
+    with pytest.raises(ExportError, match="same for all 16 samples"):
         comparison.compare([found], [expected], lines, judged)
     found = expected.copy()
     found[2, 1] = np.nan

@@ -38,7 +38,7 @@ def test_int8_file_matches_trained_student(trained, digits, tmp_path, jit):
     assert done.notes == []
     assert verify.missing_weights(done.path, aware.integers_by_channel()) == []
     kernel = by_hand(aware.student.get_layer("logits").kernel.numpy(), 8)
-    assert any(np.array_equal(kernel, each) for each in verify.of_file(done.path))
+    assert any(np.array_equal(kernel, each) for each in verify.channel_integers(done.path))
 
 
 def by_hand(kernel, bits):

@@ -147,4 +147,4 @@ def test_every_layer_of_the_table_has_integers(tmp_path):
     )
     assert done.float_operators == []
     # Of a model that was not trained rounding is much, and is told of; no range is missing.
-    assert all("measure the file on labelled data" in note for note in done.notes)
+    assert all("measure the file on labeled data" in note for note in done.notes)

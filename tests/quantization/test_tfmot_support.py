@@ -21,7 +21,7 @@ class Own(layers.Layer):
 def distil(middle, shape=(8, 8, 3)):
     inputs = keras.Input(shape)
     student = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(middle(inputs))))
-    tfmot.distil(lambda x: x, student, (X, Y))
+    tfmot.distill(lambda x: x, student, (X, Y))
 
 
 SEQUENCES = {
@@ -102,7 +102,7 @@ def test_a_subclassed_student_is_told_so():
             return x
 
     with pytest.raises(ValueError, match="has no weights yet"):
-        tfmot.distil(lambda x: x, Student(), (X, Y))
+        tfmot.distill(lambda x: x, Student(), (X, Y))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_subclassed_student_is_told_so():
 def test_arguments_are_checked(arguments, name):
     student = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     with pytest.raises(ValueError, match=name):
-        tfmot.distil(lambda x: x, student, (X, Y), **arguments)
+        tfmot.distill(lambda x: x, student, (X, Y), **arguments)
 
 
 def test_the_table_tells_of_each_layer_and_is_in_the_documentation():

@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers
 from sklearn import datasets
 
+from keras_kd.export.student import ExportableModel
 from keras_kd.quantization import tfmot
 from keras_kd.quantization.tfmot import convert, setup
 from keras_kd.runtimes import TFLiteFile
@@ -53,9 +54,11 @@ def learns(found):
     before = [np.copy(weight) for weight in student.get_weights()]
     float_logits = student.predict(x, verbose=0)
 
-    copy = convert.to_tf_keras(student, setup.load().tf_keras)
+    exportable = ExportableModel.from_keras(student, "tfmot.distill")
+    nodes = convert.nodes_of(student)
+    copy = convert.to_tf_keras(exportable, nodes, setup.load().tf_keras)
     parity = np.abs(np.asarray(copy(x, training=False)) - float_logits).max()
-    done = tfmot.distil(teacher, student, train, epochs=2)
+    done = tfmot.distill(teacher, student, train, epochs=2)
     path = pathlib.Path(tempfile.mkdtemp()) / "student.tflite"
     exported = done.to_tflite(path, data=(x, y))
     file = TFLiteFile(path)
@@ -80,7 +83,7 @@ def teaches(found):
     teacher = keras.Sequential([keras.Input((6,)), layers.Dense(4)])
     student = keras.Sequential([keras.Input((6,)), layers.Dense(4)])
     data = tf_data(x)
-    done = tfmot.distil(teacher, student, data, alpha=0.0, epochs=8, learning_rate=3e-2)
+    done = tfmot.distill(teacher, student, data, alpha=0.0, epochs=8, learning_rate=3e-2)
     wanted = teacher.predict(x, verbose=0).argmax(-1)
     found["unlike"] = float(np.mean(student.predict(x, verbose=0).argmax(-1) == wanted))
     found["alike"] = float(np.mean(done.predict(x).argmax(-1) == wanted))
@@ -98,7 +101,7 @@ def of_tf_keras(found):
     student = tf_keras.Sequential([names.InputLayer((6,)), names.Dense(8, "relu"), names.Dense(3)])
     teacher = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
     x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
-    done = tfmot.distil(teacher, student, (x, np.arange(64) % 3), epochs=1)
+    done = tfmot.distill(teacher, student, (x, np.arange(64) % 3), epochs=1)
     path = pathlib.Path(tempfile.mkdtemp()) / "student.tflite"
     found["of_tf_keras"] = done.to_tflite(path).float_operators
 
@@ -118,7 +121,7 @@ def of_many_layers(found):
     student = keras.Model(inputs, layers.Dense(3)(layers.GlobalMaxPooling2D()(x)))
     x = np.random.default_rng(0).normal(size=(64, 8, 8, 4)).astype("float32")
     teacher = keras.Sequential([keras.Input((8, 8, 4)), layers.Flatten(), layers.Dense(3)])
-    done = tfmot.distil(teacher, student, (x, np.arange(64) % 3), epochs=1)
+    done = tfmot.distill(teacher, student, (x, np.arange(64) % 3), epochs=1)
     exported = done.to_tflite(pathlib.Path(tempfile.mkdtemp()) / "student.tflite")
     found["many_layers"] = exported.float_operators
     found["many_layers_difference"] = exported.worst_difference / exported.outputs[0].scale
@@ -132,7 +135,7 @@ def weighs(found):
     student = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
     weights = np.where(y == 0, 4.0, 0.5).astype("float32")
     found["weights"] = [
-        tfmot.distil(student, student, (x, y, each), alpha=1.0, beta=0.0, epochs=1).history
+        tfmot.distill(student, student, (x, y, each), alpha=1.0, beta=0.0, epochs=1).history
         for each in (np.ones(64, "float32"), weights, weights[:, None])
     ]
 
@@ -141,7 +144,7 @@ def of_two_inputs(found):
     x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
     one, other = keras.Input((6,)), keras.Input((6,))
     student = keras.Model([one, other], layers.Dense(3)(layers.Concatenate()([one, other])))
-    done = tfmot.distil(student, student, ([x, -x], np.arange(64) % 3), epochs=1)
+    done = tfmot.distill(student, student, ([x, -x], np.arange(64) % 3), epochs=1)
     expected = student.predict([x, -x], verbose=0)
     same = done.predict([x, -x]).argmax(-1) == expected.argmax(-1)
     found["two_inputs"] = float(np.mean(same))
@@ -150,7 +153,7 @@ def of_two_inputs(found):
 def refuses_one_logit(found):
     student = keras.Sequential([keras.Input((6,)), layers.Dense(1)])
     try:
-        tfmot.distil(student, student, (np.ones((64, 6), "float32"), np.ones((64, 1))))
+        tfmot.distill(student, student, (np.ones((64, 6), "float32"), np.ones((64, 1))))
     except ValueError as error:
         found["one_logit"] = str(error)
 

@@ -1,45 +1,48 @@
-"""`to_onnx`: a student as an ONNX file, read back and compared."""
+"""`to_onnx`: a student as an ONNX file that is run and compared; `OnnxExport`, its result."""
 
 import dataclasses
-import functools
-import json
 import os
-import pathlib
+import textwrap
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
-from keras_kd._utils import progress, validation
-from keras_kd._utils.files import renamed
-from keras_kd._utils.validation import integer, invalid, needs, non_negative
-from keras_kd.export import comparison, judging, representative, source
+from keras_kd._utils import files, progress, validation
+from keras_kd.export import comparison, judging, representative, supported
 from keras_kd.export.onnx import convert, quantize, verify
-from keras_kd.export.onnx.verify import OnnxExport
+from keras_kd.export.onnx.options import OnnxOptions, writable_path
+from keras_kd.export.representative import Samples
+from keras_kd.export.student import ExportableModel
 
-# Minima and maxima over some hundred rows no longer move the scales of int8 much.
-_MAX_ROWS = 512
+_PACKAGES = ("onnx", "onnxruntime", "tf2onnx")
+# Minima and maxima over some hundred samples no longer change the scales of int8 much.
+_MAX_SAMPLES = 512
+# The width of a summary.
+_WIDTH = 100
 
 
 def to_onnx(
-    student,
-    path,
+    student: keras.Model,
+    path: str | os.PathLike,
     *,
-    opset=18,
-    batch_size=None,
-    quantization=None,
-    representative_data=None,
-    for_tensorrt=False,
-    data=None,
-    task="auto",
-    tolerance=None,
-    overwrite=False,
-    metadata=None,
-    verbose=1,
-):
+    opset: int = 18,
+    batch_size: int | None = None,
+    quantization: str | None = None,
+    representative_data: Any = None,
+    for_tensorrt: bool = False,
+    data: Any = None,
+    task: str | Mapping[str, str] = "auto",
+    tolerance: float | None = None,
+    overwrite: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    verbose: int | str = 1,
+) -> "OnnxExport":
     """Writes a student as an ONNX file (`pip install 'keras-kd[onnx]'`).
 
     The file's inputs and outputs have the names that they have in Keras: keys of dicts, names of
-    `keras.Input`s (`input`, where there are none), names of the layers that make the outputs. The
-    file is validated, run by ONNX Runtime and compared with the student; only then is it there.
+    `keras.Input`s (`input` if there is none), names of the layers that make the outputs. The graph
+    is validated, run by ONNX Runtime and compared with the student before the file is written.
 
     - `quantization="dynamic"`: integer weights, about a quarter of the bytes in large layers; needs
       no data.
@@ -57,25 +60,25 @@ def to_onnx(
         student: A built `keras.Model`.
         path: The file, `....onnx`.
         opset: Version of ONNX's operators, 13 to 20.
-        batch_size: Rows of each call; default: any number.
+        batch_size: The batch size of the file; default: any.
         quantization: `None`, `"dynamic"` or `"int8"`.
         representative_data: For int8: some hundred inputs as in training; a batched
             `tf.data.Dataset` of inputs or `(inputs, labels)`, or arrays in the structure of the
-            model's inputs. At most 512 rows are used.
+            model's inputs. At most 512 samples are used.
         for_tensorrt: Whether TensorRT is to read the file.
-        data: Inputs to compare with, as `representative_data`. Default: that, or random numbers;
-            whole numbers are made only where an `Embedding` tells how many there are.
-        task: What the outputs are: `"multiclass"`, `"binary"`, `"multilabel"`, `"regression"` (also
-            images and embeddings), `"auto"`, or a dict from outputs' names to these; as of
-            `to_tflite`. It decides which figures the result has, and which file is refused though
-            `tolerance` allows it: one with other answers in more than half of the rows, or with
-            numbers that are off by more than 0.7 deviations in nine of ten rows.
+        data: Samples to compare on, as `representative_data`. Default: that, or random numbers;
+            random integers are made only for an `Embedding`, whose size is known.
+        task: How the outputs are judged: `"multiclass"`, `"binary"`, `"multilabel"`,
+            `"regression"` (also images and embeddings), `"auto"`, or a dict from outputs' names to
+            these; see `to_tflite`. It decides which figures the result has. A file that
+            `tolerance` allows is an error all the same if more than half of the answers differ, or
+            if numbers are off by more than 0.7 deviations in nine of ten samples.
         tolerance: How far the outputs may be off. Float: the largest difference, as a part of the
             largest output, default 0.001. Quantized: the root of the mean squared difference, as a
             part of the outputs' standard deviation, default 0.25.
         overwrite: Whether an existing file is replaced.
-        metadata: A dict of what else the file should tell, such as the classes' names: strings, or
-            values that JSON has.
+        metadata: A dict that is stored in the file, such as the classes' names: strings, or values
+            that JSON has.
         verbose: 1, 2 or `"auto"`: a line for each part of the work when it begins, with its number
             and the time so far; 0: silent.
 
@@ -83,9 +86,9 @@ def to_onnx(
         An `OnnxExport`.
 
     Raises:
-        ExportError: The file would not be valid, not the student's, or not what was asked for.
-            Nothing is written.
-        FileExistsError: There is such a file, and no `overwrite`.
+        ExportError: The file would not be valid, or not compute what the student does. Nothing is
+            written.
+        FileExistsError: The file exists, and `overwrite` is `False`.
         ImportError: `onnx`, `onnxruntime` or `tf2onnx` is missing.
         ValueError: An argument is wrong.
 
@@ -106,216 +109,209 @@ def to_onnx(
     ```
     """
     verbose = progress.checked(verbose)
-    source.check(student)
-    source.check_lookups(student, "to_onnx")
-    path = path_of(path, overwrite)
-    options = checked_options(opset, batch_size, quantization, for_tensorrt, tolerance, metadata)
-    judging.check_task(task)
-    calibration, rows = _rows(student, options, representative_data, data)
-    if options.quantization == "int8":
-        flat = keras.tree.flatten(calibration)
-        options = dataclasses.replace(options, outliers=representative.outliers(flat))
-    model = source.in_float32(student)
-    signature = convert.signature(model, rows and rows.arrays, options.batch_size)
-    if rows is None:
-        made = source.filled_up(representative.made_for(model), options.batch_size)
-        rows = comparison.Rows(made, are_real=False)
+    options = OnnxOptions(
+        path=writable_path(path, overwrite),
+        opset=opset,
+        batch_size=batch_size,
+        quantization=quantization,
+        for_tensorrt=for_tensorrt,
+        task=task,
+        tolerance=tolerance,
+        metadata=metadata,
+    )
+    exportable = ExportableModel.from_keras(student, "to_onnx", needs_inputs=False)
+    supported.check_lookups(exportable, "to_onnx")
+    for package in _PACKAGES:
+        validation.needs(package, "to_onnx", "onnx")
+    exportable, calibration, samples = _samples(exportable, options, representative_data, data)
+    signature = convert.signature_of(exportable, options.batch_size)
+    if samples is None:
+        samples = representative.random_samples(exportable).filled(options.batch_size)
     steps = progress.Steps("to_onnx", 3 + options.is_quantized, verbose)
     steps.begin("running the student")
-    outputs = verify.outputs_of(model, rows.arrays, options.batch_size)
-    judgement = _judged(model, outputs, signature, rows, task)
-    graph = _graph(model, signature, options, calibration, steps)
+    outputs = verify.run_student(exportable, samples, options.batch_size)
+    signature = signature.with_outputs(exportable, outputs)
+    expected = keras.tree.flatten(outputs)
+    judgement = judging.judge_outputs(
+        exportable.model,
+        signature.outputs,
+        expected,
+        samples.labels,
+        options.task,
+        labels_must_fit=samples.labels_must_fit,
+    )
+    graph = _graph(exportable, signature, options, calibration, steps)
     content = graph.SerializeToString()
     steps.begin("comparing")
-    found = verify.outputs_of_file(content, signature, graph, rows.arrays, options)
-    expected = keras.tree.flatten(outputs)
-    parity = verify.compared(found, expected, options, judgement, rows.are_real)
-    notes = _notes(student, model, path, content, signature, options)
-    _write(path, content)
-    counted = parity.least_accurate
-    return OnnxExport(
-        path=str(path),
-        bytes=len(content),
-        opset=opset,
-        quantization=quantization,
-        operators=convert.operators(graph),
-        inputs=convert.described(graph.graph.input),
-        outputs=convert.described(graph.graph.output),
-        agreement=parity.agreement,
-        worst_difference=parity.worst_difference,
-        notes=(
-            *notes,
-            *(comparison.notes(parity) if rows.are_real else ()),
-            *filter(None, [options.outliers]),
-        ),
-        tasks=judgement.tasks,
-        supposed=tuple(judgement.supposed),
-        error=parity.error,
-        accuracy=counted and counted.accuracy,
-        model_accuracy=counted and counted.model_accuracy,
-    )
+    found = verify.run_file(content, signature, graph, samples, options)
+    outliers = representative.outliers(None if calibration is None else calibration.arrays)
+    compared = verify.compare(found, expected, samples, judgement, options, outliers)
+    notes = [
+        *_notes(exportable, student, options, content, signature),
+        *(comparison.notes(compared) if samples.are_given else ()),
+        *filter(None, [outliers]),
+    ]
+    _write(options.path, content)
+    return _summarize(graph, content, options, judgement, compared, notes)
 
 
-def _judged(model, outputs, signature, rows, task):
-    """The `judging.Judgement` of the outputs."""
-    names = convert.output_names(model, outputs, signature.names)
-    expected = keras.tree.flatten(outputs)
-    promised = rows.are_promised
-    return judging.of(model, names, expected, rows.labels, task, are_promised=promised)
-
-
-def _rows(student, options, representative_data, data):
-    """What to calibrate with, and the `comparison.Rows`; `None` where nothing was given."""
-    if options.quantization == "int8" and representative_data is None:
+def _samples(
+    exportable: ExportableModel, options: OnnxOptions, representative_data: Any, data: Any
+) -> tuple[ExportableModel, Samples | None, Samples | None]:
+    """The student with inputs as in the data, and the samples to calibrate and to compare with."""
+    if options.is_integer and representative_data is None:
         raise ValueError(
             "quantization='int8' needs `representative_data`: some hundred inputs as in training, "
             "by which the ranges of the activations are found."
         )
-    whole = functools.partial(source.filled_up, batch_size=options.batch_size)
-    calibration = rows = None
+    calibration = given = compared = None
     if representative_data is not None:
-        calibration, labels = representative.in_structure(
-            representative_data, student, max_rows=_MAX_ROWS
+        exportable, given = representative.read_with_inputs(
+            representative_data, exportable, max_samples=_MAX_SAMPLES
         )
-        rows = comparison.Rows(whole(calibration), _whole(labels, whole), are_promised=False)
+        compared = given.with_optional_labels()
     if data is not None:
-        inputs, labels = representative.in_structure(data, student, "data", _MAX_ROWS)
-        rows = comparison.Rows(whole(inputs), _whole(labels, whole))
-    if options.quantization == "int8":
-        reference = None if data is None else keras.tree.flatten(inputs)
-        names = representative.names_of(student, calibration)
-        representative.check(keras.tree.flatten(calibration), student, reference, names)
-    return None if calibration is None else whole(calibration), rows
+        exportable, compared = representative.read_with_inputs(
+            data, exportable, "data", _MAX_SAMPLES
+        )
+    if options.is_integer and given is not None:
+        reference = None if data is None or compared is None else compared.arrays
+        representative.check_ranges(given.arrays, exportable, reference)
+        calibration = given.filled(options.batch_size)
+    return exportable, calibration, compared and compared.filled(options.batch_size)
 
 
-def _whole(labels, whole):
-    return None if labels is None else whole(labels)
-
-
-def _graph(model, signature, options, calibration, steps):
-    """The valid ONNX model, quantized as asked for."""
+def _graph(exportable, signature, options, calibration, steps):
+    """The valid ONNX model, quantized if that was requested."""
     steps.begin("converting")
-    graph = convert.graph_of(model, signature, options.opset)
+    graph = convert.graph_of(exportable, signature, options.opset)
     verify.check_valid(graph, signature)
     if options.is_quantized:
-        steps.begin(
-            "quantizing" if options.quantization == "dynamic" else "calibrating and quantizing"
-        )
-    if options.quantization == "dynamic":
-        graph = quantize.dynamic(graph)
-    elif options.quantization == "int8":
-        graph = quantize.static(graph, signature.names, calibration, options)
-    if options.is_quantized:
+        steps.begin("calibrating and quantizing" if options.is_integer else "quantizing")
+        if options.is_integer:
+            graph = quantize.quantize_static(graph, signature, calibration.arrays, options)
+        else:
+            graph = quantize.quantize_dynamic(graph)
         verify.check_valid(graph, signature)
-    convert.set_properties(graph, options.metadata)
+    convert.set_properties(graph, options.properties)
     return graph
 
 
-def _notes(student, model, path, content, signature, options):
-    notes = []
-    if model is not student:
-        notes.append("The student computes in half precision, the file in float32.")
+def _notes(exportable, student, options, content, signature):
+    if exportable.model is not student:
+        yield "The student computes in half precision, the file in float32."
     if options.for_tensorrt:
-        notes += quantize.notes(path, content, signature)
-    return tuple(notes)
+        yield from quantize.tensorrt_notes(options.path, content, signature)
 
 
 def _write(path, content):
     try:
-        with renamed(path) as partial:
+        with files.renamed(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
         raise OSError(f"{path} could not be written, nothing of it is there: {error}") from error
 
 
-# The arguments of `to_onnx`, checked before any work.
-
-
-# tf2onnx writes 13 to 18, ONNX's own converter 19 and 20; all were tried on every kind of model.
-_OPSETS = range(13, 21)
-_QUANTIZATIONS = (None, "dynamic", "int8")
-_PACKAGES = ("onnx", "onnxruntime", "tf2onnx")
+def _summarize(graph, content, options, judgement, compared, notes):
+    counted = compared.least_accurate
+    return OnnxExport(
+        path=str(options.path),
+        bytes=len(content),
+        opset=options.opset,
+        quantization=options.quantization,
+        operators=convert.count_operators(graph),
+        inputs=convert.describe(graph.graph.input),
+        outputs=convert.describe(graph.graph.output),
+        agreement=compared.agreement,
+        worst_difference=compared.worst_difference,
+        notes=tuple(notes),
+        tasks=judgement.tasks,
+        supposed=tuple(judgement.assumed),
+        error=compared.error,
+        accuracy=None if counted is None else counted.accuracy,
+        model_accuracy=None if counted is None else counted.model_accuracy,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """What `to_onnx` was asked for: see there."""
+class OnnxExport:
+    """The file that `keras_kd.export.to_onnx` wrote. `str` makes a summary of it.
 
-    opset: int
-    batch_size: int | None
-    quantization: str | None
-    for_tensorrt: bool
-    tolerance: float
-    metadata: dict
-    outliers: str = ""  # what is to be said of the representative data
+    Args:
+        path: The file.
+        bytes: Its size.
+        opset: The version of ONNX's operators that it needs.
+        quantization: `None`, `"dynamic"` or `"int8"`.
+        operators: `{operator: count}`.
+        inputs: A dict from the inputs' names to their types and shapes, such as
+            `"float32[batch, 28, 28, 1]"`.
+        outputs: The same of the outputs.
+        agreement: The fraction of samples (tokens, pixels) with the student's answer: the largest
+            output, or the side of the threshold of yes or no; the least of the outputs. `None`
+            where there are no classes.
+        worst_difference: The largest difference between an output and the student's.
+        notes: What a user of the file should know.
+        tasks: `{output: task}`, by which it was compared: `"multiclass"`, `"binary"`,
+            `"multilabel"` or `"regression"`.
+        supposed: Names of the outputs whose task is assumed from their shape and layer.
+        error: Root mean squared difference in standard deviations of the student's output, without
+            the tenth of the samples that lies farthest from the mean; the largest of the outputs.
+        accuracy: The file's on `data`, where that has labels of classes, else `None`.
+        model_accuracy: The student's on the same.
 
-    @property
-    def is_quantized(self):
-        """Whether anything becomes an integer."""
-        return self.quantization is not None
+    Example:
 
+    ```python
+    import keras_kd as kd
 
-def checked_options(opset, batch_size, quantization, for_tensorrt, tolerance, metadata):
-    """The checked `Options`.
-
-    Raises:
-        ValueError: One is wrong, or two do not go together.
-        ImportError: A package is missing.
-    """
-    if not isinstance(quantization, (str, type(None))) or quantization not in _QUANTIZATIONS:
-        raise invalid("quantization", "None, 'dynamic' or 'int8'", repr(quantization))
-    if not isinstance(opset, int) or opset not in _OPSETS:
-        raise invalid("opset", "an integer from 13 to 20", repr(opset))
-    if for_tensorrt and quantization == "dynamic":
-        raise ValueError(
-            "TensorRT does not read quantization='dynamic': its scales must be in the file. Pass "
-            "quantization='int8' with representative_data, or None."
-        )
-    default = verify.TOLERANCE if quantization is None else verify.TOLERANCE_QUANTIZED
-    checked = Options(
-        opset,
-        integer("batch_size", batch_size, 1, optional=True),
-        quantization,
-        validation.boolean("for_tensorrt", for_tensorrt),
-        default if tolerance is None else non_negative("tolerance", tolerance),
-        _properties(metadata),
+    export = kd.export.OnnxExport(
+        "student.onnx", 4100, 18, None, {"MatMul": 2, "Relu": 1}, {"x": "float32[batch, 8]"},
+        {"logits": "float32[batch, 10]"}, 1.0, 2e-7,
     )
-    for package in _PACKAGES:
-        needs(package, "to_onnx", "onnx")
-    return checked
-
-
-def path_of(path, overwrite):
-    """The path, if it may be written.
-
-    Raises:
-        FileExistsError: It exists, and `overwrite` is `False`.
-        ValueError: It does not end in `.onnx`.
+    print(export)
+    ```
     """
-    validation.boolean("overwrite", overwrite)
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path).endswith(".onnx"):
-        raise ValueError(f"`path` must be a file name ending in .onnx. Received: path={path!r}")
-    path = pathlib.Path(path)
-    if path.exists() and not (overwrite and path.is_file()):
-        raise FileExistsError(
-            f"{path} exists. Pass overwrite=True to replace it (if it is a file)."
-        )
-    return path
+
+    path: str
+    bytes: int
+    opset: int
+    quantization: str | None
+    operators: dict[str, int]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    agreement: float | None
+    worst_difference: float
+    notes: tuple[str, ...] = ()
+    tasks: dict[str, str] = dataclasses.field(default_factory=dict)
+    supposed: tuple[str, ...] = ()
+    error: float | None = None
+    accuracy: float | None = None
+    model_accuracy: float | None = None
+
+    def __str__(self) -> str:
+        kind = "float32" if self.quantization is None else self.quantization
+        lines = [f"{self.path}: ONNX, opset {self.opset}, {kind}, {self.bytes:,} bytes"]
+        for title, values in (("inputs", self.inputs), ("outputs", self.outputs)):
+            lines += _entry(title, ", ".join(f"{k} {v}" for k, v in values.items()))
+        counts = sorted(self.operators.items(), key=lambda item: (-item[1], item[0]))
+        lines += _entry("operators", ", ".join(f"{n} {name}" for name, n in counts))
+        same = "" if self.agreement is None else f"same answer {self.agreement:.2%}, "
+        lines += _entry("agreement", f"{same}worst difference {self.worst_difference:.2g}")
+        if self.tasks:
+            tasks = (
+                f"{name}: {task}{' (assumed; pass `task`)' if name in self.supposed else ''}"
+                for name, task in self.tasks.items()
+            )
+            lines += _entry("task", ", ".join(tasks))
+        if self.accuracy is not None:
+            lines += _entry(
+                "accuracy", f"{self.accuracy:.2%}, the student's {self.model_accuracy:.2%}"
+            )
+        # Not wrapped: a note may be a command.
+        return "\n".join(lines + [f"  {'note':<11}{note}" for note in self.notes])
 
 
-def _properties(metadata):
-    """Metadata as ONNX has it: strings; other values as JSON."""
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, dict) or not all(isinstance(key, str) for key in metadata):
-        raise ValueError(f"`metadata` must be a dict with strings as keys. Received: {metadata!r}")
-    try:
-        return {
-            key: value if isinstance(value, str) else json.dumps(value, allow_nan=False)
-            for key, value in metadata.items()
-        }
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`metadata` must have values that JSON has: {error}. Make lists and Python's numbers "
-            "of arrays: array.tolist()."
-        ) from error
+def _entry(title, text):
+    head = f"  {title:<11}"
+    wrapped = textwrap.wrap(text, _WIDTH - len(head), break_long_words=False) or [""]
+    return [head + wrapped[0]] + [" " * len(head) + line for line in wrapped[1:]]

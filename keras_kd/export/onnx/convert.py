@@ -1,10 +1,12 @@
-"""From a Keras model to an ONNX graph."""
+"""Converts a Keras model to an ONNX graph: its signature, and the conversion by tf2onnx."""
 
 import collections
 import contextlib
 import dataclasses
 import logging
 import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,9 +14,9 @@ import tensorflow as tf
 
 from keras_kd import models
 from keras_kd.export import rewrites
-from keras_kd.export.source import ExportError
+from keras_kd.export.student import ExportableModel, ExportError
 
-# tf2onnx writes up to this one; what is newer, ONNX's own converter makes of it.
+# tf2onnx writes up to this opset; ONNX's own converter writes newer ones from it.
 _NEWEST_OF_TF2ONNX = 18
 BATCH = "batch"
 # Keras' messages are bold for terminals.
@@ -23,87 +25,176 @@ _WITHOUT = (
     ", as in keras.Model(student.inputs, what goes into it), and do outside of the file what it "
     "does."
 )
-# What LiteRT has operators of, and tf2onnx has not.
+# Operators that LiteRT has and tf2onnx lacks.
 _OF_LITERT = {"Bucketize"}
 
 
-def graph_of(model, signature, opset):
-    """The ONNX model that computes what a Keras model does in inference.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Signature:
+    """The inputs and outputs of a graph.
+
+    Attributes:
+        inputs: The names of the inputs, flat.
+        specs: A `tf.TensorSpec` for each.
+        outputs: The names of the outputs, flat; empty until the student was run.
+    """
+
+    inputs: tuple[str, ...]
+    specs: tuple[Any, ...]
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def has_open_batch(self) -> bool:
+        """Whether files with this signature take any batch size."""
+        return any(spec.shape[0] is None for spec in self.specs)
+
+    def with_outputs(self, exportable: ExportableModel, outputs: Any) -> "Signature":
+        """The same with names for the outputs that the student returned, in their structure.
+
+        They are the keys of a dict, else the names of the layers, else `output`; all distinct.
+        """
+        model, count = exportable.model, len(keras.tree.flatten(outputs))
+        # Both outputs of a layer that is called twice have its name.
+        names = models.output_names(model, outputs) or list(getattr(model, "output_names", ()))
+        if len(names) != count:
+            names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+        return dataclasses.replace(self, outputs=tuple(_distinct(names, self.inputs)))
+
+    def feed(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays, one for each input, under their names."""
+        return dict(zip(self.inputs, arrays, strict=True))
+
+
+# Names that Keras makes up.
+_MADE_UP = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
+
+
+def signature_of(exportable: ExportableModel, batch_size: int | None) -> Signature:
+    """The signature of a student, without its outputs.
+
+    Raises:
+        ValueError: The shapes are not known, or an input is text.
+    """
+    if not exportable.knows_inputs:
+        raise ValueError(
+            f"The shapes of the inputs of {exportable.name!r}, a "
+            f"{type(exportable.model).__name__}, are not known: it is neither a Sequential nor a "
+            "Functional model. Pass some inputs: to_onnx(..., data=inputs)."
+        )
+    names = _input_names(exportable)
+    for name, each in zip(names, exportable.inputs, strict=True):
+        if each.dtype == "string":
+            raise ValueError(
+                f"Input {name!r} of {exportable.name!r} is text, which ONNX models cannot take. "
+                "Turn text into numbers outside of the student (TextVectorization, StringLookup)."
+            )
+    specs = (
+        # TensorFlow takes the name for an argument's.
+        tf.TensorSpec((batch_size, *each.shape[1:]), each.dtype, name=re.sub(r"\W", "_", name))
+        for name, each in zip(names, exportable.inputs, strict=True)
+    )
+    return Signature(tuple(names), tuple(specs))
+
+
+def _input_names(exportable):
+    """The keys of a dict, else the names that the user gave, else `input`."""
+    if isinstance(exportable.structure, dict):
+        return [each.key for each in exportable.inputs]
+    own = [each.keras_name for each in exportable.inputs]
+    is_single = len(own) == 1
+    return _distinct(
+        name if name and not _MADE_UP.fullmatch(name) else "input" if is_single else f"input_{i}"
+        for i, name in enumerate(own)
+    )
+
+
+def _distinct(names, taken=()):
+    found: list[str] = []
+    for name in names:
+        other, number = name, 1
+        while other in found or other in taken:
+            other, number = f"{name}_{number}", number + 1
+        found.append(other)
+    return found
+
+
+def graph_of(exportable: ExportableModel, signature: Signature, opset: int) -> Any:
+    """The ONNX model that computes what a student does in inference.
 
     Args:
-        model: A `keras.Model` in float32.
-        signature: The `Signature` of its inputs.
+        exportable: The student.
+        signature: Its `Signature`, with outputs.
         opset: The version of ONNX's operators.
 
     Returns:
-        An `onnx.ModelProto` with the inputs and outputs of the model, by their names.
+        An `onnx.ModelProto` with the inputs and outputs of the signature.
 
     Raises:
-        ExportError: It has operations that ONNX has not.
+        ExportError: It has operations that ONNX lacks.
     """
     import onnx
 
-    function, names = _traceable(model, signature)
+    name = exportable.name
+    function = _traced(exportable, signature)
     with quiet("tf2onnx", "tensorflow"):
         try:
-            graph = _converted(function, signature, names, model.name, opset)
+            graph = _converted(function, signature, name, opset)
         except Exception as error:
             raise ExportError(
-                f"tf2onnx cannot convert {model.name!r}: {type(error).__name__}: {error} Make the "
+                f"tf2onnx cannot convert {name!r}: {type(error).__name__}: {error} Make the "
                 f"student without the layer that it names{_WITHOUT}"
             ) from error
-    _check_operators(graph, model)
-    _name_dimensions(graph, function, names)
+    _check_operators(graph, name)
+    _name_dimensions(graph, function, signature)
     if opset > _NEWEST_OF_TF2ONNX:
         graph = onnx.version_converter.convert_version(graph, opset)
     remove_unused_domains(graph)
     graph.ir_version = onnx.helper.find_min_ir_version_for(graph.opset_import)
     graph.doc_string = graph.graph.doc_string = ""
-    graph.graph.name = model.name
+    graph.graph.name = name
     return graph
 
 
-def _traceable(model, signature):
-    """As `_traced`; what TensorFlow cannot trace is told as `ExportError`."""
-    try:
-        return _traced(model, signature)
-    except (tf.errors.OpError, TypeError, ValueError, NotImplementedError) as error:
-        sizes = {
-            name: tuple(spec.shape)
-            for name, spec in zip(signature.names, signature.specs, strict=True)
-            if None in tuple(spec.shape)[1:]
-        }
-        remedy = "Look into the layer that it names."
-        if sizes:
-            remedy = (
-                f"The inputs {sizes} have open sizes, which a layer has to know: make the same "
-                "model with fixed ones, keras.Input((height, width, channels)), and give it the "
-                "weights: copy.set_weights(student.get_weights())."
-            )
-        said = " ".join(_COLORS.sub("", str(error)).split())[:300]
-        raise ExportError(
-            f"TensorFlow cannot trace {model.name!r}: {type(error).__name__}: {said} {remedy}"
-        ) from error
+def _traced(exportable, signature):
+    """The forward pass as a concrete function.
 
-
-def _traced(model, signature):
-    """The forward pass as a concrete function, and the names of its outputs."""
-    outputs = None
+    Raises:
+        ExportError: TensorFlow cannot trace it.
+    """
 
     def forward(*flat):
-        nonlocal outputs
-        inputs = keras.tree.pack_sequence_as(signature.structure, list(flat))
-        with rewrites.with_plain_lookups(model):
-            outputs = model(inputs, training=False)
+        with rewrites.with_plain_lookups(exportable.model):
+            outputs = exportable.run(flat)
         # An output that is an input, or that is there twice, needs a name of its own.
         return [tf.identity(x) for x in keras.tree.flatten(outputs)]
 
-    traced = tf.function(forward, input_signature=signature.specs, autograph=False)
-    function = traced.get_concrete_function()
-    return function, output_names(model, outputs, signature.names)
+    traced = tf.function(forward, input_signature=list(signature.specs), autograph=False)
+    try:
+        return traced.get_concrete_function()
+    except (tf.errors.OpError, TypeError, ValueError, NotImplementedError) as error:
+        reason = " ".join(_COLORS.sub("", str(error)).split())[:300]
+        raise ExportError(
+            f"TensorFlow cannot trace {exportable.name!r}: {type(error).__name__}: {reason} "
+            f"{_tracing_remedy(signature)}"
+        ) from error
 
 
-def _converted(function, signature, names, title, opset):
+def _tracing_remedy(signature):
+    open_sizes = {
+        name: tuple(spec.shape)
+        for name, spec in zip(signature.inputs, signature.specs, strict=True)
+        if None in tuple(spec.shape)[1:]
+    }
+    if not open_sizes:
+        return "Look into the layer that it names."
+    return (
+        f"The inputs {open_sizes} have open sizes, which a layer has to know: make the same "
+        "model with fixed ones, keras.Input((height, width, channels)), and give it the "
+        "weights: copy.set_weights(student.get_weights())."
+    )
+
+
+def _converted(function, signature, title, opset):
     """`tf2onnx.convert.from_function`, but with names, and with captured constants as such."""
     import tf2onnx
 
@@ -112,21 +203,21 @@ def _converted(function, signature, names, title, opset):
     inputs = [x.name for x in function.inputs[: len(signature.specs)]]
     outputs = [x.name for x in function.outputs]
     frozen = tf2onnx.tf_loader.from_function(function, inputs, outputs)
-    _inline_what_xla_compiles(frozen)
-    renamed = dict(zip(inputs + outputs, signature.names + names, strict=True))
+    _inline_functions_of_xla(frozen)
+    names = [*signature.inputs, *signature.outputs]
     graph, _ = tf2onnx.convert.from_graph_def(
         frozen,
         name=title,
         input_names=inputs,
         output_names=outputs,
         opset=min(opset, _NEWEST_OF_TF2ONNX),
-        custom_op_handlers=handlers(),
-        tensors_to_rename=renamed,
+        custom_op_handlers=_handlers(),
+        tensors_to_rename=dict(zip(inputs + outputs, names, strict=True)),
     )
     return graph
 
 
-def _inline_what_xla_compiles(graph):
+def _inline_functions_of_xla(graph):
     """Lets functions be inlined that are marked for XLA, such as Keras' grouped convolutions."""
     for node in graph.node:
         node.attr.pop("_XlaMustCompile", None)
@@ -136,8 +227,8 @@ def _inline_what_xla_compiles(graph):
 
 
 @contextlib.contextmanager
-def quiet(*names):
-    """Silences loggers that tell by a line what is then checked, or what no user can change."""
+def quiet(*names: str) -> Iterator[None]:
+    """Silences loggers whose messages are checked afterwards, or that no user can act on."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
@@ -149,7 +240,7 @@ def quiet(*names):
             logger.setLevel(level)
 
 
-def nodes(graph):
+def nodes(graph: Any) -> Iterator[Any]:
     """All nodes of a graph, those in the bodies of loops and branches included."""
     for node in graph.node:
         yield node
@@ -158,7 +249,7 @@ def nodes(graph):
                 yield from nodes(attribute.g)
 
 
-def _check_operators(graph, model):
+def _check_operators(graph, name):
     import onnx
 
     unknown = {
@@ -170,16 +261,16 @@ def _check_operators(graph, model):
         listed = ", ".join(f"{kind} (at {where})" for kind, where in sorted(unknown.items()))
         other = " Or use kd.export.to_tflite, which has it." if set(unknown) <= _OF_LITERT else ""
         raise ExportError(
-            f"{model.name!r} has operations that tf2onnx cannot write in ONNX: {listed}. Make the "
+            f"{name!r} has operations that tf2onnx cannot write in ONNX: {listed}. Make the "
             f"student without these layers{_WITHOUT}{other}"
         )
 
 
-def _name_dimensions(graph, function, names):
-    """Calls the batch `batch`, and other open dimensions by their input or output."""
+def _name_dimensions(graph, function, signature):
+    """Names the batch `batch`, and other open dimensions after their input or output."""
     for value in graph.graph.input:
         _name_open(value, has_batch=True)
-    shapes = {name: x.shape for name, x in zip(names, function.outputs, strict=True)}
+    shapes = {name: x.shape for name, x in zip(signature.outputs, function.outputs, strict=True)}
     for value in graph.graph.output:
         shape = shapes[value.name]
         _name_open(value, has_batch=shape.rank is not None and shape[:1].as_list() == [None])
@@ -191,12 +282,12 @@ def _name_open(value, has_batch):
             size.dim_param = BATCH if i == 0 and has_batch else f"{value.name}_dim{i}"
 
 
-def operators(graph):
-    """How often each operator is in a model, loops included."""
+def count_operators(graph: Any) -> dict[str, int]:
+    """`{operator: count}` of a model, loops included."""
     return dict(collections.Counter(node.op_type for node in nodes(graph.graph)))
 
 
-def described(values):
+def describe(values: Any) -> dict[str, str]:
     """Inputs or outputs of a graph as a dict from names to text: `float32[batch, 10]`."""
     import onnx
 
@@ -209,137 +300,29 @@ def described(values):
     return found
 
 
-def set_properties(graph, properties):
-    """Gives a model its metadata, and none but that."""
+def set_properties(graph: Any, properties: Mapping[str, str]) -> None:
+    """Sets the metadata of a model."""
     import onnx
 
     onnx.helper.set_model_props(graph, properties)
 
 
-def remove_unused_domains(graph):
-    """Drops the sets of operators that a graph imports and does not use."""
+def remove_unused_domains(graph: Any) -> None:
+    """Removes the sets of operators that a graph imports and does not use."""
     used = {node.domain for node in nodes(graph.graph)} | {""}
     kept = [each for each in graph.opset_import if each.domain in used]
     del graph.opset_import[:]
     graph.opset_import.extend(kept)
 
 
-# What goes into a model's ONNX graph and comes out: structure, shapes, names.
+# TensorFlow operations that tf2onnx converts wrongly or not at all, by its own hooks.
 
 
-_MADE_UP = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
+def _handlers() -> dict[str, tuple[Callable, list]]:
+    """The `custom_op_handlers` of tf2onnx: functions that rewrite a node of the graph.
 
-
-@dataclasses.dataclass(frozen=True)
-class Signature:
-    """The inputs of a graph.
-
-    Args:
-        structure: The model's inputs, one in each place.
-        names: Names of the inputs, flat.
-        specs: A `tf.TensorSpec` for each.
-    """
-
-    structure: object
-    names: list
-    specs: list
-
-
-def signature(model, example, batch_size):
-    """The signature of a model.
-
-    Args:
-        model: A built `keras.Model`.
-        example: Inputs as arrays or specs, in their structure, for a model that does not know the
-            shapes of its own; else `None`.
-        batch_size: Rows of each call; `None`: any number.
-
-    Raises:
-        ValueError: The shapes are not known, or an input is text.
-    """
-    structure = models.input_specs(model)
-    if structure is None:
-        structure = _from_example(model, example)
-    flat = keras.tree.flatten(structure)
-    names = _input_names(model, structure, flat)
-    for name, x in zip(names, flat, strict=True):
-        if x.dtype == "string":
-            raise ValueError(
-                f"Input {name!r} of {model.name!r} is text, which ONNX models cannot be given. "
-                "Turn text into numbers outside of the student (TextVectorization, StringLookup)."
-            )
-    specs = [
-        tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype, name=_plain(name))
-        for name, x in zip(names, flat, strict=True)
-    ]
-    return Signature(structure, names, specs)
-
-
-def _from_example(model, example):
-    if example is None:
-        raise ValueError(
-            f"The shapes of the inputs of {model.name!r}, a {type(model).__name__}, are not known: "
-            "it is no Sequential or Functional model. Pass some inputs: to_onnx(..., data=inputs)."
-        )
-    return keras.tree.map_structure(
-        lambda x: keras.KerasTensor((None, *x.shape[1:]), x.dtype), example
-    )
-
-
-def _input_names(model, structure, flat):
-    """The keys of a dict, else the names that the user gave, else `input`."""
-    if isinstance(structure, dict):
-        return models.names_in(structure)
-    own = [x.name for x in model.inputs] if getattr(model, "inputs", None) else [""] * len(flat)
-    alone = len(own) == 1
-    return _distinct(
-        name if name and not _MADE_UP.fullmatch(name) else "input" if alone else f"input_{i}"
-        for i, name in enumerate(own)
-    )
-
-
-def output_names(model, outputs, taken):
-    """Names of a model's outputs.
-
-    Args:
-        model: The model.
-        outputs: What it returned, in its structure.
-        taken: Names that the inputs have.
-
-    Returns:
-        The keys of a dict, else the names of the layers, else `output`; flat, all distinct.
-    """
-    count = len(keras.tree.flatten(outputs))
-    # Of a layer that is called twice both outputs have its name.
-    own = models.output_names(model, outputs) or list(getattr(model, "output_names", None) or [])
-    if len(own) != count:
-        own = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
-    return _distinct(own, taken)
-
-
-def _distinct(names, taken=()):
-    found = []
-    for name in names:
-        other, number = name, 1
-        while other in found or other in taken:
-            other, number = f"{name}_{number}", number + 1
-        found.append(other)
-    return found
-
-
-def _plain(name):
-    """A name that TensorFlow takes for an argument."""
-    return re.sub(r"\W", "_", name)
-
-
-# What tf2onnx gets wrong about TensorFlow's operations, put right by its own hooks.
-
-
-def handlers():
-    """As `custom_op_handlers` of tf2onnx: functions that rewrite a node of the graph.
-
-    Of the first three tf2onnx knows nothing: it logs a line, and writes a file that no runtime
-    loads. The exact gelu needs `Erfc`, celu `Expm1`.
+    tf2onnx does not know the first three: it logs a line, and writes a file that no runtime loads.
+    The exact gelu needs `Erfc`, celu `Expm1`.
     """
     written = {"Erfc": _erfc, "Expm1": _expm1, "Log1p": _log1p, "AddV2": _add}
     return {name: (function, []) for name, function in written.items()}
@@ -374,7 +357,7 @@ def _one(graph, node):
 
 
 def _replaced(graph, node, first, second):
-    """Two nodes instead of one; `None` among the inputs of the second is the first's output."""
+    """Two nodes instead of one; `None` among the second's inputs is the first's output."""
     kind = {"shapes": node.output_shapes, "dtypes": node.output_dtypes}
     name, outputs = node.name, list(node.output)
     operator, inputs = first[0], list(first[1])

@@ -1,23 +1,25 @@
-"""Integers for the weights, or for weights and activations, by ONNX Runtime's quantizer."""
+"""Quantizes ONNX graphs by ONNX Runtime, dynamically or statically; notes for TensorRT."""
 
 import importlib
 import pathlib
 import shlex
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
-import keras
 import numpy as np
 
 from keras_kd.export.onnx import convert
-from keras_kd.export.source import ExportError
+from keras_kd.export.onnx.options import OnnxOptions
+from keras_kd.export.student import ExportError
 
-# What has weights, and what only moves values. Not the arithmetic of normalization and attention:
-# it would cost a small transformer accuracy (error 0.048 for 0.042), size (207 KB for 128) and
-# time (333 us for 290).
+# Operators with weights, and those that only move values. Not the arithmetic of normalization and
+# attention: it would cost a small transformer accuracy (error 0.048 for 0.042), size (207 KB for
+# 128) and time (333 us for 290).
 _WITH_WEIGHTS = ["Conv", "ConvTranspose", "MatMul", "Gemm", "Gather"]
 _MOVING = ["Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Reshape", "Transpose"]
 _MOVING += ["Squeeze", "Unsqueeze", "Pad", "Concat", "Split", "Slice", "Resize"]
-# Its parser takes nothing asymmetric, and no integer weight that is not quantized in the graph.
+# TensorRT's parser takes nothing asymmetric, and integer weights only if the graph quantizes them.
 _FOR_TENSORRT = {
     "ActivationSymmetric": True,
     "WeightSymmetric": True,
@@ -25,12 +27,12 @@ _FOR_TENSORRT = {
     "QuantizeBias": False,
 }
 _BATCH = 32
-# What may stay in float of the weights: small constants, such as embeddings of positions.
+# The fraction of weights that may stay in float: small constants, such as embeddings of positions.
 _MOST_FLOAT = 0.1
 
 
-def dynamic(graph):
-    """A graph with integer weights; activations are quantized as they come, at run time.
+def quantize_dynamic(graph: Any) -> Any:
+    """A graph with integer weights; activations are quantized at run time.
 
     Unsigned weights, because pairs of products of signed ones overflow 16 bits on processors
     without VNNI. ONNX Runtime's LSTM takes signed ones only: 7 bits of them.
@@ -46,18 +48,20 @@ def dynamic(graph):
     return _quantized(graph, quantize)
 
 
-def static(graph, names, inputs, options):
+def quantize_static(
+    graph: Any, signature: convert.Signature, arrays: Sequence[np.ndarray], options: OnnxOptions
+) -> Any:
     """A graph with integer weights and activations, as pairs of QuantizeLinear, DequantizeLinear.
 
-    Weights have a scale for each channel. They use 7 of their 8 bits unless for TensorRT: on
-    processors without VNNI ONNX Runtime adds pairs of products in 16 bits, which overflow with 8. A
-    CNN of accuracy 0.940 had 0.665 so, and 0.938 with 7 bits.
+    Weights have one scale per channel. They use 7 of their 8 bits, except for TensorRT: on
+    processors without VNNI, ONNX Runtime adds pairs of products in 16 bits, which overflow with 8.
+    A CNN of accuracy 0.940 fell to 0.665; with 7 bits it had 0.938.
 
     Args:
         graph: An `onnx.ModelProto`.
-        names: Names of its inputs.
-        inputs: NumPy arrays for them, to calibrate with.
-        options: The `Options`.
+        signature: Its `Signature`.
+        arrays: The data to calibrate with, an array for each input.
+        options: The checked arguments.
     """
     from onnxruntime import quantization
 
@@ -68,7 +72,7 @@ def static(graph, names, inputs, options):
         quantization.quantize_static(
             source,
             target,
-            _reader(names, inputs, options.batch_size or _BATCH),
+            _reader(signature, arrays, options.batch_size or _BATCH),
             quant_format=quantization.QuantFormat.QDQ,
             activation_type=signed if for_tensorrt else unsigned,
             weight_type=signed,
@@ -99,15 +103,12 @@ def _quantized(graph, quantize):
     return result
 
 
-def _reader(names, inputs, size):
+def _reader(signature, arrays, size):
     """Gives the calibrator one batch after another."""
     from onnxruntime import quantization
 
-    flat = keras.tree.flatten(inputs)
-    feeds = (
-        {name: x[i : i + size] for name, x in zip(names, flat, strict=True)}
-        for i in range(0, len(flat[0]), size)
-    )
+    starts = range(0, len(arrays[0]), size)
+    feeds = (signature.feed([x[i : i + size] for x in arrays]) for i in starts)
 
     class Reader(quantization.CalibrationDataReader):
         def get_next(self):
@@ -117,7 +118,7 @@ def _reader(names, inputs, size):
 
 
 def _check_share(before, after):
-    """Raises if much of what were weights is float still."""
+    """Raises if many weights are still float."""
     total = sum(_float_weights(before).values())
     left = _float_weights(after)
     if sum(left.values()) <= _MOST_FLOAT * total:
@@ -133,7 +134,7 @@ def _check_share(before, after):
 
 
 def _float_weights(graph):
-    """Sizes of the kernels and tables in float that are not quantized before they are read."""
+    """`{name: size}` of the float kernels and tables that are read without being quantized."""
     import onnx
 
     readers = _readers(graph)
@@ -154,22 +155,24 @@ def _readers(graph):
     return found
 
 
-# What can be told of TensorRT on a machine without it: the command, and whether it parses.
+# TensorRT, on a machine without it: the command that builds an engine, and a trial of its parser.
 
 
-_TYPICAL_ROWS, _MOST_ROWS = 8, 32
+_TYPICAL_BATCH, _LARGEST_BATCH = 8, 32
 
 
-def notes(path, content, signature):
-    """What `OnnxExport.notes` say of TensorRT.
+def tensorrt_notes(
+    path: pathlib.Path, content: bytes, signature: convert.Signature
+) -> tuple[str, str, str]:
+    """What `OnnxExport.notes` contain for TensorRT.
 
     Raises:
         ExportError: TensorRT-RTX is installed, and its parser refuses the file.
     """
-    return ("For TensorRT, not executed here:", command(path, signature), _parsed(content))
+    return ("For TensorRT, not executed here:", _command(path, signature), _parsed(content))
 
 
-def command(path, signature):
+def _command(path, signature):
     """The command that builds an engine of a file."""
     words = [
         "trtexec",
@@ -178,20 +181,20 @@ def command(path, signature):
         # Types as in the file: what is quantized in int8, and nothing else.
         "--stronglyTyped",
     ]
-    if any(spec.shape[0] is None for spec in signature.specs):
-        for name, rows in (("min", 1), ("opt", _TYPICAL_ROWS), ("max", _MOST_ROWS)):
-            words.append(f"--{name}Shapes={_shapes(signature, rows)}")
+    if signature.has_open_batch:
+        for name, size in (("min", 1), ("opt", _TYPICAL_BATCH), ("max", _LARGEST_BATCH)):
+            words.append(f"--{name}Shapes={_shapes(signature, size)}")
     return shlex.join(words)
 
 
-def _shapes(signature, rows):
-    named = zip(signature.names, signature.specs, strict=True)
-    return ",".join(f"{name}:{_shape(spec.shape[1:], rows)}" for name, spec in named)
+def _shapes(signature, batch_size):
+    named = zip(signature.inputs, signature.specs, strict=True)
+    return ",".join(f"{name}:{_shape(spec.shape[1:], batch_size)}" for name, spec in named)
 
 
-def _shape(sizes, rows):
+def _shape(sizes, batch_size):
     # An open dimension has no natural size: the user fills it in.
-    return "x".join([str(rows), *("SIZE" if size is None else str(size) for size in sizes)])
+    return "x".join([str(batch_size), *("SIZE" if size is None else str(size) for size in sizes)])
 
 
 def _parsed(content):
@@ -199,7 +202,7 @@ def _parsed(content):
         tensorrt = importlib.import_module("tensorrt_rtx")
     except ImportError:
         return (
-            "Not parsed by TensorRT: pip install tensorrt-rtx (NVIDIA's own licence, no GPU "
+            "Not parsed by TensorRT: pip install tensorrt-rtx (NVIDIA's own license, no GPU "
             "needed) lets kd.export try its parser."
         )
     logger = tensorrt.Logger(tensorrt.Logger.INTERNAL_ERROR)

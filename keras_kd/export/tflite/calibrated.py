@@ -4,19 +4,22 @@ TensorFlow's calibrator can take the whole process down (issues 75140 and 87468 
 segmentation fault in the body of any loop), which no `try` catches.
 """
 
+import dataclasses
 import json
 import pathlib
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from keras_kd.export import source
-from keras_kd.export.source import ExportError
+from keras_kd.export import representative
+from keras_kd.export.student import ExportError
 from keras_kd.export.tflite import conversion
 
-# Enough for a thousand rows of a large network; one that hangs is told from one that works.
+# Enough for a thousand samples of a large network; a process that takes longer hangs.
 _TIMEOUT_S = 3600
 # `-m` alone would put the current folder before all others: a numpy.py there would be run.
 _START = (
@@ -25,40 +28,47 @@ _START = (
 )
 
 
-def convert(path, quantization, arrays, names, batch_size, input_dtype, output_dtype):
-    """Converts the SavedModel at `path` with calibration.
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the process is to do with a SavedModel.
 
-    Args:
-        path: A folder of `conversion.saved`.
+    Attributes:
         quantization: `"int8"` or `"int16x8"`.
-        arrays: The representative data, an array `[rows, ...]` for each input.
         names: The names of the inputs in the signature.
-        batch_size: Rows of a batch in the SavedModel.
+        batch_size: The batch size of the SavedModel.
         input_dtype: `"float32"`, `"int8"`, `"uint8"` or `"int16"`: of inputs that are floats.
         output_dtype: The same for the outputs.
+    """
 
-    Returns:
-        The bytes of the file.
+    quantization: str
+    names: list[str]
+    batch_size: int
+    input_dtype: str
+    output_dtype: str
+
+
+def convert(path: str | pathlib.Path, request: Request, arrays: Sequence[np.ndarray]) -> bytes:
+    """Converts the SavedModel at `path` with calibration; returns the content of the file.
+
+    Args:
+        path: The folder of `conversion.saved`.
+        request: The `Request`.
+        arrays: The representative data, an array `[samples, ...]` for each input.
 
     Raises:
         ExportError: It fails, or the process that calibrates dies.
     """
     folder = pathlib.Path(path).absolute().parent
-    np.savez(folder / "rows.npz", **{f"input_{i}": array for i, array in enumerate(arrays)})
-    request = {
-        "quantization": quantization,
-        "names": names,
-        "batch_size": batch_size,
-        "input_dtype": input_dtype,
-        "output_dtype": output_dtype,
-    }
-    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    inputs: dict[str, Any] = {f"input_{i}": array for i, array in enumerate(arrays)}
+    np.savez(folder / "samples.npz", **inputs)
+    text = json.dumps(dataclasses.asdict(request))
+    (folder / "request.json").write_text(text, encoding="utf-8")
     try:
         done = _run(folder, path)
     except subprocess.TimeoutExpired as error:
         raise ExportError(
-            f"TensorFlow's calibrator was stopped after {error.timeout:,.0f} s. Pass fewer rows as "
-            "`representative_data` (some hundred), or use route='edge_quantizer'."
+            f"TensorFlow's calibrator was stopped after {error.timeout:,.0f} s. Pass fewer samples "
+            "as `representative_data` (some hundred), or use route='edge_quantizer'."
         ) from error
     result = folder / "model.tflite"
     if done.returncode == 0 and result.exists():
@@ -67,12 +77,12 @@ def convert(path, quantization, arrays, names, batch_size, input_dtype, output_d
 
 
 def _run(folder, path):
-    """The process of its own, which imports what this one does, and nothing from where it is."""
+    """Runs the process: it imports from where this one does, and not from its own folder."""
     empty = folder / "empty"
     empty.mkdir()
     safe = ["-P"] if sys.version_info >= (3, 11) else []  # "" is the empty folder in any case
     return subprocess.run(
-        [sys.executable, *safe, "-c", _START, json.dumps(_places()), str(path)],
+        [sys.executable, *safe, "-c", _START, json.dumps(_import_paths()), str(path)],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,
@@ -81,9 +91,9 @@ def _run(folder, path):
     )
 
 
-def _places():
-    """Where modules are looked for: as here, but for the current folder; then this package's."""
-    found = [str(pathlib.Path(place).absolute()) for place in sys.path if place]
+def _import_paths():
+    """This process' import paths without the current folder, then this package's."""
+    found = [str(pathlib.Path(path).absolute()) for path in sys.path if path]
     return list(dict.fromkeys([*found, str(pathlib.Path(__file__).absolute().parents[3])]))
 
 
@@ -95,10 +105,10 @@ def _failure(done):
             "need unroll=True, or quantization='dynamic' or 'float16'."
         )
     last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-    return (last or ["TensorFlow's converter failed without a word."])[0][:800]
+    return (last or ["TensorFlow's converter failed and printed nothing."])[0][:800]
 
 
-def _set(converter, request, rows):
+def _configure(converter, request, arrays):
     import tensorflow as tf
 
     sets = {
@@ -110,25 +120,25 @@ def _set(converter, request, rows):
         ],
     }
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_ops = sets[request["quantization"]]
-    converter.representative_dataset = lambda: _samples(request, rows)
-    if any(array.dtype.kind == "f" for array in rows):
-        converter.inference_input_type = tf.as_dtype(request["input_dtype"])
-    converter.inference_output_type = tf.as_dtype(request["output_dtype"])
+    converter.target_spec.supported_ops = sets[request.quantization]
+    converter.representative_dataset = lambda: _samples(request, arrays)
+    if any(array.dtype.kind == "f" for array in arrays):
+        converter.inference_input_type = tf.as_dtype(request.input_dtype)
+    converter.inference_output_type = tf.as_dtype(request.output_dtype)
 
 
-def _samples(request, rows):
-    for batch in source.batches(rows, request["batch_size"]):
-        yield conversion.SIGNATURE, dict(zip(request["names"], batch, strict=True))
+def _samples(request, arrays):
+    for batch in representative.batches(arrays, request.batch_size):
+        yield conversion.SIGNATURE, dict(zip(request.names, batch, strict=True))
 
 
 def _main(path):
-    """What the process of its own does."""
+    """The work of the process."""
     folder = pathlib.Path(path).parent
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    with np.load(folder / "rows.npz") as stored:
-        rows = [stored[f"input_{i}"] for i in range(len(stored.files))]
-    content = conversion.convert(path, lambda converter: _set(converter, request, rows))
+    request = Request(**json.loads((folder / "request.json").read_text(encoding="utf-8")))
+    with np.load(folder / "samples.npz") as stored:
+        arrays = [stored[f"input_{i}"] for i in range(len(stored.files))]
+    content = conversion.convert(path, lambda converter: _configure(converter, request, arrays))
     (folder / "model.tflite").write_bytes(content)
 
 

@@ -1,4 +1,4 @@
-"""From a Keras model to a SavedModel of one signature, and to a float `.tflite` file."""
+"""TensorFlow's converter: a Keras model as a SavedModel, and a float `.tflite` file of it."""
 
 import contextlib
 import io
@@ -6,96 +6,99 @@ import logging
 import pathlib
 import re
 import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_kd import models
-from keras_kd.export import rewrites, source
-from keras_kd.export.source import ExportError
+from keras_kd.export import rewrites
+from keras_kd.export.student import ExportableModel, ExportError
 
 SIGNATURE = "serve"
 
 
 @contextlib.contextmanager
-def saved(student, batch_size=1, for_integers=False):
+def saved(
+    exportable: ExportableModel, batch_size: int | None = 1, for_integers: bool = False
+) -> Iterator[pathlib.Path]:
     """A temporary folder with a SavedModel of the student's inference.
 
-    `from_keras_model` would let the batch open: reshapes then read it at run time by operators
+    `from_keras_model` would leave the batch open: reshapes then read it at run time by operators
     that are left in float, and recurrent layers do not convert at all.
 
     Args:
-        student: A Keras model with known input shapes.
-        batch_size: Rows of a batch, or `None` for any number.
-        for_integers: Whether layers are written in steps that have integer kernels.
+        exportable: The student.
+        batch_size: The batch size, or `None` for any.
+        for_integers: Whether layers are decomposed into steps that have integer kernels.
     """
     with tempfile.TemporaryDirectory(prefix="keras_kd_export_") as folder:
         path = pathlib.Path(folder) / "saved_model"
-        _write(student, path, batch_size, for_integers)
+        _write(exportable, path, batch_size, for_integers)
         yield path
 
 
-def _write(student, path, batch_size, for_integers):
-    structure, names = models.input_specs(student), source.output_names(student)
+def _write(exportable, path, batch_size, for_integers):
+    student = exportable.model
 
     def serve(*arrays):
         steps = rewrites.in_steps(student) if for_integers else contextlib.nullcontext()
         with rewrites.with_plain_lookups(student), steps:
-            inputs = keras.tree.pack_sequence_as(structure, list(arrays))
-            outputs = student(inputs, training=False)
-        return dict(zip(names, keras.tree.flatten(outputs), strict=True))
+            outputs = exportable.run(arrays)
+        return dict(zip(exportable.output_names, keras.tree.flatten(outputs), strict=True))
 
     archive = keras.export.ExportArchive()
     archive.track(student)
-    archive.add_endpoint(SIGNATURE, serve, input_signature=specs(student, batch_size))
+    archive.add_endpoint(SIGNATURE, serve, input_signature=input_signature(exportable, batch_size))
     archive.write_out(str(path), verbose=False)
 
 
-def specs(student, batch_size):
+def input_signature(exportable: ExportableModel, batch_size: int | None) -> list[tf.TensorSpec]:
     """A `tf.TensorSpec` for each input.
 
     Raises:
-        ValueError: A shape is open besides the batch, or an input is text.
+        ValueError: A size other than the batch's is open, or an input is text.
     """
-    found = []
-    tensors, names = source.flat_inputs(student), source.input_names(student)
-    for tensor, name in zip(tensors, names, strict=True):
-        shape = (batch_size, *tensor.shape[1:])
-        if None in shape[1:]:
+    for each in exportable.inputs:
+        if None in each.shape[1:]:
             raise ValueError(
-                f"Input {name!r} of model {student.name!r} has the shape {tuple(tensor.shape)}: "
+                f"Input {each.name!r} of model {exportable.name!r} has the shape {each.shape}: "
                 "only the batch may be unknown in a file for devices. Make the model with a fixed "
                 "shape (keras.Input) and load the weights."
             )
-        if tensor.dtype == "string":
+        if each.dtype == "string":
             raise ValueError(
-                f"Input {name!r} of model {student.name!r} is text, for which LiteRT has no "
-                "operators. Turn text into numbers outside of the student (TextVectorization, "
+                f"Input {each.name!r} of model {exportable.name!r} is text, for which LiteRT has "
+                "no operators. Turn text into numbers outside of the student (TextVectorization, "
                 "StringLookup)."
             )
-        found.append(tf.TensorSpec(shape, tensor.dtype, name=name))
-    return found
+    return [
+        tf.TensorSpec((batch_size, *each.shape[1:]), each.dtype, name=each.name)
+        for each in exportable.inputs
+    ]
 
 
-def float_tflite(student, batch_size=1, for_integers=False):
-    """The bytes of the float `.tflite` file of a student.
+def float_tflite(
+    exportable: ExportableModel, batch_size: int | None = 1, for_integers: bool = False
+) -> bytes:
+    """The content of the float `.tflite` file of a student.
 
     Raises:
         ExportError: TensorFlow cannot convert it.
     """
-    with saved(student, batch_size, for_integers) as path:
+    with saved(exportable, batch_size, for_integers) as path:
         return convert(path)
 
 
-def convert(path, prepare=None):
+def convert(path: str | pathlib.Path, prepare: Callable[[Any], None] | None = None) -> bytes:
     """Runs TensorFlow's converter on the SavedModel at `path`.
 
     Args:
-        path: A folder of `saved`.
+        path: The folder of `saved`.
         prepare: A function that sets the converter's options.
 
     Raises:
-        ExportError: It fails; the message has its last words.
+        ExportError: It fails; the message has the converter's reason.
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[SIGNATURE])
     if prepare is not None:
@@ -109,12 +112,12 @@ def convert(path, prepare=None):
         ) from error
 
 
-_LACKED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
+_LACKING = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 _PLACE = re.compile(r'fused\["(\w+):", "([^"@]+)')
 
 
 def _reason(error):
-    """What a converter's message names that it cannot convert, in a sentence or two."""
+    """The operators that a converter's message names, in a sentence or two."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     places = {
         kind: place
@@ -122,23 +125,23 @@ def _reason(error):
         for kind, place in _PLACE.findall(line)
         if "PartitionedCall" not in kind
     }
-    lacked = dict.fromkeys(kind for line in lines for kind in _LACKED.findall(line))
-    if lacked:
+    lacking = dict.fromkeys(kind for line in lines for kind in _LACKING.findall(line))
+    if lacking:
         listed = ", ".join(
-            f"{kind} (at {places[kind]!r})" if kind in places else kind for kind in lacked
+            f"{kind} (at {places[kind]!r})" if kind in places else kind for kind in lacking
         )
         return (
             f"LiteRT has no operators for {listed}. Make the student without that layer, as in "
             "keras.Model(student.inputs, what goes into it), and do outside of the file what it "
             "does."
         )
-    told = [line for line in lines if "error:" in line or "op" in line.lower()]
-    return " ".join((told or lines)[:4])[:800]
+    relevant = [line for line in lines if "error:" in line or "op" in line.lower()]
+    return " ".join((relevant or lines)[:4])[:800]
 
 
 @contextlib.contextmanager
-def quiet():
-    """Keeps what the converters print and log from the user's terminal; errors are raised."""
+def quiet() -> Iterator[None]:
+    """Silences what the converters print and log; errors are raised."""
     loggers = [tf.get_logger(), logging.getLogger("absl")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

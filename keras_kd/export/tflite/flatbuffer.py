@@ -1,22 +1,23 @@
-"""Tables of a `.tflite` file: taken apart, changed, written."""
+"""Edits the flatbuffer of a `.tflite` file: integer kernels, unsigned inputs and outputs.
+
+`unpacked` reads the tables of a file, and `packed` writes them again.
+"""
 
 import copy
 import hashlib
+from typing import Any
 
 import flatbuffers
 import numpy as np
 
 from keras_kd.runtimes import tflite
 
-# Takes a `.tflite` file apart into its tables, and writes it from them.
-
-
-# What the format asks of constants, so that runtimes can use them where they lie.
+# The format's alignment of constants, so that runtimes can use them in place.
 _ALIGNMENT = 16
 
 
-def unpacked(content):
-    """LiteRT's `ModelT` of the bytes of a file, which `packed` can write again."""
+def unpacked(content: bytes) -> Any:
+    """LiteRT's `ModelT` of the content of a file."""
     model = tflite.of_bytes(content)
     for buffer in model.buffers:
         if buffer.offset > 1:  # behind the tables, by offsets that will not be right
@@ -25,12 +26,12 @@ def unpacked(content):
     return model
 
 
-def packed(model, size=0):
-    """The bytes of a file.
+def packed(model: Any, size: int = 0) -> bytes:
+    """The content of the file of a `ModelT`.
 
     Args:
         model: LiteRT's `ModelT`.
-        size: About how many bytes it will have.
+        size: About how many bytes the file will have.
     """
     builder = _Builder(size)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
@@ -40,8 +41,8 @@ def packed(model, size=0):
 class _Builder(flatbuffers.Builder):
     """Writes equal arrays once.
 
-    A scale for each channel comes with a zero point for each, 8 bytes, which are all 0, of kernels
-    and of biases: of MobileNetV3Small's int8 file they were 12 %.
+    Each scale of a channel comes with a zero point of 8 bytes, all 0, in kernels and biases: they
+    were 12 % of MobileNetV3Small's int8 file.
     """
 
     def __init__(self, size):
@@ -57,11 +58,7 @@ class _Builder(flatbuffers.Builder):
         return self._written[key]
 
 
-# Operators that ai-edge-quantizer leaves in float although LiteRT has integer kernels for them.
-#
-#     int8 -> DEQUANTIZE -> float -> TILE -> float -> QUANTIZE -> int8
-#
-# becomes the operator alone, on integers.
+# Operators that ai-edge-quantizer leaves in float, on integers.
 
 
 # Those that keep the scale of their input, and those that have one of their own for their output.
@@ -72,8 +69,13 @@ _FLOAT = "_float"
 _VERSIONS = dict.fromkeys((*_KEEPING, "LEAKY_RELU", "RELU6", "ABS"), 2)
 
 
-def used(content):
-    """The bytes of an int8 file in which these operators compute with integers."""
+def with_integer_kernels(content: bytes) -> bytes:
+    """The content of an int8 file in which operators use the integer kernels that LiteRT has.
+
+        int8 -> DEQUANTIZE -> float -> TILE -> float -> QUANTIZE -> int8
+
+    becomes the operator alone, on integers: ai-edge-quantizer leaves some of them in float.
+    """
     model = unpacked(content)
     graph = model.subgraphs[0]
     names = {tflite.operator_name(model, each) for each in graph.operators or []}
@@ -97,7 +99,7 @@ def used(content):
 
 
 def _changed(model, graph, operator):
-    """Whether an operator was made one on integers."""
+    """Makes an operator one on integers; whether that was possible."""
     name = tflite.operator_name(model, operator)
     if name not in (*_KEEPING, *_OWN):
         return False
@@ -154,7 +156,7 @@ def _like(graph, index, source):
 
 
 def _without_equals(graph, made, readers):
-    """Takes out operators that bring integers to the scale that they have."""
+    """Removes operators that convert integers to the scale that they have already."""
     for reader in readers:
         (target,) = tflite.indices(reader.outputs)
         is_output = target in tflite.indices(graph.outputs)
@@ -175,21 +177,21 @@ def _same(one, other):
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-# Inputs and outputs of an int8 file as uint8, which cameras give and some runtimes ask for.
-#
-#     uint8 = int8 + 128, of the same scale and a zero point that is 128 higher
-#
-# One QUANTIZE operator does that; LiteRT and microcontrollers have it.
+# Inputs and outputs of an int8 file as uint8, which cameras give and some runtimes need.
 
 
 _OFFSET = 128
 
 
-def borders(content, inputs, outputs):
-    """The bytes of a file whose int8 inputs or outputs are uint8.
+def with_unsigned_borders(content: bytes, inputs: bool, outputs: bool) -> bytes:
+    """The content of a file whose int8 inputs or outputs are uint8.
+
+        uint8 = int8 + 128, of the same scale and a zero point that is 128 higher
+
+    One QUANTIZE operator does that; LiteRT and microcontrollers have it.
 
     Args:
-        content: The bytes of a file; what is not int8 there stays as it is.
+        content: The content of a file; inputs and outputs of other types stay as they are.
         inputs: Whether to change the inputs.
         outputs: Whether to change the outputs.
     """
@@ -232,7 +234,7 @@ def _unsigned(graph, index):
 
 
 def _quantize(model):
-    """The index of the operator code of QUANTIZE, which is added where there is none."""
+    """The index of the operator code of QUANTIZE, which is added if there is none."""
     schema = tflite.schema()
     number = schema.BuiltinOperator.QUANTIZE
     for index, code in enumerate(model.operatorCodes):

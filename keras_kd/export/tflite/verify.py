@@ -1,26 +1,29 @@
-"""Reads a `.tflite` file back, and holds it against the model that it was made of."""
+"""Reads a `.tflite` file back: its operators and types, its outputs, the integers in it."""
 
+import collections
 import dataclasses
 import pathlib
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from keras_kd.export import comparison, judging, representative, source
-from keras_kd.export.source import ExportError
-from keras_kd.export.tflite import routes
+from keras_kd.export import comparison, judging, representative
+from keras_kd.export.student import ExportableModel, ExportError, LeftInFloatError
 from keras_kd.export.tflite.metadata import TFLiteExport
+from keras_kd.export.tflite.routes import Job
 from keras_kd.runtimes import TFLiteFile, tflite
 
 
-@dataclasses.dataclass(frozen=True)
-class Examined:
-    """A file that holds what was asked for.
+@dataclasses.dataclass(frozen=True, eq=False)
+class VerifiedFile:
+    """A file that holds what was requested.
 
     Attributes:
         export: Its `TFLiteExport`.
-        closeness: As of `comparison.Comparison`.
-        content: Its bytes.
+        closeness: The `closeness` of its `comparison.Comparison`.
+        content: Its content.
     """
 
     export: TFLiteExport
@@ -28,107 +31,107 @@ class Examined:
     content: bytes
 
 
-@dataclasses.dataclass
-class Examiner:
-    """What files are held against.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Verifier:
+    """What the files of all routes are compared with.
 
     Attributes:
-        path: Where the file will be.
-        job: The `routes.Job`.
-        rows: The `comparison.Rows`.
-        bounds: The `judging.Bounds`.
-        task: As of `to_tflite`.
-
-    Raises:
-        ValueError: Task, labels and bounds do not fit the model, or it gives NaN.
+        job: The `Job`.
+        samples: The samples to compare on.
+        expected: The student's outputs for them.
+        judgement: How each output is judged.
     """
 
-    path: pathlib.Path
-    job: routes.Job
-    rows: comparison.Rows
-    bounds: judging.Bounds
-    task: str | dict = "auto"
+    job: Job
+    samples: representative.Samples
+    expected: list[np.ndarray]
+    judgement: judging.Judgement
 
-    def __post_init__(self):
-        model, plain = self.job.aware or self.job.student, self.job.student
-        self.job.steps.say(f"running the student on {len(self.rows.arrays[0])} rows")
-        self._expected = source.outputs_of(model, self.rows.arrays)
-        names = source.output_names(plain)
-        _check_numbers(plain, names, self._expected)
-        self._judgement = judging.of(
-            plain,
-            names,
-            self._expected,
-            self.rows.labels,
-            self.task,
-            self.bounds,
-            self.rows.are_promised,
-        )
-
-    def examined(self, route, content):
-        """A file that was made, as `Examined`.
-
-        Args:
-            route: What made it.
-            content: Its bytes.
+    @classmethod
+    def prepare(cls, job: Job, samples: representative.Samples) -> "Verifier":
+        """Runs the student on samples, and decides how its outputs are judged.
 
         Raises:
-            ExportError: It does not hold what was asked for.
+            ValueError: Task, labels and bounds do not fit the model, or it gives NaN.
         """
-        self.job.steps.begin(f"comparing on {len(self.rows.arrays[0])} rows")
-        with tempfile.TemporaryDirectory(prefix="keras_kd_export_") as folder:
-            written = pathlib.Path(folder) / self.path.name
-            written.write_bytes(content)
-            return Examined(*self._of_file(route, written), content)
-
-    def _of_file(self, route, written):
-        file, job = opened(written), self.job
-        comparison.check_requirements(file, job.name, job.input_type, job.output_type)
-        compared = self._compared(file)
-        outliers = representative.outliers(job.arrays if job.is_integer else None)
-        comparison.check(compared, job.name, self.bounds, outliers)
-        notes = [*self._notes(written), *comparison.notes(compared), *filter(None, [outliers])]
-        export = told(self.path, file, job.name, route, compared, self._judgement, notes)
-        return export, compared.closeness
-
-    def _compared(self, file):
-        names = source.input_names(self.job.student)
-        found = file.run(dict(zip(names, self.rows.arrays, strict=True)))
-        by_name = {info.name: value for info, value in zip(file.outputs, found, strict=True)}
-        outputs = source.output_names(self.job.student)
-        return comparison.compare(
-            [by_name[name] for name in outputs], self._expected, self.rows, self._judgement
+        exportable, options = job.exportable, job.options
+        job.steps.say(f"running the student on {samples.count} samples")
+        expected = exportable.predict(samples.arrays)
+        _check_student_outputs(exportable, expected)
+        judgement = judging.judge_outputs(
+            exportable.model,
+            exportable.output_names,
+            expected,
+            samples.labels,
+            options.task,
+            options.bounds,
+            samples.labels_must_fit,
         )
+        return cls(job, samples, expected, judgement)
+
+    def verify(self, route: str, content: bytes) -> VerifiedFile:
+        """Reads a file back and compares it.
+
+        Args:
+            route: The route that made it.
+            content: Its content.
+
+        Raises:
+            ExportError: It does not hold what was requested.
+        """
+        self.job.steps.begin(f"comparing on {self.samples.count} samples")
+        with tempfile.TemporaryDirectory(prefix="keras_kd_export_") as folder:
+            written = pathlib.Path(folder) / self.job.options.path.name
+            written.write_bytes(content)
+            return self._verify(route, written, content)
+
+    def _verify(self, route, written, content):
+        file, options = open_file(written), self.job.options
+        check_requirements(file, options.name, options.input_type, options.output_type)
+        compared = self._compare(file)
+        outliers = representative.outliers(self.job.arrays if options.is_integer else None)
+        comparison.check_bounds(compared, options.name, options.bounds, outliers)
+        notes = [*self._notes(written), *comparison.notes(compared), *filter(None, [outliers])]
+        export = summarize(options.path, file, options.name, route, compared, self.judgement, notes)
+        return VerifiedFile(export, compared.closeness, content)
+
+    def _compare(self, file):
+        exportable = self.job.exportable
+        found = file.run(exportable.feed(self.samples.arrays))
+        by_name = {info.name: value for info, value in zip(file.outputs, found, strict=True)}
+        outputs = [by_name[name] for name in exportable.output_names]
+        return comparison.compare(outputs, self.expected, self.samples, self.judgement)
 
     def _notes(self, written):
-        if not self.rows.are_real:
-            yield "compared on rows that were made up: pass `data` for rows of your own"
-        if self.job.aware is None:
+        if not self.samples.are_given:
+            yield "compared on samples that were made up: pass `data` for your own"
+        source = self.job.exportable.source
+        if source is None:
             return
-        aware = self.job.aware
         missing = missing_weights(
-            written, aware.integers_by_channel(), aware.integers_of_operands()
+            written, source.integers_by_channel(), source.integers_of_operands()
         )
         if missing:
             yield (
                 "these weights are not in the file with the integers they were trained with, "
                 f"because it rounds them in another way: {missing}"
             )
-        absent = missing_ranges(written, aware.parameters())
+        absent = missing_ranges(written, source.parameters())
         if absent:
             yield f"the file rounds these activations in another way than was trained: {absent}"
 
 
-def _check_numbers(student, names, expected):
-    broken = [name for name, x in zip(names, expected, strict=True) if np.isnan(x).any()]
+def _check_student_outputs(exportable: ExportableModel, expected: Sequence[np.ndarray]) -> None:
+    pairs = zip(exportable.output_names, expected, strict=True)
+    broken = [name for name, x in pairs if np.isnan(x).any()]
     if broken:
         raise ValueError(
-            f"The student {student.name!r} itself gives NaN, in outputs {broken}. Look into its "
+            f"The student {exportable.name!r} itself gives NaN, in outputs {broken}. Look into its "
             "training, or at the data."
         )
 
 
-def opened(path):
+def open_file(path: str | pathlib.Path) -> TFLiteFile:
     """The `TFLiteFile` at a path.
 
     Raises:
@@ -140,17 +143,25 @@ def opened(path):
         raise ExportError(str(error)) from error
 
 
-def told(path, file, quantization, route, compared, judgement, notes):
+def summarize(
+    path: pathlib.Path,
+    file: TFLiteFile,
+    quantization: str | None,
+    route: str,
+    compared: comparison.Comparison,
+    judgement: judging.Judgement,
+    notes: list[str],
+) -> TFLiteExport:
     """The `TFLiteExport` of a file.
 
     Args:
         path: Where it will be.
         file: The `TFLiteFile`, where it is now.
-        quantization: As asked for.
-        route: What made it.
-        compared: The `comparison.Comparison`.
-        judgement: The `judging.Judgement`.
-        notes: What else is to be known.
+        quantization: Its quantization.
+        route: The route that made it.
+        compared: How it compares with the student.
+        judgement: How its outputs were judged.
+        notes: What else the user should know.
     """
     counted = compared.least_accurate
     return TFLiteExport(
@@ -158,50 +169,126 @@ def told(path, file, quantization, route, compared, judgement, notes):
         bytes=pathlib.Path(file.path).stat().st_size,
         quantization=quantization,
         route=route,
-        operators=comparison.counts(file),
-        float_operators=comparison.float_operators(file),
+        operators=count_operators(file),
+        float_operators=_names(float_operators(file)),
         inputs=file.inputs,
         outputs=file.outputs,
-        rows=compared.rows,
+        rows=compared.samples,
         agreement=compared.agreement,
         worst_difference=compared.worst_difference,
-        accuracy=counted and counted.accuracy,
-        model_accuracy=counted and counted.model_accuracy,
+        accuracy=None if counted is None else counted.accuracy,
+        model_accuracy=None if counted is None else counted.model_accuracy,
         notes=notes,
         tasks=judgement.tasks,
-        supposed=judgement.supposed,
+        supposed=judgement.assumed,
         error=compared.error,
     )
 
 
-# Finds in a file the integers and ranges with which a student was trained.
+# The operators and types that a file must have.
 
 
-# Of scales that float32 has rounded twice.
+_FLOATS = {"float32", "float16", "bfloat16", "float64"}
+# They convert between integers and floats, and compute nothing.
+_BORDERS = {"QUANTIZE", "DEQUANTIZE"}
+
+
+def count_operators(file: TFLiteFile) -> dict[str, int]:
+    """`{operator: count}` of a file, in the order in which they first appear."""
+    return dict(collections.Counter(operator.name for operator in file.operators))
+
+
+def float_operators(file: TFLiteFile) -> list[Any]:
+    """The operators of a file that compute with floats."""
+    return [
+        operator
+        for operator in file.operators
+        if operator.name not in _BORDERS
+        and _FLOATS.intersection([*operator.inputs, *operator.outputs])
+    ]
+
+
+def _names(operators):
+    return sorted({operator.name for operator in operators})
+
+
+def check_requirements(
+    file: TFLiteFile,
+    quantization: str | None,
+    input_dtype: str | None,
+    output_dtype: str | None,
+) -> None:
+    """Raises `ExportError` unless a file has the operators and types that were requested.
+
+    Args:
+        file: The file.
+        quantization: Its quantization.
+        input_dtype: The type of inputs that are real numbers, or `None` for any.
+        output_dtype: The type of outputs, or `None` for any.
+    """
+    flex = sorted(name for name in count_operators(file) if name.startswith("CUSTOM"))
+    if flex:
+        raise ExportError(f"The file needs operators that LiteRT does not have: {flex}.")
+    if quantization in ("int8", "int16x8"):
+        _check_integer_operators(file, quantization)
+    for what, infos, wanted in (
+        ("input", file.inputs, input_dtype),
+        ("output", file.outputs, output_dtype),
+    ):
+        for info in infos:
+            is_number = info.scale is not None or info.dtype in _FLOATS
+            if wanted is not None and is_number and info.dtype != wanted:
+                raise ExportError(
+                    f"The {what} {info.name!r} is {info.dtype}; {wanted} was requested."
+                )
+
+
+def _check_integer_operators(file, quantization):
+    left = float_operators(file)
+    if left:
+        raise LeftInFloatError(
+            f"Operators {_names(left)} are left in float32, the first at {left[0].label!r}, which "
+            f"a file of quantization={quantization!r} must not have. Have the student compute that "
+            "in another way (a mask that is cast to float by pooling is one), or take "
+            "quantization='dynamic'.",
+            _names(left),
+        )
+
+
+# The trained integers and ranges in a file.
+
+
+# Relative error of scales that float32 has rounded twice.
 _CLOSE = 1e-5
 
 
-def missing_weights(path, by_channel, whole=None):
-    """Names of the weights whose integers the file does not hold.
+def missing_weights(
+    path: str | pathlib.Path,
+    by_channel: Mapping[str, np.ndarray],
+    whole: Mapping[str, np.ndarray] | None = None,
+) -> list[str]:
+    """Names of the weights whose integers a file does not hold.
 
-    BatchNormalization that is folded in may turn the sign of a channel, and layouts differ, so
-    channels are compared as sets of numbers, up to their sign.
+    A folded BatchNormalization may flip the sign of a channel, and layouts differ, so channels are
+    compared as multisets, up to their sign.
 
     Args:
         path: A `.tflite` file.
-        by_channel: `{name: integers [..., channels]}` of the weights with a scale for each channel,
+        by_channel: `{name: integers [..., channels]}` of the weights with one scale per channel,
             the channels last.
         whole: `{name: integers}` of those with one scale.
     """
     constants = list(_constants(path))
-    channels = {_signature(each) for each in _with_channels(constants)}
+    channels = {_channel_key(each) for each in _with_channels(constants)}
     wholes = {values.tobytes() for values, scales, _ in constants if scales == 1}
-    absent = [name for name, each in by_channel.items() if _signature(each) not in channels]
+    absent = [name for name, each in by_channel.items() if _channel_key(each) not in channels]
     return absent + [name for name, x in (whole or {}).items() if x.tobytes() not in wholes]
 
 
-def missing_ranges(path, parameters):
-    """Names of the activations whose ranges the file does not hold.
+def missing_ranges(
+    path: str | pathlib.Path, parameters: Mapping[str, tuple[float, int]]
+) -> list[str]:
+    """Names of the activations whose ranges a file does not hold.
 
     Args:
         path: A `.tflite` file.
@@ -221,8 +308,8 @@ def missing_ranges(path, parameters):
     ]
 
 
-def of_file(path):
-    """The integer constants of a file with a scale for each channel, as `[size, channels]`."""
+def channel_integers(path: str | pathlib.Path) -> list[np.ndarray]:
+    """The integer constants of a file with one scale per channel, as `[size, channels]`."""
     return _with_channels(_constants(path))
 
 
@@ -234,7 +321,7 @@ def _with_channels(constants):
     ]
 
 
-def _constants(path):
+def _constants(path: str | pathlib.Path) -> Iterator[tuple[np.ndarray, int, int]]:
     """Yields `(integers, number of scales, axis of the channels)`."""
     model = tflite.parsed(path)
     for tensor in tflite.constants(model):
@@ -252,8 +339,8 @@ def _values(data, kind, shape):
     return stored.reshape(shape)
 
 
-def _signature(integers):
-    """Bytes that are equal for equal integers, whatever the layout and signs of channels."""
+def _channel_key(integers):
+    """A key that is equal for equal integers, whatever the layout and signs of channels."""
     columns = np.sort(np.asarray(integers, np.int8).reshape(-1, integers.shape[-1]), axis=0)
     turned = -columns[::-1]
     first = np.argmax(columns != turned, axis=0)

@@ -1,18 +1,20 @@
-"""Which layers tensorflow-model-optimization trains for integers, and the error for others.
+"""From a Keras 3 model to a tf_keras model, of layers that tensorflow-model-optimization takes.
 
-What is in these tables was quantized, exported and run as an int8 file; see the tests. Some
-combinations still fail (pooling right after Concatenate): `distil` makes a trial file of the
+The layers of the table were quantized, exported and run as an int8 file; see the tests. Some
+combinations still fail (pooling right after Concatenate): `distill` makes a trial file of the
 student before it trains.
 """
 
 import dataclasses
 import inspect
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_kd.export import comparison, source
+from keras_kd.export import representative
+from keras_kd.export.student import ExportableModel
 
 
 class Support(NamedTuple):
@@ -20,7 +22,7 @@ class Support(NamedTuple):
 
     Attributes:
         native: Whether `keras_kd.quantization_aware` takes it.
-        tfmot: Whether this engine does, or the condition in words.
+        tfmot: Whether tensorflow-model-optimization does, or the condition in words.
     """
 
     native: bool
@@ -60,8 +62,8 @@ LAYERS = {
 TAKEN = tuple(sorted(name for name, support in LAYERS.items() if support.tfmot))
 
 
-def table():
-    """The layers of both engines as text, a line each."""
+def table() -> str:
+    """The layers that each engine takes, as text, one per line."""
     lines = [f"{'layer':24}{'keras_kd':10}tfmot"]
     for name, (native, tfmot) in sorted(LAYERS.items()):
         lines.append(f"{name:24}{_word(native):10}{_word(tfmot)}")
@@ -73,13 +75,13 @@ def _word(value):
     return value if isinstance(value, str) else ("yes" if value else "no")
 
 
-def refused(name, kind, reason=None):
+def unsupported(name: str, kind: str, reason: str | None = None) -> ValueError:
     """The error for a layer that tfmot does not take.
 
     Args:
-        name: Of the layer.
-        kind: Its class, in words.
-        reason: What of it is in the way; `None`: its class.
+        name: The name of the layer.
+        kind: Its class.
+        reason: Why tfmot does not take it; `None`: because of its class.
     """
     return ValueError(
         f"Layer {name!r} ({kind}) cannot be trained with tensorflow-model-optimization"
@@ -89,29 +91,34 @@ def refused(name, kind, reason=None):
     )
 
 
-def check(name, kind, config, before):
-    """Raises unless tfmot takes a layer.
+def check_layer(
+    name: str,
+    kind: str,
+    config: Mapping[str, Any],
+    before: Sequence[tuple[str, Mapping[str, Any]]],
+) -> None:
+    """Raises `ValueError` unless tfmot takes a layer.
 
     Args:
-        name: Of the layer.
+        name: The name of the layer.
         kind: The name of its class.
         config: Its configuration; activations by name.
-        before: `(kind, config)` of the layers whose outputs it gets.
+        before: `(kind, config)` of the layers whose outputs it takes.
     """
     if kind in ("Functional", "Sequential", "Model"):
-        raise refused(name, kind, "it is a model inside of the model; put its layers in directly")
+        raise unsupported(name, kind, "it is a nested model; put its layers in directly")
     if kind not in TAKEN:
-        raise refused(name, kind)
+        raise unsupported(name, kind)
     activation = config.get("activation", "linear")
     known = OF_ACTIVATION if kind == "Activation" else ACTIVATIONS
     if activation not in known:
-        raise refused(name, kind, f"its activation is {activation!r}, not one of {known}")
+        raise unsupported(name, kind, f"its activation is {activation!r}, not one of {known}")
     if config.get("data_format") == "channels_first":
-        raise refused(name, kind, "its data_format is 'channels_first'")
+        raise unsupported(name, kind, "its data_format is 'channels_first'")
     if kind == "ReLU" and (config["negative_slope"] or config["threshold"]):
-        raise refused(name, kind, "it has a negative_slope or a threshold")
+        raise unsupported(name, kind, "it has a negative_slope or a threshold")
     if kind == "Add" and len(before) > 2:
-        raise refused(name, kind, f"it adds {len(before)} values; add two at a time")
+        raise unsupported(name, kind, f"it adds {len(before)} values; add two at a time")
     if kind == "BatchNormalization":
         _check_norm(name, kind, before)
 
@@ -123,7 +130,7 @@ def _check_norm(name, kind, before):
         if kind in _BEFORE_NORM and config.get("activation", "linear") == "linear"
     ]
     if not found:
-        raise refused(
+        raise unsupported(
             name,
             kind,
             f"it must come right after one of {_BEFORE_NORM} that has no activation of its own; it "
@@ -134,23 +141,23 @@ def _check_norm(name, kind, before):
 # Configurations of Keras 3 layers, as tf_keras reads them.
 
 
-# Why the prefix: tfmot makes layers with automatic names ("conv2d") and looks them up by name; a
-# layer of the model with that very name makes quantize_model loop for ever.
+# tfmot makes layers with automatic names ("conv2d") and looks them up by name; a layer of the model
+# with that very name would make quantize_model loop forever.
 PREFIX = "kd_"
 
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 _REGULARIZERS = ("L1", "L2", "L1L2")
 
 
-def translated(node, cls):
+def translated(node: "Node", cls: type) -> dict[str, Any]:
     """The arguments that make a layer of `cls` compute what a Keras 3 layer does.
 
     Args:
-        node: The `nodes.Node` of the layer.
+        node: The `Node` of the layer.
         cls: The class of tf_keras.
 
     Raises:
-        ValueError: It has something that tf_keras lacks; the layer is named.
+        ValueError: It has an argument that tf_keras lacks; the layer is named.
     """
     kind, name = node.kind, node.name
     accepted = _arguments(cls)
@@ -162,13 +169,13 @@ def translated(node, cls):
         if key.endswith("_regularizer"):
             value = _regularizer(name, kind, key, value)
         elif key.endswith("_constraint") and value is not None:
-            raise refused(name, kind, f"it has a {key}")
+            raise unsupported(name, kind, f"it has a {key}")
         if key == "dtype":
             value = _dtype(name, kind, value)
         if key in accepted:
             found[key] = value
         elif value not in (None, False):
-            raise refused(name, kind, f"tf_keras does not know {key}={value!r}")
+            raise unsupported(name, kind, f"tf_keras does not know {key}={value!r}")
     return {**found, "name": PREFIX + name}
 
 
@@ -184,56 +191,56 @@ def _regularizer(name, kind, key, value):
     if value is None:
         return None
     if value.get("class_name") not in _REGULARIZERS or key == "activity_regularizer":
-        raise refused(name, kind, f"its {key} is {value.get('class_name')}")
+        raise unsupported(name, kind, f"its {key} is {value.get('class_name')}")
     return {"class_name": value["class_name"], "config": value["config"]}
 
 
 def _dtype(name, kind, value):
     policy = value["config"]["name"] if isinstance(value, dict) else value
     if policy != "float32":
-        raise refused(name, kind, f"it computes in {policy}; integers are trained in float32")
+        raise unsupported(name, kind, f"it computes in {policy}; integers are trained in float32")
     return policy
 
 
-# The layers of a functional Keras 3 model in the order of its forward pass, checked.
+# The layers of a functional Keras 3 model in the order of its forward pass.
 
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A layer and what it is called with.
+    """A layer and its inputs.
 
     Attributes:
         name: The name of the layer.
         kind: The name of its class.
         config: Its configuration.
-        sources: Names of the layers whose outputs it gets.
-        takes_list: Whether it gets them as a list.
+        sources: Names of the layers whose outputs it takes.
+        takes_list: Whether it takes them as a list.
     """
 
     name: str
     kind: str
     config: dict
-    sources: list
+    sources: list[str]
     takes_list: bool
 
 
-def of(student):
-    """The `Node`s of a Keras 3 model, inputs included.
+def nodes_of(student: keras.Model) -> list[Node]:
+    """The checked `Node`s of a Keras 3 model, inputs included.
 
     Raises:
-        ValueError: It is not functional, or has a layer that tfmot does not take (named).
+        ValueError: It is not functional, or has a layer that tfmot does not take; it is named.
     """
-    nodes = {}
+    nodes: dict[str, Node] = {}
     for serialized in as_functional(student).get_config()["layers"]:
         node = _node(serialized)
         nodes[node.name] = node
         if node.kind != "InputLayer":
             before = [(nodes[name].kind, nodes[name].config) for name in node.sources]
-            check(node.name, node.kind, node.config, before)
+            check_layer(node.name, node.kind, node.config, before)
     return list(nodes.values())
 
 
-def as_functional(student):
+def as_functional(student: keras.Model) -> keras.Model:
     """The functional model of a functional or Sequential one; its layers are the same."""
     if isinstance(student, keras.Sequential):
         return keras.Model(student.inputs, student.outputs, name=student.name)
@@ -250,16 +257,16 @@ def _node(serialized):
     name = serialized.get("name") or config["name"]
     calls = serialized["inbound_nodes"]
     if len(calls) > 1:
-        raise refused(name, kind, "it is called more than once")
+        raise unsupported(name, kind, "it is called more than once")
     arguments = calls[0]["args"] if calls else ()
     tensors = _tensors(arguments)
     is_sum = kind == "Add" and len(tensors) == 2  # `x + y`, the same as the layer Add
     if not (_is_builtin(serialized) or is_sum):
         what = "an operation" if "ops" in str(serialized["module"]) else "a layer of your own"
-        raise refused(name, kind, f"it is {what}, not a layer of Keras")
+        raise unsupported(name, kind, f"it is {what}, not a layer of Keras")
     options = [key for key, value in (calls[0]["kwargs"] if calls else {}).items() if value]
     if options and kind in TAKEN:
-        raise refused(name, kind, f"it is called with {options}")
+        raise unsupported(name, kind, f"it is called with {options}")
     sources = [tensor["config"]["keras_history"][0] for tensor in tensors]
     return Node(name, kind, config, sources, is_sum or isinstance((*arguments, 0)[0], list))
 
@@ -279,56 +286,56 @@ def _tensors(value):
     return []
 
 
-# Keras 3 functional and Sequential models as tf_keras models, with the same weights.
+# The tf_keras model.
 
 
 # MobileNetV2, V3, EfficientNetB0 and ResNet50 differed by 6e-6 at most.
 _TOLERANCE = 1e-4
 
 
-def to_tf_keras(student, tf_keras):
+def to_tf_keras(exportable: ExportableModel, nodes: Sequence[Node], tf_keras: Any) -> Any:
     """A tf_keras model that computes what a Keras 3 model does.
 
-    `from_config` of tf_keras reads no configuration of Keras 3, so each layer is made anew.
+    `from_config` of tf_keras does not read Keras 3 configurations, so each layer is made again.
 
     Args:
-        student: A functional or Sequential Keras 3 model in float32.
+        exportable: A functional or Sequential Keras 3 model.
+        nodes: Its `nodes_of`.
         tf_keras: The library.
 
     Raises:
-        ValueError: It has a layer that tfmot does not take, which is named, or another structure.
+        ValueError: A layer has an argument that tf_keras lacks; it is named.
         RuntimeError: The two give different outputs.
     """
-    found = of(student)
-    functional = as_functional(student)
+    functional = as_functional(exportable.model)
     config = functional.get_config()
-    tensors = {}
-    for node in found:
+    tensors: dict[str, Any] = {}
+    for node in nodes:
         tensors[node.name] = _output(node, tensors, tf_keras)
     ins, outs = (
         [tensors[name] for name in _layers(config[side])]
         for side in ("input_layers", "output_layers")
     )
-    made = tf_keras.Model(ins, outs, name=student.name)
+    made = tf_keras.Model(ins, outs, name=exportable.name)
     for layer in functional.layers:
         if layer.weights:
             _copy(layer, made.get_layer(PREFIX + layer.name))
-    _check_parity(student, made)
+    _check_parity(exportable, made)
     return made
 
 
-def renamed(student, tf_keras):
-    """A copy of a tf_keras model whose layers have the names of a bridged one.
+def renamed(student: Any, tf_keras: Any) -> Any:
+    """A copy of a tf_keras model whose layers have names with the prefix.
 
     Raises:
-        ValueError: It has a layer that tfmot does not take, which is named.
+        ValueError: It has a layer that tfmot does not take; it is named.
     """
 
     def copied(layer):
         config = {**layer.get_config(), "name": PREFIX + layer.name}
         kind = type(layer).__name__
-        if kind != "BatchNormalization":  # what comes before it tfmot tells
-            check(layer.name, kind, config, [])
+        if kind != "BatchNormalization":  # tfmot checks the layer before it
+            check_layer(layer.name, kind, config, [])
         return type(layer).from_config(config)
 
     copy = tf_keras.models.clone_model(student, clone_function=copied)
@@ -371,15 +378,15 @@ def _copy(layer, made):
     made.set_weights(weights)
 
 
-def _check_parity(student, made):
-    arrays = comparison.made_up(student).arrays
-    expected = keras.tree.flatten(source.run(student, arrays))
+def _check_parity(exportable, made):
+    arrays = representative.made_up_samples(exportable).arrays
+    expected = keras.tree.flatten(exportable.run(arrays))
     found = keras.tree.flatten(made(arrays if len(arrays) > 1 else arrays[0], training=False))
     for ours, theirs in zip(found, expected, strict=True):
         worst = float(np.abs(np.asarray(ours) - np.asarray(theirs)).max())
         if not worst <= _TOLERANCE * max(1.0, float(np.abs(np.asarray(theirs)).max())):
             raise RuntimeError(
-                f"The tf_keras copy of {student.name!r} differs from it by {worst:.3g} in its "
+                f"The tf_keras copy of {exportable.name!r} differs from it by {worst:.3g} in its "
                 "outputs: a layer means something else in the two Keras versions. Use "
                 "keras_kd.quantization_aware."
             )

@@ -1,34 +1,32 @@
-"""Imports tensorflow-model-optimization without harm, and feeds its training."""
+"""Imports tensorflow-model-optimization without side effects, and prepares data for training."""
 
 import dataclasses
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# Imports tensorflow-model-optimization without what that does to the process.
-
-
 _LEGACY = "TF_USE_LEGACY_KERAS"
 
 
 @dataclasses.dataclass(frozen=True)
 class Libraries:
-    """What the engine works with: the modules `tensorflow_model_optimization` and `tf_keras`."""
+    """The modules `tensorflow_model_optimization` and `tf_keras`."""
 
     tfmot: Any
     tf_keras: Any
 
 
-def load():
-    """The two libraries.
+def load() -> Libraries:
+    """Imports the two libraries.
 
-    The import sets `TF_USE_LEGACY_KERAS=1`, with which `tf.keras`, if it is first looked at
-    afterwards, and every process that is started from this one, would be Keras 2. So `tf.keras` is
-    looked at before, and the variable is put back.
+    The import sets `TF_USE_LEGACY_KERAS=1`. With it `tf.keras` would be Keras 2, if it is first
+    accessed afterwards, and in every process that this one starts. So `tf.keras` is accessed
+    before, and the variable is restored.
 
     Raises:
         ImportError: One of them, or `distutils`, is missing.
@@ -44,7 +42,7 @@ def load():
     except ImportError as error:
         raise ImportError(
             f"This needs tensorflow-model-optimization and tf-keras ({error}): pip install "
-            "'keras-kd[tfmot]'. tf-keras asks for the distribution `tensorflow`; beside another "
+            "'keras-kd[tfmot]'. tf-keras requires the distribution `tensorflow`; beside another "
             "one (tensorflow-cpu) install the three with --no-deps: pip install --no-deps "
             "tensorflow-model-optimization tf-keras setuptools (and dm-tree, absl-py, six)."
         ) from error
@@ -56,35 +54,34 @@ def load():
     return Libraries(tfmot, tf_keras)
 
 
-# Data for the training: a dataset of `(inputs, labels, weights)`, and its size.
+# Data for the training.
 
 
 _BATCH = 32
 
 
-def dataset(data, batch_size, seed):
+def dataset(data: Any, batch_size: int, seed: int) -> tf.data.Dataset:
     """The data as a batched dataset of `(inputs, labels, weights)`; labels and weights or `None`.
 
     Args:
         data: A batched, finite `tf.data.Dataset` of inputs or `(inputs, labels[, weights])`, or a
-            tuple of arrays of that, which is shuffled and batched here.
-        batch_size: Rows of a batch, for arrays.
-        seed: Of the order of arrays.
+            tuple of such arrays, which is shuffled and batched here.
+        batch_size: The batch size, for arrays.
+        seed: The seed of the order of arrays.
 
     Raises:
-        ValueError: It is none of these, or the arrays differ in rows.
+        ValueError: It is none of these, or the arrays differ in samples.
     """
     if isinstance(data, tuple) and len(data) in (2, 3):
         sizes = sorted({len(np.asarray(each)) for each in keras.tree.flatten(data)})
         if len(sizes) > 1:
             raise ValueError(
-                "`data`: inputs, labels and weights must have one number of rows. Received: "
-                f"{sizes}"
+                "`data`: inputs, labels and weights must have the same number of samples. "
+                f"Received: {sizes}"
             )
-        rows = sizes[0]
         # Of a list TensorFlow would make one tensor.
         data = (keras.tree.lists_to_tuples(data[0]), *data[1:])
-        data = tf.data.Dataset.from_tensor_slices(data).shuffle(rows, seed).batch(batch_size)
+        data = tf.data.Dataset.from_tensor_slices(data).shuffle(sizes[0], seed).batch(batch_size)
     if not isinstance(data, tf.data.Dataset):
         raise ValueError(
             "`data` must be a batched tf.data.Dataset or a tuple of arrays (inputs, labels[, "
@@ -93,13 +90,13 @@ def dataset(data, batch_size, seed):
     return data.map(lambda *parts: keras.utils.unpack_x_y_sample_weight(parts))
 
 
-def steps(batches):
-    """How many batches there are."""
+def steps(batches: tf.data.Dataset) -> int:
+    """The number of batches."""
     known = int(batches.cardinality())
     return known if known >= 0 else sum(1 for _ in batches)
 
 
-def in_batches(arrays):
-    """Arrays of all inputs, `[rows, ...]`, as a list of batches, each a list of arrays."""
+def in_batches(arrays: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """Arrays of all inputs, `[samples, ...]`, as a list of batches, each a list of arrays."""
     starts = range(0, len(arrays[0]), _BATCH)
     return [[array[start : start + _BATCH] for array in arrays] for start in starts]

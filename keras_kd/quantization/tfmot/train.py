@@ -1,6 +1,8 @@
-"""`distil`: distillation of a student that tensorflow-model-optimization trains for integers."""
+"""`distill`: distillation of a student that tensorflow-model-optimization trains for integers."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,59 +11,62 @@ import tensorflow as tf
 from keras_kd import ops
 from keras_kd._utils import validation
 from keras_kd._utils.validation import non_negative
-from keras_kd.export import comparison, representative, source
+from keras_kd.export import representative
+from keras_kd.export.student import ExportableModel
 from keras_kd.losses.activation import last_activation
 from keras_kd.ops import arguments
 from keras_kd.quantization.tfmot import convert, setup
 from keras_kd.quantization.tfmot import student as tfmot_student
-from keras_kd.quantization.tfmot.student import TfmotStudent, signature_of
+from keras_kd.quantization.tfmot.student import TfmotStudent
 from keras_kd.teachers import keras_model
 from keras_kd.teachers.protocol import TeacherInputs
 from keras_kd.training.arguments import mixture
 
 
-def distil(
-    teacher,
-    student,
-    data,
+def distill(
+    teacher: Any,
+    student: Any,
+    data: Any,
     *,
-    epochs=5,
-    temperature=4.0,
-    alpha=0.5,
-    beta=0.5,
-    learning_rate=1e-3,
-    batch_size=32,
-    seed=0,
-):
-    """Trains a student for int8 with tensorflow-model-optimization while a teacher teaches it.
+    epochs: int = 5,
+    temperature: float = 4.0,
+    alpha: float = 0.5,
+    beta: float = 0.5,
+    learning_rate: float = 1e-3,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> TfmotStudent:
+    """Distills a teacher into a student that tensorflow-model-optimization trains for int8.
 
     The second engine beside `keras_kd.quantization_aware`: it rounds as TensorFlow's own tools do,
     and takes tf_keras models, but only plain convolutional ones (see
     `print(keras_kd.quantization.tfmot.table())`), int8 only. The student is copied to tf_keras and
     trained by
 
-        alpha * CE(labels) + beta * T^2 KL(teacher || student) + its regularisers
+        alpha * CE(labels) + beta * T^2 KL(teacher || student) + its regularizers
 
     with Adam and a learning rate that decays to 0. `Distiller` is not used, because it sees no
-    variables in a tf_keras model: so only the labels and the soft targets teach here.
+    variables in a tf_keras model: so the student learns from labels and soft targets only.
+
+    `distil` is another name of this function, from earlier versions.
 
     Args:
         teacher: A Keras model, a function of inputs, or a `keras_kd.teachers.Teacher` that needs
             the inputs only (no cache). Logits `[batch, classes]`.
         student: A functional or Sequential Keras 3 model, trained in float, with one output, logits
             `[batch, classes]`; it stays as it is (one in mixed precision is copied in float32). Or
-            such a model of tf_keras. Where BatchNormalization has a momentum near 1 (0.99 is Keras'
-            default), short runs leave its statistics behind.
+            such a model of tf_keras. With a momentum near 1 (0.99 is Keras' default) the statistics
+            of BatchNormalization lag behind in short runs.
         data: A batched, finite `tf.data.Dataset` of `(inputs, labels[, weights])`, or a tuple of
             arrays. Labels are class indices, or probabilities `[batch, classes]`. With `alpha=0`
             inputs alone are enough, in a dataset.
-        epochs: How often the data is gone through.
+        epochs: The number of passes over the data.
         temperature: `T`.
-        alpha: Factor of the loss of the labels, at least 0.
-        beta: Factor of the teacher's, at least 0.
-        learning_rate: Of the first step.
-        batch_size: Rows of a batch, where `data` is arrays.
-        seed: Of the order of arrays.
+        alpha: Weight of the labels' loss, at least 0.
+        beta: Weight of the teacher's loss, at least 0.
+        learning_rate: The learning rate of the first step.
+        batch_size: The batch size, where `data` is arrays.
+        seed: The seed of the order of arrays.
 
     Returns:
         A `TfmotStudent`: `predict`, `to_tflite`, `history`.
@@ -69,9 +74,9 @@ def distil(
     Raises:
         ValueError: tfmot does not take a layer, which is named; or an argument or the data cannot
             be used.
-        ExportError: A file of the student would have operators that are left in float. That is
-            looked at before any training.
-        ImportError: `pip install 'keras-kd[tfmot]'` is missing. tf-keras asks for the distribution
+        ExportError: A file of the student would have operators in float. This is checked before
+            training.
+        ImportError: `pip install 'keras-kd[tfmot]'` is missing. tf-keras requires the distribution
             `tensorflow`: beside another one, such as tensorflow-cpu, install with --no-deps.
 
     Reference:
@@ -92,7 +97,7 @@ def distil(
     teacher = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
     student = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
 
-    done = tfmot.distil(teacher, student, (x, y), epochs=2)
+    done = tfmot.distill(teacher, student, (x, y), epochs=2)
     exported = done.to_tflite(pathlib.Path(tempfile.mkdtemp()) / "student.tflite")
     ```
     """
@@ -100,24 +105,29 @@ def distil(
     _check_numbers(epochs, batch_size, learning_rate)
     validation.integer("seed", seed, 0)
     temperature, teacher = arguments.temperature(temperature), keras_model.adapt(teacher)
-    # What can be told is told before the heavy import.
+    exportable = None
+    # The layers are checked before the slow import.
     if isinstance(student, keras.Model):
-        student = source.checked(student, "tfmot.distil")
-        convert.of(student)
+        exportable = ExportableModel.from_keras(student, "tfmot.distill")
+        nodes = convert.nodes_of(exportable.model)
     elif not any(kind.__module__.split(".")[0] == "tf_keras" for kind in type(student).__mro__):
         raise validation.invalid("student", "a Keras model, or one of tf_keras", repr(student))
     batches = setup.dataset(data, batch_size, seed)
     if alpha and not hasattr(batches.element_spec[1], "shape"):  # TensorFlow's spec of a None
         raise ValueError(f"`data` has no labels, but alpha={alpha}. Pass alpha=0.")
     libraries = setup.load()
-    model, signature = _in_tf_keras(student, libraries.tf_keras)
-    arrays, labels = representative.read(data, signature, "data")
+    if exportable is None:
+        exportable = tfmot_student.exportable_of(student)
+        model, activation = convert.renamed(student, libraries.tf_keras), _activation_of(student)
+    else:
+        model = convert.to_tf_keras(exportable, nodes, libraries.tf_keras)
+        activation = last_activation(exportable.model)
+    _check_outputs(student.name, model, activation)
+    samples = representative.read_samples(data, exportable, "data").with_optional_labels()
     quantized = _quantized(model, libraries)
-    calibrate(quantized, setup.in_batches(arrays))
-    tfmot_student.check(quantized, source.input_names(signature))
-    rows = comparison.Rows(arrays, labels, are_promised=False)
-    done = TfmotStudent(quantized, signature, rows)
-    steps = epochs * setup.steps(batches)
+    calibrate(quantized, setup.in_batches(samples.arrays))
+    tfmot_student.check_integer_file(quantized, exportable)
+    done = TfmotStudent(quantized, exportable, samples)
     trainer = Trainer(
         teacher,
         quantized,
@@ -125,11 +135,15 @@ def distil(
         (alpha, beta),
         temperature,
         learning_rate,
-        steps,
+        steps=epochs * setup.steps(batches),
     )
     for _ in range(epochs):
         done.history.append(trainer.epoch(batches))
     return done
+
+
+# The name of `distill` in earlier versions.
+distil = distill
 
 
 def _check_numbers(epochs, batch_size, learning_rate):
@@ -139,33 +153,29 @@ def _check_numbers(epochs, batch_size, learning_rate):
         raise validation.invalid("learning_rate", "a number above 0", repr(learning_rate))
 
 
-def _in_tf_keras(student, tf_keras):
-    """The student as a tf_keras model, and a Keras 3 model with its inputs."""
-    if isinstance(student, tf_keras.Model):
-        model, signature = convert.renamed(student, tf_keras), signature_of(student)
-        last = model.layers[-1]
-        activation = getattr(getattr(last, "activation", None), "__name__", None)
-    else:
-        signature = source.checked(student, "tfmot.distil")
-        model = convert.to_tf_keras(signature, tf_keras)
-        activation = last_activation(signature)
+def _activation_of(student):
+    """The name of the activation of the last layer of a tf_keras model, or `None`."""
+    return getattr(getattr(student.layers[-1], "activation", None), "__name__", None)
+
+
+def _check_outputs(name, model, activation):
+    """Raises unless the student has one output, logits."""
     if len(model.outputs) != 1 or model.outputs[0].shape.rank != 2:
         raise ValueError(
-            f"The student {student.name!r} must have one output, logits [batch, classes]. Its "
+            f"The student {name!r} must have one output, logits [batch, classes]. Its "
             f"outputs have the shapes {[tuple(x.shape) for x in model.outputs]}."
         )
     if model.outputs[0].shape[-1] == 1:
         raise ValueError(
-            f"The student {student.name!r} has one logit, whose softmax is 1 whatever it is: there "
-            "is nothing to learn from. Give it two outputs, one for each class, or use "
+            f"The student {name!r} has one logit, whose softmax is always 1: there is nothing to "
+            "learn from. Give it two outputs, one for each class, or use "
             "keras_kd.quantization_aware with keras_kd.losses.SigmoidKD."
         )
     if activation in ("softmax", "sigmoid"):
         raise ValueError(
-            f"The student {student.name!r} ends in {activation}; soft targets need logits. Take "
-            "that activation away: it changes no class."
+            f"The student {name!r} ends in {activation}; soft targets need logits. Remove that "
+            "activation: it changes no class."
         )
-    return model, signature
 
 
 def _quantized(model, libraries):
@@ -178,16 +188,16 @@ def _quantized(model, libraries):
         ) from error
 
 
-# Distillation of a tf_keras model. `Distiller` cannot: it would train none of its variables.
+# The training of a tf_keras model.
 
 
 class Trainer:
     """Trains a tf_keras model with labels and a teacher.
 
-        loss = alpha * CE(labels) + beta * T^2 KL(teacher || student) + regularisers
+        loss = alpha * CE(labels) + beta * T^2 KL(teacher || student) + regularizers
 
-    by Adam and a learning rate that decays to 0 along a cosine: with a constant one training for
-    integers was measured to be worse than none.
+    by Adam and a learning rate that decays to 0 along a cosine: with a constant one, training for
+    integers was worse than none.
 
     Args:
         teacher: A `keras_kd.teachers.Teacher`.
@@ -199,7 +209,16 @@ class Trainer:
         steps: How many steps there will be.
     """
 
-    def __init__(self, teacher, model, tf_keras, weights, temperature, learning_rate, steps):
+    def __init__(
+        self,
+        teacher: Any,
+        model: Any,
+        tf_keras: Any,
+        weights: tuple[float, float],
+        temperature: float,
+        learning_rate: float,
+        steps: int,
+    ):
         self._teacher, self._model = teacher, model
         self._alpha, self._beta = weights
         self._temperature = temperature
@@ -207,13 +226,13 @@ class Trainer:
         self._optimizer = tf_keras.optimizers.Adam(rate)
         self._step = tf.function(self._one_step, reduce_retracing=True)
 
-    def epoch(self, batches):
-        """Trains on each batch once; returns the mean loss of a batch."""
+    def epoch(self, batches: tf.data.Dataset) -> float:
+        """Trains on each batch once; returns the mean of the batches' losses."""
         losses = [self._step(inputs, labels, weights) for inputs, labels, weights in batches]
         mean = float(tf.reduce_mean(losses))
         if not math.isfinite(mean):
             raise ValueError(
-                f"The loss is {mean}: the learning rate is too high, or a label wrong."
+                f"The loss is {mean}: the learning rate is too high, or a label is wrong."
             )
         return mean
 
@@ -221,20 +240,21 @@ class Trainer:
         soft = self._teacher.predict_batch(TeacherInputs(inputs, labels)) if self._beta else None
         with tf.GradientTape() as tape:
             logits = self._model(keras.tree.flatten(inputs), training=True)
-            loss = tf.add_n([self._of_rows(logits, soft, labels, weights), *self._model.losses])
+            loss = tf.add_n([self._loss(logits, soft, labels, weights), *self._model.losses])
         variables = self._model.trainable_variables
         self._optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
-    def _of_rows(self, logits, soft, labels, weights):
-        rows = tf.zeros(tf.shape(logits)[:-1])
+    def _loss(self, logits, soft, labels, weights):
+        """The mean of the weighted per-sample losses."""
+        losses = tf.zeros(tf.shape(logits)[:-1])
         if self._alpha:
-            rows += self._alpha * _cross_entropy(labels, logits)
+            losses += self._alpha * _cross_entropy(labels, logits)
         if self._beta:
-            rows += self._beta * ops.soft_target_loss(logits, soft, self._temperature)
+            losses += self._beta * ops.soft_target_loss(logits, soft, self._temperature)
         if weights is not None:  # [batch] or [batch, 1]
-            rows *= tf.reshape(tf.cast(weights, rows.dtype), tf.shape(rows))
-        return tf.reduce_mean(rows)
+            losses *= tf.reshape(tf.cast(weights, losses.dtype), tf.shape(losses))
+        return tf.reduce_mean(losses)
 
 
 def _cross_entropy(labels, logits):
@@ -247,7 +267,7 @@ def _cross_entropy(labels, logits):
 # Ranges of activations in a model of tfmot, set from data before it is trained.
 #
 # tfmot starts each range at [-6, 6] and moves it by a thousandth of the way in each step: after
-# 700 steps half of what it started with is still there, and a shorter run trains and exports with
+# 700 steps half of the initial range is still there, and a shorter run would train and export with
 # ranges that have nothing to do with the data.
 
 
@@ -260,17 +280,17 @@ _SETTLED = 1e-2
 _BOUNDS = ("_min", "_max")
 
 
-def calibrate(model, batches):
+def calibrate(model: Any, batches: Sequence[Any]) -> None:
     """Sets the ranges to those of some batches; weights and statistics stay as they are.
 
     Args:
         model: A model of `quantize_model`.
-        batches: A list of inputs, each what the model is called with.
+        batches: A list of batches of inputs.
     """
     ranges = [v for v in model.variables if _is_moving(v.name)]
     others = [v for v in model.variables if not _is_bound(v.name)]
     before = [variable.numpy() for variable in others]
-    # Behind a range that is too narrow all others are; each pass puts at least one more right.
+    # Behind a range that is too narrow all others are too; each pass corrects at least one.
     for _ in range(len(ranges)):
         moved = _moved(model, batches[0], ranges, 1.0)
         if moved < _SETTLED:
@@ -288,15 +308,15 @@ def _is_bound(name):
 def _is_moving(name):
     """Whether a variable is a bound of an activation.
 
-    Those of weights, and of inputs (`quantize_layer`, the widest range of all batches), follow what
-    they see at once.
+    Bounds of weights, and of inputs (`quantize_layer`, the widest range of all batches), follow the
+    values at once.
     """
     layer, _, bound = name.rpartition("/")
     return _is_bound(name) and "kernel" not in bound and not layer.startswith("quantize_layer")
 
 
 def _moved(model, batch, ranges, rate):
-    """Moves the ranges towards those of a batch; how far, relative to their width, at most."""
+    """Moves the ranges towards those of a batch; returns the largest relative change."""
     old = [variable.numpy().astype(np.float64) for variable in ranges]
     model(batch, training=True)
     changes = [
