@@ -246,7 +246,7 @@ OF_TEACHERS = {
     ),
     "exits of a model with one output": (
         lambda: kd.Distiller(teachers.DeepestExit(), fits.heads_of_one()),
-        r"has one only.*keras_kd.students.add_exits\(student, layers\)",
+        r"has only one.*keras_kd.students.add_exits\(student, layers\)",
     ),
     "no cache": (
         lambda: teachers.Cached("/nowhere/at/all"),
