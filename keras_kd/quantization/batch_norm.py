@@ -13,6 +13,7 @@ from keras import layers
 
 from keras_kd import models
 from keras_kd._utils import progress, validation
+from keras_kd._utils.batches import batched
 from keras_kd.models import paths
 from keras_kd.taps import recorder
 from keras_kd.teachers import protocol
@@ -56,7 +57,7 @@ def recalibrate(model, data, max_batches=100, verbose=1):
     """
     if not isinstance(model, keras.Model):
         raise validation.invalid("model", "a keras.Model", repr(model))
-    validation.batched("data", data)
+    batched("data", data)
     _check_ranks(model, data.element_spec)
     validation.integer("max_batches", max_batches, 1)
     verbose = progress.checked(verbose)

@@ -356,8 +356,7 @@ class OnnxTeacher(FileTeacher):
         **kwargs: Any,
     ) -> None:
         validation.needs("onnxruntime", "OnnxTeacher", "onnx")
-        if not os.path.isfile(path):
-            raise ValueError(f"`path` must be an .onnx file. Received: path={path!r}")
+        validation.existing_file("path", path, "an .onnx file")
         file = runtimes.OnnxFile(
             path, threads, providers=providers, constants=constants, channels_first=channels_first
         )
@@ -416,8 +415,7 @@ class TFLiteTeacher(FileTeacher):
         **kwargs: Any,
     ) -> None:
         validation.needs("ai_edge_litert.interpreter", "TFLiteTeacher", "litert")
-        if not os.path.isfile(path):
-            raise ValueError(f"`path` must be a .tflite file. Received: path={path!r}")
+        validation.existing_file("path", path, "a .tflite file")
         file = runtimes.TFLiteFile(
             path, threads, constants=constants, channels_first=channels_first
         )

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import models
+from keras_kd._utils import validation
 from keras_kd._utils.files import digest_files
 from keras_kd._utils.serialization import serialized
 from keras_kd.losses.activation import last_activation
@@ -56,11 +57,7 @@ class KerasTeacher(protocol.Teacher):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(model, keras.Model):
-            raise ValueError(
-                "`model` must be a keras.Model. "
-                f"Received: model={model!r} of type {type(model).__name__}"
-            )
+        validation.model("model", model)
         super().__init__(preprocess, name or model.name, **kwargs)
         self.model = model
         self.supports_jit = all(layer.supports_jit for layer in models.layers(model))

@@ -1,7 +1,7 @@
 """Runs a teacher in the data pipeline, ahead of the training step and off its thread."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,7 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import validation
-from keras_kd._utils.batches import WrappedBatches
+from keras_kd._utils.batches import (  # noqa: F401 - `fit` finds the last two here too
+    WrappedBatches,
+    dataset_of,
+    is_arrays,
+)
 from keras_kd.teachers import protocol
 
 # Batches that wait for the step: enough to hide the teacher, few enough to hold in memory.
@@ -43,63 +47,6 @@ def with_teacher(distiller: Any, data: Any, delivered: Callable[[], None] | None
     if hasattr(data, "__next__"):
         return (_attach_arrays(distiller, batch) for batch in data)
     return data
-
-
-def dataset_of(
-    x: Any, y: Any, sample_weight: Any, batch_size: int | None, shuffle: bool
-) -> tf.data.Dataset:
-    """Arrays as a `tf.data.Dataset` of batches, in the order in which `fit` would take them.
-
-    Args:
-        x: An array, or a structure of arrays.
-        y: Labels, a structure of them, or `None`.
-        sample_weight: As `y`.
-        batch_size: Samples in a batch, or `None` for Keras' default, 32.
-        shuffle: Whether each epoch has an order of its own.
-    """
-    parts = (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
-    # TensorFlow would make one tensor of a list of arrays, and Keras casts float64 to float32.
-    parts = tuple(keras.tree.lists_to_tuples(x) if is_arrays(x) else x for x in parts)
-    arrays = keras.tree.map_structure(_as_keras_casts, parts)
-    _check_lengths(dict(zip(("x", "y", "sample_weight"), arrays, strict=False)))
-    samples = len(keras.tree.flatten(arrays)[0])
-    dataset = tf.data.Dataset.from_tensor_slices(arrays if len(parts) > 1 else arrays[0])
-    if shuffle:
-        dataset = dataset.shuffle(max(samples, 1))
-    return dataset.batch(batch_size or 32)
-
-
-def _check_lengths(parts: dict[str, Any]) -> None:
-    """Raises unless all arrays have the same number of samples."""
-    sizes = {name: list(_lengths(value)) for name, value in parts.items()}
-    if len({size for each in sizes.values() for size in each}) > 1:
-        listed = ", ".join(
-            f"{name}: {each[0] if len(set(each)) == 1 else each}" for name, each in sizes.items()
-        )
-        raise ValueError(
-            "x, y and sample_weight must have the same number of samples, in their first "
-            f"dimension. Received numbers of samples: {listed}."
-        )
-
-
-def _lengths(value: Any) -> Iterator[int]:
-    """The length of each array; a list becomes one array."""
-    if isinstance(value, (dict, tuple)):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _lengths(each)
-    elif isinstance(value, list) or np.ndim(value):
-        yield len(value)
-
-
-def _as_keras_casts(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
-
-
-def is_arrays(x: Any) -> bool:
-    """Whether `fit` would take `x` for arrays in memory."""
-    leaves = keras.tree.flatten(x)
-    return bool(leaves) and all(isinstance(leaf, (np.ndarray, tf.Tensor)) for leaf in leaves)
 
 
 def _attach_outputs(distiller: Any, element: Any) -> Any:

@@ -30,11 +30,7 @@ class OfStudent(keras_model.KerasTeacher):
     def __init__(
         self, student: keras.Model, copy: bool = True, name: str | None = None, **kwargs: Any
     ) -> None:
-        if not isinstance(student, keras.Model):
-            raise ValueError(
-                "`student` must be the keras.Model that is trained. "
-                f"Received: student={student!r} of type {type(student).__name__}"
-            )
+        validation.model("student", student)
         copy = validation.boolean("copy", copy)
         with student.distribute_strategy.scope():
             model = cloning.with_weights(student) if copy else student

@@ -106,7 +106,7 @@ MIXTURES = {
         ),
         "single rows": (
             lambda mix: mix(vectors(), 3),
-            r"a batched dataset: call dataset.batch\(batch_size\) first.*single rows",
+            r"a batched dataset: call dataset.batch\(batch_size\) first.*single samples",
         ),
         "no number of classes": (
             lambda mix: mix(dataset(), 2.5),

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_kd._utils import validation
+from keras_kd._utils import batches, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.teachers.cache import contents
 from keras_kd.teachers.cache.format import CacheError
@@ -86,7 +86,7 @@ def batched(dataset: Any, view: int) -> tf.data.Dataset:
             "`dataset` must be a batched tf.data.Dataset, or a function from the number of a view "
             f"to one. Received: for view {view} {dataset!r} of type {type(dataset).__name__}"
         )
-    return validation.batched("dataset", dataset)
+    return batches.batched("dataset", dataset)
 
 
 def datasets_of_views(dataset: Any, epochs: int) -> list[tf.data.Dataset]:
@@ -98,7 +98,7 @@ def datasets_of_views(dataset: Any, epochs: int) -> list[tf.data.Dataset]:
     view_of = views(dataset)
     found = [batched(view_of(view), view) for view in range(epochs)]
     for view, each in enumerate(found):
-        if validation.never_ends(each):
+        if batches.never_ends(each):
             raise ValueError(
                 f"The dataset of view {view} is endless, and so would be its cache. Leave "
                 "`repeat()` out, and repeat what load_cache returns; or take(n) its first n "
