@@ -207,10 +207,7 @@ def _is_name(value: Any) -> bool:
 def model(name: str, value: Any) -> keras.Model:
     """Returns a `keras.Model`."""
     if not isinstance(value, keras.Model):
-        raise ValueError(
-            f"`{name}` must be a keras.Model. "
-            f"Received: {name}={value!r} of type {type(value).__name__}"
-        )
+        raise invalid(name, "a keras.Model", f"{value!r} of type {type(value).__name__}")
     return value
 
 

@@ -234,7 +234,7 @@ OF_TEACHERS = {
     **values(teachers.KerasTeacher, "preprocess", "a function", [3], model=fits.network(1)),
     "a function as KerasTeacher": (
         lambda: teachers.KerasTeacher(lambda x: x),
-        "`model` must be a keras.Model. Received",
+        "argument `model`. Expected a keras.Model. Received",
     ),
     "the average of another student": (
         lambda: kd.Distiller(teachers.EMA(fits.network(1)), fits.network(2)),

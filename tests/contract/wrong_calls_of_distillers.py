@@ -73,7 +73,7 @@ OF_DISTILLER = {
     ),
     "student is a function": (
         lambda: kd.Distiller(linear.linear(1), lambda x: x),
-        "`student` must be a keras.Model. Received.*function",
+        "`student`. Expected a keras.Model. Received.*function",
     ),
     "the same model": (
         lambda: kd.Distiller(*[linear.linear(1)] * 2),

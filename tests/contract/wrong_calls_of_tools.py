@@ -265,7 +265,7 @@ OF_DIAGNOSE = {
         lambda: diagnose(student=worlds.of_other_inputs()),
         "The student 'narrow' cannot take the inputs of `data`",
     ),
-    "a student that is none": (lambda: diagnose(student=3), "`student` must be a keras.Model"),
+    "a student that is none": (lambda: diagnose(student=3), "`student`. Expected a keras.Model"),
     "a teacher that takes nothing": (
         lambda: diagnose(teacher=lambda: 0),
         argument("teacher", r"a function of \(inputs\)"),
