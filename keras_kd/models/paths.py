@@ -184,7 +184,9 @@ class _Probe(keras.Model):
     def __init__(self) -> None:
         # Named, like all below: unnamed ones would change Keras' counters, and so the user's names.
         super().__init__(name="probe")
-        self.layer, self.list, self.dict = keras.layers.Identity(name="identity"), [], {}
+        self.layer = keras.layers.Identity(name="identity")
+        self.list: Any = []
+        self.dict: Any = {}
 
 
 def _functional() -> keras.Model:

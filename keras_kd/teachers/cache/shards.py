@@ -1,6 +1,7 @@
 """Runs the teacher batch by batch, and writes the shards that are not there yet."""
 
 import contextlib
+import functools
 import itertools
 import pathlib
 import queue
@@ -308,7 +309,7 @@ class Run:
                 writer.put(name, components)
                 samples = len(components[schema.FINGERPRINTS])
             else:
-                skipped.add(name, lambda element=element: self._marks(element))
+                skipped.add(name, functools.partial(self._marks, element))
             self._shown.add(samples, writer.bytes)
         skipped.check()
         if batch < 0:
