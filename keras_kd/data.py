@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd._utils import validation
+from keras_kd._utils import batches, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.losses import base
 
@@ -184,7 +184,7 @@ def noise(dataset, stddev, seed=None):
     Teachers", https://arxiv.org/abs/1610.09650 (there the teacher's logits are disturbed).
     """
     stddev = validation.non_negative("stddev", stddev)
-    _check_floats("noise", validation.batched("dataset", dataset))
+    _check_floats("noise", batches.batched("dataset", dataset))
     seeds = keras.random.SeedGenerator(validation.seed("seed", seed))
 
     def disturbed(x):
@@ -234,14 +234,14 @@ def with_unlabelled(labelled, unlabelled, ignore_class=-1):
         assert list(labels.numpy()[2:]) == [-1, -1, -1]
     ```
     """
-    spec = validation.batched("labelled", labelled).element_spec
+    spec = batches.batched("labelled", labelled).element_spec
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise ValueError(
             "`labelled` must be a dataset of (inputs, labels), without sample weights. Received: "
             f"elements {spec}"
         )
     keras.tree.map_structure(_check_form, spec[1])
-    _check_same_inputs(spec[0], validation.batched("unlabelled", unlabelled).element_spec)
+    _check_same_inputs(spec[0], batches.batched("unlabelled", unlabelled).element_spec)
     if unlabelled.cardinality() == 0:
         raise ValueError(
             "`unlabelled` is empty: it would leave no batch of the labelled rows. Received: a "
@@ -314,7 +314,7 @@ def _check_form(labels):
 
 
 def _check(name, dataset, num_classes):
-    spec = validation.batched("dataset", dataset).element_spec
+    spec = batches.batched("dataset", dataset).element_spec
     if isinstance(spec, tuple) and len(spec) > 2:
         raise ValueError(
             f"{name} cannot mix sample weights. Received a dataset of {len(spec)} parts; leave the "

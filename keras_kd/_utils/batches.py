@@ -1,4 +1,8 @@
-"""Data as batches of inputs, labels and weights: checked, read and watched in one place."""
+"""Data as batches: checked, counted, read, and the first one looked at before training."""
+
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -6,15 +10,29 @@ import tensorflow as tf
 
 from keras_kd._utils import validation
 
-# The data of a diagnosis as batches of inputs, labels and weights.
-
+# Their callers in `diagnosis` and `measurement` find them here too.
+from keras_kd._utils.statistics import (  # noqa: F401
+    are_finite,
+    class_indices,
+    flat_outputs,
+    to_logits,
+)
+from keras_kd._utils.validation import invalid
 
 # Large enough for a model to run well, small enough for its activations.
 BATCH_SIZE = 256
 
 
-def check(name, data):
-    """Raises unless `data` is a finite, batched dataset or a tuple of arrays, with labels."""
+# Checks, before anything is read.
+
+
+def check(name: str, data: Any) -> None:
+    """Raises unless `data` is a finite, batched dataset or a tuple of arrays, with labels.
+
+    Args:
+        name: The argument that holds it.
+        data: `(x, y)` or `(x, y, sample_weight)`, or a `tf.data.Dataset` of such batches.
+    """
     if isinstance(data, tf.data.Dataset):
         _check_dataset(name, data)
     elif isinstance(data, tuple) and len(data) in (2, 3):
@@ -23,85 +41,142 @@ def check(name, data):
         raise _unusable(name, f"{type(data).__name__}")
 
 
-def _unusable(name, received):
+def _unusable(name: str, received: str) -> ValueError:
     return ValueError(
         f"`{name}` must be a tf.data.Dataset of batches (x, y) or (x, y, sample_weight), or a "
         f"tuple of such arrays. Received: {received}."
     )
 
 
-def _check_dataset(name, data):
+def _check_dataset(name: str, data: tf.data.Dataset) -> None:
     spec = data.element_spec
     if not isinstance(spec, tuple) or len(spec) not in (2, 3):
         raise _unusable(name, f"a dataset of {spec}")
     if any(getattr(each, "shape", None) == () for each in keras.tree.flatten(spec)):
-        raise ValueError(f"`{name}` is a dataset of single rows. Call .batch({BATCH_SIZE}) on it.")
-    if validation.never_ends(data):
+        raise ValueError(
+            f"`{name}` is a dataset of single samples. Call .batch({BATCH_SIZE}) on it."
+        )
+    if never_ends(data):
         raise ValueError(f"`{name}` never ends. Limit it: .take(number_of_batches).")
     if data.cardinality() == 0:
-        raise ValueError(f"`{name}` is empty: a dataset of 0 batches. Expected one at least.")
+        raise ValueError(f"`{name}` is empty: a dataset of 0 batches. Expected at least one.")
 
 
-def _check_arrays(name, data):
+def _check_arrays(name: str, data: tuple) -> None:
     if data[0] is None:
         raise ValueError(f"`{name}` has no inputs: (None, labels). Pass (inputs, labels).")
-    for each in keras.tree.flatten(data):
-        if each is not None and np.ndim(each) == 0:
+    arrays = [each for each in keras.tree.flatten(data) if each is not None]
+    for each in arrays:
+        if np.ndim(each) == 0:
             raise ValueError(
                 f"`{name}` holds {validation.briefly(each)} of type {type(each).__name__} where an "
                 "array is expected. Make arrays of lists: np.asarray(x)."
             )
-    lengths = {(*np.shape(each), 0)[0] for each in keras.tree.flatten(data) if each is not None}
+    lengths = {np.shape(each)[0] for each in arrays}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(
             f"The arrays of `{name}` must have one length, above 0. "
-            f"Received: {sorted(lengths)} rows."
+            f"Received: {sorted(lengths)} samples."
         )
     for weights in keras.tree.flatten(data[2:]):
         check_weights(name, weights)
 
 
-def check_weights(name, weights):
-    """Raises unless sample weights are finite numbers of at least 0; `None` is none."""
+def check_weights(name: str, weights: Any) -> None:
+    """Raises unless sample weights are finite numbers of at least 0, or `None`."""
     weights = np.asarray(0 if weights is None else weights)
     if weights.dtype.kind not in "biuf" or not (np.isfinite(weights) & (weights >= 0)).all():
         raise ValueError(f"The sample weights of `{name}` must be finite and at least 0.")
 
 
-def of(data):
+def never_ends(data: Any) -> bool:
+    """Whether a `tf.data.Dataset` or a `PyDataset` is known to be endless."""
+    if isinstance(data, tf.data.Dataset):
+        return int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
+    return isinstance(data, keras.utils.PyDataset) and data.num_batches is None
+
+
+def batched(name: str, value: Any) -> tf.data.Dataset:
+    """Returns a `tf.data.Dataset` of batches of dense tensors, or raises.
+
+    Args:
+        name: The argument that holds it.
+        value: What was passed.
+    """
+    if not isinstance(value, tf.data.Dataset):
+        raise invalid(
+            name,
+            "a batched tf.data.Dataset, such as "
+            "tf.data.Dataset.from_tensor_slices((x, y)).batch(32)",
+            validation.briefly(value),
+        )
+    _check_tensors(name, value)
+    parts = tf.nest.flatten(value.element_spec)
+    if any(len(part.shape) == 0 for part in parts if hasattr(part, "shape")):
+        raise invalid(
+            name,
+            f"a batched dataset: call {name}.batch(batch_size) first",
+            f"a dataset of single samples, {value.element_spec}",
+        )
+    return value
+
+
+def _check_tensors(name: str, dataset: tf.data.Dataset) -> None:
+    """Raises where parts of the elements are not dense, or of unknown rank."""
+    for part in tf.nest.flatten(dataset.element_spec):
+        if isinstance(part, (tf.RaggedTensorSpec, tf.SparseTensorSpec)):
+            raise invalid(
+                name,
+                "a dataset of dense tensors: make them with tf.RaggedTensor.to_tensor() or "
+                f"tf.sparse.to_dense in {name}.map",
+                part,
+            )
+        if hasattr(part, "shape") and part.shape.rank is None:
+            raise invalid(
+                name,
+                "a dataset whose tensors have a known rank: set it with tf.ensure_shape in "
+                f"{name}.map, or in the output_signature of from_generator",
+                part,
+            )
+
+
+# Reading: data that `check` has passed.
+
+
+def of(data: Any) -> Iterator[tuple]:
     """Yields `(x, y, sample_weight)` of each batch; `x` as tensors, the others as NumPy arrays."""
     for batch in data if isinstance(data, tf.data.Dataset) else _slices(data):
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
         yield keras.tree.map_structure(_tensor, x), y, weight
 
 
-def count(data, batch_size=BATCH_SIZE):
-    """How many batches checked data has, or `None` where only a pass would tell."""
+def count(data: Any, batch_size: int = BATCH_SIZE) -> int | None:
+    """How many batches the data has, or `None` where only reading it tells."""
     if isinstance(data, tf.data.Dataset):
         known = int(data.cardinality())
         return known if known >= 0 else None
     return -(-len(keras.tree.flatten(data)[0]) // batch_size)
 
 
-def _slices(data):
+def _slices(data: tuple) -> Iterator[tuple]:
     arrays = keras.tree.map_structure(lambda x: x if x is None else np.asarray(x), data)
-    rows = len(keras.tree.flatten(arrays)[0])
-    for start in range(0, rows, BATCH_SIZE):
+    samples = len(keras.tree.flatten(arrays)[0])
+    for start in range(0, samples, BATCH_SIZE):
         part = slice(start, start + BATCH_SIZE)
         yield keras.tree.map_structure(lambda x, part=part: x if x is None else x[part], arrays)
 
 
-def _tensor(x):
+def _tensor(x: Any) -> tf.Tensor:
     x = tf.convert_to_tensor(x)
     # As `fit` does with arrays: NumPy's own type is float64.
     return tf.cast(x, keras.config.floatx()) if x.dtype == tf.float64 else x
 
 
-def row_weights(name, sample_weight, shape):
-    """Weights of the rows, float64 `[rows]`, of outputs of a shape.
+def row_weights(name: str, sample_weight: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Sample weights for outputs of a shape, float64 `[rows]`; `rows` are all its positions.
 
     Raises:
-        ValueError: They do not fit, or are no finite numbers of at least 0.
+        ValueError: They do not fit, or are not finite numbers of at least 0.
     """
     if sample_weight is None:
         return np.ones(int(np.prod(shape[:-1])))
@@ -118,82 +193,132 @@ def row_weights(name, sample_weight, shape):
     return np.broadcast_to(weights, shape[:-1]).reshape(-1)
 
 
-# Outputs and labels of a batch as rows of float64 logits and class indices.
+# Data of a `fit`: arrays, datasets, `PyDataset`s, generators.
 
 
-# A probability of 0, or a logit of -inf, counts as the least that float32 can hold, exp(-104):
-# whatever was below it has been lost.
-LOWEST = -104.0
+def is_arrays(x: Any) -> bool:
+    """Whether `fit` would take `x` for arrays in memory."""
+    leaves = keras.tree.flatten(x)
+    return bool(leaves) and all(isinstance(leaf, (np.ndarray, tf.Tensor)) for leaf in leaves)
 
 
-def flat_outputs(role, outputs):
-    """Outputs `[..., classes]` as float64 `[rows, classes]`.
-
-    Raises:
-        ValueError: There are several outputs, or fewer than two classes.
-    """
-    if isinstance(outputs, (dict, list, tuple)):
-        raise ValueError(
-            f"The {role} has {len(outputs)} outputs in a {type(outputs).__name__}; classifiers "
-            "with one output [..., classes] can be diagnosed. Make a model of one of them: "
-            "keras.Model(model.inputs, output)."
-        )
-    array = np.asarray(outputs)
-    if array.ndim < 2 or array.shape[-1] < 2:
-        raise ValueError(
-            f"The {role} gives outputs of shape {tuple(array.shape)}. Classifiers with outputs "
-            "[batch, ..., classes] and at least two classes can be diagnosed; regression and "
-            "single sigmoid outputs cannot."
-        )
-    return array.reshape(-1, array.shape[-1]).astype(np.float64)
-
-
-def class_indices(labels, shape):
-    """Labels as class indices.
+def dataset_of(
+    x: Any, y: Any, sample_weight: Any, batch_size: int | None, shuffle: bool
+) -> tf.data.Dataset:
+    """Arrays as a `tf.data.Dataset` of batches, in the order in which `fit` would take them.
 
     Args:
-        labels: Class indices `[batch, ...]` or `[batch, ..., 1]`, or a probability for each class,
-            `[batch, ..., classes]`, of which the largest counts.
-        shape: Of the model's outputs.
+        x: An array, or a structure of arrays.
+        y: Labels, a structure of them, or `None`.
+        sample_weight: As `y`.
+        batch_size: Samples in a batch, or `None` for Keras' default, 32.
+        shuffle: Whether each epoch has an order of its own.
+    """
+    parts = (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
+    # TensorFlow would make one tensor of a list of arrays, and Keras casts float64 to float32.
+    parts = tuple(keras.tree.lists_to_tuples(x) if is_arrays(x) else x for x in parts)
+    arrays = keras.tree.map_structure(_as_keras_casts, parts)
+    _check_lengths(dict(zip(("x", "y", "sample_weight"), arrays, strict=False)))
+    samples = len(keras.tree.flatten(arrays)[0])
+    dataset = tf.data.Dataset.from_tensor_slices(arrays if len(parts) > 1 else arrays[0])
+    if shuffle:
+        dataset = dataset.shuffle(max(samples, 1))
+    return dataset.batch(batch_size or 32)
+
+
+def _check_lengths(parts: dict[str, Any]) -> None:
+    """Raises unless all arrays have the same number of samples."""
+    sizes = {name: list(_lengths(value)) for name, value in parts.items()}
+    if len({size for each in sizes.values() for size in each}) > 1:
+        listed = ", ".join(
+            f"{name}: {each[0] if len(set(each)) == 1 else each}" for name, each in sizes.items()
+        )
+        raise ValueError(
+            "x, y and sample_weight must have the same number of samples, in their first "
+            f"dimension. Received numbers of samples: {listed}."
+        )
+
+
+def _lengths(value: Any) -> Iterator[int]:
+    """The length of each array; a list becomes one array."""
+    if isinstance(value, (dict, tuple)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _lengths(each)
+    elif isinstance(value, list) or np.ndim(value):
+        yield len(value)
+
+
+def _as_keras_casts(value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
+
+
+def batch_rows(x: Any, batch_size: int | None) -> int | None:
+    """How many samples the largest batches have; `None` where the data does not tell.
+
+    Args:
+        x: As for `fit`: arrays, or a dataset.
+        batch_size: As for `fit`.
+    """
+    spec = getattr(x, "element_spec", None)
+    first = keras.tree.flatten(x if spec is None else spec)[0]
+    shape = getattr(first, "shape", None)
+    if shape is None or len(shape) == 0:
+        return batch_size
+    return shape[0] if spec is not None else min(shape[0], batch_size or 32)
+
+
+def peek(x: Any) -> tuple[Any, Any]:
+    """Looks at the first batch where it can be drawn once only: of generators and `PyDataset`s.
 
     Returns:
-        `(indices, classes)`: int64 `[rows]`, negative for rows without a label, and how many
-        classes the labels name where they have a number for each, else `None`. `None` in place of
-        both where they are no labels of one class a row.
+        `(the first batch, the same data)`. The data still begins with that very batch: drawn twice
+        it may be two, where data is augmented at random or counted. The batch is `None` for arrays
+        and datasets, and where there is none.
     """
-    labels = np.asarray(labels)
-    if labels.ndim == len(shape) and labels.shape[-1] == 1:
-        labels = labels[..., 0]
-    if not (np.issubdtype(labels.dtype, np.number) and np.isrealobj(labels)):
-        return None
-    if labels.shape == tuple(shape[:-1]):
-        whole = np.isfinite(labels) & (np.floor(labels) == labels)
-        return (labels.reshape(-1).astype(np.int64), None) if whole.all() else None
-    if labels.ndim != len(shape) or labels.shape[:-1] != tuple(shape[:-1]):
-        return None
-    # A hundredth: label smoothing in half precision.
-    if (labels < 0).any() or (abs(labels.sum(axis=-1, dtype=np.float64) - 1) > 0.01).any():
-        return None
-    return labels.argmax(axis=-1).reshape(-1), labels.shape[-1]
+    if isinstance(x, types.GeneratorType):
+        batch = next(x, None)
+        return batch, _put_back(batch, x)
+    if isinstance(x, keras.utils.PyDataset) and x.num_batches != 0:
+        peeked = PeekedBatches(x)
+        return peeked.first, peeked
+    return None, x
 
 
-def are_finite(values):
-    """Which rows `[rows]` have a distribution: no NaN, no +inf, and not only -inf."""
-    return ~(np.isnan(values).any(-1) | np.isposinf(values).any(-1) | np.isneginf(values).all(-1))
+def _put_back(batch: Any, generator: Iterator) -> Iterator:
+    if batch is not None:
+        yield batch
+    # Not `yield from`, which would close the user's generator with this one.
+    for each in generator:  # noqa: UP028
+        yield each
 
 
-def to_logits(values, from_logits):
-    """Finite logits `[rows, classes]`, the largest of each row 0, of finite rows."""
-    if not from_logits:
-        positive = values > 0
-        values = np.where(positive, np.log(np.where(positive, values, 1.0)), -np.inf)
-    largest = values.max(axis=-1, keepdims=True)
-    # Of a row of numbers that are no probabilities none may be left.
-    shifted = values - np.where(np.isfinite(largest), largest, 0.0)
-    return np.where(np.isneginf(shifted), LOWEST, shifted)
+def has_labels(x: Any, y: Any = None, first: Any = None) -> bool | None:
+    """Whether the data of a `fit` has labels; `None`: only its batches tell.
+
+    Args:
+        x: As for `fit`.
+        y: As for `fit`.
+        first: Its first batch, if `peek` has drawn one.
+    """
+    if y is not None:
+        return True
+    if first is not None:
+        return _has_labels(first)
+    if isinstance(getattr(x, "element_spec", None), (tuple, list, dict, tf.TypeSpec)):
+        return _has_labels(x.element_spec)
+    if isinstance(x, PeekedBatches):
+        return _has_labels(x.first)
+    if isinstance(x, keras.utils.PyDataset):
+        return _has_labels(x[0]) if x.num_batches != 0 else None
+    return False if is_arrays(x) else None
 
 
-# `PyDataset`s around the user's, and generators likewise: a batch is drawn once, and looked at.
+def _has_labels(batch: Any) -> bool:
+    return keras.utils.unpack_x_y_sample_weight(batch)[1] is not None
+
+
+# `PyDataset`s and generators around the user's.
 
 
 class WrappedBatches(keras.utils.PyDataset):
@@ -203,7 +328,7 @@ class WrappedBatches(keras.utils.PyDataset):
         batches: The `PyDataset`.
     """
 
-    def __init__(self, batches):
+    def __init__(self, batches: keras.utils.PyDataset) -> None:
         super().__init__(
             workers=batches.workers,
             use_multiprocessing=batches.use_multiprocessing,
@@ -212,37 +337,38 @@ class WrappedBatches(keras.utils.PyDataset):
         self.batches = batches
 
     @property
-    def num_batches(self):
+    def num_batches(self) -> int | None:
         return self.batches.num_batches
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         return self.batches[index]
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         self.batches.on_epoch_begin()
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         self.batches.on_epoch_end()
 
 
 class PeekedBatches(WrappedBatches):
     """A `PyDataset` whose first batch was looked at: Keras gets that very batch.
 
-    A batch that is drawn twice may be two: data that is augmented at random, or counted.
-
     Args:
         batches: The `PyDataset`; not empty.
+
+    Attributes:
+        first: The first batch.
     """
 
-    def __init__(self, batches):
+    def __init__(self, batches: keras.utils.PyDataset) -> None:
         super().__init__(batches)
-        self.first = self._kept = batches[0]
+        self.first = self._unused = batches[0]
 
-    def __getitem__(self, index):
-        if index != 0 or self._kept is None:
+    def __getitem__(self, index: int) -> Any:
+        if index != 0 or self._unused is None:
             return self.batches[index]
-        kept, self._kept = self._kept, None
-        return kept
+        first, self._unused = self._unused, None
+        return first
 
 
 class WatchedBatches(WrappedBatches):
@@ -253,11 +379,11 @@ class WatchedBatches(WrappedBatches):
         show: A function of the batch.
     """
 
-    def __init__(self, batches, show):
+    def __init__(self, batches: keras.utils.PyDataset, show: Callable[[Any], None]) -> None:
         super().__init__(batches)
         self._show = None if batches.use_multiprocessing else show
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         batch = self.batches[index]
         show, self._show = self._show, None
         if show is not None:
@@ -265,7 +391,7 @@ class WatchedBatches(WrappedBatches):
         return batch
 
 
-def watched_generator(generator, show):
+def watched_generator(generator: Iterator, show: Callable[[Any], None]) -> Iterator:
     """A generator that shows its first batch when it is drawn."""
     is_first = True
     for batch in generator:

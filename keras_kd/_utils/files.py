@@ -1,7 +1,8 @@
-"""Files that are whole or not there, those that Keras writes among them."""
+"""Files that are whole or not there: writing, saving Keras models, digests."""
 
 import contextlib
 import functools
+import hashlib
 import io
 import os
 import pathlib
@@ -11,9 +12,8 @@ import secrets
 import shutil
 import tempfile
 import time
-
-# Files that are whole or not there.
-
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 # Bytes of UTF-8 of the final name that the name of a partial file keeps: its suffixes are among
 # them, and a file system takes 255 bytes in all.
@@ -21,16 +21,16 @@ _KEPT = 64
 
 
 @contextlib.contextmanager
-def renamed(path, owner="0"):
-    """Gives a path to write to, which becomes `path` when that went well, and else is removed.
+def renamed(path: str | os.PathLike, owner: str = "0") -> Iterator[pathlib.Path]:
+    """Yields a path to write to, which becomes `path` on success, and else is removed.
 
-    Whoever looks sees the old file or the new one, after a power cut too. The path that is given is
-    no one else's, in no process or thread, and has the suffixes of `path`. A symbolic link stays,
-    and what it points to is replaced; a file that is replaced keeps its permissions.
+    A reader sees the old file or the new one, after a power cut too. The path that is yielded
+    belongs to no other process or thread, and has the suffixes of `path`. A symbolic link stays,
+    and its target is replaced; a file that is replaced keeps its permissions.
 
     Args:
         path: The file that is to be there in the end. Its folder is made.
-        owner: A text in the name of the partial file, which tells whose leftovers it may be.
+        owner: A text in the name of the partial file, by which its leftovers are found.
     """
     path = pathlib.Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,11 +47,11 @@ def renamed(path, owner="0"):
         raise
 
 
-def _end_of(name):
+def _end_of(name: str) -> str:
     return name.encode()[-_KEPT:].decode(errors="ignore")
 
 
-def sync(path):
+def sync(path: pathlib.Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     if os.name == "nt" and path.is_dir():
         return  # Windows opens no folders
@@ -63,15 +63,20 @@ def sync(path):
         os.close(descriptor)
 
 
-def check_writable(path, name):
+def owner() -> str:
+    """A text in the names of this process's partial files, by which they are told from others."""
+    return f"{platform.node()}.{os.getpid()}"
+
+
+def check_writable(path: str | os.PathLike, name: str) -> None:
     """Raises unless a file may be written there; makes its folder.
 
     Args:
-        path: Where.
-        name: Of the argument or the option, for the message.
+        path: The path of the file.
+        name: The argument or the option, for the message.
 
     Raises:
-        ValueError: It may not.
+        ValueError: It is a folder, or cannot be written.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -84,11 +89,11 @@ def check_writable(path, name):
         raise ValueError(f"{name}: {str(path)!r} cannot be written: {error.strerror}.") from error
 
 
-def free(path, overwrite):
+def free(path: str | os.PathLike, overwrite: bool) -> pathlib.Path:
     """The path, as `pathlib.Path`, if it may be written.
 
     Raises:
-        FileExistsError: It exists, and is not to be replaced.
+        FileExistsError: It exists, and `overwrite` is false.
     """
     path = pathlib.Path(path)
     if path.exists() and not overwrite:
@@ -96,21 +101,37 @@ def free(path, overwrite):
     return path
 
 
-# Saves of Keras models that are whole or not there, as Keras' own are not.
+def digest_files(paths: Iterable[str | os.PathLike], more: Iterable[bytes] = ()) -> str:
+    """The SHA-256 of the contents of files, and of more bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(pathlib.Path(path).read_bytes())
+    for part in more:
+        digest.update(part)
+    return digest.hexdigest()
 
 
-# Keras' own endings of one file; what has another one it refuses, or it is a folder.
+# Saves of Keras models that are whole or not there; Keras' own are not.
+
+
+# Keras' endings of a single file. It raises for others, or they are folders.
 _ENDINGS = (".keras", ".h5", ".hdf5")
-# Seconds after which what a process has left that is gone is no one's.
+# Seconds after which the leftovers of a process that has ended may be removed.
 _LEFT_FOR = 60.0
 
 
-def save(write, filepath, overwrite=True, zipped=None, **kwargs):
-    """As `keras.Model.save`; who looks sees the old file or the new one.
+def save(
+    write: Callable,
+    filepath: Any,
+    overwrite: bool = True,
+    zipped: bool | None = None,
+    **kwargs: Any,
+) -> None:
+    """As `keras.Model.save`; a reader sees the old file or the new one.
 
     Args:
         write: `save` of `keras.Model`, bound to the model.
-        filepath: As of `keras.Model.save`, as is all that follows.
+        filepath: See `keras.Model.save`, as for all that follows.
         overwrite: See there.
         zipped: See there.
         **kwargs: See there.
@@ -120,21 +141,23 @@ def save(write, filepath, overwrite=True, zipped=None, **kwargs):
         return write(filepath, overwrite=overwrite)
     is_folder = zipped is False
     if not is_folder and not str(filepath).endswith(_ENDINGS):
-        return write(filepath, overwrite=overwrite)  # Keras says which it takes
+        return write(filepath, overwrite=overwrite)  # Keras names the endings that it takes
     if not _may_be_written(filepath, overwrite):
         return None
-    return (_whole_folder if is_folder else _whole_file)(write, filepath)
+    return (_save_folder if is_folder else _save_file)(write, filepath)
 
 
-def save_weights(write, filepath, overwrite=True, max_shard_size=None):
-    """As `keras.Model.save_weights`; who looks sees the old file or the new one.
+def save_weights(
+    write: Callable, filepath: Any, overwrite: bool = True, max_shard_size: float | None = None
+) -> None:
+    """As `keras.Model.save_weights`; a reader sees the old file or the new one.
 
     Several files (`max_shard_size`) cannot be replaced at once. The one that names the others, the
-    `.weights.json`, is gone while they are replaced: what is there is one set of them or none.
+    `.weights.json`, is gone while they are replaced: a reader finds one set of them or none.
 
     Args:
         write: `save_weights` of `keras.Model`, bound to the model.
-        filepath: As of `keras.Model.save_weights`, as is all that follows.
+        filepath: See `keras.Model.save_weights`, as for all that follows.
         overwrite: See there.
         max_shard_size: See there.
     """
@@ -146,18 +169,18 @@ def save_weights(write, filepath, overwrite=True, max_shard_size=None):
         return None
     if is_sharded:
         write = functools.partial(write, max_shard_size=max_shard_size)
-        return _whole_shards(write, pathlib.Path(filepath))
-    return _whole_file(write, filepath)
+        return _save_shards(write, pathlib.Path(filepath))
+    return _save_file(write, filepath)
 
 
-def _is_remote(filepath):
-    # Keras uploads what it has written in a folder of its own, and object stores show whole files
-    # only: no name can be taken over there.
+def _is_remote(filepath: Any) -> bool:
+    # Keras uploads what it has written to a folder of its own, and object stores show whole files
+    # only: nothing can be renamed there.
     return "://" in str(filepath)
 
 
-def _may_be_written(filepath, overwrite):
-    """Asks as Keras does, of which the file's own name cannot be hidden."""
+def _may_be_written(filepath: Any, overwrite: bool) -> bool:
+    """Asks as Keras does: it would be shown the name of the partial file."""
     if overwrite or not os.path.exists(filepath):
         return True
     answer = ""
@@ -166,13 +189,13 @@ def _may_be_written(filepath, overwrite):
     return answer == "y"
 
 
-def _whole_file(write, filepath):
+def _save_file(write: Callable, filepath: Any) -> None:
     _remove_leftovers(filepath)
     with renamed(filepath, owner()) as partial:
         write(str(partial), overwrite=True)
 
 
-def _whole_folder(write, filepath):
+def _save_folder(write: Callable, filepath: Any) -> None:
     path = pathlib.Path(os.path.realpath(filepath))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, before = _beside(path), _beside(path)
@@ -188,7 +211,7 @@ def _whole_folder(write, filepath):
             shutil.rmtree(each, ignore_errors=True)
 
 
-def _whole_shards(write, path):
+def _save_shards(write: Callable, path: pathlib.Path) -> None:
     path = pathlib.Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = _beside(path)
@@ -207,23 +230,18 @@ def _whole_shards(write, path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _beside(path):
+def _beside(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"partial-{owner()}-{secrets.token_hex(8)}")
 
 
-def _sync_all(folder):
+def _sync_all(folder: pathlib.Path) -> None:
     for each in folder.rglob("*"):
         sync(each)
     sync(folder)
 
 
-def owner():
-    """A text in the names of this process's partial files, by which it is told from others."""
-    return f"{platform.node()}.{os.getpid()}"
-
-
-def _remove_leftovers(filepath):
-    """Removes what saves of a file have left whose process was ended in the midst of them."""
+def _remove_leftovers(filepath: Any) -> None:
+    """Removes partial files of this file that processes left which were killed while saving."""
     path = pathlib.Path(os.path.realpath(filepath))
     name = rf"partial-{re.escape(platform.node())}\.(\d+)-[0-9a-f]{{16}}-(.+)"
     for each in path.parent.glob("partial-*"):
@@ -232,7 +250,7 @@ def _remove_leftovers(filepath):
             each.unlink(missing_ok=True)
 
 
-def _is_gone(process, file):
+def _is_gone(process: int, file: pathlib.Path) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,13 +1,15 @@
-"""How far a long call has come: what it does, how many of how many, how long it will take.
+"""Progress of long calls: what runs, how many of how many are done, how long the rest will take.
 
-Where a line can be drawn again (a terminal, a notebook) it is Keras' own bar. Elsewhere, in logs
-and pipes, that bar would write twenty lines a second: there it is a line now and then.
+Where a line can be redrawn (a terminal, a notebook) it is Keras' own bar. Elsewhere, in logs and
+pipes, that bar would write twenty lines a second: there it is a line now and then.
 """
 
 import logging
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +20,7 @@ from keras_kd._utils.validation import invalid
 SECONDS_BETWEEN_LINES = 30.0
 
 
-def checked(verbose):
+def checked(verbose: Any) -> int:
     """`verbose` in Keras' words as 0, 1 or 2.
 
     Raises:
@@ -32,11 +34,13 @@ def checked(verbose):
     raise invalid("verbose", expected, repr(verbose))
 
 
-def over(items, label, total=None, unit="batch", verbose=1):
-    """Yields the items, and tells how many of them are done.
+def over(
+    items: Iterable, label: str, total: int | None = None, unit: str = "batch", verbose: int = 1
+) -> Iterator:
+    """Yields the items, and shows how many of them are done.
 
     Args:
-        items: What is worked on; it is gone through once.
+        items: What is worked on; it is iterated once.
         label: What is done, in words.
         total: How many there are, or `None`.
         unit: What one of them is.
@@ -51,51 +55,71 @@ def over(items, label, total=None, unit="batch", verbose=1):
 
 
 class Bar:
-    """Counts what is done of one thing.
+    """Shows how many of one kind of things are done.
 
     Args:
         label: What is done, in words.
         total: How many there are, or `None`.
         unit: What one of them is.
         verbose: 0, 1 or 2.
+        figures: Names of numbers that are shown beside it, such as a speed.
     """
 
-    def __init__(self, label, total=None, unit="batch", verbose=1):
+    def __init__(
+        self,
+        label: str,
+        total: int | None = None,
+        unit: str = "batch",
+        verbose: int = 1,
+        figures: Sequence[str] = (),
+    ) -> None:
         self._label, self._total, self._unit, self._verbose = label, total, unit, verbose
         self._start = self._last_line = time.monotonic()
-        self._done, self._bar = 0, None
+        self._done, self._names, self._figures = 0, tuple(figures), tuple[float, ...]()
+        self._bar: Any = None
         self._redraws = verbose == 1 and _can_redraw()
 
-    def begin(self):
-        """Says what is done before the first of it is, which takes longest."""
+    def begin(self) -> None:
+        """Shows the label before the first item is done, which takes longest."""
         if self._redraws and self._bar is None:
             tell(self._label)
-            self._bar = keras.utils.Progbar(self._total, unit_name=self._unit)
+            self._bar = keras.utils.Progbar(
+                self._total, unit_name=self._unit, stateful_metrics=self._names
+            )
 
-    def update(self, done):
-        """Tells how many are done; often called, it seldom draws."""
-        self._done = done
+    def update(self, done: int, *figures: float) -> None:
+        """Shows how many are done; often called, it seldom draws.
+
+        Args:
+            done: How many.
+            *figures: The numbers to show beside it.
+        """
+        self._done, self._figures = done, figures
         if self._redraws:
             self.begin()
-            self._bar.update(done, finalize=False)
+            self._draw(finalize=False)
         elif self._verbose == 1 and self._is_due():
             self._line(is_last=False)
 
-    def end(self):
+    def end(self) -> None:
         """Ends the line, if there is one."""
         if not self._done or not self._verbose:
             return
         if self._redraws:
             self._bar.target = self._done  # where it was not known
-            self._bar.update(self._done, finalize=True)
+            self._draw(finalize=True)
         else:
             self._line(is_last=True)
 
-    def _is_due(self):
-        is_last = self._done == self._total  # of which `end` tells
+    def _draw(self, finalize: bool) -> None:
+        values = list(zip(self._names, self._figures, strict=True))
+        self._bar.update(self._done, values, finalize=finalize)
+
+    def _is_due(self) -> bool:
+        is_last = self._done == self._total  # `end` shows it
         return not is_last and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES
 
-    def _line(self, is_last):
+    def _line(self, is_last: bool) -> None:
         self._last_line = time.monotonic()
         passed = self._last_line - self._start
         each, unit = passed / self._done, self._unit
@@ -104,34 +128,36 @@ class Bar:
         words = [f"{self._label}: {count}", duration(passed), _each(each, unit)]
         if self._total is not None and not is_last:
             words.append(f"{duration(each * (self._total - self._done))} left")
+        # As many digits as Keras' bar shows.
+        words += [f"{n}: {v:.4f}" for n, v in zip(self._names, self._figures, strict=True)]
         tell(" - ".join(words))
 
 
 class Steps:
-    """Counts the parts of a call that are too different for a bar; each is told when it begins.
+    """Counts the stages of a call that are too different for a bar; each is shown when it begins.
 
     Args:
-        name: Of the call.
-        total: How many parts it has.
+        name: The name of the call.
+        total: How many stages it has.
         verbose: 0, 1 or 2.
-        are_alike: Whether those that are done tell how long the others will take.
+        are_alike: Whether the time of those that are done predicts the time of the others.
 
     Attributes:
         verbose: As above.
-        inner: `verbose` of what a part calls: with 2 there are no lines but these.
+        inner: `verbose` for what a stage calls: with 2 there are no lines but these.
     """
 
-    def __init__(self, name, total, verbose, are_alike=False):
+    def __init__(self, name: str, total: int, verbose: int, are_alike: bool = False) -> None:
         self._name, self._total, self._are_alike = name, total, are_alike
         self.verbose, self.inner = verbose, int(verbose == 1)
         self._begun, self._skipped, self._start = 0, 0, time.monotonic()
 
-    def expect(self, parts):
-        """There are so many parts more than was known."""
-        self._total += parts
+    def expect(self, stages: int) -> None:
+        """Adds stages to the total."""
+        self._total += stages
 
-    def begin(self, label):
-        """A part begins."""
+    def begin(self, label: str) -> None:
+        """A stage begins."""
         words = [label]
         done = self._begun - self._skipped
         if self._begun:
@@ -142,33 +168,33 @@ class Steps:
                 words.append(f"about {duration(left)} left")
         self._tell(words)
 
-    def skip(self, label):
-        """A part is not needed: what it makes is there."""
+    def skip(self, label: str) -> None:
+        """A stage is not needed: its result exists."""
         self._tell([label])
         self._skipped += 1
 
-    def say(self, text):
-        """Something about the part that was begun last."""
+    def say(self, text: str) -> None:
+        """Shows a text about the stage that began last."""
         if self.verbose:
             tell(f"{self._name}: {text}")
 
-    def _tell(self, words):
+    def _tell(self, words: list[str]) -> None:
         self._begun += 1
         if self.verbose:
             tell(f"{self._name} {self._begun}/{self._total}: {' - '.join(words)}")
 
 
-def tell(line):
+def tell(line: str) -> None:
     """Prints a line where Keras prints its own: to `sys.stdout`, or to the log."""
     if not keras.config.is_interactive_logging_enabled():
         logging.getLogger("absl").info(line)
         return
-    # Names of models and files may have letters that the terminal has not.
+    # Names of models and files may have letters that the terminal cannot show.
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """Seconds as `"7s"`, `"2:07"` or `"1:02:07"`, as Keras' bar has them."""
     minutes, rest = divmod(int(seconds), 60)
     if not minutes:
@@ -177,14 +203,14 @@ def duration(seconds):
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _each(seconds, unit):
+def _each(seconds: float, unit: str) -> str:
     if seconds >= 1:
         return f"{duration(seconds)}/{unit}"
     small = f"{seconds * 1e3:.0f}ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f}us"
     return f"{small}/{unit}"
 
 
-def _can_redraw():
+def _can_redraw() -> bool:
     if not keras.config.is_interactive_logging_enabled():
         return False
     is_terminal = getattr(sys.stdout, "isatty", lambda: False)()

@@ -6,18 +6,18 @@ from typing import Any
 import keras
 import numpy as np
 
-# Configurations of what a distiller is made of, as Keras saves them.
+# Configurations of the parts of a distiller, as Keras saves them.
 
 
-def serialized(name, value):
-    """The configuration of a model, or of a function, which Keras knows by its registered name.
+def serialized(name: str, value: Any) -> Any:
+    """The configuration of a model, or of a function that is registered with Keras.
 
     Args:
         name: What the value is to its owner, for the message.
         value: A layer, a registered object or function, or `None`.
 
     Raises:
-        ValueError: Keras does not know it.
+        ValueError: It is not registered.
     """
     if value is None:
         return None
@@ -30,8 +30,8 @@ def serialized(name, value):
     return keras.saving.serialize_keras_object(value)
 
 
-def without_training(config):
-    """A configuration without how the models in it are compiled: that is their owner's."""
+def without_training(config: Any) -> Any:
+    """A configuration without how the models in it are compiled: their owner saves that."""
     if isinstance(config, dict):
         return {
             key: None if key == "compile_config" else without_training(value)
@@ -40,27 +40,27 @@ def without_training(config):
     return [without_training(each) for each in config] if isinstance(config, list) else config
 
 
-def _is_registered(value):
+def _is_registered(value: Any) -> bool:
     name = keras.saving.get_registered_name(value if hasattr(value, "__name__") else type(value))
     return keras.saving.get_registered_object(name) is not None
 
 
-def deserialized(value):
-    """A value of a configuration, in which what Keras has serialized is made again."""
+def deserialized(value: Any) -> Any:
+    """A value of a configuration, with objects in place of what Keras has serialized."""
     if isinstance(value, list):
         return [deserialized(each) for each in value]
     if not isinstance(value, dict):
         return value
     if "class_name" in value:
-        return _made(value)
+        return _make(value)
     return {key: deserialized(each) for key, each in value.items()}
 
 
-def _made(config):
-    """An object of its configuration; a model is compiled as Keras compiles what it loads.
+def _make(config: dict[str, Any]) -> Any:
+    """An object from its configuration; a model is compiled as Keras compiles what it loads.
 
-    KerasHub's tasks compile themselves when they are made. Keras calls no `compile` that a class
-    overrides, and warns of it: right only where the model was compiled otherwise.
+    KerasHub's tasks compile themselves when they are made. Keras does not call a `compile` that a
+    class overrides, and warns: which is right only where the model was compiled differently.
     """
     compiled = config.get("compile_config")
     if not compiled:
@@ -71,8 +71,8 @@ def _made(config):
     return model
 
 
-def _settings(config):
-    """A configuration without what Keras counts up: names of optimizers, numbers of objects."""
+def _settings(config: Any) -> Any:
+    """A configuration without what Keras numbers: names of optimizers, ids of objects."""
     if isinstance(config, dict):
         counted = ("name", "shared_object_id")
         return {key: _settings(value) for key, value in config.items() if key not in counted}
@@ -84,8 +84,8 @@ def _settings(config):
 # Values as JSON can hold them.
 
 
-def plain(value):
-    """With Python's numbers and keys of text; numbers that are not finite become `None`."""
+def plain(value: Any) -> Any:
+    """Python's numbers and keys of text; numbers that are not finite become `None`."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

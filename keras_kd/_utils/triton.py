@@ -1,10 +1,10 @@
 """Lets triton, which PyTorch's CUDA builds bring, be loaded beside TensorFlow.
 
-TensorFlow opens its libraries with `RTLD_GLOBAL`: the LLVM and MLIR in them are offered to every
-library that is opened later. `libtriton.so` has other versions of both, and where its calls of them
-end in TensorFlow's the process dies while the library is opened. PyTorch imports triton with
+TensorFlow opens its libraries with `RTLD_GLOBAL`: the LLVM and MLIR in them are visible to every
+library that is opened later. `libtriton.so` has other versions of both, and where its calls resolve
+to TensorFlow's the process dies while the library is opened. PyTorch imports triton with
 `torch._dynamo`, and so does every model of Hugging Face's transformers. Opened with
-`RTLD_DEEPBIND`, the library's calls end in itself.
+`RTLD_DEEPBIND`, the library resolves its calls to itself.
 """
 
 import ctypes
@@ -12,6 +12,8 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+import types
+from collections.abc import Sequence
 
 # The module of triton that holds LLVM and MLIR.
 LIBRARY = "triton._C.libtriton"
@@ -25,11 +27,11 @@ WHY_NOT_APART = (
 )
 
 
-def _why_not_apart():
+def _why_not_apart() -> str | None:
     """The reason why `RTLD_DEEPBIND` would kill the process, or `None`.
 
     jemalloc, tcmalloc and ASan replace malloc for the process. A library that looks for symbols in
-    itself and what it needs first has libc's, and would free by it what the other one gave.
+    itself and its dependencies first finds libc's, and would free what the other one allocated.
     """
     used, own = (
         ctypes.cast(ctypes.CDLL(library).malloc, ctypes.c_void_p).value
@@ -43,7 +45,7 @@ def _why_not_apart():
 class _OwnSymbols(importlib.machinery.ExtensionFileLoader):
     """Loads an extension that looks for its symbols in itself before anywhere else."""
 
-    def create_module(self, spec):
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         why_not = _why_not_apart()
         if why_not:
             raise ImportError(why_not, name=spec.name, path=spec.origin)
@@ -56,9 +58,14 @@ class _OwnSymbols(importlib.machinery.ExtensionFileLoader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds triton's library where Python would, and has it loaded by `_OwnSymbols`."""
+    """Finds triton's library where Python would, and lets `_OwnSymbols` load it."""
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: types.ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname != LIBRARY:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
@@ -67,21 +74,21 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-def _can_collide():
-    """Other systems than Linux with glibc have no triton, or no symbols that are offered to all."""
+def _can_collide() -> bool:
+    """Systems other than Linux with glibc have no triton, or do not share symbols."""
     return sys.platform == "linux" and hasattr(os, "RTLD_DEEPBIND")
 
 
-def keep_apart():
-    """From now on an `import triton` lives beside TensorFlow; it costs nothing until it comes.
+def keep_apart() -> None:
+    """From now on `import triton` works beside TensorFlow; it costs nothing until then.
 
-    A triton that was loaded before TensorFlow lives anyway.
+    A triton that was loaded before TensorFlow works anyway.
     """
     if _can_collide():
         sys.meta_path.insert(0, _Finder())
 
 
-def status():
-    """What an `import triton` would come to in this process, in words."""
+def status() -> str:
+    """The result of `import triton` in this process, in words."""
     why_not = _why_not_apart() if _can_collide() else None
     return why_not or "works once keras_kd is imported"

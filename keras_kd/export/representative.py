@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import models
-from keras_kd._utils import validation
+from keras_kd._utils.batches import never_ends
 from keras_kd.export import rewrites
 from keras_kd.export.student import ExportableModel
 from keras_kd.models import paths
@@ -156,11 +156,11 @@ def _batches_of(data, what):
     is_function = callable(data) and not isinstance(data, keras.utils.PyDataset)
     data = data() if is_function else data
     if isinstance(data, tf.data.Dataset):
-        if validation.never_ends(data):
+        if never_ends(data):
             raise _endless(what, "is endless (it repeats)", "dataset.take(8)")
         return data
     if isinstance(data, keras.utils.PyDataset):
-        if validation.never_ends(data):
+        if never_ends(data):
             raise _endless(what, "is endless (it has no length)", "(data[i] for i in range(8))")
         return (data[i] for i in range(data.num_batches))
     if is_function and not isinstance(data, collections.abc.Iterable):

@@ -62,7 +62,7 @@ class _Living:
         if self._subject is not None:
             outputs = self._subject.predict(inputs)
         else:
-            batch = protocol.TeacherInputs(as_tensors(inputs), carried=said)
+            batch = protocol.TeacherInputs(as_tensors(inputs), attached=said)
             outputs = named(self._teacher, self._answer(batch)[0])
         return self._compared(outputs, key)
 

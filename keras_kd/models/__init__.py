@@ -1,4 +1,7 @@
-"""What a Keras model is asked: its layers, names, shapes; copies of it."""
+"""Keras models as values: their layers, names, inputs and outputs; `paths`, `cloning`, `matching`.
+
+The functions of `inspect` are here too: `models.input_specs(model)`.
+"""
 
 from keras_kd.models.inspect import (
     ALL,

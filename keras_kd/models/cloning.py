@@ -1,12 +1,13 @@
 """Fresh copies of what may serve only one training: optimizers, metrics, losses, models."""
 
 import tempfile
+from typing import Any
 
 import keras
 
 from keras_kd.models import paths
 
-# They hold a vocabulary, which is no weight.
+# They hold a vocabulary, which is not a weight.
 _LOOKUPS = (
     keras.layers.TextVectorization,
     keras.layers.StringLookup,
@@ -15,35 +16,35 @@ _LOOKUPS = (
 _STRIDE = 1_000_003  # far from the seeds that a user counts up from layer to layer
 
 
-def of_config(value):
-    """A copy made of the configuration, without the state; names and functions as they are."""
+def of_config(value: Any) -> Any:
+    """A copy made from the configuration, without the state; names and functions as they are."""
     if isinstance(value, (keras.optimizers.Optimizer, keras.metrics.Metric, keras.layers.Layer)):
         return type(value).from_config(value.get_config())
     return value
 
 
-def of_each(spec):
-    """Copies of what a structure of lists, tuples and dicts holds; `None` is one of it."""
+def of_each(spec: Any) -> Any:
+    """Copies of what a structure of lists, tuples and dicts holds; it may hold `None`."""
     return keras.tree.map_structure(of_config, spec)
 
 
-def optimizer(spec):
+def optimizer(spec: Any) -> keras.optimizers.Optimizer:
     """A new optimizer, from its name, its configuration or another one."""
     return of_config(keras.optimizers.get(spec))
 
 
-def model(template, number):
+def model(template: keras.Model, number: int) -> keras.Model:
     """A model of the same architecture with initial weights of its own.
 
     Initializers without a seed draw one; those with a seed get another for each number but 0.
 
     Args:
-        template: A built `keras.Model`; it is not changed, and its weights are not taken over, but
-            for what layers have adapted to data: means and variances, vocabularies.
+        template: A built `keras.Model`; it is not changed. Its weights are not copied, except those
+            that layers have adapted to data: means and variances, vocabularies.
         number: An integer, at least 0.
     """
 
-    def copied(layer):
+    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
         return type(layer).from_config(_reseeded(layer.get_config(), number))
 
     if isinstance(template, keras.Sequential) or hasattr(template, "operations"):
@@ -52,15 +53,15 @@ def model(template, number):
         copy = copied(template)
     if not copy.built:
         copy.build_from_config(template.get_build_config())
-    _give_what_was_adapted(copy, template)
+    _copy_adapted(copy, template)
     return copy
 
 
-def with_weights(template):
-    """A model of the same architecture, names of layers and weights, which shares nothing with it.
+def with_weights(template: keras.Model) -> keras.Model:
+    """A model with the same architecture, layer names and weights, which shares nothing with it.
 
     Raises:
-        ValueError: Keras cannot make it again, or it has no weights yet.
+        ValueError: Keras cannot clone it, or it has no weights yet.
     """
     if not template.built:
         raise ValueError(
@@ -77,14 +78,14 @@ def with_weights(template):
     if not copy.built:
         copy.build_from_config(template.get_build_config() or {})
     give_weights(copy, template)
-    _give_names(copy, template)
+    _copy_names(copy, template)
     return copy
 
 
-def _give_names(model, other):
+def _copy_names(model: keras.Model, other: keras.Model) -> None:
     """Gives layers the names of those of another model, where Keras has counted up new ones.
 
-    It does for layers inside of layers, and for those whose configuration has no name.
+    It does so for layers inside of layers, and for those whose configuration has no name.
     """
     pairs = zip(paths.walk(model), paths.walk(other), strict=True)
     renamed = {id(a): (a, b.name) for (*_, a), (*_, b) in pairs if a.name != b.name and a is not b}
@@ -94,18 +95,18 @@ def _give_names(model, other):
         model.output_names = list(other.output_names)
 
 
-def give_weights(model, other):
-    """Gives a model the weights of another one of the same architecture, and what it adapted to."""
+def give_weights(model: keras.Model, other: keras.Model) -> None:
+    """Copies the weights of a model of the same architecture, and what its layers adapted to."""
     model.set_weights(other.get_weights())
-    _give_what_was_adapted(model, other)
+    _copy_adapted(model, other)
 
 
-def _give_what_was_adapted(model, other):
+def _copy_adapted(model: keras.Model, other: keras.Model) -> None:
     pairs = zip(paths.walk(model), paths.walk(other), strict=True)
     for layer, adapted in {id(a): (a, b) for (*_, a), (*_, b) in pairs}.values():
         if isinstance(adapted, keras.layers.Normalization) and adapted.built:
             layer.set_weights(adapted.get_weights())
-            layer.finalize_state()  # it computes with what it has made of its weights
+            layer.finalize_state()  # it computes with values that it derives from its weights
         elif isinstance(adapted, _LOOKUPS) and adapted.get_vocabulary(include_special_tokens=False):
             if adapted.get_config()["output_mode"] == "tf_idf":  # Keras cannot load it again
                 raise ValueError(
@@ -117,7 +118,7 @@ def _give_what_was_adapted(model, other):
                 layer.load_assets(folder)
 
 
-def _reseeded(config, number):
+def _reseeded(config: Any, number: int) -> Any:
     """A layer's configuration with other seeds in its initializers."""
     if isinstance(config, (list, tuple)):
         return type(config)(_reseeded(each, number) for each in config)

@@ -1,6 +1,7 @@
-"""What a model gives for inputs like those of some data, told without data and before any work."""
+"""The outputs of a model for inputs like those of some data, traced before any work."""
 
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from keras_kd.models import inspect
 
-# Of what Keras says around the error of a layer, the error.
+# A layer's own error within the text that Keras puts around it.
 _INNER = re.compile(r"\x1b\[1m(.*?)\x1b\[0m", re.DOTALL)
 
 
@@ -19,17 +20,17 @@ class _Pass(keras.layers.Layer):
         model: A built `keras.Model`.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         super().__init__(autocast=False)
         self._model = inspect.Untracked(model)
         self.outputs = inspect.Untracked(None)
-        self.error = None
+        self.error: Exception | None = None
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         try:
             outputs = self._model.value(inputs, training=False)
         except Exception as error:
-            self.error = error  # Keras wraps it, and says that it could not infer a shape
+            self.error = error  # Keras wraps it into one about a shape
             raise
         self.outputs.value = keras.tree.map_structure(
             lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)), outputs
@@ -37,12 +38,12 @@ class _Pass(keras.layers.Layer):
         return keras.tree.flatten(outputs)[0]
 
 
-def check_built(name, model):
-    """Raises if a model has no weights yet: the first call would give it random ones.
+def check_built(name: str, model: Any) -> None:
+    """Raises if a model has no weights yet: the first call would make random ones.
 
     Args:
         name: Of the argument.
-        model: A `keras.Model`; anything else is no model that could lack them.
+        model: A `keras.Model`; anything else passes.
     """
     if not isinstance(model, keras.Model) or model.built or model.weights:
         return
@@ -54,8 +55,8 @@ def check_built(name, model):
         )
 
 
-def specs_of(data):
-    """`keras.KerasTensor`s like the inputs of checked data; `None` where they tell no shape.
+def specs_of(data: Any) -> Any:
+    """`keras.KerasTensor`s like the inputs of checked data; `None` where a shape is not known.
 
     Args:
         data: A `tf.data.Dataset` of batches `(x, y)`, or a tuple of arrays.
@@ -64,8 +65,8 @@ def specs_of(data):
     return like(inputs)
 
 
-def like(inputs):
-    """`keras.KerasTensor`s like the inputs of a batch; `None` where they tell no shape."""
+def like(inputs: Any) -> Any:
+    """`keras.KerasTensor`s like the inputs of a batch; `None` where a shape is not known."""
     found = keras.tree.map_structure(_spec, inputs)
     return None if any(x is _UNKNOWN for x in keras.tree.flatten(found)) else found
 
@@ -73,7 +74,7 @@ def like(inputs):
 _UNKNOWN = keras.KerasTensor((), name="unknown")
 
 
-def _spec(x):
+def _spec(x: Any) -> keras.KerasTensor | None:
     if x is None or isinstance(x, keras.KerasTensor):
         return x
     if not isinstance(x, tf.TensorSpec):
@@ -81,12 +82,12 @@ def _spec(x):
         x = tf.TensorSpec(x.shape, _dtype(x))
     if x.dtype is tf.variant or x.shape.rank in (None, 0):
         return _UNKNOWN
-    # NumPy's own float64 is taken for an accident, as by `fit`.
+    # float64, NumPy's default, is cast as `fit` does.
     dtype = keras.config.floatx() if x.dtype == tf.float64 else x.dtype.name
     return keras.KerasTensor((None, *x.shape[1:]), dtype)
 
 
-def _dtype(x):
+def _dtype(x: Any) -> tf.DType:
     if isinstance(x.dtype, tf.DType):
         return x.dtype
     kind = np.dtype(x.dtype).kind
@@ -98,15 +99,15 @@ def _dtype(x):
     return tf.as_dtype(x.dtype)
 
 
-def check(name, inputs, role, model, builds=False):
-    """What a model gives for inputs, symbolically.
+def check(name: str, inputs: Any, role: str, model: Any, builds: bool = False) -> Any:
+    """The symbolic outputs of a model for symbolic inputs.
 
     Args:
         name: Of the argument that holds the inputs.
-        inputs: As of `specs_of`.
+        inputs: See `specs_of`.
         role: What the model is, in words, such as `"the teacher"`.
-        model: What runs.
-        builds: Whether a model that has no weights yet is run too, which makes them.
+        model: The model.
+        builds: Whether a model that has no weights yet runs too, which makes them.
 
     Returns:
         A structure of `keras.KerasTensor`, or `None` where only running it tells.
@@ -130,13 +131,13 @@ def check(name, inputs, role, model, builds=False):
         if not isinstance(cause, (ValueError, TypeError, tf.errors.OpError)):
             if traced.error is None:
                 raise
-            raise cause from None  # of the user's own code
+            raise cause from None  # an error of the user's own code
         raise _misfit(name, given, role, model, taken, _inner(cause)) from cause
     return traced.outputs.value
 
 
-def _check_places(name, given, role, model, taken):
-    """Raises for what Keras would take without a word, or fail on in the first step."""
+def _check_places(name: str, given: Any, role: str, model: keras.Model, taken: Any) -> None:
+    """Raises for inputs that Keras would take silently, or fail on in the first step."""
     flat, wanted = keras.tree.flatten(given), keras.tree.flatten(taken)
     if len(flat) != len(wanted) and not isinstance(given, dict):
         numbers = f"it takes {len(wanted)} input(s), and {len(flat)} are given"
@@ -147,7 +148,9 @@ def _check_places(name, given, role, model, taken):
             raise _misfit(name, given, role, model, taken, texts)
 
 
-def _misfit(name, given, role, model, taken, cause):
+def _misfit(
+    name: str, given: Any, role: str, model: keras.Model, taken: Any, cause: str
+) -> ValueError:
     takes = "" if taken is None else f" It takes {described(taken)}."
     return ValueError(
         f"{role[0].upper()}{role[1:]} {model.name!r} cannot take the inputs of `{name}`: {cause}. "
@@ -155,7 +158,7 @@ def _misfit(name, given, role, model, taken, cause):
     )
 
 
-def described(specs):
+def described(specs: Any) -> str:
     """Shapes and types in words."""
     if isinstance(specs, dict):
         return "{" + ", ".join(f"{key!r}: {described(x)}" for key, x in specs.items()) + "}"
@@ -164,12 +167,12 @@ def described(specs):
     return "None" if specs is None else f"{tuple(specs.shape)} {specs.dtype}"
 
 
-def shapes_in(specs):
-    """Shapes in words, without the rows."""
+def shapes_in(specs: Any) -> str:
+    """Shapes in words, without the batch dimension."""
     return str(keras.tree.map_structure(lambda x: None if x is None else list(x.shape[1:]), specs))
 
 
-def _inner(error):
-    """What a layer said, without what Keras says around it."""
+def _inner(error: Exception) -> str:
+    """A layer's own error, without the text that Keras puts around it."""
     found = _INNER.search(str(error))
     return (found.group(1) if found else str(error)).strip().rstrip(".")

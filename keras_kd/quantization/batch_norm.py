@@ -14,6 +14,7 @@ from keras import layers
 
 from keras_kd import models
 from keras_kd._utils import progress, validation
+from keras_kd._utils.batches import batched
 from keras_kd.models import paths
 from keras_kd.taps import recorder
 from keras_kd.teachers import protocol
@@ -62,7 +63,7 @@ def recalibrate(
     """
     if not isinstance(model, keras.Model):
         raise validation.invalid("model", "a keras.Model", repr(model))
-    validation.batched("data", data)
+    batched("data", data)
     _check_ranks(model, data.element_spec)
     validation.integer("max_batches", max_batches, 1)
     verbose = progress.checked(verbose)

@@ -30,7 +30,7 @@ def distill_chain(
     alpha: float = 0.5,
     beta: float = 0.5,
     directory: str | os.PathLike | None = None,
-    verbose: str | int = "auto",
+    verbose: Any = "auto",
 ) -> SequenceReport:
     """Distills through teacher assistants: each model is taught by the one before it.
 

@@ -288,7 +288,7 @@ def _check_data(name, data, steps, steps_name, student):
 
 
 def _check_ends(name, data, steps, steps_name, limit):
-    if validation.never_ends(data) and steps is None:
+    if batches.never_ends(data) and steps is None:
         raise ValueError(
             f"`{name}` never ends. Say how many of its batches are one pass, "
             f"{steps_name}=number_of_batches among the arguments of fit, or limit it: {limit}."

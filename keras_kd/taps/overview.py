@@ -1,7 +1,8 @@
-"""`summary`: what of a model can be tapped."""
+"""`summary`: what can be tapped in a model, and its repeated blocks."""
 
 import contextlib
 import dataclasses
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 from keras_kd.models import paths, symbolic_pass
 from keras_kd.taps import recorder, tap
-from keras_kd.taps.recorder import listeners, output_of, wrapped
+from keras_kd.taps.recorder import output_of, recorders, wrapped
 
 COLUMNS = ("layer", "type", "call", "output", "attention")
 
@@ -20,13 +21,13 @@ COLUMNS = ("layer", "type", "call", "output", "attention")
 class Call:
     """One call of a layer in a symbolic pass.
 
-    Args:
-        row: As `summary` gives it.
+    Attributes:
+        row: As `summary` returns it.
         layer: The layer or operation.
         names: Its path by the names of layers alone.
-        given: What it was given first: a symbolic tensor, or a structure of them.
-        output: What it gave.
-        inside: The calls in it, one below, in order.
+        given: Its first argument: a symbolic tensor, or a structure of them.
+        output: What it returned.
+        inside: The calls directly in it, in order.
     """
 
     row: dict
@@ -36,17 +37,22 @@ class Call:
     output: Any = None
     inside: list = dataclasses.field(default_factory=list)
 
-    def all_inside(self):
+    def all_inside(self) -> Iterator["Call"]:
         """The calls in it, at any depth."""
         for inner in self.inside:
             yield inner
             yield from inner.all_inside()
 
 
-def summary(model, inputs=None, print_fn=print, blocks_only=False):
+def summary(
+    model: keras.Model,
+    inputs: Any = None,
+    print_fn: Callable[[str], Any] | None = print,
+    blocks_only: bool = False,
+) -> list[dict[str, Any]]:
     """Lists the layers and operations that can be tapped, in the order in which they run.
 
-    The model is run once on symbolic tensors: no data passes and nothing of it changes.
+    The model runs once on symbolic tensors: no data passes, and nothing of it changes.
 
     A block is a layer that is made of other layers and is repeated: two or more of one class, one
     after the other in the same model or layer, such as the layers of a transformer; or the only
@@ -57,15 +63,15 @@ def summary(model, inputs=None, print_fn=print, blocks_only=False):
         inputs: A batch of inputs, or `keras.KerasTensor`s like one; needed only for models that do
             not know the shapes of their inputs (subclassed ones).
         print_fn: What prints a line; `None` prints nothing.
-        blocks_only: Lists the blocks, and not what is in them, with those layers around them that
-            have weights, such as embeddings and heads. A BERT of 12 layers has 18 lines so, and
-            some 180 otherwise.
+        blocks_only: Lists the blocks without their inner layers, and those layers around them that
+            have weights, such as embeddings and heads. A BERT of 12 layers then has 18 lines
+            instead of some 180.
 
     Returns:
         A list of dicts, one for each call of a layer: `layer` (its path), `type`, `call` (which of
         its calls, 0 where there is one), `output` (its shape, or a structure of shapes, in which
-        `None` stands for what is no tensor) and `attention` (shape of the attention scores that
-        can be tapped there, or `None`; of layers inside each other, the innermost has it).
+        `None` stands for values that are not tensors) and `attention` (shape of the attention
+        scores that can be tapped there, or `None`; of nested layers the innermost has it).
 
     Raises:
         ValueError: `inputs` are needed, or an argument is wrong.
@@ -83,10 +89,7 @@ def summary(model, inputs=None, print_fn=print, blocks_only=False):
     ```
     """
     if print_fn is not None and not callable(print_fn):
-        raise ValueError(
-            "Invalid value for argument `print_fn`. Expected a function of a line, or None. "
-            f"Received: print_fn={print_fn!r}"
-        )
+        raise invalid("print_fn", "a function of a line, or None", repr(print_fn))
     validation.boolean("blocks_only", blocks_only)
     calls = calls_of(model, inputs)
     rows = _rows_around_blocks(calls) if blocks_only else [call.row for call in calls]
@@ -95,20 +98,18 @@ def summary(model, inputs=None, print_fn=print, blocks_only=False):
     return rows
 
 
-def calls_of(model, inputs=None, role="model", name="inputs"):
+def calls_of(
+    model: keras.Model, inputs: Any = None, role: str = "model", name: str = "inputs"
+) -> list[Call]:
     """A `Call` for each call in a symbolic pass, those inside of others before them.
 
     Args:
         model: A Keras model.
-        inputs: As of `summary`.
-        role: The argument that the model was, for messages.
-        name: The argument that the inputs were, for messages.
+        inputs: See `summary`.
+        role: The argument that holds the model, for messages.
+        name: The argument that holds the inputs, for messages.
     """
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"Invalid value for argument `{role}`. Expected a keras.Model. "
-            f"Received: {role}={model!r} of type {type(model).__name__}"
-        )
+    validation.model(role, model)
     if inputs is None:
         inputs = models.input_specs(model)
     if inputs is None:
@@ -120,27 +121,27 @@ def calls_of(model, inputs=None, role="model", name="inputs"):
     if given is None:
         raise invalid(
             name,
-            "a batch of inputs, arrays [rows, ...], or keras.KerasTensor objects like one",
+            "a batch of inputs, arrays [batch, ...], or keras.KerasTensor objects like one",
             validation.briefly(inputs),
         )
     symbolic_pass.check(name, given, f"the {role}", model, builds=True)
     symbolic = keras.tree.map_structure(models.symbolic, models.own_inputs(model, inputs))
-    listener = _Listener(model)
-    listener(symbolic)
-    return listener.found.value
+    tracer = _CallTracer(model)
+    tracer(symbolic)
+    return tracer.calls.value
 
 
-def top_of(calls):
-    """Those that the model itself calls, in order."""
+def top_of(calls: list[Call]) -> list[Call]:
+    """The calls that the model itself makes, in order."""
     inside = {id(inner) for call in calls for inner in call.inside}
     return [call for call in calls if id(call) not in inside]
 
 
-def _rows_around_blocks(calls):
+def _rows_around_blocks(calls: list[Call]) -> list[dict]:
     found = {id(call) for run in runs_of(top_of(calls)) for call in run}
-    rows = []
+    rows: list[dict] = []
 
-    def add(siblings):
+    def add(siblings: list[Call]) -> None:
         for call in siblings:
             if id(call) in found:
                 rows.append({**call.row, "attention": _attention_inside(call)})
@@ -155,8 +156,8 @@ def _rows_around_blocks(calls):
     return rows
 
 
-def _attention_inside(block):
-    """The shape of the scores that a tap of the block gives."""
+def _attention_inside(block: Call) -> tuple | None:
+    """The shape of the scores that a tap of the block records."""
     if not tap.computes(block.layer, "attention_scores"):
         return None
     found = [call.row["attention"] for call in block.all_inside()]
@@ -164,44 +165,46 @@ def _attention_inside(block):
     return found[0] if len(found) == 1 else None
 
 
-class _Listener(keras.layers.Layer):
-    """A throw-away layer: Keras traces it without data, and it listens to all of a model."""
+class _CallTracer(keras.layers.Layer):
+    """A throw-away layer: Keras traces it without data, and it records all calls in a model."""
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         super().__init__(autocast=False)
         self._model = models.Untracked(model)
-        self.found = models.Untracked([])
+        self.calls = models.Untracked([])
 
-    def call(self, inputs):
-        model, layers = self._model.value, {}
+    def call(self, inputs: Any) -> Any:
+        model = self._model.value
+        layers: dict[int, tuple[str, str, Any]] = {}
         for path, names, layer in paths.walk(model):
             layers.setdefault(id(layer), (path, names, layer))
-        recorder = _Recorder()
+        call_recorder = _CallRecorder()
         with contextlib.ExitStack() as stack:
             for path, names, layer in layers.values():
-                scores = []
+                scores: list = []
                 if tap.gives_scores(layer):
-                    for listener in listeners(layer, "attention_scores", scores):
-                        stack.enter_context(listener)
-                wrap = recorder.around(path, names, layer, scores)
+                    for each in recorders(layer, "attention_scores", scores):
+                        stack.enter_context(each)
+                wrap = call_recorder.around(path, names, layer, scores)
                 stack.enter_context(wrapped(layer, wrap))
             outputs = model(inputs, training=False)
-        self.found.value = recorder.calls
+        self.calls.value = call_recorder.calls
         return keras.tree.flatten(outputs)[0]
 
 
-class _Recorder:
-    """Keeps the calls of all layers, in the order in which they end."""
+class _CallRecorder:
+    """Records the calls of all layers, in the order in which they end."""
 
-    def __init__(self):
-        self.calls, self._open = [], []
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._open: list[Call] = []
 
-    def around(self, path, names, layer, scores):
+    def around(self, path: str, names: str, layer: Any, scores: list) -> Callable:
         """What `wrapped` takes: records the calls of one layer."""
         number = iter(range(10**9))
 
-        def wrap(call):
-            def listen(*args, **kwargs):
+        def wrap(call: Callable) -> Callable:
+            def record_call(*args: Any, **kwargs: Any) -> Any:
                 given = args[0] if args else next(iter(kwargs.values()), None)
                 record = Call({}, layer, names, keras.tree.map_structure(_spec, given))
                 known = len(scores)
@@ -220,25 +223,25 @@ class _Recorder:
                     self._open[-1].inside.append(record)
                 return result
 
-            return listen
+            return record_call
 
         return wrap
 
 
-def _attended(scores):
-    """The shape of what a call attends to; a softmax over the classes of rows is no attention."""
+def _attended(scores: list) -> tuple | None:
+    """The shape of a call's attention; a softmax over classes `[batch, classes]` is not one."""
     shape = recorder.shape_of(scores[0]) if scores else None
     return shape if shape is not None and len(shape) > 2 else None
 
 
-def _spec(value):
-    """The shape and type of a tensor; `None` of what is none."""
+def _spec(value: Any) -> keras.KerasTensor | None:
+    """The shape and type of a tensor; `None` for anything else."""
     if recorder.shape_of(value) is None or not hasattr(value, "dtype"):
         return None
     return keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
 
 
-def _print(rows, print_fn):
+def _print(rows: list[dict], print_fn: Callable[[str], Any]) -> None:
     table = [COLUMNS] + [tuple(_text(row[column]) for column in COLUMNS) for row in rows]
     widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
     for line in table:
@@ -247,7 +250,7 @@ def _print(rows, print_fn):
         )
 
 
-def _text(value):
+def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
@@ -259,18 +262,18 @@ def _text(value):
 # The outermost such layers are the blocks. A layer that is alone is one where it holds an
 # attention layer and keeps the rank of its features: a transformer may have one block.
 #
-# Attention layers themselves are none: they are parts of a block. Nor are models that are plainly
-# `keras.Sequential` or functional: they are all of one class, whatever they do.
+# Attention layers are not blocks, but parts of one. Nor are plain `keras.Sequential` or functional
+# models: they are all of one class, whatever they compute.
 
 
-def runs_of(siblings, known=()):
+def runs_of(siblings: list[Call], known: Collection[type] = ()) -> list[list[Call]]:
     """Lists of blocks, each list one run; an encoder and a decoder are two.
 
     Args:
         siblings: The `Call`s that a model makes itself, in order.
-        known: Classes that are blocks also where they are alone.
+        known: Classes that are blocks even where they are alone.
     """
-    found = []
+    found: list[list[Call]] = []
     for run in _side_by_side(siblings):
         call = run[0]
         if _may_be_a_block(call) and (len(run) > 1 or type(call.layer) in known):
@@ -284,13 +287,13 @@ def runs_of(siblings, known=()):
     return found
 
 
-def classes_of(runs):
+def classes_of(runs: list[list[Call]]) -> set[type]:
     """The classes of the blocks."""
     return {type(call.layer) for run in runs for call in run}
 
 
-def features_of(value):
-    """The first tensor of what a layer gives, where it is features: `[batch, ..., width]`."""
+def features_of(value: Any) -> keras.KerasTensor | None:
+    """The first tensor of a layer's output, where it is features: `[batch, ..., width]`."""
     first = keras.tree.flatten(value)[:1]
     if not first or first[0] is None:
         return None
@@ -299,9 +302,9 @@ def features_of(value):
     return first[0] if is_features else None
 
 
-def _side_by_side(siblings):
+def _side_by_side(siblings: list[Call]) -> list[list[Call]]:
     """Runs of layers of one class; each other layer is a run of its own."""
-    runs = []
+    runs: list[list[Call]] = []
     is_open = False
     for call in siblings:
         if _may_be_a_block(call):
@@ -316,7 +319,7 @@ def _side_by_side(siblings):
     return runs
 
 
-def _may_be_a_block(call):
+def _may_be_a_block(call: Call) -> bool:
     layer = call.layer
     return (
         next(iter(paths.children(layer)), None) is not None
@@ -327,8 +330,9 @@ def _may_be_a_block(call):
     )
 
 
-def _is_of_a_transformer(call):
-    if isinstance(call.layer, keras.Model):
+def _is_of_a_transformer(call: Call) -> bool:
+    given, output = features_of(call.given), features_of(call.output)
+    if isinstance(call.layer, keras.Model) or given is None or output is None:
         return False
-    holds = any(tap.gives_scores(inner) for _, _, inner in paths.walk(call.layer))
-    return holds and len(features_of(call.given).shape) == len(features_of(call.output).shape)
+    holds_attention = any(tap.gives_scores(inner) for _, _, inner in paths.walk(call.layer))
+    return holds_attention and len(given.shape) == len(output.shape)

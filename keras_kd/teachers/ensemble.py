@@ -1,9 +1,13 @@
-"""`Ensemble`: several teachers that answer together."""
+"""`Ensemble`: several teachers whose outputs are combined, and the ways to combine them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_kd import models
 from keras_kd._utils import validation
 from keras_kd._utils.serialization import serialized
 from keras_kd._utils.validation import invalid
@@ -14,33 +18,33 @@ from keras_kd.teachers import keras_model, protocol
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class Ensemble(protocol.Teacher):
-    """Several teachers, whose answers are combined into one for each row.
+    """Several teachers, whose outputs are combined into one for each sample.
 
     With the logits `z_i` of member `i`, its weight `w_i` (the weights sum to 1), its temperature
     `T_i` and `p_i = softmax(z_i / T_i)` the ensemble's logits are
 
     - `"mean_logits"`: `sum_i w_i z_i / T_i`
     - `"mean_probabilities"`: `log sum_i w_i p_i`
-    - `"confidence"`: `log sum_i c_i p_i`, `c_i` in proportion to `w_i max_k p_ik` for each row: who
-      is surer counts for more
-    - `"per_sample_best"`: `log p_b` of the one member `b` that gives the row's label the highest
-      probability, as weighted; where a row has no label, of the surest one.
+    - `"confidence"`: `log sum_i c_i p_i`, `c_i` in proportion to `w_i max_k p_ik` for each sample:
+      a more confident member counts for more
+    - `"per_sample_best"`: `log p_b` of the one member `b` that gives the sample's label the highest
+      weighted probability; where a sample has no label, of the most confident one.
 
     Members run one after another, so that only one of them needs memory for its layers at a time.
-    They are left as they are. Their layers are tapped by paths such as `"members/0/block3"`.
+    They are not changed. Their layers are tapped by paths such as `"members/0/block3"`.
 
     Args:
         members: Teachers: Keras models, functions, `Teacher`s. Each may have a `preprocess` of its
             own: see `KerasTeacher`.
-        weights: A positive number for each member; default: all alike. `"per_sample_best"` uses
-            them for rows with a label only.
+        weights: A positive number for each member; default: equal weights. `"per_sample_best"`
+            uses them for samples with a label only.
         combine: `"mean_logits"`, `"mean_probabilities"`, `"confidence"` or `"per_sample_best"`.
         temperatures: A positive number for each member, which calibrates it; default: 1.
-        class_masks: For each member `None`, or a list of booleans: which classes it knows. What it
-            says of the others does not count: its logits become logarithms of probabilities among
-            its own classes, and a class is averaged over those members that know it.
-        preprocess: As of `Teacher`, before the members' own.
-        name: As of `Teacher`.
+        class_masks: For each member `None`, or a list of booleans: which classes it knows. Its
+            logits of the others do not count: they become logarithms of probabilities among its own
+            classes, and a class is averaged over those members that know it.
+        preprocess: See `Teacher`; before the members' own.
+        name: See `Teacher`.
 
     Call arguments: the inputs. Returns logits `[batch, ..., classes]` in float32, or a structure of
     them where the members have several outputs (which are combined output by output).
@@ -69,81 +73,84 @@ class Ensemble(protocol.Teacher):
 
     def __init__(
         self,
-        members,
-        weights=None,
-        combine="mean_logits",
-        temperatures=None,
-        class_masks=None,
-        preprocess=None,
-        name="ensemble",
-        **kwargs,
-    ):
+        members: Sequence,
+        weights: Sequence[float] | None = None,
+        combine: str = "mean_logits",
+        temperatures: Sequence[float] | None = None,
+        class_masks: Sequence | None = None,
+        preprocess: Callable | None = None,
+        name: str = "ensemble",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(preprocess, name, **kwargs)
-        given = _checked_members(members)
-        validation.one_of("combine", combine, WAYS)
+        given = _check_members(members)
+        validation.one_of("combine", combine, COMBINATIONS)
         adapted = [keras_model.adapt(member) for member in given]
-        for member in adapted:
+        described = [member.describe() for member in adapted]
+        for member in described:
             _check_runs_in_steps(member)
-        self.sources = _Hidden(adapted)
-        # What Keras saves, and what paths of taps name: the models, not what stands for them.
+        # Keras must track the models that were passed, not the `Teacher`s around them: they are
+        # what it saves, and what paths of taps name.
+        self.sources = models.Untracked(adapted)
         self.members = [member for member in given if isinstance(member, keras.layers.Layer)]
-        self.given = _Hidden(given)
+        self.given = models.Untracked(given)
         self.combine = combine
-        self.weights_of_members = _weights(weights, len(given))
-        self.temperatures = _temperatures(temperatures, len(given))
-        self.class_masks = _class_masks(class_masks, len(given))
-        self.supports_jit = all(member.supports_jit for member in adapted)
-        self.runs_on_host = any(member.runs_on_host for member in adapted)
+        self.weights_of_members = _normalized_weights(weights, len(given))
+        self.temperatures = tuple(_one_for_each("temperatures", temperatures, len(given)))
+        self.class_masks = _check_class_masks(class_masks, len(given))
+        self.supports_jit = all(member.supports_jit for member in described)
+        self.runs_on_host = any(member.runs_on_host for member in described)
 
-    def bind(self, student):
-        for member in self.sources.values:
+    def bind(self, student: keras.Model) -> None:
+        for member in self.sources.value:
             member.bind(student)
 
-    def update(self, student):
-        for member in self.sources.values:
+    def update(self, student: keras.Model) -> None:
+        for member in self.sources.value:
             member.update(student)
 
-    def call(self, inputs, labels=None):
-        return self.predict_batch(protocol.TeacherInputs(inputs, labels), prepared=True)
+    def call(self, inputs: Any, labels: Any = None) -> Any:
+        return self._combine_members(inputs, protocol.TeacherInputs(inputs, labels))
 
-    def predict_batch(self, batch, prepared=False):
-        inputs = batch.inputs if prepared else self.prepared(batch.inputs)
-        answers = []
-        for member in self.sources.values:
-            inputs = _after(answers, inputs)
-            answer = member.predict_batch(
-                protocol.TeacherInputs(inputs, batch.labels, batch.student)
-            )
-            answers.append(keras.tree.map_structure(tf.convert_to_tensor, answer))
-        answers = self._alike(answers)
-        flat = [keras.tree.flatten(answer) for answer in answers]
+    def predict_batch(self, batch: protocol.TeacherInputs) -> Any:
+        return self._combine_members(self.prepared(batch.inputs), batch)
+
+    def _combine_members(self, inputs: Any, batch: protocol.TeacherInputs) -> Any:
+        """The combined outputs for inputs that are prepared; `batch` has the labels."""
+        outputs: list = []
+        for member in self.sources.value:
+            inputs = _wait_for(outputs, inputs)
+            own = member.predict_batch(protocol.TeacherInputs(inputs, batch.labels, batch.student))
+            outputs.append(keras.tree.map_structure(tf.convert_to_tensor, own))
+        outputs = self._align(outputs)
+        flat = [keras.tree.flatten(each) for each in outputs]
         combined = [
-            self._combined(outputs, labels)
-            for outputs, labels in zip(
-                zip(*flat, strict=True), self._labels(batch, answers[0]), strict=True
+            self._combine_output(logits, labels)
+            for logits, labels in zip(
+                zip(*flat, strict=True), self._labels(batch, outputs[0]), strict=True
             )
         ]
-        return keras.tree.pack_sequence_as(answers[0], combined)
+        return keras.tree.pack_sequence_as(outputs[0], combined)
 
-    def _alike(self, answers):
-        """The answers in the structure of the first member's, outputs of one name together."""
-        names, first = [each.output_names for each in self.sources.values], answers[0]
-        made = [
-            matching.aligned(answer, own, first, names[0])
-            for answer, own in zip(answers, names, strict=True)
+    def _align(self, outputs: list) -> list:
+        """The members' outputs in the structure of the first one's, matched by name."""
+        names, first = [member.output_names for member in self.sources.value], outputs[0]
+        aligned = [
+            matching.aligned(each, own, first, names[0])
+            for each, own in zip(outputs, names, strict=True)
         ]
-        for each in made[1:]:
+        for each in aligned[1:]:
             try:
                 keras.tree.assert_same_structure(first, each)
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"The members of {self.name!r} give outputs of different structures: {error}. "
-                    "Give them outputs of the same names, or lists of as many."
+                    "Give them outputs of the same names, or lists of the same length."
                 ) from error
-        return made
+        return aligned
 
-    def _labels(self, batch, outputs):
-        """The labels of each output, `None` where there are none or they are not looked at."""
+    def _labels(self, batch: protocol.TeacherInputs, outputs: Any) -> list:
+        """The labels of each output, `None` where there are none or they are not used."""
         labels, count = batch.labels, len(keras.tree.flatten(outputs))
         if labels is None or self.combine != "per_sample_best":
             return [None] * count
@@ -156,22 +163,22 @@ class Ensemble(protocol.Teacher):
         found = matching.of_each(labels, None, outputs, self.output_names)
         return found if len(found) == count else [None] * count
 
-    def input_specs(self):
-        """Those of all members, where each tells its own."""
-        found = [member.input_specs() for member in self.sources.values]
+    def input_specs(self) -> dict[str, Any] | None:
+        """Those of all members, where all are known."""
+        found = [member.input_specs() for member in self.sources.value]
         if self.preprocess is not None or None in found:
             return None
-        joined = {name: spec for specs in found for name, spec in specs.items()}
-        if len(joined) > 1:
-            joined.pop("", None)
-        return joined
+        union = {name: spec for specs in found for name, spec in specs.items()}
+        if len(union) > 1:
+            union.pop("", None)
+        return union
 
     @property
-    def output_names(self):
-        """Those of the first member, in whose order the others' are brought."""
-        return self.sources.values[0].output_names
+    def output_names(self) -> Any:
+        """Those of the first member, with which the others are aligned."""
+        return self.sources.value[0].output_names
 
-    def _combined(self, outputs, labels):
+    def _combine_output(self, outputs: Sequence, labels: Any) -> tf.Tensor:
         if len({output.shape[-1] for output in outputs}) > 1:
             raise ValueError(
                 f"The members of {self.name!r} give outputs of different sizes: "
@@ -184,9 +191,9 @@ class Ensemble(protocol.Teacher):
         masks = self._masks(logits[0].shape[-1])
         if labels is not None:
             labels = shapes.classes(labels, logits[0])
-        return WAYS[self.combine](logits, self.weights_of_members, masks, labels)
+        return COMBINATIONS[self.combine](logits, self.weights_of_members, masks, labels)
 
-    def _masks(self, classes):
+    def _masks(self, classes: int) -> list[np.ndarray] | None:
         if self.class_masks is None:
             return None
         masks = [np.ones(classes, bool) if m is None else np.array(m) for m in self.class_masks]
@@ -198,20 +205,20 @@ class Ensemble(protocol.Teacher):
         unknown = np.flatnonzero(~np.any(masks, axis=0))
         if unknown.size:
             raise ValueError(
-                f"No member of {self.name!r} knows the classes {unknown[:10].tolist()}. Give them "
-                "a member by `class_masks`, or leave them out of the student's soft loss."
+                f"No member of {self.name!r} knows the classes {unknown[:10].tolist()}. Let one of "
+                "`class_masks` include them, or leave them out of the student's soft loss."
             )
         return masks
 
-    def last_activation(self, output=None):
-        found = {member.last_activation(output) for member in self.sources.values}
+    def last_activation(self, output: str | int | None = None) -> str | None:
+        found = {member.last_activation(output) for member in self.sources.value}
         return next((each for each in ("softmax", "sigmoid") if each in found), None)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             {
-                "members": [serialized("teacher", member) for member in self.given.values],
+                "members": [serialized("teacher", member) for member in self.given.value],
                 "weights": [float(weight) for weight in self.weights_of_members],
                 "combine": self.combine,
                 "temperatures": list(self.temperatures),
@@ -221,15 +228,8 @@ class Ensemble(protocol.Teacher):
         return config
 
 
-class _Hidden:
-    """Holds a list where Keras does not look."""
-
-    def __init__(self, values):
-        self.values = list(values)
-
-
-def _after(earlier, inputs):
-    """The inputs, to be had only when the last member has answered.
+def _wait_for(earlier: list, inputs: Any) -> Any:
+    """The inputs, available only when the last member has run.
 
     In a graph nothing else would keep TensorFlow from running all members at once.
     """
@@ -239,31 +239,27 @@ def _after(earlier, inputs):
         return keras.tree.map_structure(tf.identity, inputs)
 
 
-def _checked_members(members):
+def _check_members(members: Any) -> list:
     if not isinstance(members, (list, tuple)) or len(members) < 1:
         raise invalid("members", "a list of teachers, at least one", repr(members))
     return list(members)
 
 
-def _check_runs_in_steps(member):
-    if member.needs_carried or member.is_sparse:
+def _check_runs_in_steps(member: protocol.TeacherDescription) -> None:
+    limits = member.limits("needs_attached", "is_sparse")
+    if limits:
         raise ValueError(
-            f"{type(member).__name__} does not run inside of a training step, so it cannot be a "
-            "member of an ensemble. Cache what the ensemble says with keras_kd.cache_teacher, from "
-            "a function that asks each of the teachers."
+            f"{member.kind} cannot be a member of an ensemble: {limits[0]}. Write a cache of the "
+            "whole ensemble with keras_kd.cache_teacher, from teachers that run."
         )
 
 
-def _weights(weights, count):
-    weights = _one_each("weights", weights, count)
-    return np.float32(np.float64(weights) / sum(weights))
+def _normalized_weights(weights: Any, count: int) -> np.ndarray:
+    numbers = np.asarray(_one_for_each("weights", weights, count))
+    return (numbers / sum(numbers)).astype(np.float32)
 
 
-def _temperatures(temperatures, count):
-    return tuple(_one_each("temperatures", temperatures, count))
-
-
-def _one_each(name, values, count):
+def _one_for_each(name: str, values: Any, count: int) -> list[float]:
     """A positive number for each member; by default 1."""
     if values is None:
         return [1.0] * count
@@ -272,7 +268,7 @@ def _one_each(name, values, count):
     return [validation.positive(f"{name}[{i}]", value) for i, value in enumerate(values)]
 
 
-def _class_masks(masks, count):
+def _check_class_masks(masks: Any, count: int) -> list | None:
     if masks is None:
         return None
     if not isinstance(masks, (list, tuple)) or len(masks) != count:
@@ -285,20 +281,20 @@ def _class_masks(masks, count):
     for mask in masks:
         if mask is not None and (mask.dtype != bool or mask.ndim != 1 or not mask.any()):
             raise ValueError(
-                "A mask of `class_masks` must be a list of booleans, one a class, at least one of "
-                f"them true. Received: {mask!r}"
+                "A mask of `class_masks` must be a list of booleans, one for each class, at least "
+                f"one of them true. Received: {mask!r}"
             )
     return [None if mask is None else mask.tolist() for mask in masks]
 
 
-# How an ensemble's members become one answer: functions of their logits.
+# The ways to combine.
 #
 # Each takes a list of logits `[..., classes]` (float32, temperatures applied), the members' weights
 # (which sum to 1), their masks of classes (a list of boolean arrays, or `None`) and the labels
 # (`[...]`, or `None`), and returns logits.
 
 
-def mean_logits(logits, weights, masks, labels):
+def mean_logits(logits: list, weights: np.ndarray, masks: Any, labels: Any) -> tf.Tensor:
     """`sum_i w_i z_i`; with masks of log-probabilities among each member's own classes."""
     del labels
     if masks is None:
@@ -313,7 +309,7 @@ def mean_logits(logits, weights, masks, labels):
     return total / _weight_by_class(weights, masks)
 
 
-def mean_probabilities(logits, weights, masks, labels):
+def mean_probabilities(logits: list, weights: np.ndarray, masks: Any, labels: Any) -> tf.Tensor:
     """`log sum_i w_i p_i`; with masks a class is averaged over the members that know it."""
     del labels
     probabilities = _probabilities(logits, masks)
@@ -321,7 +317,7 @@ def mean_probabilities(logits, weights, masks, labels):
     return _log(total if masks is None else total / _weight_by_class(weights, masks))
 
 
-def confidence(logits, weights, masks, labels):
+def confidence(logits: list, weights: np.ndarray, masks: Any, labels: Any) -> tf.Tensor:
     """`log sum_i c_i p_i`, `c_i` in proportion to `w_i max p_i`."""
     del labels
     probabilities = tf.stack(_probabilities(logits, masks))  # [members, ..., classes]
@@ -333,24 +329,23 @@ def confidence(logits, weights, masks, labels):
     return _log(tf.math.divide_no_nan(total, tf.reduce_sum(shares * known, 0)))
 
 
-def per_sample_best(logits, weights, masks, labels):
-    """`log p_b` of the member that gives the label most, or is surest where there is no label."""
+def per_sample_best(logits: list, weights: np.ndarray, masks: Any, labels: Any) -> tf.Tensor:
+    """`log p_b` of the best member for the label, or of the most confident one without a label."""
     probabilities = tf.stack(_probabilities(logits, masks))
-    surest = tf.reduce_max(probabilities, axis=-1)
-    score = surest
+    score = highest = tf.reduce_max(probabilities, axis=-1)
     if labels is not None:
         classes = probabilities.shape[-1]
         of_label = tf.reduce_sum(probabilities * tf.one_hot(labels, classes), axis=-1)
         of_label *= _by_member(weights, logits)[..., 0]
         is_class = (labels >= 0) & (labels < classes)
-        score = tf.where(is_class, of_label, surest)
+        score = tf.where(is_class, of_label, highest)
     best = tf.one_hot(tf.argmax(score, axis=0), len(logits), axis=0)
-    # Selected, not summed with zeros: a member may be infinitely sure.
+    # Selected, not summed with zeros: a member's logits may be infinite.
     chosen = tf.where(best[..., None] > 0, probabilities, 0.0)
     return _log(tf.reduce_sum(chosen, axis=0))
 
 
-WAYS = {
+COMBINATIONS: dict[str, Callable] = {
     "mean_logits": mean_logits,
     "mean_probabilities": mean_probabilities,
     "confidence": confidence,
@@ -358,22 +353,22 @@ WAYS = {
 }
 
 
-def _masked(logits, mask):
+def _masked(logits: tf.Tensor, mask: np.ndarray) -> tf.Tensor:
     return tf.where(mask, logits, -np.inf)
 
 
-def _probabilities(logits, masks):
+def _probabilities(logits: list, masks: Any) -> list[tf.Tensor]:
     if masks is not None:
         logits = [_masked(*pair) for pair in zip(logits, masks, strict=True)]
     return [tf.nn.softmax(each) for each in logits]
 
 
-def _weight_by_class(weights, masks):
-    """The weight of those that know each class, `[classes]`."""
+def _weight_by_class(weights: np.ndarray, masks: list[np.ndarray]) -> np.ndarray:
+    """The total weight of the members that know each class, `[classes]`."""
     return np.sum([w * np.float32(m) for w, m in zip(weights, masks, strict=True)], axis=0)
 
 
-def _by_member(values, logits):
+def _by_member(values: np.ndarray, logits: list) -> np.ndarray:
     """Values `[members]` or `[members, classes]`, to multiply `[members, ..., classes]`."""
     values = np.asarray(values)
     rank = logits[0].shape.rank
@@ -381,6 +376,6 @@ def _by_member(values, logits):
     return values.reshape((len(values), *[1] * (rank - 1), *last))
 
 
-def _log(probabilities):
-    """Logarithm whose value at 0 is -inf, a class of no probability to the kernels."""
+def _log(probabilities: tf.Tensor) -> tf.Tensor:
+    """The logarithm, -inf at 0: to the kernels a class of probability 0."""
     return tf.math.log(probabilities)

@@ -2,21 +2,24 @@
 
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_kd import models
+from keras_kd._utils import validation
+from keras_kd._utils.files import digest_files
 from keras_kd._utils.serialization import serialized
 from keras_kd.losses.activation import last_activation
 from keras_kd.models import matching
+from keras_kd.runtimes import TensorInfo, tensors
+from keras_kd.runtimes.base import held
 from keras_kd.runtimes.outputs import FileOutputs, counted_in_order
 from keras_kd.taps import tap
 from keras_kd.teachers import protocol
-from keras_kd.teachers.host import of_files
-
-# Teachers that are a Keras model, or a function.
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -24,15 +27,15 @@ class KerasTeacher(protocol.Teacher):
     """A Keras model as a teacher, with a preprocessing of its own.
 
     A model alone may be passed wherever a teacher is taken; this is for one of several teachers
-    that expects other inputs. It runs with `training=False` and is left as it was.
+    that expects other inputs. It runs with `training=False` and is not changed.
 
     Args:
         model: A `keras.Model`.
-        preprocess: As of `Teacher`.
-        name: As of `Teacher`.
+        preprocess: See `Teacher`.
+        name: See `Teacher`.
 
     Raises:
-        ValueError: `model` is no Keras model.
+        ValueError: `model` is not a Keras model.
 
     Example:
 
@@ -47,46 +50,48 @@ class KerasTeacher(protocol.Teacher):
     ```
     """
 
-    def __init__(self, model, preprocess=None, name=None, **kwargs):
-        if not isinstance(model, keras.Model):
-            raise ValueError(
-                "`model` must be a keras.Model. "
-                f"Received: model={model!r} of type {type(model).__name__}"
-            )
+    def __init__(
+        self,
+        model: keras.Model,
+        preprocess: Callable | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        validation.model("model", model)
         super().__init__(preprocess, name or model.name, **kwargs)
         self.model = model
         self.supports_jit = all(layer.supports_jit for layer in models.layers(model))
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         return self.model(models.own_inputs(self.model, inputs), training=False)
 
-    def input_specs(self):
+    def input_specs(self) -> dict[str, Any] | None:
         specs = models.input_specs(self.model)
         if self.preprocess is not None or specs is None:
             return None
         if models.input_names(self.model) is None:
-            return {"": specs}  # a Sequential model has one input, whatever it is called
+            return {"": specs}  # a Sequential model has one input, under any name
         return models.named_inputs(self.model, specs)
 
-    def predict_batch(self, batch):
+    def predict_batch(self, batch: protocol.TeacherInputs) -> Any:
         # Not through the layer's own `__call__`, which would cast and trace a second time.
         return self.call(self.prepared(batch.inputs))
 
-    def resolve(self, layer):
+    def resolve(self, layer: Any) -> Any:
         return tap.resolve(self.model, layer)[0]
 
-    def with_taps(self, layers):
-        return protocol.tapped(self.model, layers, self.predict_batch)
+    def with_taps(self, layers: list) -> protocol.Forward:
+        return protocol.record_layers(self.model, layers, self.predict_batch)
 
     @property
-    def output_names(self):
-        """Those of the model, if they were given."""
+    def output_names(self) -> list[str] | None:
+        """Those of the model, if all of them were given by its author."""
         return matching.given_names(self.model)
 
-    def last_activation(self, output=None):
+    def last_activation(self, output: str | int | None = None) -> str | None:
         return last_activation(self.model, output)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["model"] = serialized("teacher", self.model)
         return config
@@ -99,22 +104,22 @@ class FunctionTeacher(protocol.Teacher):
         function: Maps a batch of inputs to outputs.
     """
 
-    def __init__(self, function):
+    def __init__(self, function: Callable[[Any], Any]) -> None:
         super().__init__(name=getattr(function, "__name__", None))
         self.function = models.Untracked(function)
 
-    def predict_batch(self, batch):
+    def predict_batch(self, batch: protocol.TeacherInputs) -> Any:
         return self.function.value(batch.inputs)
 
-    def resolve(self, layer):
+    def resolve(self, layer: Any) -> Any:
         raise ValueError(
             f"A distillation loss reads the teacher's layer {str(layer)!r}, but the teacher is a "
             "callable without layers. Use a keras.Model."
         )
 
 
-def adapt(teacher):
-    """A `Teacher` that stands for whatever the distiller was given.
+def adapt(teacher: Any) -> protocol.Teacher:
+    """A `Teacher` for whatever a distiller takes as one.
 
     Raises:
         ValueError: It cannot teach.
@@ -132,9 +137,6 @@ def adapt(teacher):
     return FunctionTeacher(teacher)
 
 
-# `SavedModelTeacher`: TensorFlow's own file format.
-
-
 @keras.saving.register_keras_serializable(package="keras_kd")
 class SavedModelTeacher(protocol.Teacher):
     """A TensorFlow SavedModel, such as `model.export(path)` writes, as a teacher.
@@ -146,13 +148,13 @@ class SavedModelTeacher(protocol.Teacher):
         endpoint: Which of its functions is called; `"serve"` is Keras' own,
             `"serving_default"` that of other programs.
         output: The name or the index of the output that teaches. Default: the only one, or all of
-            them as a list (of names: in their order), which belong to the student's outputs of the
-            same names. The others can be tapped by their names.
-        preprocess: As of `Teacher`.
-        name: As of `Teacher`.
+            them as a list (of names: in their order), matched by name with the student's outputs.
+            The others can be tapped by their names.
+        preprocess: See `Teacher`.
+        name: See `Teacher`.
         constants: `{name of an input: value}` for inputs that the data does not have, of a function
-            whose inputs have names, such as `"serving_default"`. A size of 1 where the file leaves
-            it open is repeated to the rows of the batch.
+            whose inputs have names, such as `"serving_default"`. A dimension of 1 where the file
+            leaves it open is repeated for each sample of the batch.
 
     Raises:
         ValueError: There is no such folder, function, output or input; the inputs do not fit.
@@ -174,15 +176,15 @@ class SavedModelTeacher(protocol.Teacher):
 
     def __init__(
         self,
-        path,
-        endpoint="serve",
-        output=None,
-        preprocess=None,
-        name=None,
+        path: str | os.PathLike,
+        endpoint: str = "serve",
+        output: str | int | None = None,
+        preprocess: Callable | None = None,
+        name: str | None = None,
         *,
-        constants=None,
-        **kwargs,
-    ):
+        constants: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not os.path.exists(os.path.join(path, "saved_model.pb")):
             raise ValueError(
                 "`path` must be the folder of a TensorFlow SavedModel (it holds saved_model.pb). "
@@ -190,26 +192,26 @@ class SavedModelTeacher(protocol.Teacher):
             )
         super().__init__(preprocess, name or "saved_model_teacher", **kwargs)
         self.folder, self.endpoint, self.output_key = os.fspath(path), endpoint, output
-        self.layer = _loaded(self.folder, endpoint)
-        given, spec = _described(self.layer.call_endpoint_fn)
-        self._choice = FileOutputs(_names(spec, self.name), output, self.name)
-        self._inputs = models.Untracked(_Inputs(given, constants, endpoint))
+        self.layer = _load_endpoint(self.folder, endpoint)
+        input_specs, output_specs = _signature_of(self.layer.call_endpoint_fn)
+        self._choice = FileOutputs(_output_names(output_specs, self.name), output, self.name)
+        self._inputs = models.Untracked(_EndpointInputs(input_specs, constants, endpoint))
 
-    def call(self, inputs):
-        return self._asked(inputs, [])[0]
+    def call(self, inputs: Any) -> Any:
+        return self._run(inputs, [])[0]
 
-    def predict_batch(self, batch):
+    def predict_batch(self, batch: protocol.TeacherInputs) -> Any:
         return self.call(self.prepared(batch.inputs))
 
-    def with_taps(self, layers):
-        return lambda batch: self._asked(self.prepared(batch.inputs), list(layers))
+    def with_taps(self, layers: list) -> protocol.Forward:
+        return lambda batch: self._run(self.prepared(batch.inputs), list(layers))
 
-    def _asked(self, inputs, layers):
-        given = self._inputs.value
-        if given.infos is None:
+    def _run(self, inputs: Any, layers: list) -> tuple[Any, dict]:
+        endpoint_inputs = self._inputs.value
+        if endpoint_inputs.infos is None:
             outputs = self.layer(inputs)
         else:
-            outputs = self.layer.call_endpoint_fn(**given.named(inputs))
+            outputs = self.layer.call_endpoint_fn(**endpoint_inputs.by_name(inputs))
         if isinstance(outputs, dict):
             by_name = outputs
         else:
@@ -217,24 +219,24 @@ class SavedModelTeacher(protocol.Teacher):
         return self._choice.split(by_name, layers)
 
     @property
-    def output_names(self):
-        """Those of the file, unless its exporter counted them."""
+    def output_names(self) -> list[str] | None:
+        """Those of the file, unless its exporter numbered them."""
         return self._choice.given_names
 
-    def resolve(self, layer):
+    def resolve(self, layer: Any) -> Any:
         return self._choice.resolve(layer)
 
-    def fingerprint(self):
-        """The digest of the files, and of what they are asked."""
+    def fingerprint(self) -> str:
+        """The digest of the files, of the constants and of the chosen outputs."""
         files = pathlib.Path(self.folder).rglob("*")
-        more = self._inputs.value.digested()
+        more = self._inputs.value.constant_bytes()
         if len(self._choice.chosen) < len(self._choice.names):
             more.append(repr(self._choice.chosen).encode())
-        return of_files(sorted(file for file in files if file.is_file()), more)
+        return digest_files(sorted(file for file in files if file.is_file()), more)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        constants = self._inputs.value.values()
+        constants = self._inputs.value.constant_arrays()
         config.update(
             {
                 "path": self.folder,
@@ -246,20 +248,18 @@ class SavedModelTeacher(protocol.Teacher):
         return config
 
 
-class _Inputs:
-    """The inputs of a function.
+class _EndpointInputs:
+    """The inputs of a function of a SavedModel.
 
     Args:
         specs: `{name: tf.TensorSpec}`, or `None` for a function whose inputs have no names.
-        constants: As of `SavedModelTeacher`.
-        endpoint: Likewise, for messages.
+        constants: See `SavedModelTeacher`.
+        endpoint: Its name, for messages.
     """
 
-    def __init__(self, specs, constants, endpoint):
-        # Imported here: the package around it, which measures, imports teachers itself.
-        from keras_kd.runtimes import TensorInfo
-        from keras_kd.runtimes.base import held
-
+    def __init__(
+        self, specs: dict[str, tf.TensorSpec] | None, constants: dict | None, endpoint: str
+    ) -> None:
         if specs is None and constants is not None:
             raise ValueError(
                 f"`constants` go by the names of inputs, and those of the function {endpoint!r} "
@@ -276,60 +276,58 @@ class _Inputs:
             self.constants = held(constants, infos)
             self.infos = [info for info in infos if info.name not in self.constants]
 
-    def named(self, inputs):
+    def by_name(self, inputs: Any) -> dict[str, tf.Tensor]:
         """The inputs of a batch and the constants: `{name: tensor}`."""
-        from keras_kd.runtimes import tensors
-
         infos = self.infos or []
         given = tensors.by_name(keras.tree.map_structure(tf.convert_to_tensor, inputs), infos)
         for info in infos:
             tensor = given[info.name]
             if tensor.shape.rank is not None:
                 tensors.check_fit(info, tuple(tensor.shape))
-            given[info.name] = _as(info, tensor)
-        rows = tf.shape(given[infos[0].name])[0]
+            given[info.name] = _cast_input(info, tensor)
+        samples = tf.shape(given[infos[0].name])[0]
         for name, each in self.constants.items():
             shape = list(each.value.shape)
             if each.rows is not None:
-                shape[each.rows] = rows
+                shape[each.rows] = samples
             given[name] = tf.broadcast_to(tf.constant(each.value), shape)
         return given
 
-    def values(self):
+    def constant_arrays(self) -> dict[str, np.ndarray]:
         """The constants: `{name: array}`."""
         return {name: each.value for name, each in self.constants.items()}
 
-    def digested(self):
+    def constant_bytes(self) -> list[bytes]:
         """The bytes of the constants, for a digest."""
         return [
             part
-            for name, value in sorted(self.values().items())
+            for name, value in sorted(self.constant_arrays().items())
             for part in (f"{name} {value.dtype} {value.shape}".encode(), value.tobytes())
         ]
 
 
-def _as(info, tensor):
+def _cast_input(info: TensorInfo, tensor: tf.Tensor) -> tf.Tensor:
     wanted = tf.as_dtype(info.dtype)
     if wanted.is_integer and not (tensor.dtype.is_integer or tensor.dtype.is_bool):
         raise ValueError(
             f"Input {info.name!r} of the file is of type {info.dtype}, such as ids or indices. "
-            f"Received a tensor of type {tensor.dtype.name}, whose numbers would be cut. Cast them "
-            f"with `preprocess`, if they are whole."
+            f"Received a tensor of type {tensor.dtype.name}, whose fractions would be cut off. "
+            "Cast it with `preprocess`, if its numbers are whole."
         )
     return tf.cast(tensor, wanted) if tensor.dtype != wanted else tensor
 
 
-def _loaded(folder, endpoint):
+def _load_endpoint(folder: str, endpoint: str) -> keras.layers.TFSMLayer:
     try:
         return keras.layers.TFSMLayer(folder, call_endpoint=endpoint)
     except ValueError as error:
         raise ValueError(
-            f"The SavedModel has no function {endpoint!r} that could be called; choose one with "
+            f"The SavedModel has no callable function {endpoint!r}; choose one with "
             f"`endpoint`. Keras says: {error}"
         ) from error
 
 
-def _described(function):
+def _signature_of(function: Any) -> tuple[dict[str, tf.TensorSpec] | None, Any]:
     """`({name: spec} of the inputs, structure of specs of the outputs)` of a function."""
     traced = getattr(function, "concrete_functions", None)
     if not traced:  # a signature, whose inputs have names
@@ -337,19 +335,19 @@ def _described(function):
     return None, traced[0].structured_outputs
 
 
-def _names(spec, who):
-    """The names of outputs; numbers in a list."""
-    if any(keras.tree.is_nested(x) for x in _leaves(spec)):
+def _output_names(spec: Any, who: str) -> list[str]:
+    """The names of outputs; in a list their positions."""
+    if any(keras.tree.is_nested(x) for x in _top_level(spec)):
         shapes = keras.tree.map_structure(lambda x: tuple(x.shape), spec)
         raise ValueError(
             f"The outputs of {who} must be one tensor, a list or a dict of them. Received: {shapes}"
         )
     if isinstance(spec, dict):
         return counted_in_order(spec)
-    return [str(index) for index in range(len(_leaves(spec)))]
+    return [str(index) for index in range(len(_top_level(spec)))]
 
 
-def _leaves(spec):
+def _top_level(spec: Any) -> list:
     if isinstance(spec, dict):
         return list(spec.values())
     return list(spec) if isinstance(spec, (list, tuple)) else [spec]

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_kd._utils import batches
 from keras_kd.training import labels
 from keras_kd.training.hyperparameters import traced_value
 
@@ -81,10 +82,10 @@ class Evaluation:
             self.require_labels(None)
 
     def _are_there_labels(self, x, y):
-        """`labels.are_there_labels`, which looks at the same object in each epoch once."""
+        """`batches.has_labels`, which looks at the same object in each epoch once."""
         seen, answer = self._seen
         if seen() is not x or x is None:
-            answer = labels.are_there_labels(x, y)
+            answer = batches.has_labels(x, y)
             if isinstance(x, keras.utils.PyDataset):
                 self._seen = weakref.ref(x), answer
         return answer

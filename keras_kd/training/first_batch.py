@@ -6,20 +6,21 @@ looked at: the values that each loss on logits reads, with and without labels; t
 accuracy, where the labels are classes; and padding that counts.
 """
 
+import types
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_kd import models
 from keras_kd._utils import validation
-from keras_kd._utils.batches import WatchedBatches, watched_generator
+from keras_kd._utils.batches import WatchedBatches, is_arrays, watched_generator
 from keras_kd.diagnosis import DiagnosisWarning, first_batch_findings
 from keras_kd.diagnosis.first_batch import padding_finding, padding_that_counts, yes_or_no_findings
 from keras_kd.losses.reading import EACH_LOGIT, EACH_PROBABILITY, LOGITS
 from keras_kd.taps import recorder
-from keras_kd.teachers import prefetch, self_distillation
+from keras_kd.teachers import self_distillation
 from keras_kd.training import distribution
-from keras_kd.training.labels import is_generator
 
 
 def is_wanted(distiller) -> bool:
@@ -48,11 +49,9 @@ class Look(keras.callbacks.Callback):
             return x.enumerate().map(lambda i, *parts: self._passed(i, parts))
         if isinstance(x, keras.utils.PyDataset):
             return WatchedBatches(x, self._keep)
-        if is_generator(x):
+        if isinstance(x, types.GeneratorType):
             return watched_generator(x, self._keep)
-        if prefetch.is_arrays(x) and all(
-            each is None or prefetch.is_arrays(each) for each in (y, weight)
-        ):
+        if is_arrays(x) and all(each is None or is_arrays(each) for each in (y, weight)):
             rows = slice(given.get("batch_size") or 32)
             batch = x if y is None else (x, y) if weight is None else (x, y, weight)
             self._batch = keras.tree.map_structure(lambda v: v[rows], batch)

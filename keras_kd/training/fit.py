@@ -8,7 +8,8 @@ from typing import Any
 
 import keras
 
-from keras_kd.training import first_batch, labels, prefetch
+from keras_kd._utils import batches
+from keras_kd.training import first_batch, prefetch
 from keras_kd.training.hyperparameters import traced_value
 
 
@@ -125,7 +126,7 @@ def attach_callback_losses(distiller, call: FitCall) -> None:
 
 def require_batch_size(distiller, call: FitCall) -> None:
     """Relational losses compare samples of one batch; where it is not known it is watched."""
-    rows = batch_rows(call.arguments.get("x"), call.arguments.get("batch_size"))
+    rows = batches.batch_rows(call.arguments.get("x"), call.arguments.get("batch_size"))
     losses = distiller.distillation_losses
     if rows is not None:
         check_batch_size(losses, rows // distiller.distribute_strategy.num_replicas_in_sync)
@@ -146,12 +147,8 @@ def require_labels(model, call: FitCall) -> None:
     if not model.steps_are_own:
         return
     given = call.arguments
-    x, y = given.get("x"), given.get("y")
-    if labels.is_generator(x):
-        present, given["x"] = labels.peeked(x)
-    else:
-        given["x"] = x = labels.peekable(x)
-        present = labels.are_there_labels(x, y)
+    first, given["x"] = batches.peek(given.get("x"))
+    present = batches.has_labels(given["x"], given.get("y"), first)
     call.session.enter_context(model.fit_labels.during_fit(present))
 
 
@@ -218,16 +215,6 @@ def check_batch_size(losses, rows):
     for loss in losses:
         if rows < loss.min_batch_size:
             raise _too_small(loss, f"batches of {rows}")
-
-
-def batch_rows(data, batch_size):
-    """How many rows the largest batches have; `None` where the data does not say it."""
-    spec = getattr(data, "element_spec", None)
-    first = keras.tree.flatten(data if spec is None else spec)[0]
-    shape = getattr(first, "shape", None)
-    if shape is None or len(shape) == 0:
-        return batch_size
-    return shape[0] if spec is not None else min(shape[0], batch_size or 32)
 
 
 class Watch(keras.callbacks.Callback):

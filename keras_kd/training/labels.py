@@ -5,14 +5,8 @@ then `alpha` may be another. So the data is looked at before each `fit`.
 """
 
 import contextlib
-import types
 from typing import Any
 
-import keras
-import tensorflow as tf
-
-from keras_kd._utils.batches import PeekedBatches
-from keras_kd.teachers import prefetch
 from keras_kd.training.hyperparameters import traced_value
 
 
@@ -56,53 +50,6 @@ class FitLabels:
                 f"The training data has no labels, but alpha={alpha} gives the hard loss a "
                 "factor. Pass (inputs, labels), or set alpha=0 to learn from the teacher alone."
             )
-
-
-def are_there_labels(x, y):
-    """Whether the data of a `fit` has labels; `None`: only its batches tell.
-
-    Args:
-        x: See `keras.Model.fit`; of a generator see `peeked`.
-        y: See `keras.Model.fit`.
-    """
-    if y is not None:
-        return True
-    if isinstance(getattr(x, "element_spec", None), (tuple, list, dict, tf.TypeSpec)):
-        return _in_batch(x.element_spec)
-    if isinstance(x, PeekedBatches):
-        return _in_batch(x.first)
-    if isinstance(x, keras.utils.PyDataset):
-        return _in_batch(x[0]) if x.num_batches != 0 else None
-    return False if prefetch.is_arrays(x) else None
-
-
-def peeked(generator):
-    """`(are_there_labels, the same generator)`; its first batch is looked at."""
-    batch = next(generator, None)
-    return None if batch is None else _in_batch(batch), _whole(batch, generator)
-
-
-def peekable(x):
-    """Data of a `fit` whose first batch may be looked at; a `PyDataset` draws it once."""
-    is_batches = isinstance(x, keras.utils.PyDataset) and x.num_batches != 0
-    return PeekedBatches(x) if is_batches else x
-
-
-def is_generator(x):
-    """Whether Keras takes it for one."""
-    return isinstance(x, types.GeneratorType)
-
-
-def _whole(batch, generator):
-    if batch is not None:
-        yield batch
-    # Not `yield from`, which would close the user's generator with this one.
-    for each in generator:  # noqa: UP028
-        yield each
-
-
-def _in_batch(batch):
-    return keras.utils.unpack_x_y_sample_weight(batch)[1] is not None
 
 
 def has_unbuilt_metrics(models):

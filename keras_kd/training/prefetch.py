@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_kd._utils import batches
 from keras_kd.teachers import prefetch
 from keras_kd.teachers.cache.format import CacheError
 from keras_kd.teachers.prefetch import Waiting
@@ -37,9 +38,9 @@ def prepare_evaluate(distiller: Any, arguments: dict[str, Any]) -> dict[str, Any
 
 def _with_teacher(distiller, given, shuffle, delivered=None):
     x = given.get("x")
-    if not prefetch.is_arrays(x):
+    if not batches.is_arrays(x):
         return {"x": prefetch.with_teacher(distiller, x, delivered)}
-    data = prefetch.dataset_of(
+    data = batches.dataset_of(
         x, given.get("y"), given.get("sample_weight"), given.get("batch_size"), shuffle
     )
     asked = prefetch.with_teacher(distiller, data, delivered)
@@ -52,7 +53,7 @@ def _validation_data(distiller, given):
         return prefetch.with_teacher(distiller, data)
     x, y, weight = keras.utils.unpack_x_y_sample_weight(tuple(data))
     size = given.get("validation_batch_size") or given.get("batch_size")
-    return prefetch.with_teacher(distiller, prefetch.dataset_of(x, y, weight, size, shuffle=False))
+    return prefetch.with_teacher(distiller, batches.dataset_of(x, y, weight, size, shuffle=False))
 
 
 @contextlib.contextmanager
@@ -72,7 +73,7 @@ def _split(given):
     share = given.pop("validation_split", 0.0)
     if not share:
         return {}
-    if not prefetch.is_arrays(given.get("x")) or not 0 < share < 1:
+    if not batches.is_arrays(given.get("x")) or not 0 < share < 1:
         raise ValueError(
             "`validation_split` needs data in arrays, and a number between 0 and 1. Received: "
             f"validation_split={share!r}, x of type {type(given.get('x')).__name__}. Pass "

@@ -31,10 +31,10 @@ def unknown(data):
 
 
 CASES = {
-    "a row changed by one bit": (lambda: changed(37), "batch 4, row 5 is the first"),
-    "the first row changed": (lambda: changed(0), "batch 0, row 0 is the first"),
-    "two rows swapped": (lambda: swapped(10, 50), "batch 1, row 2 is the first"),
-    "shuffled": (lambda: caches.dataset().shuffle(9, seed=1), "row 0 is the first"),
+    "a row changed by one bit": (lambda: changed(37), "batch 4, sample 5 is the first"),
+    "the first row changed": (lambda: changed(0), "batch 0, sample 0 is the first"),
+    "two rows swapped": (lambda: swapped(10, 50), "batch 1, sample 2 is the first"),
+    "shuffled": (lambda: caches.dataset().shuffle(9, seed=1), "sample 0 is the first"),
     "a batch less": (lambda: caches.dataset().take(8), "has 8 batches; the teacher saw 9"),
     "a batch more": (
         lambda: caches.dataset().concatenate(caches.dataset().take(1)),
@@ -51,11 +51,11 @@ CASES = {
     ),
     "the last batch shorter": (
         lambda: caches.dataset(*(a[:-2] for a in caches.arrays())),
-        r"batch 8, row 5 is the first \(the batch has 5 rows, then it had 7\)",
+        r"batch 8, sample 5 is the first \(the batch has 5 samples, and had 7 when",
     ),
     "another type": (
         lambda: caches.dataset(caches.arrays()[0].astype("float64")),
-        "batch 0, row 0 is the first",
+        "batch 0, sample 0 is the first",
     ),
 }
 
@@ -87,7 +87,7 @@ def test_batches_may_have_another_size(path, batch):
 def test_batches_of_another_size_are_compared_too(path):
     x, _ = caches.arrays()
     x[20] += 1
-    with pytest.raises(tf.errors.InvalidArgumentError, match="batch 1, row 4 is the first"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="batch 1, sample 4 is the first"):
         caches.read(kd.load_cache(path, caches.dataset(x, batch=16)))
 
 
@@ -99,7 +99,9 @@ def test_rows_are_found_by_their_inputs(path):
 
 
 def test_a_row_that_the_teacher_never_saw_is_named(path):
-    with pytest.raises(tf.errors.OpError, match="row 3 of a batch is none that the cached teacher"):
+    with pytest.raises(
+        tf.errors.OpError, match="sample 3 of a batch is none that the cached teacher"
+    ):
         caches.read(kd.load_cache(path, changed(11), key="inputs"))
 
 
@@ -136,7 +138,7 @@ def test_by_key_inputs_are_compared_unless_told_otherwise(tmp_path):
         tmp_path / "c", teacher_of(caches.model(1)), keyed(x, numbers), key=key_of
     )
     other = keyed(x + 1, numbers)
-    with pytest.raises(tf.errors.OpError, match="inputs of row 0 of a batch differ"):
+    with pytest.raises(tf.errors.OpError, match="inputs of sample 0 of a batch differ"):
         list(kd.load_cache(path, other, key=key_of))
     assert len(list(kd.load_cache(path, other, key=key_of, check_inputs=False))) == 9
 
@@ -154,7 +156,7 @@ def test_views_are_not_mistaken_for_each_other(tmp_path):
         return caches.dataset(caches.arrays()[0] + np.float32(number))
 
     path = caches.written(tmp_path / "c", data=view, epochs=2)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="batch 0, row 0 is the first"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="batch 0, sample 0 is the first"):
         caches.read(kd.load_cache(path, lambda number: view(1 - number)))
 
 

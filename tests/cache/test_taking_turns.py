@@ -105,7 +105,7 @@ def test_what_killed_runs_left_is_removed(tmp_path, whole):
 HOLDER = """
 import pathlib, sys, time
 from keras_kd.teachers.cache import format as locks
-with locks.held(pathlib.Path(sys.argv[1]), locks.of_writer(0)):
+with locks.held(pathlib.Path(sys.argv[1]), locks.writer_lock(0)):
     print("held", flush=True)
     time.sleep(600)
 """

@@ -1,5 +1,8 @@
 """Interrupted, split among processes, out of space: the cache becomes the same, or says why not."""
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -58,7 +61,7 @@ def test_a_resumed_run_on_other_data_is_refused(tmp_path):
     with pytest.raises(Exception, match="StoppedError"):
         caches.written(tmp_path / "c", data=stopping(caches.dataset(), 5))
     x, y = caches.arrays()
-    with pytest.raises(kd.CacheError, match="The inputs of shard view-000/shard-00000 are others"):
+    with pytest.raises(kd.CacheError, match="The inputs of shard view-000/shard-00000 differ from"):
         caches.written(tmp_path / "c", data=caches.dataset(x[::-1].copy(), y))
 
 
@@ -121,7 +124,7 @@ BAD = [
     ({"taps": ["missing"]}, "has no layer 'missing'"),
     ({"data": caches.dataset().take(0)}, "The dataset is empty"),
     ({"teacher": kd.teachers.VirtualTeacher()}, "VirtualTeacher cannot be cached"),
-    ({"teacher": lambda x: tf.reduce_sum(x)}, "one row for each row of the batch"),
+    ({"teacher": lambda x: tf.reduce_sum(x)}, "one entry for each sample of the batch"),
 ]
 
 
@@ -226,26 +229,50 @@ def generated():
 def test_progress_is_shown_and_then_a_line(tmp_path, capsys, make):
     path = caches.written(tmp_path / "c", data=make(), verbose=1)
     shown = capsys.readouterr().out
-    assert ("9/9" in shown) == (make is caches.dataset)
-    assert "rows/s: " in shown
+    assert "9/9 - " in shown
+    assert "samples/s: " in shown
     assert "MB: " in shown
     size = cache_format.bytes_on_disk(path)
-    said = f"{path}: 71 rows in 9 batches, {size / 1e6:,.2f} MB ({size / 71:,.0f} bytes a row)"
-    assert shown.splitlines()[-1] == f"{said}."
+    summary = f"{path}: 71 samples in 9 batches, {size / 1e6:,.2f} MB"
+    summary += f" ({size / 71:,.0f} bytes per sample)"
+    assert shown.splitlines()[-1] == f"{summary}."
     caches.written(path, data=make(), verbose=True)
-    assert capsys.readouterr().out == f"{said}; it was whole already.\n"
+    assert capsys.readouterr().out == f"{summary}; it was complete already.\n"
     (path / "manifest.json").unlink()
     (path / "view-000/shard-00001.json").unlink()
-    caches.written(path, data=make(), verbose=1)
+    caches.written(path, data=make(), verbose="auto")
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == f"{said}; 7 of 9 batches were there already."
+    assert last == f"{summary}; 7 of 9 batches were there already."
     caches.written(tmp_path / "quiet", data=make(), verbose=0)
     assert not capsys.readouterr().out
 
 
-def test_a_process_says_that_others_are_to_come(tmp_path, capsys):
+def test_verbose_two_is_one_line_for_each_stage(tmp_path, capsys):
+    path = caches.written(tmp_path / "c", verbose=2)
+    bar, summary = capsys.readouterr().out.splitlines()
+    assert bar.startswith(f"cache_teacher: {path}: 9/9 - ")
+    assert "/batch - samples/s: " in bar
+    assert summary.startswith(f"{path}: 71 samples in 9 batches")
+
+
+def test_a_terminal_shows_the_bar_with_its_figures(tmp_path):
+    with contextlib.redirect_stdout(Terminal()) as terminal:
+        path = caches.written(tmp_path / "c", verbose=1)
+    label, bar, summary, end = terminal.getvalue().split("\n")
+    assert (label, end) == (f"cache_teacher: {path}", "")
+    assert "9/9" in bar.split("\r")[-1]
+    assert "samples/s: " in bar
+    assert summary.startswith(f"{path}: 71 samples in 9 batches")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_process_reports_that_others_are_to_come(tmp_path, capsys):
     caches.written(tmp_path / "c", process=(1, 2), verbose=1)
-    assert "4 batches written; the other 5 are there or of other processes" in (
+    assert "4 batches written; the other 5 are there or belong to other processes" in (
         capsys.readouterr().out
     )
 

@@ -106,7 +106,7 @@ MIXTURES = {
         ),
         "single rows": (
             lambda mix: mix(vectors(), 3),
-            r"a batched dataset: call dataset.batch\(batch_size\) first.*single rows",
+            r"a batched dataset: call dataset.batch\(batch_size\) first.*single samples",
         ),
         "no number of classes": (
             lambda mix: mix(dataset(), 2.5),
@@ -234,7 +234,7 @@ OF_TEACHERS = {
     **values(teachers.KerasTeacher, "preprocess", "a function", [3], model=fits.network(1)),
     "a function as KerasTeacher": (
         lambda: teachers.KerasTeacher(lambda x: x),
-        "`model` must be a keras.Model. Received",
+        "argument `model`. Expected a keras.Model. Received",
     ),
     "the average of another student": (
         lambda: kd.Distiller(teachers.EMA(fits.network(1)), fits.network(2)),
@@ -246,7 +246,7 @@ OF_TEACHERS = {
     ),
     "exits of a model with one output": (
         lambda: kd.Distiller(teachers.DeepestExit(), fits.heads_of_one()),
-        r"has one only.*keras_kd.students.add_exits\(student, layers\)",
+        r"has only one.*keras_kd.students.add_exits\(student, layers\)",
     ),
     "no cache": (
         lambda: teachers.Cached("/nowhere/at/all"),

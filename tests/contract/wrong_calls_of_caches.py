@@ -88,7 +88,7 @@ WRITING = {
     **written("process", r"\(index, count\).*with index below count", [(2, 2), (5, 3)]),
     **written("from_logits", "True or False", ["yes", None, 1]),
     **written("fingerprint", "a text, or None", [3, "", b"x"]),
-    **written("verbose", "0 or 1", [2, "auto", None, -1]),
+    **written("verbose", r"0 \(silent\), 1 or 'auto'", ["loud", 3, None, -1, 0.5]),
     "process: a count of 0": (
         lambda path: write(path, process=(0, 0)),
         argument(r"process\[1\]", "an integer, at least 1"),
@@ -153,7 +153,7 @@ WRITING = {
     ),
     "a teacher that needs labels": (
         lambda path: write(path, kd.teachers.VirtualTeacher()),
-        "VirtualTeacher cannot be cached: what it says depends on more than the inputs",
+        "VirtualTeacher cannot be cached: it reads the student's outputs or the labels",
     ),
     "probabilities in place of logits": (
         lambda path: write(path, softmax(), top_k=3),
@@ -173,11 +173,11 @@ WRITING = {
     ),
     "an output without rows": (
         lambda path: write(path, lambda x: tf.reduce_sum(x)),
-        "one row for each row of the batch",
+        "one entry for each sample of the batch",
     ),
     "an output with other rows": (
         lambda path: write(path, lambda x: tf.concat([x, x], 0)),
-        "one row for each row of the batch, in their first dimension",
+        "one entry for each sample of the batch, in their first dimension",
     ),
     "NaN": (
         lambda path: write(path, lambda x: x * float("nan")),
@@ -253,7 +253,7 @@ READING = {
     ),
     "inputs that are not compared": (
         lambda path: load(path, check_inputs=False),
-        "check_inputs=False needs a `key` of the data's own",
+        "check_inputs=False needs a `key` that the data has",
     ),
     "check_inputs that is a text": (
         lambda path: load(path, check_inputs="no"),

@@ -73,7 +73,7 @@ OF_DISTILLER = {
     ),
     "student is a function": (
         lambda: kd.Distiller(linear.linear(1), lambda x: x),
-        "`student` must be a keras.Model. Received.*function",
+        "`student`. Expected a keras.Model. Received.*function",
     ),
     "the same model": (
         lambda: kd.Distiller(*[linear.linear(1)] * 2),
@@ -257,7 +257,7 @@ OF_TAPS = {
     ),
     "a layer of another model": (
         lambda: hinted(hidden(5), hidden(3), layers.Dense(3, name="other"), "hidden"),
-        "'other' is none of model.*Pass a layer of that model itself, not of a copy",
+        "'other' does not belong to model.*Pass a layer of that model itself, not of a copy",
     ),
     "a layer by its number": (
         lambda: kd.losses.FeatureHint(3, "hidden"),

@@ -170,13 +170,13 @@ DATASET = tf.data.Dataset.from_tensor_slices((X, Y))
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ((X, Y[:-1]), r"`data` must have one length.* \[699, 700\] rows"),
+        ((X, Y[:-1]), r"`data` must have one length.* \[699, 700\] samples"),
         ((X, 3), r"`data` holds 3 of type int where an array is expected.*np.asarray\(x\)"),
         ((X[:0], Y[:0]), "must have one length, above 0"),
         (X, "must be a tf.data.Dataset of batches .* Received: ndarray"),
         ((X,), "must be a tf.data.Dataset of batches .* Received: tuple"),
         (DATASET.map(lambda x, y: x).batch(4), "must be a tf.data.Dataset .* a dataset of"),
-        (DATASET, r"a dataset of single rows. Call .batch\(256\)"),
+        (DATASET, r"a dataset of single samples. Call .batch\(256\)"),
         (DATASET.batch(4).repeat(), r"never ends. Limit it: .take"),
         ((X, None), r"`data` has no labels: \(inputs, None\). Pass \(inputs, labels\)"),
         ((X, X[:, 0]), r"no labels of a classifier .* shape \(700,\), float32"),

@@ -35,7 +35,7 @@ def test_a_teacher_that_is_no_model_and_no_function(teacher):
 
 @pytest.mark.parametrize("student", [None, lambda x: x, keras.layers.Dense(4)])
 def test_a_student_that_is_no_model(student):
-    with pytest.raises(ValueError, match="`student` must be a keras.Model"):
+    with pytest.raises(ValueError, match="`student`. Expected a keras.Model"):
         kd.Distiller(linear.linear(1), student)
 
 

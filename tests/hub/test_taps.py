@@ -152,8 +152,8 @@ def test_tuples_of_t5(made):
     layer = "transformer_encoder_layer_1"
     with pytest.raises(
         ValueError,
-        match=rf"'{layer}'.*gives 2 tensors, with the shapes 0: \(4, 12, 16\), 1: \(4, 2, 12, 12\)"
-        rf".*keras_kd.taps.Tap\('{layer}', index=0\)",
+        match=rf"'{layer}'.*returns 2 tensors, with the shapes 0: \(4, 12, 16\), "
+        rf"1: \(4, 2, 12, 12\).*keras_kd.taps.Tap\('{layer}', index=0\)",
     ):
         tapped(model, layer, x)
     hidden = tapped(model, kd.taps.Tap(layer, index=0), x)
@@ -163,7 +163,7 @@ def test_tuples_of_t5(made):
     )
     inner = f"{layer}/self_attention"
     assert tapped(model, kd.taps.Tap(inner, index=1), x).shape == (4, 2, 12, 12)
-    with pytest.raises(ValueError, match=r"gives no tensor at index 2"):
+    with pytest.raises(ValueError, match=r"returns no tensor at index 2"):
         tapped(model, kd.taps.Tap(inner, index=2), x)
 
 
@@ -173,7 +173,7 @@ def test_outputs_of_a_backbone_by_their_keys(made):
     np.testing.assert_array_equal(pooled, tapped(model, "backbone/pooled_dense", x))
     with pytest.raises(ValueError, match=r"'sequence_output': \(4, 12, 32\).*index='"):
         tapped(model, "backbone", x)
-    with pytest.raises(ValueError, match=r"gives nothing at index 0"):
+    with pytest.raises(ValueError, match=r"returns nothing at index 0"):
         tapped(model, kd.taps.Tap("backbone", index=0), x)
 
 

@@ -60,7 +60,7 @@ def test_what_cannot_be_measured(given):
         ((X,), "`data` must be a tf.data.Dataset"),
         ((X, Y[:5]), "must have one length"),
         ((X[:0], Y[:0]), "must have one length"),
-        (tf.data.Dataset.from_tensor_slices((X, Y)), "dataset of single rows"),
+        (tf.data.Dataset.from_tensor_slices((X, Y)), "dataset of single samples"),
         (tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).repeat(), "never ends"),
         (tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).take(0), "is empty"),
     ],

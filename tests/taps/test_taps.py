@@ -274,7 +274,7 @@ def test_bad_arguments(arguments, message):
     ("layer", "message"),
     [
         ("frist", r"no layer 'frist'.*'first'.*taps.summary"),
-        (keras.layers.Dense(2, name="other"), "'other' is none of model.*not of a copy"),
+        (keras.layers.Dense(2, name="other"), "'other' does not belong to model.*not of a copy"),
         (lambda model: 7, "must return a layer.*Received: 7"),
     ],
 )

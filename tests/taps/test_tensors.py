@@ -86,7 +86,7 @@ def test_inputs_of_a_layer_that_is_given_a_list():
     state = tapped(model, kd.taps.Tap("joined", "input", index=1), x)
     np.testing.assert_array_equal(state, tapped(model, kd.taps.Tap("lstm", index=2), x))
     with pytest.raises(
-        ValueError, match=r"'joined'.*is given 2 tensors.*Tap\('joined', 'input', index=0\)"
+        ValueError, match=r"'joined'.*takes 2 tensors.*Tap\('joined', 'input', index=0\)"
     ):
         tapped(model, kd.taps.Tap("joined", "input"), x)
 
@@ -125,8 +125,8 @@ def test_a_tensor_that_is_not_there(index):
 def test_without_an_index_it_is_refused_before_training():
     with pytest.raises(
         ValueError,
-        match=r"'lstm'.*gives 3 tensors, with the shapes 0: \(None, None, 5\), 1: \(None, 5\), "
-        r"2: \(None, 5\). Say which is meant: keras_kd.taps.Tap\('lstm', index=0\)",
+        match=r"'lstm'.*returns 3 tensors, with the shapes 0: \(None, None, 5\), 1: \(None, 5\), "
+        r"2: \(None, 5\). Choose one of them: keras_kd.taps.Tap\('lstm', index=0\)",
     ):
         kd.Distiller(recurrent(), recurrent(), kd.losses.FeatureHint("lstm", "lstm"))
 

@@ -281,5 +281,7 @@ def test_rows_that_differ_are_told(y, weights, told):
     distiller = kd.Distiller(Host(), caches.model(2))
     distiller.compile("sgd", caches.from_logits())
     x, _ = caches.arrays()
-    with pytest.raises(ValueError, match=rf"must have the same number of rows.*rows of {told}\."):
+    with pytest.raises(
+        ValueError, match=rf"must have the same number of samples.*numbers of samples: {told}\."
+    ):
         distiller.fit(x, y, sample_weight=weights, verbose=0)

@@ -51,4 +51,4 @@ def test_a_package_that_is_broken(package):
 
 def test_a_package_that_is_whole(package):
     package("answer = 42")
-    assert validation.needs("kd_needed.runner", "T", "onnx").predict_batch == 42
+    assert validation.needs("kd_needed.runner", "T", "onnx").answer == 42

@@ -189,7 +189,7 @@ def test_bad_arguments():
     student = caches.model(1)
     with pytest.raises(ValueError, match="`decay`. Expected a number from 0 to below 1"):
         kd.teachers.EMA(student, 1.0)
-    with pytest.raises(ValueError, match="must be the keras.Model that is trained"):
+    with pytest.raises(ValueError, match="`student`. Expected a keras.Model"):
         kd.teachers.EMA(lambda x: x)
     with pytest.raises(ValueError, match="has no weights yet"):
         kd.teachers.EMA(keras.Sequential([keras.layers.Dense(3)]))

@@ -1,21 +1,24 @@
-"""Checks of what `cache_teacher` and `load_cache` are given, before any work."""
+"""Checks of the arguments of `cache_teacher` and `load_cache`, before any work."""
 
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
-from keras_kd._utils import validation
+from keras_kd._utils import batches, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.teachers.cache import contents
 from keras_kd.teachers.cache.format import CacheError
+from keras_kd.teachers.protocol import TeacherDescription
 
 
-def folder(path):
+def folder(path: Any) -> pathlib.Path:
     """The folder of a cache, as `pathlib.Path`.
 
     Raises:
-        ValueError: It is no path, or an address of a store.
+        ValueError: It is not a path, or an address of a store.
     """
     given = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(given, str) or not given or "\0" in given:
@@ -31,12 +34,11 @@ def folder(path):
     return pathlib.Path(given)
 
 
-def new_folder(path):
-    """The folder that a cache is to be written to; as `folder`.
+def new_folder(path: Any) -> pathlib.Path:
+    """The folder to which a cache is to be written, as `pathlib.Path`.
 
     Raises:
-        ValueError: It is a file, or may not be written.
-        CacheError: It holds files that are none of a cache.
+        ValueError: See `folder`; or it is a file, or cannot be written.
     """
     found = folder(path)
     if found.exists() and not found.is_dir():
@@ -47,7 +49,21 @@ def new_folder(path):
     return found
 
 
-def views(dataset):
+def check_no_other_files(path: pathlib.Path) -> None:
+    """Raises if a folder without a plan holds files that belong to no cache."""
+    others = [
+        each.name
+        for each in path.iterdir()
+        if each.name != "locks" and not each.name.startswith("partial-")
+    ]
+    if others:
+        raise CacheError(
+            f"{path} holds other files ({sorted(others)[0]!r}), and no cache. Pass an empty or a "
+            "new folder."
+        )
+
+
+def views(dataset: Any) -> Callable[[int], Any]:
     """The function from the number of a view to its dataset."""
     if isinstance(dataset, tf.data.Dataset):
         return lambda view: dataset
@@ -63,18 +79,18 @@ def views(dataset):
     return dataset
 
 
-def batched(dataset, view):
+def batched(dataset: Any, view: int) -> tf.data.Dataset:
     """The dataset of a view, which is a batched `tf.data.Dataset`."""
     if not isinstance(dataset, tf.data.Dataset):
         raise ValueError(
             "`dataset` must be a batched tf.data.Dataset, or a function from the number of a view "
             f"to one. Received: for view {view} {dataset!r} of type {type(dataset).__name__}"
         )
-    return validation.batched("dataset", dataset)
+    return batches.batched("dataset", dataset)
 
 
-def to_be_kept(dataset, epochs):
-    """The datasets of all views: batched, alike, and with an end.
+def datasets_of_views(dataset: Any, epochs: int) -> list[tf.data.Dataset]:
+    """The datasets of all views: batched, finite and of one element type.
 
     Raises:
         ValueError: They are not.
@@ -82,13 +98,13 @@ def to_be_kept(dataset, epochs):
     view_of = views(dataset)
     found = [batched(view_of(view), view) for view in range(epochs)]
     for view, each in enumerate(found):
-        if validation.never_ends(each):
+        if batches.never_ends(each):
             raise ValueError(
                 f"The dataset of view {view} is endless, and so would be its cache. Leave "
                 "`repeat()` out, and repeat what load_cache returns; or take(n) its first n "
                 "batches."
             )
-        if not _alike(found[0].element_spec, each.element_spec):
+        if not _are_compatible(found[0].element_spec, each.element_spec):
             raise ValueError(
                 "All views must have elements of one kind. Received: view 0 of "
                 f"{found[0].element_spec}, view {view} of {each.element_spec}"
@@ -96,7 +112,7 @@ def to_be_kept(dataset, epochs):
     return found
 
 
-def _alike(one, other):
+def _are_compatible(one: Any, other: Any) -> bool:
     try:
         tf.nest.assert_same_structure(one, other)
     except (TypeError, ValueError):
@@ -105,14 +121,14 @@ def _alike(one, other):
     return all(a.is_compatible_with(b) or b.is_compatible_with(a) for a, b in pairs)
 
 
-def check_rows(source, element):
-    """Raises if a dataset's elements look like single rows of the teacher's inputs.
+def check_is_batched(teacher: TeacherDescription, element: Any) -> None:
+    """Raises if a dataset's elements look like single samples of the teacher's inputs.
 
     Args:
-        source: The `Teacher`.
+        teacher: Describes the teacher.
         element: The specification of the inputs.
     """
-    wanted = source.input_specs() or {}
+    wanted = teacher.input_specs or {}
     given = tf.nest.flatten(element)
     if len(wanted) != len(given) or len(given) != 1:
         return
@@ -128,14 +144,13 @@ def check_rows(source, element):
         )
 
 
-def dtype(value):
-    """The type in which outputs are kept."""
+def check_dtype(value: Any) -> None:
+    """Raises unless outputs can be stored in this type."""
     if not (value is None or isinstance(value, str)) or value not in contents.DTYPES:
         raise invalid("dtype", f"one of {contents.DTYPES}", repr(value))
-    return value
 
 
-def process(value):
+def process(value: Any) -> tuple[int, int]:
     """`(index, count)` of a process among those that write one cache."""
     expected = "(index, count), such as (0, 4) for the first of four processes"
     if not isinstance(value, (tuple, list)) or len(value) != 2:
@@ -148,35 +163,30 @@ def process(value):
     return index, count
 
 
-def key(value):
-    """A function from an element of the dataset to a key for each row, or `None`."""
+def check_writing_key(value: Any) -> None:
+    """Raises unless `cache_teacher` can take this `key`."""
     if value is not None and not callable(value):
         raise invalid(
             "key",
-            "a function from an element to a key for each row, such as lambda inputs, labels: "
-            "inputs['id'], or None (load_cache finds rows by their inputs without one, by "
+            "a function from an element to a key for each sample, such as lambda inputs, labels: "
+            "inputs['id'], or None (load_cache finds samples by their inputs without one, by "
             "key='inputs')",
             repr(value),
         )
-    return value
 
 
-def verbose(value):
-    """Whether progress is shown."""
-    if isinstance(value, str) or value not in (0, 1):  # True and False are these too
-        raise invalid("verbose", "0 or 1", repr(value))
-    return bool(value)
-
-
-def check_foreign(path):
-    """Raises if a folder without a plan holds what no cache has."""
-    others = [
-        each.name
-        for each in path.iterdir()
-        if each.name != "locks" and not each.name.startswith("partial-")
-    ]
-    if others:
-        raise CacheError(
-            f"{path} holds other files ({sorted(others)[0]!r}), and no cache. Pass an empty or a "
-            "new folder."
+def check_reading_key(value: Any, check_inputs: bool) -> None:
+    """Raises unless `load_cache` can take this `key` with this `check_inputs`."""
+    by_inputs = isinstance(value, str) and value == "inputs"
+    if value is not None and not callable(value) and not by_inputs:
+        raise invalid(
+            "key",
+            "None, 'inputs', or a function from an element to a key for each sample, such as "
+            "lambda inputs, labels: inputs['id']",
+            repr(value),
+        )
+    if not check_inputs and not callable(value):
+        raise ValueError(
+            "check_inputs=False needs a `key` that the data has: without it nothing would tell "
+            "which sample is which."
         )

@@ -1,4 +1,4 @@
-"""Finds rows of a cache by a key, in any order."""
+"""`Index`: finds samples of a cache by a key, in any order."""
 
 import hashlib
 import math
@@ -6,6 +6,8 @@ import os
 import pathlib
 import secrets
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,12 +16,12 @@ from keras_kd._utils import files
 from keras_kd.teachers.cache import format as cache_format
 from keras_kd.teachers.cache import schema
 
-# Written last: what the arrays are.
+# Written last: the checksums of the arrays.
 _DIGESTS = "digests.json"
 
 
 class Index:
-    """One view's rows, found by key: flat arrays on disk, of which only what is asked for is read.
+    """One view's samples, found by key: flat arrays on disk, read only where they are needed.
 
     The arrays are derived from the shards: where they are not what was written they are made again.
 
@@ -31,18 +33,25 @@ class Index:
         thorough: Whether the arrays are compared with their checksums; else their sizes.
 
     Raises:
-        CacheError: Two rows have one key but different inputs; or the shards hold other rows than
-            the manifest says.
-        ValueError: Rows have different shapes, such as sequences of different lengths, or are
+        CacheError: Two samples have one key but different inputs; or the shards do not hold the
+            samples of the manifest.
+        ValueError: Samples have different shapes, such as sequences of different lengths, or are
             texts.
     """
 
-    def __init__(self, folder, manifest, view, by_inputs, thorough=True):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        manifest: dict,
+        view: int,
+        by_inputs: bool,
+        thorough: bool = True,
+    ) -> None:
         self._specs = schema.from_json(manifest["components"])
         for name, spec in self._specs.items():
             if None in spec.shape[1:] or spec.dtype == tf.string:
                 raise ValueError(
-                    "Rows can be found by key only where all have one shape, of numbers. "
+                    "Samples can be found by key only where all have one shape, of numbers. "
                     f"{name!r} has the shape {tuple(spec.shape)} and the type {spec.dtype.name}. "
                     "Pad the inputs to one length, or load the cache without `key`."
                 )
@@ -53,93 +62,102 @@ class Index:
         if not by_inputs:
             self._check_unique()
 
-    def _check_unique(self):
+    def _check_unique(self) -> None:
         prints = np.asarray(self._arrays[schema.FINGERPRINTS])[self._order]
         same = (self._sorted[1:] == self._sorted[:-1]) & (prints[1:] != prints[:-1])
         if same.any():
             first = int(self._order[:-1][same][0])
             raise cache_format.CacheError(
-                f"Keys of the cache are not unique: row {first} and another one have the same key "
-                "but different inputs. Write the cache with a `key` that tells rows apart."
+                f"Keys of the cache are not unique: sample {first} and another one have the same "
+                "key but different inputs. Write the cache with a `key` that tells samples apart."
             )
 
-    def lookup(self, keys, prints):
-        """The components of rows, in TensorFlow operations.
+    def lookup(self, keys: tf.Tensor, prints: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """The components of samples, in TensorFlow operations.
 
         Args:
-            keys: Fingerprints of the keys, `[rows]`, int64.
-            prints: Fingerprints of the inputs, which must be those of then; `None`: any.
+            keys: Fingerprints of the keys, `[batch]`, int64.
+            prints: Fingerprints of the inputs, which must be those of the cache; `None`: any.
         """
         names = [n for n in self._specs if n not in (schema.FINGERPRINTS, schema.KEYS)]
         bits = [_bits(self._specs[name].dtype) for name in names]
 
-        def find(keys, prints):
-            rows = self._rows(keys)
+        def find(keys: np.ndarray, prints: np.ndarray) -> list[np.ndarray]:
+            positions = self._positions(keys)
             if prints.size:
-                self._check_inputs(rows, prints)
-            return [np.asarray(self._arrays[name][rows]) for name in names]
+                self._check_inputs(positions, prints)
+            return [np.asarray(self._arrays[name][positions]) for name in names]
 
         given = tf.zeros([0], tf.int64) if prints is None else prints
         found = tf.numpy_function(find, [keys, given], bits, stateful=False)
         return {n: self._typed(n, value) for n, value in zip(names, found, strict=True)}
 
-    def _typed(self, name, value):
+    def _typed(self, name: str, value: tf.Tensor) -> tf.Tensor:
         spec = self._specs[name]
         value.set_shape(spec.shape)
         return value if value.dtype == spec.dtype else tf.bitcast(value, spec.dtype)
 
-    def _rows(self, keys):
+    def _positions(self, keys: np.ndarray) -> np.ndarray:
         at = np.minimum(np.searchsorted(self._sorted, keys), len(self._sorted) - 1)
         missing = np.flatnonzero(self._sorted[at] != keys)
         if missing.size:
             raise ValueError(
-                f"keras_kd: row {missing[0]} of a batch is none that the cached teacher saw: its "
-                f"key is not in the cache ({missing.size} of {len(keys)} rows are not)."
+                f"keras_kd: sample {missing[0]} of a batch is none that the cached teacher saw: "
+                f"its key is not in the cache ({missing.size} of {len(keys)} samples are not)."
             )
         return self._order[at]
 
-    def _check_inputs(self, rows, prints):
-        differs = np.flatnonzero(self._arrays[schema.FINGERPRINTS][rows] != prints)
+    def _check_inputs(self, positions: np.ndarray, prints: np.ndarray) -> None:
+        differs = np.flatnonzero(self._arrays[schema.FINGERPRINTS][positions] != prints)
         if differs.size:
             raise ValueError(
-                f"keras_kd: the inputs of row {differs[0]} of a batch differ from those that the "
-                "cached teacher saw for its key. Pass check_inputs=False if they may, as with "
-                "augmentation after the teacher was asked."
+                f"keras_kd: the inputs of sample {differs[0]} of a batch differ from those that "
+                "the cached teacher saw for its key. Pass check_inputs=False if they may, as with "
+                "augmentation after the teacher."
             )
 
 
-def _bits(dtype):
+def _bits(dtype: tf.DType) -> tf.DType:
     # NumPy has no bfloat16 of its own: the bits travel as integers.
     return tf.uint16 if dtype == tf.bfloat16 else dtype
 
 
-def _arrays(folder, manifest, view, specs, thorough):
+def _arrays(
+    folder: pathlib.Path, manifest: dict, view: int, specs: dict, thorough: bool
+) -> dict[str, np.ndarray]:
     """A view's flat arrays by component, mapped into memory; made where they are not whole."""
     root = folder / f"by-key-{cache_format.identity(manifest)}"
     at = root / f"view-{view:03d}"
-    rows = sum(shard["rows"] for shard in manifest["shards"][view])
+    samples = sum(shard["rows"] for shard in manifest["shards"][view])
     wanted = {
-        name: _Wanted(_bits(spec.dtype).as_numpy_dtype, (rows, *spec.shape[1:]))
+        name: _ArrayFile(_bits(spec.dtype).as_numpy_dtype, (samples, *spec.shape[1:]))
         for name, spec in specs.items()
     }
     with cache_format.held(folder, cache_format.CACHE):
-        arrays = _opened(at, wanted, thorough)
+        arrays = _open(at, wanted, thorough)
         if arrays is not None:
             return arrays
         _clean(folder, root)
-        made = _made(folder, manifest, view, at, wanted)
-        _publish(made, at)
-        return _whole(_opened(at, wanted, thorough), at)
+        _publish(_make(folder, manifest, view, at, wanted), at)
+        arrays = _open(at, wanted, thorough)
+    if arrays is None:
+        raise cache_format.CacheError(f"{at} changed while it was made. Load the cache again.")
+    return arrays
 
 
-class _Wanted:
-    """What the file of one array must hold."""
+class _ArrayFile:
+    """The type and shape of the array in a file.
 
-    def __init__(self, dtype, shape):
+    Args:
+        dtype: The NumPy type.
+        shape: The shape.
+    """
+
+    def __init__(self, dtype: Any, shape: tuple[int, ...]) -> None:
         self.dtype, self.shape = np.dtype(dtype), shape
         self.bytes = math.prod(shape) * self.dtype.itemsize
 
-    def opened(self, path, mode="rb"):
+    def open(self, path: pathlib.Path, mode: str = "rb") -> np.ndarray | None:
         """The array in a file, or `None` where the file is missing or has another size."""
         if not self.bytes:  # cannot be mapped
             return np.empty(self.shape, self.dtype)
@@ -154,10 +172,13 @@ class _Wanted:
             return None
 
 
-def _opened(at, wanted, thorough):
+def _open(
+    at: pathlib.Path, wanted: dict[str, _ArrayFile], thorough: bool
+) -> dict[str, np.ndarray] | None:
     """The arrays of a finished index, or `None` where they are not what was written."""
-    arrays = {name: each.opened(at / _file(name)) for name, each in wanted.items()}
-    if any(array is None for array in arrays.values()) or not (at / _DIGESTS).exists():
+    opened = {name: each.open(at / _file(name)) for name, each in wanted.items()}
+    arrays = {name: array for name, array in opened.items() if array is not None}
+    if len(arrays) < len(wanted) or not (at / _DIGESTS).exists():
         return None
     if thorough:
         fields = {_file(name): schema.DIGEST for name in wanted}
@@ -171,24 +192,24 @@ def _opened(at, wanted, thorough):
     return arrays
 
 
-def _checker(fields):
-    def check(value):
+def _checker(fields: dict[str, schema.Rule]) -> Callable[[Any], dict]:
+    def check(value: Any) -> dict:
         schema.check_fields(value, fields)
         return value
 
     return check
 
 
-def _digest(array):
-    return hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
 
 
-def _file(name):
+def _file(name: str) -> str:
     return name.replace("/", ".") + ".bin"
 
 
-def _clean(folder, root):
-    """Removes what killed runs and earlier caches of the folder left; the lock is held."""
+def _clean(folder: pathlib.Path, root: pathlib.Path) -> None:
+    """Removes leftovers of killed runs and of earlier caches in the folder; the lock is held."""
     for leftover in folder.glob("by-key-*"):
         if leftover != root:
             shutil.rmtree(leftover)
@@ -196,17 +217,23 @@ def _clean(folder, root):
         shutil.rmtree(leftover)
 
 
-def _made(folder, manifest, view, at, wanted):
+def _make(
+    folder: pathlib.Path,
+    manifest: dict,
+    view: int,
+    at: pathlib.Path,
+    wanted: dict[str, _ArrayFile],
+) -> pathlib.Path:
     """A folder with the arrays, filled and synced, under a name of its own."""
     at.parent.mkdir(exist_ok=True)
     made = at.with_name(f"partial-{secrets.token_hex(8)}-{at.name}")
     made.mkdir()
     try:
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for name, each in wanted.items():
             with (made / _file(name)).open("wb") as file:
                 file.truncate(each.bytes)
-            arrays[name] = each.opened(made / _file(name), "r+b")
+            arrays[name] = each.open(made / _file(name), "r+b")
         _fill(arrays, folder, manifest, view)
         for name, array in arrays.items():
             if array.size:
@@ -220,7 +247,7 @@ def _made(folder, manifest, view, at, wanted):
     return made
 
 
-def _publish(made, at):
+def _publish(made: pathlib.Path, at: pathlib.Path) -> None:
     if at.exists():
         shutil.rmtree(at)
     made.rename(at)
@@ -228,31 +255,23 @@ def _publish(made, at):
     files.sync(at.parent.parent)
 
 
-def _whole(arrays, at):
-    if arrays is None:
-        raise cache_format.CacheError(f"{at} has changed while it was made. Load the cache again.")
-    return arrays
-
-
-def _fill(arrays, folder, manifest, view):
-    from keras_kd.teachers.cache import reader
-
-    done, rows = 0, len(arrays[schema.FINGERPRINTS])
-    for batch in reader.stored(folder, manifest, view):
+def _fill(arrays: dict[str, np.ndarray], folder: pathlib.Path, manifest: dict, view: int) -> None:
+    done, samples = 0, len(arrays[schema.FINGERPRINTS])
+    for batch in schema.stored_batches(folder, manifest, view):
         count = len(batch[schema.FINGERPRINTS])
-        if done + count > rows or any(len(value) != count for value in batch.values()):
-            raise _other_rows(folder, view, rows)
+        if done + count > samples or any(len(value) != count for value in batch.values()):
+            raise _wrong_samples(folder, view, samples)
         for name, value in batch.items():
             array = value.numpy()
             to = arrays[name]
             to[done : done + count] = array.view(to.dtype) if array.dtype != to.dtype else array
         done += count
-    if done != rows:
-        raise _other_rows(folder, view, rows)
+    if done != samples:
+        raise _wrong_samples(folder, view, samples)
 
 
-def _other_rows(folder, view, rows):
+def _wrong_samples(folder: pathlib.Path, view: int, samples: int) -> cache_format.CacheError:
     return cache_format.CacheError(
-        f"The shards of view {view} of {folder} do not hold the {rows} rows of the manifest. "
+        f"The shards of view {view} of {folder} do not hold the {samples} samples of the manifest. "
         "Restore the cache from a copy, or write it again."
     )

@@ -1,6 +1,7 @@
-"""What a cache keeps of a teacher: its outputs and taps as named components, and back."""
+"""What a cache stores of a teacher: its outputs and taps as named components, and back."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,67 +11,95 @@ from keras_kd.ops import sparse_logits
 from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.taps import tap
 from keras_kd.teachers import keras_model
-from keras_kd.teachers.protocol import TeacherInputs
+from keras_kd.teachers.protocol import Teacher, TeacherDescription, TeacherInputs
 
 DTYPES = ("float16", "bfloat16", "float32", None)
 _SPARSE = "outputs/0/"
 _FIELDS = tuple(field.name for field in dataclasses.fields(SparseLogits))
 
 
+def record(
+    teacher: Any, taps: Any, dtype: str | None, top_k: int | None, from_logits: bool
+) -> "OutputRecorder":
+    """An `OutputRecorder` of whatever `Distiller` takes as a teacher.
+
+    Args:
+        teacher: The teacher.
+        taps: Its layers to record, or `None`.
+        dtype: See `OutputRecorder`, as for all that follows.
+        top_k: See there.
+        from_logits: See there.
+
+    Raises:
+        ValueError: The teacher's outputs cannot be stored.
+    """
+    source = keras_model.adapt(teacher)
+    described = source.describe()
+    if described.limits():
+        raise ValueError(
+            f"A {described.kind} cannot be cached: {described.limits()[0]}. A cache stores what "
+            "follows from the inputs alone."
+        )
+    if source.last_activation() == "softmax" and from_logits and top_k is not None:
+        raise ValueError(
+            "The teacher ends in softmax, and top_k keeps logits. Remove the softmax from its last "
+            "layer (activation=None), or pass from_logits=False: the logarithms are stored."
+        )
+    layers = [source.resolve(layer) for layer in tap.check_each("taps", taps)]
+    return OutputRecorder(source, source.describe(layers), dtype, top_k, from_logits)
+
+
 @dataclasses.dataclass
-class Asked:
-    """Asks a teacher for what a cache keeps.
+class OutputRecorder:
+    """Runs a teacher for what a cache stores of a batch.
 
     Attributes:
         source: The `Teacher`.
-        taps: Its layers, by path.
-        dtype: Of what is kept; `None`: the teacher's own.
-        top_k: How many logits are kept, or `None` for all.
+        teacher: Its description; `layers` are those that are recorded.
+        dtype: The type in which outputs are stored; `None`: the teacher's own.
+        top_k: How many logits are stored, or `None` for all.
         from_logits: Whether the teacher returns logits (else their exponentials).
-        structure: That of the outputs, known after the first call: names, or a number.
-        classes: The number of classes, where `top_k` of them are kept; known likewise.
+        structure: The outputs' structure, known after the first call: names, or a number.
+        classes: The number of classes, where `top_k` of them are stored; known after it too.
     """
 
-    source: Any
-    taps: list
-    dtype: Any
-    top_k: Any
+    source: Teacher
+    teacher: TeacherDescription
+    dtype: str | None
+    top_k: int | None
     from_logits: bool
     structure: Any = None
-    classes: Any = None
+    classes: int | None = None
 
-    def __post_init__(self):
-        # `answer` runs in a graph of its own, so that a batch costs what `predict` would.
-        self._teach = self.source.with_taps(self.taps)
+    def __post_init__(self) -> None:
+        self._forward = self.source.with_taps(list(self.teacher.layers))
 
-    def __call__(self, inputs):
+    def __call__(self, inputs: Any) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """The components of a batch, and whether they are sound, in TensorFlow operations.
 
         Returns:
             Dict of the components, and two booleans: whether none holds NaN, and whether the type
-            in which they are kept holds them.
+            in which they are stored can hold them.
         """
-        outputs, taps = self._teach(TeacherInputs(inputs))
+        outputs, taps = self._forward(TeacherInputs(inputs))
         self.structure = structure_of(outputs)
         flat = keras.tree.flatten(outputs)
-        found = {}
-        for i, value in enumerate(flat):
-            found[f"outputs/{i}"] = tf.convert_to_tensor(value)
+        exact = {f"outputs/{i}": tf.convert_to_tensor(value) for i, value in enumerate(flat)}
         if self.top_k is not None:
-            logits = found.pop("outputs/0")
+            logits = exact.pop("outputs/0")
             self.classes = self._checked_classes(flat)
             sparse = sparse_logits.largest(logits, self.top_k, self.from_logits)
-            found.update(self._kept(sparse, logits.shape[-1]))
-        for i, layer in enumerate(self.taps):
-            found[f"taps/{i}"] = tf.convert_to_tensor(taps[layer])
-        kept = {name: self._stored(name, value) for name, value in found.items()}
-        has_no_nan = tf.reduce_all([_no_nan(value) for value in found.values()])
-        fits = tf.reduce_all([_same_finite(found[name], kept[name]) for name in found])
-        return kept, tf.stack([has_no_nan, fits])
+            exact.update(_components_of_sparse(sparse, self.classes))
+        for i, layer in enumerate(self.teacher.layers):
+            exact[f"taps/{i}"] = tf.convert_to_tensor(taps[layer])
+        stored = {name: self._cast(name, value) for name, value in exact.items()}
+        has_no_nan = tf.reduce_all([_has_no_nan(value) for value in exact.values()])
+        fits = tf.reduce_all([_is_as_finite(exact[name], stored[name]) for name in exact])
+        return stored, tf.stack([has_no_nan, fits])
 
-    def _checked_classes(self, outputs):
+    def _checked_classes(self, outputs: list) -> int:
         classes = outputs[0].shape[-1] if len(outputs) == 1 else None
-        if classes is None or self.top_k > classes:
+        if classes is None or self.top_k is None or self.top_k > classes:
             raise ValueError(
                 "`top_k` keeps the largest logits of one output [batch, ..., classes], and cannot "
                 f"exceed the number of classes. Received: top_k={self.top_k}, outputs of shapes "
@@ -78,21 +107,24 @@ class Asked:
             )
         return classes
 
-    def _kept(self, sparse, classes):
-        fields = {_SPARSE + name: getattr(sparse, name) for name in _FIELDS}
-        if classes <= 65536:
-            fields[_SPARSE + "indices"] = tf.cast(sparse.indices, tf.uint16)
-        return fields
-
-    def _stored(self, name, value):
+    def _cast(self, name: str, value: tf.Tensor) -> tf.Tensor:
         exact = name.endswith(("levels", "slopes", "indices"))
         if self.dtype is None or exact or not value.dtype.is_floating:
             return value
         return tf.cast(value, self.dtype)
 
 
-def restored(components, structure, taps, top_k):
-    """`(outputs, {layer: value})` of a record's components."""
+def _components_of_sparse(sparse: SparseLogits, classes: int) -> dict[str, tf.Tensor]:
+    fields = {_SPARSE + name: getattr(sparse, name) for name in _FIELDS}
+    if classes <= 65536:
+        fields[_SPARSE + "indices"] = tf.cast(sparse.indices, tf.uint16)
+    return fields
+
+
+def restored(
+    components: dict, structure: Any, taps: Sequence[str], top_k: int | None
+) -> tuple[Any, dict]:
+    """`(outputs, {layer: value})` from a record's components."""
     if top_k is not None:
         fields = {name: components[_SPARSE + name] for name in _FIELDS}
         fields["indices"] = tf.cast(fields["indices"], tf.int32)
@@ -103,14 +135,14 @@ def restored(components, structure, taps, top_k):
     return outputs, {layer: components[f"taps/{i}"] for i, layer in enumerate(taps)}
 
 
-def names_of_outputs(structure, top_k):
-    """The components that outputs of this structure are kept as."""
+def names_of_outputs(structure: Any, top_k: int | None) -> list[str]:
+    """The names of the components that outputs of this structure are stored as."""
     if top_k is not None:
         return [_SPARSE + name for name in _FIELDS]
     return [f"outputs/{i}" for i in _range(structure)]
 
 
-def structure_of(outputs):
+def structure_of(outputs: Any) -> Any:
     """How outputs are arranged: `None` for one, a number for a list, sorted names for a dict."""
     if isinstance(outputs, dict):
         if any(keras.tree.is_nested(value) for value in outputs.values()):
@@ -123,55 +155,34 @@ def structure_of(outputs):
     return None
 
 
-def _range(structure):
+def _range(structure: Any) -> range:
     if structure is None:
         return range(1)
     return range(structure if isinstance(structure, int) else len(structure))
 
 
-def _structured(flat, structure):
+def _structured(flat: list, structure: Any) -> Any:
     if structure is None:
         return flat[0]
     return flat if isinstance(structure, int) else dict(zip(structure, flat, strict=True))
 
 
-def _too_deep(outputs):
+def _too_deep(outputs: Any) -> ValueError:
     shapes = keras.tree.map_structure(lambda x: tuple(x.shape), outputs)
     return ValueError(
-        "A cache keeps one output, a list or a dict of them. The teacher gives a deeper structure: "
-        f"{shapes}. Wrap it in a function that flattens it."
+        "A cache stores one output, a list or a dict of them. The teacher returns a deeper "
+        f"structure: {shapes}. Wrap it in a function that flattens it."
     )
 
 
-def _no_nan(value):
+def _has_no_nan(value: tf.Tensor) -> tf.Tensor:
     if not value.dtype.is_floating:
         return tf.constant(True)
     return ~tf.reduce_any(tf.math.is_nan(value))
 
 
-def _same_finite(value, stored):
-    """Whether no number has become infinite by its storage in fewer bits."""
+def _is_as_finite(value: tf.Tensor, stored: tf.Tensor) -> tf.Tensor:
+    """Whether no number became infinite in a type of fewer bits."""
     if not value.dtype.is_floating:
         return tf.constant(True)
     return tf.reduce_all(tf.math.is_finite(value) == tf.math.is_finite(stored))
-
-
-def asked(teacher, taps, dtype, top_k, from_logits):
-    """An `Asked` of whatever `Distiller` takes as a teacher.
-
-    Raises:
-        ValueError: The teacher's outputs cannot be kept.
-    """
-    source = keras_model.adapt(teacher)
-    if source.needs_carried or source.is_sparse or source.needs_student:
-        raise ValueError(
-            f"A {type(source).__name__} cannot be cached: what it says depends on more than the "
-            "inputs."
-        )
-    if source.last_activation() == "softmax" and from_logits and top_k is not None:
-        raise ValueError(
-            "The teacher ends in softmax, and top_k keeps logits. Remove the softmax from its last "
-            "layer (activation=None), or pass from_logits=False: the logarithms are kept."
-        )
-    layers = [source.resolve(layer) for layer in tap.check_each("taps", taps)]
-    return Asked(source, layers, dtype, top_k, from_logits)

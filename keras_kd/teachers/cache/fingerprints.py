@@ -1,7 +1,9 @@
-"""Fingerprints: of the rows of a batch, and of a teacher."""
+"""Fingerprints: of the samples of a batch, and of a teacher."""
 
 import hashlib
 import json
+from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,33 +11,33 @@ import tensorflow as tf
 
 from keras_kd._utils.serialization import without_places
 from keras_kd.models import paths
-from keras_kd.teachers import keras_model
+from keras_kd.teachers import keras_model, protocol
 from keras_kd.teachers.cache.format import CacheError
 
 
-def of_rows(inputs):
-    """A number for each row that tells it from others, in TensorFlow operations.
+def of_rows(inputs: Any) -> tf.Tensor:
+    """A number for each sample that tells it from others, in TensorFlow operations.
 
     Args:
-        inputs: Tensors `[rows, ...]` of any dtype, ragged and sparse ones too, or a structure.
+        inputs: Tensors `[batch, ...]` of any dtype, ragged and sparse ones too, or a structure.
 
     Returns:
-        `[rows]`, int64: FarmHash64 of the row's bytes.
+        `[batch]`, int64: FarmHash64 of the sample's bytes.
     """
     parts = [tf.fingerprint(dense) for each in _leaves(inputs) for dense in _dense(each)]
     joined = parts[0] if len(parts) == 1 else tf.fingerprint(tf.concat(parts, axis=1))
     return tf.bitcast(joined, tf.int64)
 
 
-def _leaves(inputs):
+def _leaves(inputs: Any) -> list:
     leaves = [leaf for leaf in tf.nest.flatten(inputs) if leaf is not None]
     if not leaves:
-        raise ValueError("The inputs are empty: there is nothing to tell rows apart by.")
+        raise ValueError("The inputs are empty: there is nothing to tell samples apart by.")
     return leaves
 
 
-def _dense(tensor):
-    """A tensor as dense ones, in which no two different rows are alike."""
+def _dense(tensor: Any) -> list[tf.Tensor]:
+    """A tensor as dense ones, which differ where its samples do."""
     if isinstance(tensor, tf.RaggedTensor):
         return [tensor.to_tensor(), *(_column(x) for x in tensor.nested_row_lengths()[:1])]
     if isinstance(tensor, tf.SparseTensor):
@@ -44,19 +46,19 @@ def _dense(tensor):
     return [_column(tensor) if tensor.shape.rank == 1 and tensor.dtype != tf.string else tensor]
 
 
-def _column(vector):
+def _column(vector: tf.Tensor) -> tf.Tensor:
     return vector[:, None]
 
 
-def of_bytes(parts):
-    """The digest of several rows' or batches' fingerprints, in hexadecimal."""
+def of_bytes(parts: Iterable[bytes]) -> str:
+    """The digest of the fingerprints of several batches, in hexadecimal."""
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def of_teacher(teacher):
-    """A text that tells a teacher from others, or `None` where it cannot be told.
+def of_teacher(teacher: protocol.Teacher) -> str | None:
+    """A text that tells a teacher from others, or `None` where there is none.
 
-    Weights and configurations count, names do not: Keras counts them up from process to process.
+    Weights and configurations count, names do not: Keras numbers them differently in each process.
 
     Args:
         teacher: A `keras_kd.teachers.Teacher`.
@@ -68,7 +70,7 @@ def of_teacher(teacher):
         return None
     try:
         parts = [_text(teacher), *(_text(layer) for _, _, layer in paths.walk(teacher))]
-    except ValueError:  # a function of the user's own, which has no name that would stay
+    except ValueError:  # a function of the user's own, which has no lasting name
         return None
     digest = hashlib.sha256("".join(parts).encode())
     for weight in teacher.weights:
@@ -78,7 +80,7 @@ def of_teacher(teacher):
     return digest.hexdigest()
 
 
-def _text(layer):
+def _text(layer: Any) -> str:
     """A layer's type and its own configuration, without that of layers inside of it."""
     kind = type(layer).__name__
     if isinstance(layer, keras.Model) or not isinstance(layer, keras.layers.Layer):
@@ -92,7 +94,7 @@ def _text(layer):
     )
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         left_out = {"seed", "shared_object_id"} | ({"name"} if "trainable" in value else set())
         is_model = value.get("class_name") in ("Functional", "Sequential")
@@ -102,11 +104,11 @@ def _plain(value):
     return value
 
 
-def check_teacher(manifest, teacher):
+def check_teacher(manifest: dict, teacher: Any) -> None:
     """Raises unless a cache is of this teacher, or of the one with this fingerprint.
 
     Args:
-        manifest: Of the cache.
+        manifest: The manifest of the cache.
         teacher: Whatever `Distiller` takes, a text, or `None` for any.
     """
     if teacher is None:

@@ -2,20 +2,20 @@
 
 ```
 plan.json                      what is to be written, from the first moment on
-view-000/shard-00000.tfrecord  a record for each batch (`records.py`)
-view-000/shard-00000.json      its size, checksum, batches and rows, and a digest of its inputs
-manifest.json                  all of that, once everything is written: the cache is whole
-by-key-<identity>/view-000/    rows by number, which `load_cache(key=...)` makes of the shards
-locks/                         empty files (`locks.py`)
+view-000/shard-00000.tfrecord  a record for each batch (`schema.encode`)
+view-000/shard-00000.json      its size, checksum, batches and samples, and a digest of its inputs
+manifest.json                  all of that, once everything is written: the cache is complete
+by-key-<identity>/view-000/    samples by number; `load_cache(key=...)` makes them from the shards
+locks/                         empty files
 ```
 
-Every file is written under another name, synced and then renamed, so that one of these names is a
-whole file or none. Nothing in them depends on time, process or path: a cache that was resumed is
-the one that would have been written in one go.
+Every file is written under another name, synced and then renamed, so that under each of these names
+there is a whole file or none. Nothing in them depends on time, process or path: a cache that was
+resumed equals one that was written in one go.
 
 Whatever is read back is under a digest: shards in the manifest, each file of JSON in its own field
 `digest`, the SHA-256 of its canonical text without that field. Version 1 had no digests in files of
-JSON; such caches are read.
+JSON; such caches can still be read.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ import json
 import os
 import pathlib
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras_kd._utils.files import renamed
@@ -41,24 +42,24 @@ class CacheError(ValueError):
     """A cache is damaged, unfinished, or of another dataset or teacher."""
 
 
-def shard_name(view, shard):
+def shard_name(view: int, shard: int) -> str:
     """Path of a shard within the cache, without its ending."""
     return f"view-{view:03d}/shard-{shard:05d}"
 
 
-def write_json(path, value):
+def write_json(path: pathlib.Path, value: dict) -> None:
     """Writes a dict with its digest to a file that is whole or not there."""
     text = json.dumps({**value, _DIGEST: digest(value)}, indent=1, sort_keys=True)
     with renamed(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def digest(value):
+def digest(value: dict) -> str:
     """The SHA-256 of a dict's canonical text."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def read_plan(folder):
+def read_plan(folder: str | os.PathLike) -> dict:
     """The plan.
 
     Raises:
@@ -68,7 +69,7 @@ def read_plan(folder):
     return _checked(path, _of_known_version(path), schema.check_plan)
 
 
-def read_manifest(folder):
+def read_manifest(folder: str | os.PathLike) -> dict:
     """The manifest.
 
     Raises:
@@ -82,17 +83,17 @@ def read_manifest(folder):
     )
 
 
-def read_note(path):
-    """What is noted of a shard; raises as `read_plan`."""
+def read_note(path: pathlib.Path) -> dict:
+    """The note of a shard; raises as `read_plan` does."""
     return read_sealed(path, schema.check_note)
 
 
-def read_sealed(path, check):
+def read_sealed(path: pathlib.Path, check: Callable[[Any], dict]) -> dict:
     """A file of JSON with a digest.
 
     Args:
         path: The file.
-        check: A function that returns the dict, or raises `schema.WrongError`.
+        check: A function that returns the dict, or raises `schema.FieldError`.
 
     Raises:
         CacheError: It is missing, or damaged.
@@ -100,19 +101,19 @@ def read_sealed(path, check):
     return _checked(path, _unsealed(path, _read_json(path)), check)
 
 
-def _read_json(path):
+def _read_json(path: pathlib.Path) -> dict:
     try:
         value = json.loads(pathlib.Path(path).read_bytes().decode("utf-8"))
     except FileNotFoundError:
         raise CacheError(f"{path} is missing. {_hint(pathlib.Path(path))}") from None
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers without end
-        raise damaged(path, f"it is no JSON ({error})") from error
+        raise damaged(path, f"it is not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise damaged(path, "it holds no object")
+        raise damaged(path, "it is not an object")
     return value
 
 
-def _of_known_version(path):
+def _of_known_version(path: pathlib.Path) -> dict:
     value = _read_json(path)
     found = value.get("version")
     if type(found) is not int or found not in _VERSIONS:
@@ -123,41 +124,41 @@ def _of_known_version(path):
     return value if found == 1 else _unsealed(path, value)
 
 
-def _unsealed(path, value):
+def _unsealed(path: pathlib.Path, value: dict) -> dict:
     expected = value.pop(_DIGEST, None)
     if digest(value) != expected:
         raise damaged(path, "it is not what was written (its digest differs)")
     return value
 
 
-def _checked(path, value, check):
+def _checked(path: pathlib.Path, value: dict, check: Callable[[Any], dict]) -> dict:
     try:
         return check(value)
-    except schema.WrongError as error:
+    except schema.FieldError as error:
         raise damaged(path, str(error)) from None
 
 
-def damaged(path, what):
+def damaged(path: str | os.PathLike, what: str) -> CacheError:
     """The error for a file of JSON."""
     path = pathlib.Path(path)
     again = "and run keras_kd.cache_teacher again with the same arguments:"
     remedy = {
-        MANIFEST: f"remove it {again} it is made of the shards' notes",
+        MANIFEST: f"remove it {again} it is made from the shards' notes",
         PLAN: "remove the folder and write the cache again",
     }.get(path.name, f"remove it {again} that shard alone is written again")
     return CacheError(f"{path} is damaged: {what}. Restore it from a copy, or {remedy}.")
 
 
-def _hint(path):
+def _hint(path: pathlib.Path) -> str:
     if path.name == MANIFEST and (path.parent / PLAN).exists():
         return (
             "The cache is not finished: run keras_kd.cache_teacher again with the same arguments, "
-            "and it goes on where it was."
+            "and it continues where it stopped."
         )
     return "Is this the folder that keras_kd.cache_teacher wrote? Else restore it from a copy."
 
 
-def sha256(path):
+def sha256(path: str | os.PathLike) -> str:
     """The checksum of a file, in hexadecimal."""
     found = hashlib.sha256()
     with pathlib.Path(path).open("rb") as file:
@@ -166,22 +167,22 @@ def sha256(path):
     return found.hexdigest()
 
 
-def identity(manifest):
+def identity(manifest: dict) -> str:
     """A short name of a cache's contents."""
     return digest(manifest)[:16]
 
 
-def bytes_on_disk(path):
+def bytes_on_disk(path: str | os.PathLike) -> int:
     """The size of a cache's shards in bytes."""
     files = pathlib.Path(path).glob("view-*/*.tfrecord")
     return sum(file.stat().st_size for file in files)
 
 
-# Locks of a cache: between processes and between threads, gone when their holder is killed.
+# Locks of a cache: between processes and between threads, released when their holder is killed.
 #
 # A lock is an empty file in the cache's folder `locks`, which stays. Where files cannot be locked
-# (on Windows, on some network drives) threads of one process still take turns; processes then
-# rely on names of their own for unfinished files, so that the worst is work that is done twice.
+# (on Windows, on some network drives) threads of one process still take turns; the unfinished files
+# of processes then have different names, so that the worst is work that is done twice.
 
 
 def _file_locks() -> Any:
@@ -194,60 +195,64 @@ def _file_locks() -> Any:
 
 fcntl = _file_locks()
 FOLDER = "locks"
-# For a moment each: what is published, and the index by key.
+# Held for a moment, to publish a file or to make the index by key.
 CACHE = "cache"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
-_of_threads: dict[str, threading.Lock] = {}
+_thread_locks: dict[str, threading.Lock] = {}
 _guard = threading.Lock()
 
 
-def of_writer(process):
-    """The name of the lock of whoever writes as this number of a process."""
+def writer_lock(process: int) -> str:
+    """The name of the lock of the writer with this process number."""
     return f"writer-{process}"
 
 
 @contextlib.contextmanager
-def held(folder, name, told=lambda: None):
-    """Holds a lock of a cache; not twice by one thread.
+def held(
+    folder: str | os.PathLike, name: str, before_wait: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Holds a lock of a cache; a thread must not hold it twice.
 
     Args:
         folder: The cache, which exists.
-        name: Of the lock.
-        told: A function that is called if another one holds it, before the wait.
+        name: The name of the lock.
+        before_wait: A function that is called once if another one holds the lock.
     """
     path = pathlib.Path(folder).resolve() / FOLDER / name
     with contextlib.ExitStack() as stack:
-        told = _once(told)
-        lock = _of_thread(str(path))
+        before_wait = _once(before_wait)
+        lock = _thread_lock(str(path))
         if not lock.acquire(blocking=False):
-            told()
+            before_wait()
             lock.acquire()
         stack.callback(lock.release)
-        file = _opened(path)
+        file = _open_lock(path)
         if file is not None:
-            stack.callback(os.close, file)  # which lets go of the lock
-            _lock_file(file, told)
+            stack.callback(os.close, file)  # which releases the lock
+            _lock_file(file, before_wait)
         yield
 
 
-def _of_thread(path):
+def _thread_lock(path: str) -> threading.Lock:
     with _guard:
-        return _of_threads.setdefault(path, threading.Lock())
+        return _thread_locks.setdefault(path, threading.Lock())
 
 
-def _once(function):
-    calls: list[None] = []
+def _once(function: Callable[[], None]) -> Callable[[], None]:
+    was_called = False
 
-    def once():
-        if not calls:
-            calls.append(function())
+    def once() -> None:
+        nonlocal was_called
+        if not was_called:
+            was_called = True
+            function()
 
     return once
 
 
-def _opened(path):
+def _open_lock(path: pathlib.Path) -> int | None:
     if fcntl is None:
         return None
     try:
@@ -256,26 +261,26 @@ def _opened(path):
     except OSError as error:
         if error.errno not in _READ_ONLY:
             raise
-        return None  # nothing can be written there, by this user at least
+        return None  # this user cannot write there
 
 
-def _lock_file(file, told):
+def _lock_file(file: int, before_wait: Callable[[], None]) -> None:
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            told()
+            before_wait()
             fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
 
 
-# Looks whether a cache's files are those that were written.
+# Whether a cache's files are those that were written.
 
 
-def checked(folder, thorough):
-    """The manifest of a whole cache.
+def checked(folder: str | os.PathLike, thorough: bool) -> dict:
+    """The manifest of a complete cache.
 
     Args:
         folder: The cache.
@@ -292,7 +297,7 @@ def checked(folder, thorough):
     return manifest
 
 
-def _check_shard(folder, shard, thorough):
+def _check_shard(folder: pathlib.Path, shard: dict, thorough: bool) -> None:
     path = folder / f"{shard['name']}.tfrecord"
     remedy = (
         "Restore it from a copy; or remove it, its .json file and manifest.json, and run "

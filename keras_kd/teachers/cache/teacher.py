@@ -1,7 +1,11 @@
-"""`Cached`: teacher outputs from disk."""
+"""`Cached`: the teacher whose outputs come from a cache."""
+
+import os
+from typing import Any
 
 import keras
 
+from keras_kd import models
 from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.teachers import protocol
 from keras_kd.teachers.cache import arguments, contents, fingerprints, schema
@@ -10,20 +14,20 @@ from keras_kd.teachers.cache import format as cache_format
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class Cached(protocol.Teacher):
-    """What a teacher said, as `keras_kd.cache_teacher` wrote it; no teacher runs.
+    """A teacher's outputs, as `keras_kd.cache_teacher` wrote them; no teacher runs.
 
-    The batches must carry it: pass `keras_kd.load_cache(path, dataset)` to `fit`. Layers that were
-    kept (`taps`) are named in losses as they would be of the teacher. With `top_k` only
-    `SoftTargets` applies, because other losses need all logits.
+    They must be attached to the batches: pass `keras_kd.load_cache(path, dataset)` to `fit`. Layers
+    that were stored (`taps`) are named in losses as they would be for the teacher. With `top_k`
+    only `SoftTargets` applies, because other losses need all logits.
 
     Args:
         path: The folder that `cache_teacher` wrote.
         teacher: A teacher that must be the one that was cached, or its fingerprint. Default: any.
-        name: As of `Teacher`.
+        name: See `Teacher`.
 
     Raises:
         CacheError: The cache is unfinished, damaged, or of another teacher.
-        ValueError: In `fit`: the batches do not carry this cache's outputs.
+        ValueError: In `fit`: the batches do not have this cache's outputs attached.
 
     Example:
 
@@ -37,19 +41,25 @@ class Cached(protocol.Teacher):
 
     needs_carried = True
 
-    def __init__(self, path, teacher=None, name="cached_teacher", **kwargs):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        teacher: Any = None,
+        name: str = "cached_teacher",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(None, name, **kwargs)
         self.folder = str(arguments.folder(path))
-        self.manifest = _Held(cache_format.checked(path, thorough=False))
+        self.manifest = models.Untracked(cache_format.checked(path, thorough=False))
         fingerprints.check_teacher(self.manifest.value, teacher)
-        # What was asked for is asked again when it is loaded: the folder may hold another by then.
-        self.asked_for = None if teacher is None else self.manifest.value["teacher"]
+        # Checked again when the distiller is loaded: the folder may hold another cache by then.
+        self.expected_teacher = None if teacher is None else self.manifest.value["teacher"]
         self.is_sparse = self.manifest.value["top_k"] is not None
 
-    def input_specs(self):
-        return {}  # the batches carry its outputs
+    def input_specs(self) -> dict[str, Any]:
+        return {}  # its outputs are attached
 
-    def resolve(self, layer):
+    def resolve(self, layer: Any) -> str:
         kept = self.manifest.value["taps"]
         name = str(layer)
         found = [tap for tap in kept if tap == name] or [t for t in kept if t.endswith("/" + name)]
@@ -60,58 +70,52 @@ class Cached(protocol.Teacher):
             )
         return found[0]
 
-    def with_taps(self, layers):
-        def answer(batch):
-            said = batch.carried
-            if said is None and batch.is_symbolic:
-                said = self._placeholder(batch.inputs)
-            if said is None:
+    def with_taps(self, layers: list) -> protocol.Forward:
+        def forward(batch: protocol.TeacherInputs) -> tuple[Any, dict]:
+            attached = batch.attached
+            if attached is None and batch.is_symbolic:
+                attached = self._zeros(batch.inputs)
+            if attached is None:
                 raise ValueError(
                     "The batch carries no teacher outputs, and a cached teacher has no others. "
                     f"Pass keras_kd.load_cache({self.folder!r}, dataset) in place of the dataset."
                 )
-            self._check_origin(said)
-            outputs = SparseLogits(**said.outputs) if self.is_sparse else said.outputs
-            return outputs, {layer: said.taps[layer] for layer in layers}
+            self._check_origin(attached)
+            outputs = SparseLogits(**attached.outputs) if self.is_sparse else attached.outputs
+            return outputs, {layer: attached.taps[layer] for layer in layers}
 
-        return answer
+        return forward
 
-    def _check_origin(self, said):
+    def _check_origin(self, attached: protocol.AttachedOutputs) -> None:
         own = cache_format.identity(self.manifest.value)
-        if said.origin != own:
+        if attached.origin != own:
             raise ValueError(
-                f"The batch carries the outputs of cache {said.origin}; the teacher is cache {own} "
-                f"at {self.folder!r}. Load the dataset with the cache that teaches."
+                f"The batch carries the outputs of cache {attached.origin}; the teacher is cache "
+                f"{own} at {self.folder!r}. Load the dataset with the cache that teaches."
             )
 
-    def _placeholder(self, inputs):
+    def _zeros(self, inputs: Any) -> protocol.AttachedOutputs:
+        """Stands for attached outputs where only shapes are traced."""
         manifest = self.manifest.value
         specs = schema.from_json(manifest["components"])
-        zeros = protocol.placeholder(specs, inputs)
+        zeros = protocol.zeros_like_spec(specs, inputs)
         outputs, taps = contents.restored(
             zeros, manifest["structure"], manifest["taps"], manifest["top_k"]
         )
-        return protocol.Carried(outputs, taps, cache_format.identity(manifest))
+        return protocol.AttachedOutputs(outputs, taps, cache_format.identity(manifest))
 
-    def last_activation(self, output=None):
+    def last_activation(self, output: str | int | None = None) -> str | None:
         manifest = self.manifest.value
         if manifest["structure"] is None or output is None:
             return manifest["last_activation"]
         return manifest["last_activations"].get(str(output))
 
     @property
-    def output_names(self):
-        """Those of the teacher that was asked, if they were given."""
+    def output_names(self) -> list[str] | None:
+        """Those of the teacher that was cached, if its author gave them."""
         return self.manifest.value["output_names"]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["preprocess"]
-        return {**config, "path": self.folder, "teacher": self.asked_for}
-
-
-class _Held:
-    """Holds a dict where Keras does not wrap it."""
-
-    def __init__(self, value):
-        self.value = value
+        return {**config, "path": self.folder, "teacher": self.expected_teacher}

@@ -1,75 +1,80 @@
-"""`cache_teacher`: runs a teacher once over a dataset, and keeps what it says."""
+"""`cache_teacher`: runs a teacher once over a dataset, and writes its outputs."""
 
+import os
+import pathlib
 import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-import keras
 import tensorflow as tf
 
-from keras_kd._utils import files, validation
+from keras_kd._utils import files, progress, validation
 from keras_kd.teachers.cache import arguments, contents, fingerprints, schema, shards
 from keras_kd.teachers.cache import format as cache_format
 
 # Fields of a plan that follow from others.
-_FOLLOWS = ("classes", "components", "last_activation", "last_activations", "output_names")
+_DERIVED = ("classes", "components", "last_activation", "last_activations", "output_names")
 
 
 def cache_teacher(
-    teacher,
-    dataset,
-    path,
-    taps=None,
-    dtype="float16",
-    top_k=None,
-    epochs=1,
+    teacher: Any,
+    dataset: Any,
+    path: str | os.PathLike,
+    taps: Sequence | None = None,
+    dtype: str | None = "float16",
+    top_k: int | None = None,
+    epochs: int = 1,
     *,
-    key=None,
-    from_logits=True,
-    batches_per_shard=None,
-    process=(0, 1),
-    fingerprint=None,
-    verbose=1,
-):
-    """Writes what a teacher says of a dataset, so that it need not run in training.
+    key: Callable | None = None,
+    from_logits: bool = True,
+    batches_per_shard: int | None = None,
+    process: tuple[int, int] = (0, 1),
+    fingerprint: str | None = None,
+    verbose: int | str = 1,
+) -> pathlib.Path:
+    """Writes a teacher's outputs for a dataset, so that it does not have to run in training.
 
-    Killed at any moment it goes on when it is called again with the same arguments, and loses one
+    Killed at any moment it continues when it is called again with the same arguments, and loses one
     shard at most; the cache is then the same as one written in one go. `load_cache` joins it with
     the dataset, and `keras_kd.teachers.Cached` teaches from it.
 
     Args:
         teacher: Whatever `Distiller` takes as a teacher, such as a Keras model.
         dataset: A batched `tf.data.Dataset` of inputs, `(inputs, labels)` or `(inputs, labels,
-            weights)`, which gives the same batches each time: shuffle after `load_cache`. Or a
+            weights)`, which yields the same batches each time: shuffle after `load_cache`. Or a
             function from the number of a view (0, 1, ...) to such a dataset, for augmented views:
             seed each by its number.
         path: A folder of this machine, which is made.
-        taps: Layers of the teacher to keep too, as of `DistillationLoss`'s `teacher_layer`.
-        dtype: In which outputs and taps are kept: `"float16"`, `"bfloat16"`, `"float32"`, or
-            `None` for the teacher's own. Only float32 (or the teacher's own) trains exactly as the
-            living teacher would, in the same batches: a teacher rounds otherwise in others.
-        top_k: Keep only that many of the largest logits of each row, and the mass of the others at
-            any temperature from 0.5 on: for many classes. `SoftTargets` then compares the kept
+        taps: Layers of the teacher to keep too, as `teacher_layer` of `DistillationLoss`.
+        dtype: The type in which outputs and taps are stored: `"float16"`, `"bfloat16"`,
+            `"float32"`, or `None` for the teacher's own. Only float32 (or the teacher's own) trains
+            exactly as the running teacher would, in the same batches: in others a teacher rounds
+            differently.
+        top_k: Keep only that many of the largest logits of each sample, and the mass of the others
+            at any temperature from 0.5 on: for many classes. `SoftTargets` then compares the kept
             classes one by one and the others as a whole.
-        epochs: How many views are kept.
-        key: A function from an element of the dataset to a number or text for each row (`[batch]`),
-            by which `load_cache` can join data in another order.
+        epochs: How many views are stored.
+        key: A function from an element of the dataset to a number or text for each sample
+            (`[batch]`), by which `load_cache` can join data in another order.
         from_logits: Whether the teacher returns logits; needed for `top_k` only.
         batches_per_shard: Batches in a file; default: about 64 MB.
         process: `(index, count)` where several processes write one cache, each with the same
-            dataset: each asks the teacher about the shards of its own only, and whoever comes last
-            finishes the cache. Each of them reads the whole dataset, which is compared with what
-            the others saw: what is shared out is the teacher's work.
-        fingerprint: A text that tells this teacher from others. Default: of its weights and
-            configuration; a function has none.
-        verbose: 1 shows a progress bar with rows a second and bytes, and then a line: how many
-            bytes a row takes, and what was there already. 0 shows nothing.
+            dataset: each runs the teacher for its own shards only, and the last one finishes the
+            cache. Each of them reads the whole dataset, which is compared with what the others
+            read: the teacher's work is shared.
+        fingerprint: A text that tells this teacher from others. Default: the digest of its weights
+            and configuration; a function has none.
+        verbose: `"auto"` or 1 shows a progress bar with samples per second and bytes, and then a
+            line: how many bytes a sample takes, and what was there already. 2 shows no bar, but one
+            line for each. 0 shows nothing.
 
-    Bytes a row: those of the outputs and taps in `dtype`, and 8 for a fingerprint (8 more with
-    `key`). With `top_k` each token or pixel of a row takes `top_k` logits in `dtype`, as many
+    Bytes per sample: those of the outputs and taps in `dtype`, and 8 for a fingerprint (8 more with
+    `key`). With `top_k` each token or pixel of a sample takes `top_k` logits in `dtype`, as many
     indices (2 bytes each, 4 above 65,536 classes), and 96 bytes for the mass of the rest: in
-    float16, 296 bytes at `top_k=50` in place of 64,000 of 32,000 classes.
+    float16, 296 bytes at `top_k=50` in place of 64,000 for 32,000 classes.
 
-    An endless dataset is refused. Where a dataset does not know its length, as one of a generator,
-    nobody can know that it has an end: the bar then shows no end either.
+    An endless dataset raises an error. Where a dataset does not know its length, such as one of a
+    generator, an end cannot be known: the bar then shows none either.
 
     Several threads and processes may write one cache, also without `process`: they take turns.
 
@@ -77,8 +82,8 @@ def cache_teacher(
         The path of the cache, as `pathlib.Path`.
 
     Raises:
-        ValueError: An argument is wrong; a dataset is empty or endless; the teacher gives NaN, or
-            numbers too large for `dtype`.
+        ValueError: An argument is wrong; a dataset is empty or endless; the teacher's outputs hold
+            NaN, or numbers too large for `dtype`.
         CacheError: The folder holds a cache of another teacher, dataset or settings.
         OSError: The disk is full; what is whole stays.
 
@@ -104,47 +109,50 @@ def cache_teacher(
     distiller.fit(joined, epochs=2, shuffle=False, verbose=0)
     ```
     """
-    # Integers of Python, which JSON has, whatever was given.
+    # Python's own integers, which JSON can hold.
     folder = arguments.new_folder(path)
-    dtype = arguments.dtype(dtype)
+    arguments.check_dtype(dtype)
     top_k = validation.integer("top_k", top_k, 1, optional=True)
     epochs = validation.integer("epochs", epochs, 1)
     per_shard = validation.integer("batches_per_shard", batches_per_shard, 1, optional=True)
-    key, process = arguments.key(key), arguments.process(process)
+    arguments.check_writing_key(key)
+    process = arguments.process(process)
     from_logits = validation.boolean("from_logits", from_logits)
     fingerprint = validation.text("fingerprint", fingerprint, optional=True)
-    verbose = arguments.verbose(verbose)
-    asked = contents.asked(teacher, taps, dtype, top_k, from_logits)
-    datasets = arguments.to_be_kept(dataset, epochs)
+    verbose = progress.checked(verbose)
+    recorder = contents.record(teacher, taps, dtype, top_k, from_logits)
+    datasets = arguments.datasets_of_views(dataset, epochs)
     if folder.exists() and not (folder / cache_format.PLAN).exists():
-        arguments.check_foreign(folder)
-    shown = Progress(datasets, verbose)
-    run = shards.Run(folder, asked, key, process, datasets, shown)
+        arguments.check_no_other_files(folder)
+    shown = CacheProgress(folder, datasets, verbose)
+    run = shards.Run(folder, recorder, key, process, datasets, shown)
     run.trace()
+    source = recorder.source
+    names = source.output_names  # known by now, also where the trace has built the model
     plan = {
         "version": cache_format.VERSION,
-        "teacher": fingerprint or fingerprints.of_teacher(asked.source),
-        "taps": [str(layer) for layer in asked.taps],
+        "teacher": fingerprint or fingerprints.of_teacher(source),
+        "taps": [str(layer) for layer in recorder.teacher.layers],
         "top_k": top_k,
-        "structure": asked.structure,
+        "structure": recorder.structure,
         "components": schema.to_json(run.specs),
-        "last_activation": asked.source.last_activation() if top_k is None else None,
+        "last_activation": source.last_activation() if top_k is None else None,
         "last_activations": {
-            str(key): asked.source.last_activation(key) for key in _keys(asked.structure)
+            str(key): source.last_activation(key) for key in _output_keys(recorder.structure)
         },
-        "output_names": asked.source.output_names,
+        "output_names": None if names is None else list(names),
         "has_keys": key is not None,
         "views": epochs,
         "batches_per_shard": per_shard,
-        "classes": asked.classes,
+        "classes": recorder.classes,
         "dtype": dtype,
     }
     if not _is_begun(folder, plan):
-        # Before anything is written the teacher has said something that can be kept.
+        # Before anything is written the teacher has given outputs that can be stored.
         default = run.default_shard()
         plan["batches_per_shard"] = per_shard or default
         _make(folder)
-    with cache_format.held(folder, cache_format.of_writer(process[0]), lambda: shown.waits(folder)):
+    with cache_format.held(folder, cache_format.writer_lock(process[0]), shown.wait):
         run.plan = _agreed_plan(folder, plan)
         manifest = None
         if (folder / cache_format.MANIFEST).exists():
@@ -152,26 +160,26 @@ def cache_teacher(
             manifest = cache_format.checked(folder, thorough=False)
         else:
             manifest = _finished(folder, run.plan, run.write())
-    shown.end(folder, manifest)
+    shown.end(manifest)
     return folder
 
 
-def _keys(structure):
+def _output_keys(structure: Any) -> Iterable:
     """The names or numbers of several outputs."""
     if structure is None:
         return []
     return range(structure) if isinstance(structure, int) else structure
 
 
-def _make(folder):
-    """Makes the folder, so that it is there after a power cut too."""
+def _make(folder: pathlib.Path) -> None:
+    """Makes the folder, so that it survives a power cut."""
     missing = [each for each in (folder, *folder.absolute().parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:
         files.sync(each.absolute().parent)
 
 
-def _is_begun(folder, plan):
+def _is_begun(folder: pathlib.Path, plan: dict) -> bool:
     """Whether the folder holds a cache of this plan; one without a shard does not count.
 
     Raises:
@@ -187,11 +195,11 @@ def _is_begun(folder, plan):
         return False  # a run that ended before its first shard, as by numbers too large
     if not differing:
         raise cache_format.CacheError(
-            f"{folder} holds a cache that an earlier keras_kd began, which noted no checksums. "
+            f"{folder} holds a cache that an earlier keras_kd began, without checksums. "
             "Remove the folder and write the cache again."
         )
-    # What follows from an argument or the teacher is named where nothing else differs.
-    named = [name for name in differing if name not in _FOLLOWS] or differing
+    # What follows from an argument or the teacher is named only where nothing else differs.
+    named = [name for name in differing if name not in _DERIVED] or differing
     listed = "; ".join(f"{n}: {found[n]!r} there, {plan[n]!r} now" for n in named)
     raise cache_format.CacheError(
         f"{folder} holds a cache of another kind. {listed}. Pass another folder, or remove "
@@ -199,16 +207,16 @@ def _is_begun(folder, plan):
     )
 
 
-def _agree(name, found, now):
-    # Who does not say how large shards are takes them as they are; versions are looked at apart.
+def _agree(name: str, found: Any, now: Any) -> bool:
+    # Without `batches_per_shard` shards may have any size; versions are compared separately.
     return found == now or name == "version" or (name == "batches_per_shard" and now is None)
 
 
-def _has(folder, *patterns):
+def _has(folder: pathlib.Path, *patterns: str) -> bool:
     return any(True for pattern in patterns for _ in folder.glob(pattern))
 
 
-def _agreed_plan(folder, plan):
+def _agreed_plan(folder: pathlib.Path, plan: dict) -> dict:
     """The plan on disk, made of `plan` where there is none that counts.
 
     Raises:
@@ -218,25 +226,25 @@ def _agreed_plan(folder, plan):
         if not _is_begun(folder, plan):
             if plan["batches_per_shard"] is None:
                 raise cache_format.CacheError(
-                    f"{folder} has become a cache of another kind meanwhile. Pass another folder."
+                    f"{folder} became a cache of another kind meanwhile. Pass another folder."
                 )
             cache_format.write_json(folder / cache_format.PLAN, plan)
-        # Of runs that were killed: these are made while the lock is held.
+        # Leftovers of runs that were killed: these files are made while the lock is held.
         for name in (cache_format.PLAN, cache_format.MANIFEST):
             for leftover in folder.glob(f"partial-*{name}"):
                 leftover.unlink(missing_ok=True)
         return cache_format.read_plan(folder)
 
 
-def _finished(folder, plan, counts):
+def _finished(folder: pathlib.Path, plan: dict, counts: list[int]) -> dict | None:
     """Writes the manifest and returns it, if the shards of all processes are there; else `None`."""
     size, views = plan["batches_per_shard"], []
     with cache_format.held(folder, cache_format.CACHE):
         for view, batches in enumerate(counts):
             names = [cache_format.shard_name(view, i) for i in range(-(-batches // size))]
-            notes = [shards.note_of(folder, name) for name in names]
-            if any(note is None for note in notes):
-                return None  # of another process, which finishes when it comes last
+            notes = [note for name in names if (note := shards.note_of(folder, name))]
+            if len(notes) < len(names):
+                return None  # shards of another process: the last one writes the manifest
             views.append([{"name": n, **note} for n, note in zip(names, notes, strict=True)])
         _check_ends(folder, views, counts)
         manifest = {**plan, "shards": views}
@@ -244,7 +252,7 @@ def _finished(folder, plan, counts):
     return manifest
 
 
-def _check_ends(folder, views, counts):
+def _check_ends(folder: pathlib.Path, views: list[list[dict]], counts: list[int]) -> None:
     for view, (found, batches) in enumerate(zip(views, counts, strict=True)):
         written = sum(shard["batches"] for shard in found)
         if written != batches:
@@ -255,86 +263,78 @@ def _check_ends(folder, views, counts):
             )
 
 
-# Shows how far `cache_teacher` is: batches, rows a second, bytes, and what was there already.
-
-
-class Progress:
-    """A bar over the batches of all views, and a line about what came out.
+class CacheProgress:
+    """Shows how far `cache_teacher` is: a bar over the batches of all views, and then a summary.
 
     Args:
-        datasets: Of the views. Where one does not know its length there is no end to show.
-        shown: Whether anything is.
+        folder: The cache.
+        datasets: One for each view. Where one does not know its length the bar has no end.
+        verbose: 0, 1 or 2.
     """
 
-    def __init__(self, datasets, shown):
-        self._shown, self._bar = shown, None
+    def __init__(self, folder: pathlib.Path, datasets: list, verbose: int) -> None:
+        self._folder, self._verbose = folder, verbose
         lengths = [int(data.cardinality()) for data in datasets]
         known = all(length != tf.data.UNKNOWN_CARDINALITY for length in lengths)
-        self._total = sum(lengths) if known else None
-        self._batches = self._asked = self._rows = self._bytes = 0
+        self._bar = progress.Bar(
+            f"cache_teacher: {folder}",
+            sum(lengths) if known else None,
+            verbose=verbose,
+            figures=("samples/s", "MB"),
+        )
+        self._batches = self._written = self._samples = 0
         self._start = time.monotonic()
 
-    def waits(self, folder):
-        """Says that another run is waited for."""
-        if self._shown:
-            print(f"{folder}: another run is writing this cache; waiting for it to end.")
+    def wait(self) -> None:
+        """Another run holds the lock."""
+        self._tell("another run is writing this cache; waiting for it to end.")
 
-    def add(self, rows, size):
+    def add(self, samples: int, size: int) -> None:
         """Counts a batch.
 
         Args:
-            rows: How many the teacher was asked about; 0 for a batch that was left out.
+            samples: How many the teacher ran for; 0 for a batch that was skipped.
             size: Bytes written until now.
         """
         self._batches += 1
-        self._asked += rows > 0
-        self._rows += rows
-        self._bytes = size
-        if not self._shown:
-            return
-        if self._bar is None:
-            self._bar = keras.utils.Progbar(
-                self._total, unit_name="batch", stateful_metrics=["rows/s", "MB"]
-            )
-        self._bar.update(self._batches, self._figures())
-
-    def _figures(self):
+        self._written += samples > 0
+        self._samples += samples
         seconds = max(time.monotonic() - self._start, 1e-3)
-        return [("rows/s", self._rows / seconds), ("MB", self._bytes / 1e6)]
+        self._bar.update(self._batches, self._samples / seconds, size / 1e6)
 
-    def end(self, folder, manifest):
-        """Ends the bar, and says what the cache is.
+    def end(self, manifest: dict | None) -> None:
+        """Ends the bar, and shows a summary of the cache.
 
         Args:
-            folder: The cache.
-            manifest: Its manifest; `None`: it waits for other processes.
+            manifest: Its manifest; `None`: other processes have not finished.
         """
-        if not self._shown:
-            return
-        if self._bar is not None and self._total is None:
-            self._bar.update(self._batches, self._figures(), finalize=True)
-        left_out = self._batches - self._asked
+        self._bar.end()
+        skipped = self._batches - self._written
         if manifest is None:
-            print(
-                f"{folder}: {self._asked} batches written; the other {left_out} are there or of "
-                "other processes. Whoever comes last finishes the cache."
+            self._tell(
+                f"{self._written} batches written; the other {skipped} are there or belong to "
+                "other processes. The last process finishes the cache."
             )
             return
-        print(f"{folder}: {summary(manifest)}{self._of_before(left_out)}.")
-
-    def _of_before(self, left_out):
+        text = summary(manifest)
         if not self._batches:
-            return "; it was whole already"
-        return f"; {left_out} of {self._batches} batches were there already" if left_out else ""
+            text += "; it was complete already"
+        elif skipped:
+            text += f"; {skipped} of {self._batches} batches were there already"
+        self._tell(f"{text}.")
+
+    def _tell(self, text: str) -> None:
+        if self._verbose:
+            progress.tell(f"{self._folder}: {text}")
 
 
-def summary(manifest):
-    """Rows, batches and bytes of a cache, as a text."""
+def summary(manifest: dict) -> str:
+    """Samples, batches and bytes of a cache, as a text."""
     shards = [shard for view in manifest["shards"] for shard in view]
-    rows, batches, size = (
+    samples, batches, size = (
         sum(shard[name] for shard in shards) for name in ("rows", "batches", "bytes")
     )
     return (
-        f"{rows:,} rows in {batches:,} batches, {size / 1e6:,.2f} MB "
-        f"({size / max(rows, 1):,.0f} bytes a row)"
+        f"{samples:,} samples in {batches:,} batches, {size / 1e6:,.2f} MB "
+        f"({size / max(samples, 1):,.0f} bytes per sample)"
     )
