@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_kd import ops
 from keras_kd._utils import validation
 from keras_kd.losses import base, shapes
+from keras_kd.ops.arguments import temperature_squared
 
 _WIDTH = 128  # of the hidden layer
 
@@ -145,7 +146,8 @@ class CurriculumTemperature(shapes.LogitsLoss):
         fixed = tf.stop_gradient(temperature)
         scale = tf.expand_dims(fixed, -1)
         # The kernel's temperature is one number: rows with their own are scaled before.
-        loss = fixed**2 * ops.soft_target_loss(student_outputs / scale, teacher_outputs / scale)
+        loss = ops.soft_target_loss(student_outputs / scale, teacher_outputs / scale)
+        loss = temperature_squared(fixed) * loss
         slope = tf.stop_gradient(_slope(teacher_outputs, student_outputs, fixed))
         return loss + slope * (temperature - fixed)  # adds 0, with the temperature's gradient
 

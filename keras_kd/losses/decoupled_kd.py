@@ -6,6 +6,7 @@ from keras_kd import ops
 from keras_kd._utils import validation
 from keras_kd.losses import shapes
 from keras_kd.losses.base import HasTemperature
+from keras_kd.ops.arguments import temperature_squared
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -65,7 +66,7 @@ class DecoupledKD(shapes.LogitsLoss, HasTemperature):
             _label_or_not(x / t, other / t, of_label)
             for x, other in zip((student_outputs, teacher_outputs), others, strict=True)
         ]
-        target = t * t * ops.soft_target_loss(*pairs)
+        target = temperature_squared(t) * ops.soft_target_loss(*pairs)
         non_target = ops.soft_target_loss(*others, self.temperature_variable)
         loss = self.target * target + self.non_target * non_target
         return keras.ops.where(keras.ops.any(of_label, axis=-1), loss, 0.0)

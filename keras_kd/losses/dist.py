@@ -6,6 +6,7 @@ from keras_kd._utils import validation
 from keras_kd.losses import base, relations
 from keras_kd.losses import shapes as loss_shapes
 from keras_kd.losses.base import HasTemperature
+from keras_kd.ops.arguments import temperature_squared
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -75,7 +76,7 @@ class DIST(loss_shapes.LogitsLoss, HasTemperature):
         inter = _one_minus_correlation(p, q)
         columns = keras.ops.transpose(p), keras.ops.transpose(q)
         intra = keras.ops.mean(_one_minus_correlation(*columns))
-        return t * t * (self.inter_class * inter + self.intra_class * intra)
+        return temperature_squared(t) * (self.inter_class * inter + self.intra_class * intra)
 
     def get_config(self):
         config = super().get_config()

@@ -18,6 +18,7 @@ from keras_kd.losses.activation import check_logits
 from keras_kd.losses.base import checked
 from keras_kd.losses.reading import LOGITS
 from keras_kd.models import matching
+from keras_kd.ops.arguments import temperature_squared
 
 _KL = ("kl_divergence", "kldivergence", "kullback_leibler_divergence")
 _CROSS_ENTROPY = ("categorical_crossentropy", "categoricalcrossentropy")
@@ -162,7 +163,8 @@ class KerasDistillation(base.DistillationLoss):
             targets = (1 - smoothing) * targets + smoothing / tf.cast(
                 tf.shape(teacher)[-1], tf.float32
             )
-            return scale**2 * tf.nn.softmax_cross_entropy_with_logits(targets, student)
+            cross_entropy = tf.nn.softmax_cross_entropy_with_logits(targets, student)
+            return temperature_squared(scale) * cross_entropy
         return base.unreduced(loss, teacher, student)
 
     def validate(self, teacher, student):

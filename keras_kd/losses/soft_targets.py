@@ -78,8 +78,8 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
             name=name,
             **kwargs,
         )
-        self.divergence, self.mixing_weight = arguments.divergence(divergence, mixing_weight)
-        if divergence != "jsd" and self.mixing_weight != 0.5:
+        self.divergence, self.mixing_weight = arguments.check_divergence(divergence, mixing_weight)
+        if not arguments.DIVERGENCES[divergence].is_mixture and self.mixing_weight != 0.5:
             raise ValueError(
                 "`mixing_weight` is the teacher's weight in the mixture of divergence='jsd'; "
                 f"{divergence!r} has none. Received: mixing_weight={mixing_weight}. Leave it out."
