@@ -1,4 +1,4 @@
-"""`AttentionTransfer`: the student shall look where the teacher looks."""
+"""`AttentionTransfer`: match where the teacher's features are active (AT)."""
 
 import keras
 
@@ -73,16 +73,16 @@ class AttentionTransfer(base.DistillationLoss):
         difference = _direction(self._map(teacher_outputs)) - _direction(student_map)
         return keras.ops.sum(difference * difference, axis=-1)
 
+    def get_config(self):
+        config = super().get_config()
+        config["power"] = self.power
+        return config
+
     def _map(self, features):
         # Squares: of a negative base a power has no gradient, of |a| none at 0.
         squares = features * features
         powers = squares if self.power == 2 else _power(squares, self.power / 2)
         return keras.ops.mean(powers, axis=-1, keepdims=True)
-
-    def get_config(self):
-        config = super().get_config()
-        config["power"] = self.power
-        return config
 
 
 def _power(x, exponent):

@@ -1,4 +1,4 @@
-"""`DistillationLoss`: what every distillation loss is."""
+"""`DistillationLoss`, the base class of every loss, and what they share: live numbers, weights."""
 
 import inspect
 
@@ -19,35 +19,36 @@ class DistillationLoss(keras.layers.Layer):
     """Base class of the losses between a teacher's and a student's outputs.
 
     A loss is a layer, so that it can own weights (a projector that makes widths equal): they are
-    trained and saved with the distiller and are no part of the student. Subclasses implement
-    `call(teacher_outputs, student_outputs)` and return one value for each row: `[batch]`, or
-    `[batch, ...]` for sequences; the distiller weights and averages them. A `call` that also takes
-    `labels` gets those of the output it reads (where they have the shape of the outputs, such as
-    one-hot labels or numbers, set the class attribute `labels_are_numbers = True`); one that takes
-    `training` is told whether the batch is trained on.
+    trained and saved with the distiller but do not belong to the student. Subclasses implement
+    `call(teacher_outputs, student_outputs)` and return a per-sample loss: `[batch]`, or
+    `[batch, ...]` for sequences; the distiller weights and averages it. A `call` that also takes
+    `labels` receives those of the output it reads (where they have the shape of the outputs, such
+    as one-hot labels or numbers, set the class attribute `labels_are_numbers = True`); one that
+    takes `training` receives whether the batch is trained on. A loss that compares the samples of a
+    batch with each other sets `min_batch_size`.
 
     Args:
         weight: The loss's factor among the distillation losses, at least 0. Live: set
             `loss.weight` before or during `fit` and the next step uses it, without retracing.
         output: Which output of a model with several it reads: a name, or an index into a list.
             `None` reads every output, and adds the losses up. A teacher with one output teaches
-            the one that is named. Of a loss of inner layers: whose labels and sample weights it
+            the named one. For a loss on inner layers: the output whose labels and sample weights it
             takes; `None` takes the mean of the outputs' sample weights.
         teacher_layer: Name of the teacher's layer whose output it reads instead, a path through
             nested models (`"backbone/block3"`), a layer, a function from the model to one of
             these, or a `keras_kd.taps.Tap` (a layer's input, its attention, one of its calls).
-        student_layer: As `teacher_layer`, of the student.
-        mask_input: Name of the student's input, of a dict of inputs, that is 0 where a position is
-            padding (`"padding_mask"` of keras_hub's models). Without it the Keras mask that the
-            student's tensor carries tells, if it carries one.
-        teacher_output: Which output of the teacher it reads, where the teacher calls it otherwise
-            than `output` says: a name, or an index into a list.
+        student_layer: The same for the student.
+        mask_input: Name of the student's input, in a dict of inputs, that is 0 where a position is
+            padding (`"padding_mask"` of keras_hub's models). Default: the Keras mask of the
+            student's tensor, if it carries one.
+        teacher_output: Which output of the teacher it reads, where that has another name than
+            `output`: a name, or an index into a list.
         name: The loss's entry in the history of `fit`.
 
-    Weights and masks: a loss on outputs takes the sample weights of their positions. A loss of
-    inner layers takes the weights of its own positions where it has those that the weights are for,
-    else the mean weight of the row's positions (of each image of a batch, of each sentence). A loss
-    is averaged over the positions that its mask leaves.
+    Weights and masks: a loss on outputs takes the sample weights of their positions. A loss on
+    inner layers takes the weights position by position where its positions are those of the
+    weights, else each sample's mean weight (of each image of a batch, of each sentence). A loss is
+    averaged over the positions that its mask keeps.
 
     Example:
 
@@ -63,14 +64,19 @@ class DistillationLoss(keras.layers.Layer):
     ```
     """
 
-    # Rows of a batch below which the loss says nothing.
+    # Fewer samples than these make the loss meaningless; `fit` refuses such batches.
     min_batch_size = 1
-    # Whether it can compare with a teacher of which only the largest logits are known.
+    # Whether it can compare with a sparse teacher, whose largest logits alone are known.
     takes_sparse = False
     # Whether the labels that it takes have the shape of the outputs; else they are classes.
     labels_are_numbers = False
     # Set by the distiller that takes it.
     has_distiller = False
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "least_rows" in vars(cls):
+            raise _renamed(cls, vars(cls)["least_rows"])
 
     def __init__(
         self,
@@ -91,12 +97,12 @@ class DistillationLoss(keras.layers.Layer):
         self.output_key = validation.output_key("output", output)
         self.teacher_output = validation.output_key("teacher_output", teacher_output)
         self.mask_input = validation.input_name("mask_input", mask_input)
-        self.teacher_layer = _checked("teacher_layer", teacher_layer)
-        self.student_layer = _checked("student_layer", student_layer)
+        self.teacher_layer = _check_layers("teacher_layer", teacher_layer)
+        self.student_layer = _check_layers("student_layer", student_layer)
         if self.teacher_layer is not None and self.teacher_output is not None:
             raise ValueError(
-                "`teacher_output` and `teacher_layer` both say what is read of the teacher; give "
-                f"one. Received: teacher_output={teacher_output!r}, teacher_layer={teacher_layer!r}"
+                "`teacher_output` and `teacher_layer` both name what the teacher gives; pass one. "
+                f"Received: teacher_output={teacher_output!r}, teacher_layer={teacher_layer!r}"
             )
         self.weight_variable = self.add_scalar("weight", non_negative("weight", weight))
 
@@ -120,7 +126,7 @@ class DistillationLoss(keras.layers.Layer):
 
     @property
     def reading(self):
-        """What the loss reads of a step, a `Reading`; asked by all that must know it."""
+        """What the loss reads in a step, a `Reading`; all that must know it ask this."""
         needed = {True: "required", False: "optional"}
         return Reading(
             output=self.output_key,
@@ -134,6 +140,15 @@ class DistillationLoss(keras.layers.Layer):
             is_exact=type(self).__module__.partition(".")[0] == "keras_kd",
         )
 
+    @property
+    def least_rows(self):
+        """The former name of `min_batch_size`: it can be neither read nor set."""
+        raise AttributeError("`least_rows` is called `min_batch_size`. Read that instead.")
+
+    @least_rows.setter
+    def least_rows(self, value):
+        raise _renamed(type(self), value)
+
     def takes(self, name):
         """Whether `call` has an argument of this name."""
         return name in inspect.signature(self.call).parameters
@@ -144,14 +159,14 @@ class DistillationLoss(keras.layers.Layer):
         return argument is not None and argument.default is inspect.Parameter.empty
 
     def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
-        """`call`, each row times its weight; rows of weight zero are zero.
+        """`call`, each sample times its weight; samples of weight zero are zero.
 
         Args:
             teacher_outputs: Of the output or layer the loss reads.
             student_outputs: As `teacher_outputs`.
             row_weight: `[batch, ...]`, or `None` for 1.
             mask: The Keras mask of the student's output, `[batch, time]`, or `None`.
-            **context: What `call` gets if it takes it: `labels` and `training`.
+            **context: What `call` receives if it takes it: `labels` and `training`.
 
         Returns:
             `(weighted, rows)`: the weighted losses, float32 `[batch, ...]`, and how many of them
@@ -169,11 +184,11 @@ class DistillationLoss(keras.layers.Layer):
     def valid_rows(self, loss, row_weight, mask):
         """The weight of each value, zero where masked, and how many are valid: see `valid_rows`."""
         if mask is not None and len(mask.shape) > len(loss.shape) > 0:
-            self._tell_of_mask(mask, loss)
+            self._report_unused_mask(mask, loss)
         return valid_rows(loss, row_weight, mask, self.reading.student_layer is None)
 
-    def _tell_of_mask(self, mask, loss):
-        """Padding counts in a loss of one value a row; one that was told of it may not drop it."""
+    def _report_unused_mask(self, mask, loss):
+        """Warns that padding counts in a loss without positions; raises with `mask_input`."""
         if self.mask_input is not None:
             raise ValueError(
                 f"Distillation loss {self.name!r} has mask_input={self.mask_input!r}, but what it "
@@ -226,16 +241,27 @@ class DistillationLoss(keras.layers.Layer):
         return cls(**{key: deserialized(value) for key, value in config.items()})
 
 
-def _checked(role, layer):
+def _check_layers(role, layer):
     if isinstance(layer, (list, tuple)):
         return tuple(tap.check(role, each) for each in layer)
     return layer if layer is None else tap.check(role, layer)
+
+
+def _renamed(cls, value):
+    return TypeError(
+        f"{cls.__name__} sets `least_rows`, a former name. Expected: `min_batch_size`, the "
+        f"smallest batch that the loss can compare. Received: least_rows={value!r}. Write "
+        f"min_batch_size = {value!r} instead."
+    )
 
 
 def _serialized(value):
     if isinstance(value, tuple):
         return [_serialized(each) for each in value]
     return keras.saving.serialize_keras_object(value) if isinstance(value, tap.Tap) else value
+
+
+# Live numbers: variables that are changed before or during `fit` without retracing.
 
 
 def add_number(layer, name, value):
@@ -269,6 +295,9 @@ def read(variable):
     value = variable.numpy()
     given = getattr(variable, "given", None)
     return given if given is not None and np.float32(given) == value else float(value)
+
+
+# Weights of samples and positions.
 
 
 def valid_rows(loss, row_weight, mask, is_exact=True):
@@ -326,6 +355,61 @@ def fitted(row_weight, loss, what):
     return weight
 
 
+def align(row_weight, loss):
+    """Row weights `[batch]` or `[batch, ...]` shaped to multiply `loss` from the left."""
+    row_weight = keras.ops.cast(row_weight, "float32")
+    missing = len(loss.shape) - len(row_weight.shape)
+    if missing < 0:
+        if any(dim != 1 for dim in row_weight.shape[len(loss.shape) :]):
+            raise ValueError(
+                f"sample_weight of shape {tuple(row_weight.shape)} does not fit a loss of shape "
+                f"{tuple(loss.shape)}. Expected [batch], or the loss's leading dimensions."
+            )
+        return keras.ops.reshape(row_weight, keras.ops.shape(row_weight)[: len(loss.shape)])
+    for _ in range(missing):
+        row_weight = keras.ops.expand_dims(row_weight, -1)
+    return row_weight
+
+
+# A live temperature.
+
+
+def check_temperature(temperature):
+    """Returns a temperature, a Python number as it was given, or raises."""
+    tensor = arguments.temperature(temperature)
+    return tensor if tf.is_tensor(temperature) else float(temperature)
+
+
+class HasTemperature(DistillationLoss):
+    """Base class of the losses with a temperature, which `TemperatureSchedule` steers.
+
+    Args:
+        temperature: `T`, a positive number.
+        **kwargs: See `DistillationLoss`.
+    """
+
+    def __init__(self, temperature, **kwargs):
+        super().__init__(**kwargs)
+        self.temperature_variable = self.add_scalar("temperature", check_temperature(temperature))
+
+    @property
+    def temperature(self):
+        """`T`; assign a positive number to change it."""
+        return read(self.temperature_variable)
+
+    @temperature.setter
+    def temperature(self, value):
+        assign(self.temperature_variable, check_temperature(value))
+
+    def get_config(self):
+        config = super().get_config()
+        config["temperature"] = float(self.temperature)
+        return config
+
+
+# Other helpers of losses.
+
+
 def unreduced(loss, first, second):
     """The values of a Keras loss, or of a function, before any reduction."""
     if getattr(loss, "reduction", None) == "sum":
@@ -353,55 +437,3 @@ def refuse_mask(loss, why):
     """
     if loss.mask_input is not None:
         raise invalid("mask_input", f"None: {type(loss).__name__} {why}", repr(loss.mask_input))
-
-
-def align(row_weight, loss):
-    """Row weights `[batch]` or `[batch, ...]` shaped to multiply `loss` from the left."""
-    row_weight = keras.ops.cast(row_weight, "float32")
-    missing = len(loss.shape) - len(row_weight.shape)
-    if missing < 0:
-        if any(dim != 1 for dim in row_weight.shape[len(loss.shape) :]):
-            raise ValueError(
-                f"sample_weight of shape {tuple(row_weight.shape)} does not fit a loss of shape "
-                f"{tuple(loss.shape)}. Expected [batch], or the loss's leading dimensions."
-            )
-        return keras.ops.reshape(row_weight, keras.ops.shape(row_weight)[: len(loss.shape)])
-    for _ in range(missing):
-        row_weight = keras.ops.expand_dims(row_weight, -1)
-    return row_weight
-
-
-# `HasTemperature`: the live temperature of a loss.
-
-
-def checked(temperature):
-    """Returns a temperature, a number as it was given, or raises."""
-    tensor = arguments.temperature(temperature)
-    return tensor if tf.is_tensor(temperature) else float(temperature)
-
-
-class HasTemperature(DistillationLoss):
-    """Base class of the losses with a temperature, which `TemperatureSchedule` steers.
-
-    Args:
-        temperature: `T`, a positive number.
-        **kwargs: As of `DistillationLoss`.
-    """
-
-    def __init__(self, temperature, **kwargs):
-        super().__init__(**kwargs)
-        self.temperature_variable = self.add_scalar("temperature", checked(temperature))
-
-    @property
-    def temperature(self):
-        """`T`; assign a positive number to change it."""
-        return read(self.temperature_variable)
-
-    @temperature.setter
-    def temperature(self, value):
-        assign(self.temperature_variable, checked(value))
-
-    def get_config(self):
-        config = super().get_config()
-        config["temperature"] = float(self.temperature)
-        return config

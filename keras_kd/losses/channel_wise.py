@@ -1,4 +1,4 @@
-"""`ChannelWise`: each channel of the student shall be active where the teacher's is (CWD)."""
+"""`ChannelWise`: match where each channel of the teacher is active (CWD)."""
 
 import keras
 

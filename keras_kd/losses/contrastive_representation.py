@@ -1,4 +1,4 @@
-"""`ContrastiveRepresentation`: a row's features shall be closest to the teacher's of it (CRD)."""
+"""`ContrastiveRepresentation`: tell each sample's features from those of others (CRD)."""
 
 import keras
 import tensorflow as tf
@@ -125,6 +125,29 @@ class ContrastiveRepresentation(relations.RelationalLoss):
                 self._remember(tf.stop_gradient(teacher), memory)
         return self._contrast(similarities / self.similarity_temperature, own, known)
 
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "width": self.width,
+            "temperature": self.similarity_temperature,
+            "memory_size": self.memory_size,
+            "objective": self.objective,
+            "dataset_size": self.dataset_size,
+        }
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if not self.built:
+            return
+        store["memory"], store["remembered"] = self.memory.numpy(), self.remembered.numpy()
+
+    def load_own_variables(self, store):
+        if self.built:
+            self.memory.assign(store["memory"][...])
+            self.remembered.assign(store["remembered"][...])
+        own = {key: store[key] for key in store.keys() if key not in ("memory", "remembered")}  # noqa: SIM118
+        super().load_own_variables(own)
+
     def _contrast(self, g, own, known):
         """The loss of each row; `own` is 1 for its own teacher, `known` where there is any."""
         positive = keras.ops.sum(g * own, axis=1)
@@ -143,29 +166,6 @@ class ContrastiveRepresentation(relations.RelationalLoss):
         newest = tf.ensure_shape(newest, (self.memory_size, self.width))
         self.memory.assign(newest)
         self.remembered.assign(tf.minimum(self.remembered + rows, self.memory_size))
-
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        if not self.built:
-            return
-        store["memory"], store["remembered"] = self.memory.numpy(), self.remembered.numpy()
-
-    def load_own_variables(self, store):
-        if self.built:
-            self.memory.assign(store["memory"][...])
-            self.remembered.assign(store["remembered"][...])
-        own = {key: store[key] for key in store.keys() if key not in ("memory", "remembered")}  # noqa: SIM118
-        super().load_own_variables(own)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "width": self.width,
-            "temperature": self.similarity_temperature,
-            "memory_size": self.memory_size,
-            "objective": self.objective,
-            "dataset_size": self.dataset_size,
-        }
 
 
 def _means(features):

@@ -1,9 +1,9 @@
-"""`CosineHidden`: each position's hidden state shall point where the teacher's does."""
+"""`CosineHidden`: match the direction of the teacher's hidden states (DistilBERT)."""
 
 import keras
 
+from keras_kd.losses import shapes
 from keras_kd.losses.feature_hint import FeatureHint
-from keras_kd.losses.hidden_states import check_sequences
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -50,7 +50,7 @@ class CosineHidden(FeatureHint):
         super().__init__(teacher_layer, student_layer, "cosine", projector, weight, name, **kwargs)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        check_sequences(self, teacher_outputs_shape, student_outputs_shape)
+        shapes.check_sequences(self, teacher_outputs_shape, student_outputs_shape)
         super().build(teacher_outputs_shape, student_outputs_shape)
 
     def get_config(self):

@@ -1,4 +1,4 @@
-"""`DecoupledKD`: the divergence of the label's class and that of the others, weighted apart."""
+"""`DecoupledKD`: target and non-target class KD, weighted separately (DKD)."""
 
 import keras
 

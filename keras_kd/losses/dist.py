@@ -1,4 +1,4 @@
-"""`DIST`: correlation in place of divergence, for teachers far stronger than the student."""
+"""`DIST`: correlation instead of divergence, for much stronger teachers."""
 
 import keras
 

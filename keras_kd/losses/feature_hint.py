@@ -1,53 +1,9 @@
-"""`FeatureHint`: the student's features shall be the teacher's (FitNets)."""
+"""`FeatureHint`: match the teacher's features in an inner layer (FitNets)."""
 
 import keras
 
 from keras_kd.losses import base, relations
 from keras_kd.losses import projector as projectors
-
-LOSSES = ("mse", "cosine", "smooth_l1")
-
-
-def mean_squared_error(teacher, student):
-    """`mean_c (t_c - s_c)^2` over the last axis."""
-    return keras.ops.mean(keras.ops.square(teacher - student), axis=-1)
-
-
-def cosine_distance(teacher, student):
-    """`1 - t . s / (|t| |s|)` over the last axis; 1 where either is zero."""
-    dot = keras.ops.sum(teacher * student, axis=-1)
-    squares = keras.ops.sum(teacher**2, axis=-1) * keras.ops.sum(student**2, axis=-1)
-    # Of a zero vector the root has no gradient, and NaN would reach every weight.
-    safe = keras.ops.where(squares > 0, squares, keras.ops.ones_like(squares))
-    return 1.0 - keras.ops.where(squares > 0, dot / keras.ops.sqrt(safe), 0.0)
-
-
-def smooth_l1(teacher, student):
-    """`mean_c huber(t_c - s_c)` with `huber(d) = d^2 / 2` for `|d| < 1`, else `|d| - 1/2`."""
-    return keras.ops.mean(relations.huber(teacher - student), axis=-1)
-
-
-_FUNCTIONS = {"mse": mean_squared_error, "cosine": cosine_distance, "smooth_l1": smooth_l1}
-
-
-def distance(owner, loss, teacher, student):
-    """A value for each row or position, by the name of a distance or by a Keras loss.
-
-    Args:
-        owner: The distillation loss, for the message.
-        loss: One of `LOSSES`, a `keras.losses.Loss` or a function.
-        teacher: Features of the teacher.
-        student: Features of the student, of that shape.
-    """
-    if isinstance(loss, str):
-        return _FUNCTIONS[loss](teacher, student)
-    values = base.unreduced(loss, teacher, student)
-    if len(values.shape) == 0:
-        raise ValueError(
-            f"The function given as `loss` to {owner.name!r} returned one number for the batch. "
-            "It must return a value for each row, shape [batch] or [batch, ...]."
-        )
-    return values
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -120,12 +76,13 @@ class FeatureHint(base.DistillationLoss):
         name=None,
         **kwargs,
     ):
-        if (isinstance(loss, str) and loss not in LOSSES) or not (
+        if (isinstance(loss, str) and loss not in relations.DISTANCES) or not (
             isinstance(loss, str) or callable(loss)
         ):
             raise ValueError(
-                f"Invalid value for argument `loss`. Expected one of {LOSSES}, a Keras loss or a "
-                f"function. Received: loss={loss!r}"
+                "Invalid value for argument `loss`. Expected one of "
+                f"{tuple(relations.DISTANCES)}, a Keras loss or a function. "
+                f"Received: loss={loss!r}"
             )
         is_layer = isinstance(projector, keras.layers.Layer)
         if not is_layer and projector not in ("auto", "linear", None):
@@ -157,18 +114,9 @@ class FeatureHint(base.DistillationLoss):
         self._check_shapes(shape, tuple(teacher_outputs_shape))
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def _check_shapes(self, student, teacher):
-        if not projectors.agree(student, teacher):
-            raise ValueError(
-                f"Distillation loss {self.name!r}: the features of student layer "
-                f"{self.student_layer!r} have shape {student} after the projector, those of "
-                f"teacher layer {self.teacher_layer!r} {teacher}. Pass projector='auto', a layer "
-                "that gives the teacher's shape, or other layers."
-            )
-
     def call(self, teacher_outputs, student_outputs, training=None):
         student_outputs = projectors.apply(self.projection_layers, student_outputs, training)
-        values = distance(
+        values = relations.distance(
             self, self.loss, teacher_outputs, keras.ops.cast(student_outputs, "float32")
         )
         return relations.per_position(values, len(teacher_outputs.shape))
@@ -180,3 +128,12 @@ class FeatureHint(base.DistillationLoss):
             if config[key] is not None and not isinstance(config[key], str):
                 config[key] = keras.saving.serialize_keras_object(config[key])
         return config
+
+    def _check_shapes(self, student, teacher):
+        if not projectors.agree(student, teacher):
+            raise ValueError(
+                f"Distillation loss {self.name!r}: the features of student layer "
+                f"{self.student_layer!r} have shape {student} after the projector, those of "
+                f"teacher layer {self.teacher_layer!r} {teacher}. Pass projector='auto', a layer "
+                "that gives the teacher's shape, or other layers."
+            )

@@ -1,9 +1,10 @@
-"""`HiddenStates`: each position's hidden state shall be the teacher's (TinyBERT, MobileBERT)."""
+"""`HiddenStates`: match the teacher's hidden states (TinyBERT, MobileBERT)."""
 
 import keras
 
 from keras_kd._utils import validation
 from keras_kd.losses import projector as projectors
+from keras_kd.losses import shapes
 from keras_kd.losses.feature_hint import FeatureHint
 
 
@@ -63,7 +64,7 @@ class HiddenStates(FeatureHint):
         self.normalize = validation.boolean("normalize", normalize)
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
-        check_sequences(self, teacher_outputs_shape, student_outputs_shape)
+        shapes.check_sequences(self, teacher_outputs_shape, student_outputs_shape)
         super().build(teacher_outputs_shape, student_outputs_shape)
 
     def call(self, teacher_outputs, student_outputs, training=None):
@@ -84,13 +85,3 @@ def _normalized(x):
     x = x - keras.ops.mean(x, axis=-1, keepdims=True)
     variance = keras.ops.mean(x * x, axis=-1, keepdims=True)
     return x * keras.ops.rsqrt(variance + 1e-12)
-
-
-def check_sequences(loss, teacher_shape, student_shape):
-    """Raises unless both are `[batch, time, width]`."""
-    if {len(teacher_shape), len(student_shape)} != {3}:
-        raise ValueError(
-            f"Distillation loss {loss.name!r} compares sequences and expects features of shape "
-            f"[batch, time, width]. Received: teacher {tuple(teacher_shape)}, student "
-            f"{tuple(student_shape)}."
-        )

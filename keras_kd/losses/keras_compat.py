@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_kd import ops
 from keras_kd.losses import base, shapes
 from keras_kd.losses.activation import check_logits
-from keras_kd.losses.base import checked
+from keras_kd.losses.base import check_temperature
 from keras_kd.losses.reading import LOGITS
 from keras_kd.models import matching
 from keras_kd.ops.arguments import temperature_squared
@@ -74,7 +74,7 @@ class KerasDistillation(base.DistillationLoss):
     def temperature(self, value):
         if self.temperature_variable is None:
             raise AttributeError(f"{type(self.loss).__name__} has no temperature.")
-        base.assign(self.temperature_variable, checked(value))
+        base.assign(self.temperature_variable, check_temperature(value))
 
     @property
     def reading(self):

@@ -1,4 +1,4 @@
-"""`LearningWithoutForgetting`: the old model teaches its classes while new ones are learnt."""
+"""`LearningWithoutForgetting`: keep the old classes while learning new ones (LwF)."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_kd.losses.base import HasTemperature
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
-    """Soft targets of the classes that teacher and student share: the student may have more (LwF).
+    """Soft targets of the classes that teacher and student share; the student may have more (LwF).
 
     `l = T^2 KL(softmax(z^t_A / T) || softmax(z^s_B / T))` with the logits of the teacher's classes
     `A` and of the student's classes `B` that correspond to them, in this order, by the fused
@@ -21,9 +21,9 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
     new classes added, learns them from data that has new classes only, and the old model keeps it
     from forgetting the old ones. The loss compares the old classes among themselves. Where the hard
     loss is a softmax over all classes, it pushes the logits of the old ones down together, which
-    this loss cannot see: on digits (0 to 4 old, 5 to 9 new) the student told every old digit from
-    the other old ones, and called each of them a new one. Compare the logits of the old classes
-    alone (as the paper, which knows the task), or keep some rows of them.
+    this loss cannot see: on digits (0 to 4 old, 5 to 9 new) the student distinguished every old
+    digit from the other old ones, and classified each of them as a new one. Compare the logits of
+    the old classes alone (as the paper, which knows the task), or keep some samples of them.
 
     Args:
         temperature: `T`, a positive number. Live, as `weight`. 2 in the paper.
@@ -66,15 +66,6 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
         if student_classes is not None and teacher_classes is not None:
             self._check_counts(*map(_indices, (self.student_classes, self.teacher_classes)))
 
-    def _check_counts(self, student, teacher):
-        if len(student) != len(teacher):
-            raise ValueError(
-                f"{type(self).__name__} needs one class of the student for each class of the "
-                f"teacher, in the same order. Received: {len(student)} of the student "
-                f"(student_classes={self.student_classes}) and {len(teacher)} of the teacher "
-                f"(teacher_classes={self.teacher_classes})."
-            )
-
     def build(self, teacher_outputs_shape, student_outputs_shape):
         teacher, student = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
         self._check_shapes(teacher, student)
@@ -83,33 +74,6 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
         self._check_counts(of_student, old)
         self._pairs = old, of_student
         super().build((teacher, student))
-
-    def _check_shapes(self, teacher, student):
-        known = len(teacher) >= 2 and len(student) >= 2 and None not in (teacher[-1], student[-1])
-        if not known or not projectors.agree(teacher[1:-1], student[1:-1]):
-            raise ValueError(
-                f"Distillation loss {self.name!r} expects logits [batch, ..., classes], of shapes "
-                "that may differ in the number of classes only, which must be known. Received: "
-                f"teacher {teacher}, student {student}."
-            )
-
-    def _chosen(self, role, classes, count, default):
-        """Indices of a model's chosen classes, of `count`; by default the first `default`."""
-        indices = np.arange(default) if classes is None else _indices(classes)
-        if classes is None and default > count:
-            raise ValueError(
-                f"Distillation loss {self.name!r}: the student has {count} classes, fewer than "
-                f"the {default} of the teacher that it shall keep. Give the student all old "
-                "classes, or choose some with `teacher_classes` and `student_classes`."
-            )
-        is_mask = classes is not None and isinstance(classes[0], bool)
-        if indices.max() >= count or (is_mask and len(classes) != count):
-            wrong = f"has {len(classes)} booleans" if is_mask else f"names class {indices.max()}"
-            raise ValueError(
-                f"Distillation loss {self.name!r}: `{role}_classes` {wrong}, but the {role} has "
-                f"{count} classes (indices 0 to {count - 1})."
-            )
-        return indices
 
     def call(self, teacher_outputs, student_outputs):
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
@@ -126,6 +90,42 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
             classes = getattr(self, name)
             config[name] = None if classes is None else list(classes)
         return config
+
+    def _check_counts(self, student, teacher):
+        if len(student) != len(teacher):
+            raise ValueError(
+                f"{type(self).__name__} needs one class of the student for each class of the "
+                f"teacher, in the same order. Received: {len(student)} of the student "
+                f"(student_classes={self.student_classes}) and {len(teacher)} of the teacher "
+                f"(teacher_classes={self.teacher_classes})."
+            )
+
+    def _check_shapes(self, teacher, student):
+        known = len(teacher) >= 2 and len(student) >= 2 and None not in (teacher[-1], student[-1])
+        if not known or not projectors.agree(teacher[1:-1], student[1:-1]):
+            raise ValueError(
+                f"Distillation loss {self.name!r} expects logits [batch, ..., classes], of shapes "
+                "that may differ in the number of classes only, which must be known. Received: "
+                f"teacher {teacher}, student {student}."
+            )
+
+    def _chosen(self, role, classes, count, default):
+        """Indices of a model's chosen classes, of `count`; by default the first `default`."""
+        indices = np.arange(default) if classes is None else _indices(classes)
+        if classes is None and default > count:
+            raise ValueError(
+                f"Distillation loss {self.name!r}: the student has {count} classes, fewer than "
+                f"the {default} of the teacher that it must keep. Give the student all old "
+                "classes, or choose some with `teacher_classes` and `student_classes`."
+            )
+        is_mask = classes is not None and isinstance(classes[0], bool)
+        if indices.max() >= count or (is_mask and len(classes) != count):
+            wrong = f"has {len(classes)} booleans" if is_mask else f"names class {indices.max()}"
+            raise ValueError(
+                f"Distillation loss {self.name!r}: `{role}_classes` {wrong}, but the {role} has "
+                f"{count} classes (indices 0 to {count - 1})."
+            )
+        return indices
 
 
 def _checked(name, classes):

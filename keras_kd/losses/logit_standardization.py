@@ -1,4 +1,4 @@
-"""`LogitStandardization`: soft targets of standardised logits."""
+"""`LogitStandardization`: soft targets of standardized logits."""
 
 import keras
 
@@ -6,16 +6,16 @@ from keras_kd import ops
 from keras_kd.losses import shapes
 from keras_kd.losses.base import HasTemperature
 
-# As in the authors' code: of a row whose logits are all equal nothing is divided by 0.
+# As in the authors' code: where a sample's logits are all equal nothing is divided by 0.
 SMALLEST = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class LogitStandardization(shapes.LogitsLoss, HasTemperature):
-    """Soft targets after each row's logits were brought to mean 0 and deviation 1.
+    """Soft targets of logits that are standardized per sample: mean 0, deviation 1.
 
     `l = T^2 KL(softmax(Z(teacher) / T) || softmax(Z(student) / T))` with `Z(z) = (z - mean) /
-    (standard deviation + 1e-7)` over the classes: a temperature for each row and model. The
+    (standard deviation + 1e-7)` over the classes: a temperature per sample and model. The
     student need not reach the size of the teacher's logits, only their relations. By the fused
     kernel.
 

@@ -1,4 +1,4 @@
-"""`LogitsMSE`: the student's logits shall be the teacher's."""
+"""`LogitsMSE`: match the teacher's logits by squared error."""
 
 import keras
 
@@ -21,8 +21,8 @@ class LogitsMSE(shapes.LogitsLoss):
     time, classes]`. Returns their shape without the classes, float32.
 
     Raises:
-        ValueError: The shapes differ; when the distiller is built: a model ends in softmax though
-            it shall return logits.
+        ValueError: The shapes differ; when the distiller is built: a model ends in softmax
+            although logits are expected.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""`NeuronSelectivity`: the student's neurons shall respond where the teacher's do (NST)."""
+"""`NeuronSelectivity`: match where in an image the teacher's neurons respond (NST)."""
 
 import keras
 
@@ -13,7 +13,8 @@ class NeuronSelectivity(base.DistillationLoss):
     `l = mean_cc' k(t_c, t_c') + mean_cc' k(s_c, s_c') - 2 mean_cc' k(t_c, s_c')` with the
     polynomial kernel `k(x, y) = (x . y)^2` of the channels' maps, each divided by its norm. The
     numbers of channels may differ: no projector is needed. Where heights and widths differ the
-    student's features are pooled or resized to the teacher's. At least 0 up to rounding.
+    student's features are pooled or resized to the teacher's. The loss is at least 0, up to
+    rounding.
 
     Args:
         **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, as of

@@ -1,7 +1,7 @@
 """Projectors: layers that bring a student's features to the teacher's shape.
 
-A projector belongs to the loss: it is trained and saved with the distiller, and the student knows
-nothing of it.
+A projector belongs to the loss: it is trained and saved with the distiller, and does not become
+part of the student.
 """
 
 import inspect
@@ -18,8 +18,8 @@ def between(student_shape, teacher_shape, always=False):
     | `[batch, height, width, channels]` | pooling or resizing, and a 1x1 convolution |
 
     Args:
-        student_shape: Shape with the batch, of which only the last size must be known.
-        teacher_shape: Likewise.
+        student_shape: Shape with the batch; only its last size must be known.
+        teacher_shape: The same for the teacher.
         always: Whether to project also where the widths agree.
 
     Returns:
@@ -83,7 +83,7 @@ def _resize(student_shape, teacher_shape):
         return []
     if None in have or None in want:
         raise _unbridgeable(student_shape, teacher_shape, "Height and width must be known")
-    # In float32 under every policy: the maps that are compared are, and nothing is trained here.
+    # In float32 under every policy, as the maps that are compared; nothing is trained here.
     if all(a % b == 0 for a, b in zip(have, want, strict=True)):
         factors = tuple(a // b for a, b in zip(have, want, strict=True))
         return [keras.layers.AveragePooling2D(factors, name="pooling", dtype="float32")]

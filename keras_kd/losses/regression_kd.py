@@ -1,9 +1,9 @@
-"""`RegressionKD`: for models that return numbers."""
+"""`RegressionKD`: distance to the numbers of a teacher, or a bound on the student's error."""
 
 import keras
 
 from keras_kd._utils import validation
-from keras_kd.losses import base, feature_hint, shapes
+from keras_kd.losses import base, relations, shapes
 from keras_kd.losses import projector as projectors
 
 
@@ -69,7 +69,7 @@ class RegressionKD(base.DistillationLoss):
         if self.margin and not bounded:
             raise ValueError(
                 "`margin` belongs to RegressionKD(bounded=True). Received: "
-                f"margin={margin}, bounded={bounded}. Leave it out, or say bounded=True."
+                f"margin={margin}, bounded={bounded}. Leave it out, or pass bounded=True."
             )
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
@@ -78,7 +78,7 @@ class RegressionKD(base.DistillationLoss):
 
     def call(self, teacher_outputs, student_outputs, labels=None):
         if not self.bounded:
-            return feature_hint.distance(self, self.loss, teacher_outputs, student_outputs)
+            return relations.distance(self, self.loss, teacher_outputs, student_outputs)
         if labels is None:
             raise ValueError(
                 f"Distillation loss {self.name!r} needs labels, because bounded=True, and the data "

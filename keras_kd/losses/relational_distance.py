@@ -1,4 +1,4 @@
-"""`RelationalDistance`: the student's rows shall be as far apart as the teacher's (RKD)."""
+"""`RelationalDistance`: match the teacher's distances between samples (RKD)."""
 
 import keras
 
@@ -7,13 +7,13 @@ from keras_kd.losses import relations
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class RelationalDistance(relations.RelationalLoss):
-    """Compares the distances between the rows of a batch (RKD-D).
+    """Compares the distances between the samples of a batch (RKD-D).
 
     `l_i = 1/(n-1) sum_{j != i} huber(d^t_ij - d^s_ij)` with `d_ij = |f_i - f_j| / mu`, where `mu`
-    is the mean of the distances between the rows. Widths of teacher and student may differ: no
-    projector is needed. The authors' code divides by `n`, not `n - 1`.
+    is the mean distance between the samples. Widths of teacher and student may differ: no projector
+    is needed. The authors' code divides by `n`, not `n - 1`.
 
-    All rows of the batch on one replica are compared, also those of sample weight 0: a row's
+    All samples of the batch on one replica are compared, those of sample weight 0 too: a sample's
     weight is that of its `l_i`. Memory: `n^2 * width` floats for each model.
 
     Args:
@@ -21,7 +21,7 @@ class RelationalDistance(relations.RelationalLoss):
             `DistillationLoss`. Without layers the models' outputs are compared.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]` or `[batch, height,
-    width, channels]`. Returns `[batch]`, float32; 0 for a batch of one row.
+    width, channels]`. Returns `[batch]`, float32; 0 for a batch of one sample.
 
     Raises:
         ValueError: The features are of another rank.
@@ -47,7 +47,7 @@ class RelationalDistance(relations.RelationalLoss):
 
 
 def _relative(features, others):
-    """Distances `[batch, batch]` in units of their mean; of equal rows all are 0."""
+    """Distances `[batch, batch]` in units of their mean; all 0 where the rows are equal."""
     distances = keras.ops.squeeze(relations.norms(relations.differences(features)), -1)
     mean = keras.ops.mean(keras.ops.sum(distances, axis=1) / others)
     return relations.divided(distances, mean)

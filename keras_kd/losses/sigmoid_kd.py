@@ -1,4 +1,4 @@
-"""`SigmoidKD`: soft targets where each class is a yes or no of its own (multi-label)."""
+"""`SigmoidKD`: soft targets where each class is a yes or no (multi-label)."""
 
 import keras
 

@@ -14,7 +14,7 @@ from keras_kd.ops.sparse_logits import SparseLogits
 class SoftTargets(shapes.LogitsLoss, HasTemperature):
     """Divergence between the softened class distributions of teacher and student.
 
-    `T^2 KL(softmax(teacher / T) || softmax(student / T))` for each row, computed by the fused
+    `T^2 KL(softmax(teacher / T) || softmax(student / T))` per sample, computed by the fused
     kernel; see `keras_kd.ops.soft_target_loss` for the other divergences.
 
     Args:
@@ -87,53 +87,19 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
         self.takes_sparse = not self._has_own_formula()
         self.built = True
 
-    def _has_own_formula(self):
-        """Whether a subclass computes something else, from logits."""
-        return type(self).call is not SoftTargets.call
-
     def build(self, *shapes):
         del shapes  # nothing depends on them
         self.built = True
 
     def call(self, teacher_outputs, student_outputs):
-        return self.per_row(teacher_outputs, student_outputs, None)
+        return self._per_sample_loss(teacher_outputs, student_outputs, None)
 
     def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
         if self._has_own_formula():
             return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
         shapes.check_classes(self, student_outputs)
         weight, count = self.valid_rows(student_outputs[..., 0], row_weight, mask)
-        return self.per_row(teacher_outputs, student_outputs, weight), count
-
-    def per_row(self, teacher_outputs, student_outputs, row_weight):
-        rows = tf.shape(student_outputs)[:-1]
-        options = {
-            "mixing_weight": self.mixing_weight,
-            "sample_weight": None if row_weight is None else tf.broadcast_to(row_weight, rows),
-        }
-        if isinstance(teacher_outputs, SparseLogits):
-            return self._of_largest(teacher_outputs, student_outputs, options)
-        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
-        return ops.soft_target_loss(
-            student_outputs,
-            teacher_outputs,
-            self.temperature_variable,
-            self.divergence,
-            **options,
-        )
-
-    def _of_largest(self, teacher, student_outputs, options):
-        """Of a teacher of which the largest logits and the mass of the rest are known."""
-        temperature = tf.identity(keras.ops.convert_to_tensor(self.temperature_variable))
-        return ops.sparse_soft_target_loss(
-            student_outputs if self.from_logits else self._logits_of(student_outputs),
-            teacher.logits,
-            teacher.indices,
-            teacher.rest(temperature),
-            temperature,
-            self.divergence,
-            **options,
-        )
+        return self._per_sample_loss(teacher_outputs, student_outputs, weight), count
 
     def compute_output_shape(self, teacher_shape, student_shape):
         del teacher_shape
@@ -143,3 +109,37 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
         config = super().get_config()
         config.update({"divergence": self.divergence, "mixing_weight": self.mixing_weight})
         return config
+
+    def _per_sample_loss(self, teacher_outputs, student_outputs, row_weight):
+        rows = tf.shape(student_outputs)[:-1]
+        options = {
+            "mixing_weight": self.mixing_weight,
+            "sample_weight": None if row_weight is None else tf.broadcast_to(row_weight, rows),
+        }
+        if isinstance(teacher_outputs, SparseLogits):
+            return self._sparse_loss(teacher_outputs, student_outputs, options)
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
+        return ops.soft_target_loss(
+            student_outputs,
+            teacher_outputs,
+            self.temperature_variable,
+            self.divergence,
+            **options,
+        )
+
+    def _has_own_formula(self):
+        """Whether a subclass computes something else, from logits."""
+        return type(self).call is not SoftTargets.call
+
+    def _sparse_loss(self, teacher, student_outputs, options):
+        """Sparse teacher: its k largest logits, and the log-sum-exp of the other classes."""
+        temperature = tf.identity(keras.ops.convert_to_tensor(self.temperature_variable))
+        return ops.sparse_soft_target_loss(
+            student_outputs if self.from_logits else self.to_logits(student_outputs),
+            teacher.logits,
+            teacher.indices,
+            teacher.rest(temperature),
+            temperature,
+            self.divergence,
+            **options,
+        )

@@ -1,4 +1,4 @@
-"""`VariationalInformation`: how much of the teacher's features the student's tell (VID)."""
+"""`VariationalInformation`: predict the teacher's features from the student's (VID)."""
 
 import keras
 import numpy as np
@@ -96,12 +96,6 @@ class VariationalInformation(base.DistillationLoss):
         )
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def _hidden_layer(self, rank):
-        options = {"activation": "relu", "name": "hidden"}
-        if rank == 4:
-            return keras.layers.Conv2D(self.hidden_width, 1, **options)
-        return keras.layers.Dense(self.hidden_width, **options)
-
     def call(self, teacher_outputs, student_outputs, training=None):
         mean = projectors.apply(self.mean_layers, student_outputs, training)
         error = keras.ops.square(teacher_outputs - keras.ops.cast(mean, "float32"))
@@ -113,3 +107,9 @@ class VariationalInformation(base.DistillationLoss):
         config = super().get_config()
         config["hidden_width"], config["variance"] = self.hidden_width, self.variance
         return config
+
+    def _hidden_layer(self, rank):
+        options = {"activation": "relu", "name": "hidden"}
+        if rank == 4:
+            return keras.layers.Conv2D(self.hidden_width, 1, **options)
+        return keras.layers.Dense(self.hidden_width, **options)
