@@ -1,4 +1,4 @@
-"""`Finding`, what one check found, and `Diagnosis`, the findings of a run."""
+"""`Finding`, the result of one check, and `Diagnosis`, the findings of a run."""
 
 import dataclasses
 import json
@@ -9,10 +9,9 @@ from typing import Any
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 
-# `Finding`: what one check found.
-
-
 SEVERITIES = ("ok", "note", "warning", "error")
+# Of the table, in characters.
+WIDTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Finding:
         severity: `"ok"`; `"note"`: worth knowing; `"warning"`: distillation will probably suffer;
             `"error"`: it cannot work like this.
         message: What was found, with figures.
-        remedy: What to do; empty where nothing is.
-        values: The numbers, by name; JSON can hold them.
+        remedy: What to do; empty if nothing is.
+        values: The numbers by name, JSON-serializable.
 
     Example:
 
@@ -64,13 +63,7 @@ def percent(share):
 
 
 class DiagnosisWarning(UserWarning):
-    """What `Distiller.fit` found wrong in its first batch."""
-
-
-# `Diagnosis`: the findings of a run, as a table and as JSON.
-
-
-WIDTH = 100
+    """A problem that `Distiller.fit` found in its first batch."""
 
 
 class Diagnosis:
@@ -80,8 +73,8 @@ class Diagnosis:
 
     Args:
         findings: A list of `Finding`, in the order of the checks.
-        temperature: The temperature at which the teacher is calibrated, or `None` where the data
-            cannot tell it. No distillation temperature.
+        temperature: The temperature at which the teacher is calibrated, or `None` where the data do
+            not determine it. Not a temperature for distillation.
 
     Example:
 

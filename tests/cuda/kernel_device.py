@@ -6,8 +6,8 @@ import ctypes
 import ml_dtypes
 import numpy as np
 
-from keras_kd.ops.backends import shared_library
 from keras_kd.ops.arguments import DIVERGENCES
+from keras_kd.ops.backends import shared_library
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 STATISTICS = 6
