@@ -74,9 +74,14 @@ class LayerPairs(list):
         weight = validation.non_negative("weight", weight)
         return [
             losses.FeatureHint(
-                *pair, loss=loss, projector=projector, weight=weight / len(self), name=f"hint_{i}"
+                teacher,
+                student,
+                loss=loss,
+                projector=projector,
+                weight=weight / len(self),
+                name=f"hint_{i}",
             )
-            for i, pair in enumerate(self)
+            for i, (teacher, student) in enumerate(self)
         ]
 
     def __str__(self):
@@ -165,7 +170,7 @@ def pair_layers(
         "depth": lambda *sides: _by_blocks(calls, pattern) or _by_depth(*sides),
         "shape": _by_shape,
         "last_of_stage": _by_stage,
-        "similarity": lambda *sides: _by_similarity(*sides, teacher, student, data),
+        "similarity": lambda *sides: _by_similarity(sides, (teacher, student), data),
     }[strategy](*sides)
     if not rows:
         raise ValueError(
@@ -291,7 +296,7 @@ def _by_shape(teacher, student):
 def _by_stage(teacher, student):
     """Score: number of the stage, counted from the end."""
     ends = [_stage_ends(side) for side in (teacher, student)]
-    rows = []
+    rows: list[dict] = []
     for i in range(1, min(map(len, ends)) + 1):
         pair = ends[0][-i], ends[1][-i]
         if len(pair[0].shape) == len(pair[1].shape):
@@ -308,11 +313,12 @@ def _stage_ends(layers):
     return list(ends.values())
 
 
-def _by_similarity(teacher, student, teacher_model, student_model, data):
+def _by_similarity(sides, models_of_sides, data):
     """Score: CKA of the features on the data."""
+    teacher, student = sides
     grams = [
         [statistics.centred_gram(each) for each in _features(model, side, data)]
-        for model, side in ((teacher_model, teacher), (student_model, student))
+        for model, side in zip(models_of_sides, sides, strict=True)
     ]
     gains = np.array(
         [

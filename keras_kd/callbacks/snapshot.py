@@ -1,4 +1,4 @@
-"""`SnapshotTeacher`: the student of an earlier epoch teaches."""
+"""`SnapshotTeacher`: the student of an earlier epoch is the teacher."""
 
 import keras
 import numpy as np
@@ -13,16 +13,16 @@ _STATE = "snapshot_teacher_beta"
 class SnapshotTeacher(keras.callbacks.Callback):
     """Gives a `keras_kd.teachers.Snapshot` the student's weights before an epoch.
 
-    Before the first snapshot there is nothing to teach: `beta` is 0 until then. A run that is
-    interrupted and resumed goes on as if it had not been.
+    Before the first snapshot there is no teacher: `beta` is 0 until then. A run that is interrupted
+    and resumed continues as if it had not been.
 
     Args:
         start_epoch: The epoch before which the first snapshot is taken, at least 1.
         every: Epochs from one snapshot to the next.
 
     Raises:
-        ValueError: An argument is wrong; in `fit`: the teacher is no `Snapshot`, or `beta` has a
-            schedule beside it.
+        ValueError: An argument is wrong; in `fit`: the teacher is not a `Snapshot`, or `beta` is
+            scheduled too.
 
     Example:
 
@@ -69,7 +69,7 @@ class SnapshotTeacher(keras.callbacks.Callback):
             return
         if _STATE in states:
             self.model.beta = float(states.pop(_STATE))
-        # Of an epoch that goes on the teacher was restored with all else.
+        # In a resumed epoch the teacher was restored with everything else.
         is_due = (epoch - self.start_epoch) % self.every == 0
         if is_due and not self.model.fit_progress.is_within_epoch:
             self.model.teacher.take(self.model.student)

@@ -1,6 +1,7 @@
 """`CurriculumTemperature`: an adversarially learned temperature (CTKD)."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -95,7 +96,7 @@ class CurriculumTemperature(shapes.LogitsLoss):
         self.reversal_variable = self.add_scalar(
             "reversal", validation.non_negative("reversal", reversal)
         )
-        self.network = self._network() if per_row else None
+        self.network: Any = self._network() if per_row else None
 
     def build(self, teacher_outputs_shape, student_outputs_shape):
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)

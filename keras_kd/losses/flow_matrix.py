@@ -81,9 +81,8 @@ class FlowMatrix(base.DistillationLoss):
             keras.ops.cast(projectors.apply(layers, features), "float32")
             for layers, features in zip(self.projection_layers, student_outputs, strict=True)
         ]
-        difference = _flow(*teacher_outputs, self.teacher_pooling) - _flow(
-            *projected, self.student_pooling
-        )
+        teacher_flow = _flow(teacher_outputs, self.teacher_pooling)
+        difference = teacher_flow - _flow(projected, self.student_pooling)
         return keras.ops.mean(keras.ops.square(difference), axis=(1, 2))
 
     def get_config(self):
@@ -105,8 +104,9 @@ def _channels(shape, wanted):
     return layers
 
 
-def _flow(earlier, later, pooling):
-    """`[batch, channels of earlier, channels of later]`."""
+def _flow(features, pooling):
+    """`[batch, channels of the earlier layer, channels of the later one]`."""
+    earlier, later = features
     earlier = loss_shapes.channel_maps(projectors.apply(pooling, earlier))
     later = loss_shapes.channel_maps(later)
     positions = keras.ops.cast(keras.ops.shape(later)[2], "float32")

@@ -1,13 +1,13 @@
 """Channels: which channels of the teacher an axis of a tensor keeps, and which axes are tied.
 
-An axis is a tuple of segments, or `None` where it is no matter of width (batch, time, height). A
-segment is a `Unit`, the channels that one layer makes, or `Tiled`, channels repeated. Tied axes
-keep the same channels.
+An axis is a tuple of segments, or `None` where it has nothing to do with width (batch, time,
+height). A segment is a `Unit`, the channels that one layer makes, or `Tiled`, channels repeated.
+Tied axes keep the same channels.
 """
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Unit:
     def __init__(self, size, owner):
         self.size, self.owner = size, owner
         self.fixed = False  # all channels stay
-        self.same = None  # the axis that it is tied to
+        self.same: Any = None  # the axis that it is tied to
 
     def tie(self, axis):
         """Makes this the same channels as another axis of the same size."""
@@ -52,7 +52,7 @@ class Tiled(NamedTuple):
 
 
 class Summed(NamedTuple):
-    """Of a weight: an axis along which channels that become one are summed, not averaged."""
+    """An axis of a weight along which channels that become one are summed, not averaged."""
 
     axis: tuple | None
 
@@ -74,7 +74,7 @@ def size(axis):
 
 def units(axis):
     """The units of an axis that are tied to nothing else."""
-    found = []
+    found: list[Unit] = []
     for segment in _resolved(axis or ()):
         found += [segment] if isinstance(segment, Unit) else units(segment.axis)
     return found
@@ -113,7 +113,7 @@ def _tie_segments(first, second):
 
 
 def _resolved(axis):
-    segments = []
+    segments: list = []
     for segment in axis:
         if isinstance(segment, Tiled):
             inside = _resolved(segment.axis)
@@ -134,20 +134,24 @@ class Choice(NamedTuple):
         """For each of the teacher's channels the number of the student's, or -1 if dropped."""
         parts, offset = [], 0
         for segment in _resolved(axis):
-            part = self._of_unit(segment) if isinstance(segment, Unit) else self._of_tiled(segment)
+            part = (
+                self._unit_channels(segment)
+                if isinstance(segment, Unit)
+                else self._tiled_channels(segment)
+            )
             parts.append(np.where(part < 0, -1, part + offset))
             offset += part.max() + 1
         return np.concatenate(parts)
 
-    def _of_unit(self, unit):
-        kept = unit.size if unit.fixed else narrowed(unit.size, self.width)
+    def _unit_channels(self, unit):
+        kept = unit.size if unit.fixed else narrow_size(unit.size, self.width)
         if self.average:
             return np.arange(unit.size) * kept // unit.size
         found = np.full(unit.size, -1)
         found[spread(unit.size, kept)] = np.arange(kept)
         return found
 
-    def _of_tiled(self, segment):
+    def _tiled_channels(self, segment):
         inside = self.channels(segment.axis)
         outer, inner = np.arange(segment.outer)[:, None, None], np.arange(segment.inner)
         number = (outer * (inside.max() + 1) + inside[:, None]) * segment.inner + inner
@@ -162,7 +166,7 @@ class Choice(NamedTuple):
         return axis is not None and self.size(axis) < size(axis)
 
 
-def narrowed(size, width):
+def narrow_size(size, width):
     """A size times the width, rounded up; at least 1."""
     # Rounded before: 0.7 * 10 is 7.000000000000001 in floating point.
     return max(1, math.ceil(round(size * width, 6)))
@@ -171,9 +175,9 @@ def narrowed(size, width):
 def spread(size, count):
     """`count` indices below `size`, evenly spread, with the first one.
 
-    Of channels rather than the first ones: a small trained CNN (scikit-learn's digits, 6 seeds,
-    teacher 0.98) cut to width 0.75 starts at an accuracy of 0.90 so and 0.83 with the first ones
-    (0.84 averaged); four steps of training later at 0.96 and 0.94 (0.94). At width 0.5: 0.64 and
-    0.62 (0.48), later 0.90 and 0.83 (0.87).
+    Evenly spread channels rather than the first ones: a small trained CNN (scikit-learn's digits, 6
+    seeds, teacher 0.98) cut to width 0.75 starts at an accuracy of 0.90, and 0.83 with the first
+    ones (0.84 averaged); four steps of training later at 0.96 and 0.94 (0.94). At width 0.5: 0.64
+    and 0.62 (0.48), later 0.90 and 0.83 (0.87).
     """
     return np.arange(count) * size // count

@@ -287,7 +287,7 @@ def concatenate_axes(call, inputs, axis=None):
 def _side_by_side(inputs, i):
     if all(x.axes[i] is None for x in inputs):
         return None
-    parts = []
+    parts: list = []
     for x in inputs:
         parts += [_whole(x.shape[i])] if x.axes[i] is None else x.axes[i]
     return tuple(parts)

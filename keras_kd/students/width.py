@@ -43,7 +43,7 @@ class Widths:
                 channels.fix(axis)
 
     def _walk(self, teacher, inputs):
-        made = {}
+        made: dict[graph.Ref, Any] = {}
 
         def signal(ref, shape):
             return Signal(shape, tuple(made.get(ref) or [None] * len(shape)))
@@ -51,13 +51,13 @@ class Widths:
         for node in teacher.calls():
             layer = teacher.operations[node.layer]
             if isinstance(layer, keras.layers.InputLayer):
-                ref = graph.Ref(*node[:2], 0)
+                ref = graph.Ref(node.layer, node.number, 0)
                 call = LayerCall(self, layer, teacher.entries[node.layer]["config"], "")
                 made[ref] = self._input(teacher, call, node, inputs[teacher.inputs.index(ref)])
                 continue
             arguments = graph.revived(node.arguments, signal)
             for i, axes in enumerate(self._call(teacher, node.layer, layer, arguments)):
-                made[graph.Ref(*node[:2], i)] = axes
+                made[graph.Ref(node.layer, node.number, i)] = axes
         return [signal(*output).axes for output in teacher.output_tensors()]
 
     def _input(self, teacher, call, node, axes):
@@ -106,7 +106,7 @@ class Widths:
 
     def check(self, choice):
         """Raises if a layer would be narrowed that cannot be."""
-        stopped = {}
+        stopped: dict[str, Obstacle] = {}
         for obstacle in self.obstacles:
             if any(choice.narrows(axis) for axis in obstacle.axes):
                 stopped.setdefault(obstacle.path, obstacle)
