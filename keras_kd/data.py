@@ -8,6 +8,8 @@ Reference: Beyer et al., "Knowledge distillation: A good teacher is patient and 
 https://arxiv.org/abs/2106.05237
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -22,7 +24,9 @@ __all__ = ["cutmix", "mixup", "noise", "with_unlabelled"]
 _ROUNDING = 1e-2
 
 
-def mixup(dataset, num_classes, alpha=1.0, seed=None):
+def mixup(
+    dataset: tf.data.Dataset, num_classes: int, alpha: float = 1.0, seed: int | None = None
+) -> tf.data.Dataset:
     """Mixes each sample with another one of its batch, both inputs and labels.
 
     `x_i <- m x_i + (1 - m) x_j`, `y_i <- m y_i + (1 - m) y_j` with `m` from `Beta(alpha, alpha)`
@@ -86,7 +90,9 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
     return dataset.map(mix)
 
 
-def cutmix(dataset, num_classes, alpha=1.0, seed=None):
+def cutmix(
+    dataset: tf.data.Dataset, num_classes: int, alpha: float = 1.0, seed: int | None = None
+) -> tf.data.Dataset:
     """Puts a rectangle of another image into each image, and mixes their labels by its area.
 
     The rectangle has the image's proportions, a random center, and the area `1 - m` with `m` from
@@ -154,7 +160,7 @@ def _inside(length, side, seeds):
     return tf.abs(positions[None, :] - center[:, None]) < 0.5 * (length * side)[:, None]
 
 
-def noise(dataset, stddev, seed=None):
+def noise(dataset: tf.data.Dataset, stddev: float, seed: int | None = None) -> tf.data.Dataset:
     """Adds Gaussian noise to the inputs; labels and sample weights stay.
 
     Args:
@@ -198,14 +204,15 @@ def noise(dataset, stddev, seed=None):
     return dataset.map(disturb)
 
 
-def with_unlabelled(labelled, unlabelled, ignore_class=-1):
+def with_unlabelled(labelled: Any, unlabelled: Any, ignore_class: Any = -1) -> tf.data.Dataset:
     """Adds a batch of inputs without labels to each labelled batch.
 
     The teacher teaches all samples, the labels only their own: samples without a label get the
     class `ignore_class`, which `keras.losses.SparseCategoricalCrossentropy(from_logits=True,
     ignore_class=-1)` ignores (without that argument such a label is an error or makes the loss
-    NaN); where labels are probabilities they get zeros, whose cross-entropy is 0. Compile the distiller
-    with such a loss, and judge by the metrics of validation data, which do not count them.
+    NaN); where labels are probabilities they get zeros, whose cross-entropy is 0. Compile the
+    distiller with such a loss, and judge by the metrics of validation data, which do not count
+    them.
 
     Args:
         labelled: A batched `tf.data.Dataset` of `(inputs, labels)`, labels class indices `[batch]`

@@ -56,11 +56,11 @@ class LayerPairs(list):
         rows: Dicts with `teacher`, `student`, their shapes and the `score` of the strategy.
     """
 
-    def __init__(self, rows):
+    def __init__(self, rows: Any) -> None:
         super().__init__((row["teacher"], row["student"]) for row in rows)
         self.rows = list(rows)
 
-    def hints(self, loss="mse", weight=1.0, projector="auto"):
+    def hints(self, loss: Any = "mse", weight: float = 1.0, projector: Any = "auto") -> list[Any]:
         """A `keras_kd.losses.FeatureHint` for each pair.
 
         Args:
@@ -84,7 +84,7 @@ class LayerPairs(list):
             for i, (teacher, student) in enumerate(self)
         ]
 
-    def __str__(self):
+    def __str__(self) -> str:
         columns = ("teacher", "teacher_shape", "student", "student_shape", "score")
         table = [columns] + [tuple(_text(row[name]) for name in columns) for row in self.rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -96,8 +96,14 @@ class LayerPairs(list):
 
 
 def pair_layers(
-    teacher, student, strategy="depth", data=None, count=None, pattern="*", print_fn=print
-):
+    teacher: Any,
+    student: Any,
+    strategy: str = "depth",
+    data: Any = None,
+    count: int | None = None,
+    pattern: str = "*",
+    print_fn: Any = print,
+) -> LayerPairs:
     """Proposes pairs of layers for hints, and prints them.
 
     Candidates are the layers and operations that run once, give one float tensor `[batch, width]`,

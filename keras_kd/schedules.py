@@ -6,6 +6,7 @@ returns a float. With `n` positions the first has `start` and the last has `end`
 
 import bisect
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,10 +27,10 @@ class Schedule:
     # Whether its values depend on the number of positions that it spans.
     has_span = True
 
-    def __init__(self, start, end):
+    def __init__(self, start: Any, end: Any) -> None:
         self.start, self.end = _check_finite("start", start), _check_finite("end", end)
 
-    def __call__(self, position, count):
+    def __call__(self, position: Any, count: int | None) -> Any:
         """The value at `position` of `count`; the end values hold outside.
 
         Raises:
@@ -43,7 +44,7 @@ class Schedule:
         fraction = position / (count - 1) if count > 1 else float(position >= count)
         return self.at(min(max(fraction, 0.0), 1.0))
 
-    def at(self, fraction):
+    def at(self, fraction: float) -> Any:
         """The value at a fraction of the span, from 0 to 1."""
         raise NotImplementedError
 
@@ -65,7 +66,7 @@ class Linear(Schedule):
     ```
     """
 
-    def at(self, fraction):
+    def at(self, fraction: float) -> Any:
         return self.start + fraction * (self.end - self.start)
 
 
@@ -86,7 +87,7 @@ class Cosine(Schedule):
     ```
     """
 
-    def at(self, fraction):
+    def at(self, fraction: float) -> Any:
         return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * fraction))
 
 
@@ -110,7 +111,7 @@ class Exponential(Schedule):
     ```
     """
 
-    def __init__(self, start, end):
+    def __init__(self, start: Any, end: Any) -> None:
         super().__init__(start, end)
         if self.start <= 0 or self.end <= 0:
             raise ValueError(
@@ -118,7 +119,7 @@ class Exponential(Schedule):
                 f"start={start}, end={end}. To reach 0 use kd.schedules.Linear or Cosine."
             )
 
-    def at(self, fraction):
+    def at(self, fraction: float) -> Any:
         return self.start * (self.end / self.start) ** fraction
 
 
@@ -140,13 +141,13 @@ class Polynomial(Schedule):
     ```
     """
 
-    def __init__(self, start, end, power=3):
+    def __init__(self, start: Any, end: Any, power: float = 3) -> None:
         super().__init__(start, end)
         self.power = _check_finite("power", power)
         if self.power <= 0:
             raise invalid("power", "a number above 0", repr(power))
 
-    def at(self, fraction):
+    def at(self, fraction: float) -> Any:
         return self.end + (self.start - self.end) * (1.0 - fraction) ** self.power
 
 
@@ -167,10 +168,10 @@ class Constant:
 
     has_span = False
 
-    def __init__(self, value):
+    def __init__(self, value: Any) -> None:
         self.value = _check_finite("value", value)
 
-    def __call__(self, position, count):
+    def __call__(self, position: Any, count: int | None) -> Any:
         return self.value
 
 
@@ -193,7 +194,7 @@ class Piecewise:
 
     has_span = False
 
-    def __init__(self, boundaries, values):
+    def __init__(self, boundaries: Any, values: Any) -> None:
         for name, given in (("boundaries", boundaries), ("values", values)):
             if not isinstance(given, (list, tuple, np.ndarray)):
                 raise invalid(name, "a list of numbers", repr(given))
@@ -207,7 +208,7 @@ class Piecewise:
         if self.boundaries != sorted(set(self.boundaries)):
             raise ValueError(f"`boundaries` must rise. Received: boundaries={self.boundaries}")
 
-    def __call__(self, position, count):
+    def __call__(self, position: Any, count: int | None) -> Any:
         return self.values[bisect.bisect_right(self.boundaries, position)]
 
 
@@ -229,7 +230,7 @@ class WarmUp:
     ```
     """
 
-    def __init__(self, schedule, length, start=0.0):
+    def __init__(self, schedule: Any, length: Any, start: float = 0.0) -> None:
         self.schedule = get(schedule)
         self.has_span = self.schedule.has_span
         is_integer = isinstance(length, (int, np.integer)) and not isinstance(length, bool)
@@ -237,7 +238,7 @@ class WarmUp:
             raise invalid("length", "an integer, at least 1", repr(length))
         self.length, self.start = int(length), _check_finite("start", start)
 
-    def __call__(self, position, count):
+    def __call__(self, position: Any, count: int | None) -> Any:
         rest = None if count is None else max(count - self.length, 1)
         if position >= self.length:
             return self.schedule(position - self.length, rest)
@@ -250,10 +251,10 @@ class _Function:
 
     has_span = False
 
-    def __init__(self, function):
+    def __init__(self, function: Any) -> None:
         self.function = function
 
-    def __call__(self, position, count):
+    def __call__(self, position: Any, count: int | None) -> Any:
         return float(self.function(position))
 
 
@@ -266,7 +267,7 @@ _BY_NAME = {
 }
 
 
-def get(schedule, start=None, end=None):
+def get(schedule: Any, start: Any = None, end: Any = None) -> Any:
     """Makes a schedule from what a user passes.
 
     Args:

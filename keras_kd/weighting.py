@@ -7,6 +7,8 @@ A weighting gives each sample the share `s` of the teacher, from 0 to 1, and the
 so that a share of 1/2 for every sample changes nothing.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -50,11 +52,11 @@ class Weighting:
     ```
     """
 
-    def __init__(self, output=None, from_logits=True):
+    def __init__(self, output: str | int | None = None, from_logits: bool = True) -> None:
         self.output = validation.output_key("output", output)
         self.from_logits = validation.boolean("from_logits", from_logits)
 
-    def shares(self, probabilities, labels):
+    def shares(self, probabilities: Any, labels: Any) -> Any:
         """The teacher's share of each sample.
 
         Args:
@@ -67,7 +69,7 @@ class Weighting:
         """
         raise NotImplementedError
 
-    def validate(self, teacher, student):
+    def validate(self, teacher: Any, student: Any) -> None:
         """Raises if it cannot read the teacher. Called by the distiller."""
         if self.from_logits:
             instead = "where a row has several labels, leave out `weighting`"
@@ -77,7 +79,7 @@ class Weighting:
         if outputs is not None:
             self._choose_output(outputs, getattr(student, "output_names", None))
 
-    def factors(self, teacher, labels):
+    def factors(self, teacher: Any, labels: Any) -> tuple[Any, Any]:
         """Factors of the hard loss and of the distillation losses, each `[batch, ...]`.
 
         Args:
@@ -107,12 +109,12 @@ class Weighting:
             )
         return outputs[0]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return {"output": self.output, "from_logits": self.from_logits}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         """Makes one from its arguments."""
         return cls(**config)
 
@@ -142,16 +144,18 @@ class TeacherConfidence(Weighting):
     ```
     """
 
-    def __init__(self, threshold=0.5, low=0.25, high=0.75, **kwargs):
+    def __init__(
+        self, threshold: float = 0.5, low: float = 0.25, high: float = 0.75, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.threshold = validation.fraction("threshold", threshold)
         self.low, self.high = validation.fraction("low", low), validation.fraction("high", high)
 
-    def shares(self, probabilities, labels):
+    def shares(self, probabilities: Any, labels: Any) -> Any:
         confidence = keras.ops.max(probabilities, axis=-1)
         return keras.ops.where(confidence < self.threshold, self.low, self.high)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"threshold": self.threshold, "low": self.low, "high": self.high}
         return {**super().get_config(), **own}
 
@@ -183,19 +187,19 @@ class TeacherCorrectness(Weighting):
     ```
     """
 
-    def __init__(self, wrong=0.0, right=0.5, **kwargs):
+    def __init__(self, wrong: float = 0.0, right: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.wrong, self.right = (
             validation.fraction("wrong", wrong),
             validation.fraction("right", right),
         )
 
-    def shares(self, probabilities, labels):
+    def shares(self, probabilities: Any, labels: Any) -> Any:
         classes = _labels_as_classes(self, labels, probabilities)
         right = keras.ops.equal(keras.ops.argmax(probabilities, axis=-1), classes)
         return _where_labelled(classes, keras.ops.where(right, self.right, self.wrong))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "wrong": self.wrong, "right": self.right}
 
 
@@ -223,11 +227,11 @@ class TeacherEntropy(Weighting):
     ```
     """
 
-    def __init__(self, low=0.25, high=0.75, **kwargs):
+    def __init__(self, low: float = 0.25, high: float = 0.75, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.low, self.high = validation.fraction("low", low), validation.fraction("high", high)
 
-    def shares(self, probabilities, labels):
+    def shares(self, probabilities: Any, labels: Any) -> Any:
         positive = probabilities > 0
         logarithms = keras.ops.log(keras.ops.where(positive, probabilities, 1.0))
         entropy = -keras.ops.sum(probabilities * logarithms, axis=-1)
@@ -235,7 +239,7 @@ class TeacherEntropy(Weighting):
         largest = keras.ops.log(keras.ops.maximum(classes, 2.0))  # with one class the entropy is 0
         return self.high + (self.low - self.high) * entropy / largest
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "low": self.low, "high": self.high}
 
 
@@ -265,7 +269,7 @@ class ClassShares(Weighting):
     ```
     """
 
-    def __init__(self, shares, **kwargs):
+    def __init__(self, shares: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(shares, (list, tuple, np.ndarray)) or len(shares) == 0:
             raise invalid("shares", "a list of one number for each class", repr(shares))
@@ -273,7 +277,7 @@ class ClassShares(Weighting):
             validation.fraction(f"shares[{i}]", share) for i, share in enumerate(shares)
         ]
 
-    def shares(self, probabilities, labels):
+    def shares(self, probabilities: Any, labels: Any) -> Any:
         if probabilities.shape[-1] != len(self.by_class):
             raise ValueError(
                 f"ClassShares got {len(self.by_class)} shares, and the teacher has "
@@ -283,7 +287,7 @@ class ClassShares(Weighting):
         shares = keras.ops.convert_to_tensor(self.by_class, "float32")
         return _where_labelled(classes, keras.ops.take(shares, keras.ops.maximum(classes, 0)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shares": self.by_class}
 
 

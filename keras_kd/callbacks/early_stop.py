@@ -1,5 +1,7 @@
 """`EarlyStopDistillation`: ends the distillation, but not the training."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -62,14 +64,14 @@ class EarlyStopDistillation(keras.callbacks.Callback):
 
     def __init__(
         self,
-        monitor="val_loss",
-        patience=3,
-        min_delta=0.0,
-        mode="auto",
-        alpha=None,
-        start_epoch=0,
-        verbose=0,
-    ):
+        monitor: str = "val_loss",
+        patience: int = 3,
+        min_delta: float = 0.0,
+        mode: str = "auto",
+        alpha: Any = None,
+        start_epoch: int = 0,
+        verbose: int | str = 0,
+    ) -> None:
         super().__init__()
         validation.one_of("mode", mode, ("auto", "min", "max"))
         self.monitor = validation.text("monitor", monitor, "an entry of the history")
@@ -85,7 +87,7 @@ class EarlyStopDistillation(keras.callbacks.Callback):
         self._sign = -1.0 if is_larger else 1.0
         self._validates = False
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Checks the callbacks beside it; called by `fit`."""
         for callback in callbacks[: callbacks.index(self)]:
             if isinstance(callback, SAVING):
@@ -115,7 +117,7 @@ class EarlyStopDistillation(keras.callbacks.Callback):
                 f"EarlyStopDistillation(start_epoch={max(starts)})."
             )
 
-    def check_data(self, validates, callbacks):
+    def check_data(self, validates: bool, callbacks: list[Any]) -> None:
         """Raises if there will be nothing to monitor; called by `fit`.
 
         Args:
@@ -142,11 +144,11 @@ class EarlyStopDistillation(keras.callbacks.Callback):
     def _remember(self, distiller, best, waited, stopped):
         distiller.callback_states[self._key] = np.array([best, waited, stopped], "float64")
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if epoch == 0:  # not a resumed run: an earlier one does not count
             self._remember(self.model, np.inf, 0, False)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         ran_with = {"alpha": self.model.alpha, "beta": self.model.beta}
         best, waited, stopped = self.model.callback_states[self._key]
         is_due = not stopped and epoch >= self.start_epoch

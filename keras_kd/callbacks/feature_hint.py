@@ -71,16 +71,16 @@ class FeatureHint(ScheduledValue):
 
     def __init__(
         self,
-        teacher_layer,
-        student_layer,
-        loss="mse",
-        weight=1.0,
-        projector="auto",
-        start_epoch=0,
-        stop_epoch=None,
-        ramp_epochs=0,
-        name=None,
-    ):
+        teacher_layer: Any,
+        student_layer: Any,
+        loss: Any = "mse",
+        weight: float = 1.0,
+        projector: Any = "auto",
+        start_epoch: int = 0,
+        stop_epoch: Any = None,
+        ramp_epochs: int = 0,
+        name: str | None = None,
+    ) -> None:
         super().__init__(self._weight_in, start_epoch=start_epoch)
         self.hint_weight = validation.non_negative("weight", weight)
         self.stop_epoch = validation.integer("stop_epoch", stop_epoch, 0, optional=True)
@@ -99,7 +99,7 @@ class FeatureHint(ScheduledValue):
         self.hint: Any = None
         self._reported: str | None = None
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Finds or attaches the hint; called by `fit` before anything is built or traced."""
         pair = distiller.resolve_pair(*self.layers)
         self.hint = _hint_between(distiller, pair) or self._attached(distiller, pair)
@@ -157,25 +157,25 @@ class FeatureHint(ScheduledValue):
         return self.hint_weight * min((epoch + 1) / (self.ramp_epochs + 1), 1.0)
 
     @property
-    def log_name(self):
+    def log_name(self) -> str:
         return f"{self._reported}_weight"
 
-    def check_model(self):
+    def check_model(self) -> None:
         if self.hint is None or all(x is not self.hint for x in self.model.distillation_losses):
             raise ValueError(
                 "FeatureHint was not prepared: pass it in the `callbacks` of the distiller's own "
                 "fit, as a list."
             )
 
-    def set_value(self, value):
+    def set_value(self, value: Any) -> None:
         weight_before, _ = self.model.callback_states[self._key]
         self.hint.weight = value
         self._remember(self.model, weight_before)
 
-    def get_value(self):
+    def get_value(self) -> Any:
         return self.hint.weight
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.hint.weight, _ = self.model.callback_states.pop(self._key)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -56,7 +57,14 @@ class DistillationMonitor(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, inputs, pairs=None, output=None, from_logits=True, plot=None):
+    def __init__(
+        self,
+        inputs: Any,
+        pairs: Any = None,
+        output: str | int | None = None,
+        from_logits: bool = True,
+        plot: Any = None,
+    ) -> None:
         super().__init__()
         self.inputs, self.pairs = _checked_inputs(inputs), _checked_pairs(pairs)
         self.output = validation.output_key("output", output)
@@ -64,10 +72,10 @@ class DistillationMonitor(keras.callbacks.Callback):
         if plot is not None and not isinstance(plot, (str, os.PathLike)):
             raise invalid("plot", "the path of a file such as 'distillation.png', or None", plot)
         self.plot = plot
-        self.measured = {}
+        self.measured: dict[str, list[float]] = {}
         self._prepared = False
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Checks what is compared; called by `fit` before any work."""
         del callbacks
         if self.plot is not None:
@@ -117,7 +125,7 @@ class DistillationMonitor(keras.callbacks.Callback):
         logits = tf.cast(self._choose_output(outputs, distiller), tf.float32)
         return logits if self.from_logits else tf.math.log(logits)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self._prepared:
             raise ValueError(
                 "DistillationMonitor was not prepared: pass it in the `callbacks` of the fit of a "
@@ -135,7 +143,7 @@ class DistillationMonitor(keras.callbacks.Callback):
     def _inputs(self):
         return keras.tree.map_structure(tf.convert_to_tensor, self.inputs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         (teacher, student), features = self._compare(self._inputs())
         agree = np.argmax(teacher, -1) == np.argmax(student, -1)
         values = {
@@ -151,7 +159,7 @@ class DistillationMonitor(keras.callbacks.Callback):
         if logs is not None:
             logs.update(values)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.plot is not None and self.measured:
             self._draw(pathlib.Path(self.plot))
 

@@ -1,5 +1,7 @@
 """Callbacks that schedule a number: temperature, alpha, beta, a loss's weight, an EMA's decay."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -28,7 +30,15 @@ class ScheduledValue(keras.callbacks.Callback):
             sets it once per execution, to the value of its first step.
     """
 
-    def __init__(self, start, end=None, schedule="linear", start_epoch=0, length=None, by="epoch"):
+    def __init__(
+        self,
+        start: Any,
+        end: Any = None,
+        schedule: str = "linear",
+        start_epoch: int = 0,
+        length: int | None = None,
+        by: str = "epoch",
+    ) -> None:
         super().__init__()
         if by not in ("epoch", "step"):
             raise ValueError(
@@ -67,25 +77,25 @@ class ScheduledValue(keras.callbacks.Callback):
         self._epoch = 0
 
     @property
-    def log_name(self):
+    def log_name(self) -> str:
         """The entry in the history."""
         raise NotImplementedError
 
-    def check_value(self, name, value):
+    def check_value(self, name: str, value: Any) -> None:
         """Raises if the value cannot be set; `name` is the argument that it was passed as."""
 
-    def set_value(self, value):
+    def set_value(self, value: Any) -> None:
         """Sets the value in `self.model`."""
         raise NotImplementedError
 
-    def get_value(self):
+    def get_value(self) -> Any:
         """The value that `self.model` has."""
         raise NotImplementedError
 
-    def check_model(self):
+    def check_model(self) -> None:
         """Raises if `self.model` has no such number."""
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Checks the callbacks beside it; called by `fit`."""
         del distiller
         scheduled = [each for each in callbacks if isinstance(each, ScheduledValue)]
@@ -94,7 +104,7 @@ class ScheduledValue(keras.callbacks.Callback):
             kinds = " and ".join(type(each).__name__ for each in same)
             raise ValueError(f"Several callbacks set {self.log_name!r}: {kinds}. Pass one of them.")
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not isinstance(self.model, LiveNumbers):
             raise ValueError(
                 f"{type(self).__name__} steers a keras_kd.Distiller or MutualDistiller. Received: "
@@ -114,23 +124,23 @@ class ScheduledValue(keras.callbacks.Callback):
                 "length. Pass steps_per_epoch to fit, or use by='epoch'."
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
         if self.by == "epoch":
             self.set_value(self.value_at(epoch - self.start_epoch))
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.by == "step":
             steps = self.params.get("steps") or 0  # unknown only in a single epoch
             position = (self._epoch - self.start_epoch) * steps + batch
             self.set_value(self.value_at(position))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # Like Keras' LearningRateScheduler: for the history and TensorBoard.
         if logs is not None:
             logs[self.log_name] = self.get_value()
 
-    def value_at(self, position):
+    def value_at(self, position: int) -> float:
         """The value at a position counted from the start of the schedule."""
         return self.schedule(max(position, 0), self._count())
 
@@ -190,23 +200,23 @@ class TemperatureSchedule(ScheduledValue):
     """
 
     @property
-    def log_name(self):
+    def log_name(self) -> str:
         return "temperature"
 
-    def check_model(self):
+    def check_model(self) -> None:
         if not any(hasattr(loss, "temperature") for loss in self.model.distillation_losses):
             raise ValueError(
                 "TemperatureSchedule: none of the distillation losses has a temperature. They are "
                 f"{[loss.name for loss in self.model.distillation_losses]}."
             )
 
-    def check_value(self, name, value):
+    def check_value(self, name: str, value: Any) -> None:
         validation.positive(name, value)
 
-    def set_value(self, value):
+    def set_value(self, value: Any) -> None:
         self.model.temperature = value
 
-    def get_value(self):
+    def get_value(self) -> Any:
         return self.model.temperature
 
 
@@ -254,18 +264,18 @@ class LossWeightSchedule(ScheduledValue):
     ```
     """
 
-    def __init__(self, target, start, end=None, *args, **kwargs):
+    def __init__(self, target: str, start: Any, end: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(start, end, *args, **kwargs)
         self.target = validation.text(
             "target", target, "'alpha', 'beta' or the name of a distillation loss"
         )
 
     @property
-    def log_name(self):
+    def log_name(self) -> str:
         is_loss = self.target not in ("alpha", "beta") and "." not in self.target
         return f"{self.target}_weight" if is_loss else self.target
 
-    def check_model(self):
+    def check_model(self) -> None:
         self._owner()
 
     def _owner(self):
@@ -287,14 +297,14 @@ class LossWeightSchedule(ScheduledValue):
             )
         return losses[name], number
 
-    def check_value(self, name, value):
+    def check_value(self, name: str, value: Any) -> None:
         validation.non_negative(name, value)
 
-    def set_value(self, value):
+    def set_value(self, value: Any) -> None:
         owner, name = self._owner()
         setattr(owner, name, value)
 
-    def get_value(self):
+    def get_value(self) -> Any:
         return getattr(*self._owner())
 
 
@@ -333,27 +343,27 @@ class DecaySchedule(ScheduledValue):
     """
 
     @property
-    def log_name(self):
+    def log_name(self) -> str:
         return "ema_decay"
 
-    def check_model(self):
+    def check_model(self) -> None:
         if not isinstance(self.model.teacher, self_distillation.EMA):
             raise ValueError(
                 "DecaySchedule steers a keras_kd.teachers.EMA. The distiller's teacher is a "
                 f"{type(self.model.teacher).__name__}."
             )
 
-    def check_value(self, name, value):
+    def check_value(self, name: str, value: Any) -> None:
         self_distillation.checked_decay(value, name)
 
-    def set_value(self, value):
+    def set_value(self, value: Any) -> None:
         self.model.teacher.decay = value
 
-    def get_value(self):
+    def get_value(self) -> Any:
         return self.model.teacher.decay
 
 
-def check_no_schedule(target, callbacks, callback, why=""):
+def check_no_schedule(target: str, callbacks: list[Any], callback: Any, why: str = "") -> None:
     """Raises if `"alpha"` or `"beta"` is scheduled and also set by another callback."""
     if any(isinstance(x, LossWeightSchedule) and x.target == target for x in callbacks):
         raise ValueError(

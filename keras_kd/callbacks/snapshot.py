@@ -1,5 +1,7 @@
 """`SnapshotTeacher`: the student of an earlier epoch is the teacher."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -42,17 +44,17 @@ class SnapshotTeacher(keras.callbacks.Callback):
     https://arxiv.org/abs/2006.12000
     """
 
-    def __init__(self, start_epoch=1, every=1):
+    def __init__(self, start_epoch: int = 1, every: int = 1) -> None:
         super().__init__()
         self.start_epoch = validation.integer("start_epoch", start_epoch, 1)
         self.every = validation.integer("every", every, 1)
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Checks the callbacks beside it; called by `fit`."""
         why = ": beta is 0 until the first snapshot"
         schedules.check_no_schedule("beta", callbacks, self, why)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         teacher = getattr(self.model, "teacher", None)
         if not isinstance(teacher, self_distillation.Snapshot):
             raise ValueError(
@@ -60,7 +62,7 @@ class SnapshotTeacher(keras.callbacks.Callback):
                 f"Received: a teacher of type {type(teacher).__name__}."
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         states = self.model.callback_states
         if epoch < self.start_epoch:
             if _STATE not in states:
@@ -74,7 +76,7 @@ class SnapshotTeacher(keras.callbacks.Callback):
         if is_due and not self.model.fit_progress.is_within_epoch:
             self.model.teacher.take(self.model.student)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         states = self.model.callback_states
         if _STATE in states:  # fit ended before the first snapshot
             self.model.beta = float(states.pop(_STATE))

@@ -26,7 +26,7 @@ class Kernel:
     input_axis: int | None
 
 
-def kernels_of(model, layers=None):
+def kernels_of(model: keras.Model, layers: Any = None) -> list[Kernel]:
     """The kernels of a model that are trained.
 
     Kernels of dense, convolutional, recurrent and attention layers, pointwise kernels of separable
@@ -66,7 +66,7 @@ def kernels_of(model, layers=None):
     return list(found.values())
 
 
-def check_names(layers):
+def check_names(layers: Any) -> list[str] | None:
     """Returns a list of names of layers, or `None`; raises where it is neither."""
     if layers is None:
         return None
@@ -106,7 +106,7 @@ class CompressionCallback(keras.callbacks.Callback):
         layers: See `kernels_of`.
     """
 
-    def __init__(self, student=None, layers=None):
+    def __init__(self, student: Any = None, layers: Any = None) -> None:
         super().__init__()
         if not (student is None or isinstance(student, keras.Model)):
             raise invalid("student", "a keras.Model, or None for the one of fit", repr(student))
@@ -115,7 +115,7 @@ class CompressionCallback(keras.callbacks.Callback):
         self.step = 0
         self._has_begun = False
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Checks the callbacks beside it; called by the `fit` of a distiller."""
         del distiller
         same = [
@@ -130,15 +130,15 @@ class CompressionCallback(keras.callbacks.Callback):
                 "Sparsify, then Cluster(preserve_sparsity=True)."
             )
 
-    def begin(self, is_resumed):
+    def begin(self, is_resumed: bool) -> None:
         """Called before the first step, after other callbacks have restored what they saved."""
         raise NotImplementedError
 
-    def after_steps(self, before):
+    def after_steps(self, before: int) -> None:
         """Called after one or several steps; `before` is the number of steps before them."""
         raise NotImplementedError
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.kernels = kernels_of(self._model_to_change(), self.layers)
         self._has_begun = False
 
@@ -155,7 +155,7 @@ class CompressionCallback(keras.callbacks.Callback):
             )
         return model
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         steps = self.params.get("steps")
         if steps is not None:
             self.step = epoch * steps
@@ -171,11 +171,11 @@ class CompressionCallback(keras.callbacks.Callback):
             self._has_begun = True
             self.begin(is_resumed=self.step > 0)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         before, self.step = self.step, self._first + batch + 1
         self.after_steps(before)
 
-    def total_steps(self):
+    def total_steps(self) -> int | None:
         """Steps of the whole `fit`; `None` if that is not known."""
         steps, epochs = self.params.get("steps"), self.params.get("epochs")
         return None if steps is None or epochs is None else steps * epochs

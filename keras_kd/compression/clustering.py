@@ -1,5 +1,7 @@
 """`Cluster`: limits the student's weights to a few distinct values during `fit`."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -68,15 +70,20 @@ class Cluster(CompressionCallback):
     """
 
     def __init__(
-        self, clusters=16, layers=None, initial="kmeans", preserve_sparsity=False, student=None
-    ):
+        self,
+        clusters: int = 16,
+        layers: Any = None,
+        initial: str = "kmeans",
+        preserve_sparsity: bool = False,
+        student: Any = None,
+    ) -> None:
         super().__init__(student, layers)
         self.clusters = validation.integer("clusters", clusters, 2)
         self.initial = validation.one_of("initial", initial, KINDS)
         self.preserve_sparsity = validation.boolean("preserve_sparsity", preserve_sparsity)
         self._states: list[tuple] = []
 
-    def begin(self, is_resumed):
+    def begin(self, is_resumed: bool) -> None:
         del is_resumed  # whether there are states shows it
         kept = getattr(self.model, "callback_states", {})
         with self.model.distribute_strategy.scope():
@@ -107,7 +114,7 @@ class Cluster(CompressionCallback):
             return False
         return np.array_equal(tf.gather(values, nearest_index(weights, values)), current)
 
-    def after_steps(self, before):
+    def after_steps(self, before: int) -> None:
         del before
         self._move()
 
@@ -128,7 +135,7 @@ class Cluster(CompressionCallback):
         for kernel, (weights, values, _) in zip(self.kernels, self._states, strict=True):
             kernel.variable.assign(tf.gather(values, nearest_index(weights, values)))
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._has_begun:
             return
         # An optimizer that averages weights has just written its averages: to the nearest values.
@@ -140,7 +147,13 @@ class Cluster(CompressionCallback):
             del kept[key]
 
 
-def cluster(student, clusters=16, layers=None, initial="kmeans", preserve_sparsity=False):
+def cluster(
+    student: Any,
+    clusters: int = 16,
+    layers: Any = None,
+    initial: str = "kmeans",
+    preserve_sparsity: bool = False,
+) -> Cluster:
     """A callback that clusters a student's weights; unknown layers raise at once.
 
     Args:
@@ -177,7 +190,7 @@ def cluster(student, clusters=16, layers=None, initial="kmeans", preserve_sparsi
 # The values of clustered weights: the initial ones, and the nearest one.
 
 
-def initial_values(weights, count, kind):
+def initial_values(weights: np.ndarray, count: int, kind: str) -> np.ndarray:
     """The initial values of clustered weights, ascending.
 
     Args:
@@ -210,7 +223,7 @@ def _lloyd(flat, values):
     return values
 
 
-def initial_values_with_zero(weights, count, kind):
+def initial_values_with_zero(weights: np.ndarray, count: int, kind: str) -> np.ndarray:
     """Like `initial_values`, with zero as one of the values.
 
     The others are divided in proportion to the numbers of negative and positive weights.
@@ -227,7 +240,7 @@ def initial_values_with_zero(weights, count, kind):
     return np.pad(found, (0, count - len(found)), mode="edge")
 
 
-def nearest_index(weights, values):
+def nearest_index(weights: Any, values: Any) -> Any:
     """The index of the nearest of ascending values, int32, of the shape of the weights."""
     bounds = (values[1:] + values[:-1]) / 2
     found = tf.searchsorted(bounds, tf.reshape(weights, [-1]))

@@ -88,16 +88,16 @@ class Sparsify(CompressionCallback):
 
     def __init__(
         self,
-        sparsity=0.5,
-        schedule="polynomial",
-        begin_step=0,
-        end_step=None,
-        frequency=100,
-        layers=None,
+        sparsity: float | str = 0.5,
+        schedule: Any = "polynomial",
+        begin_step: int = 0,
+        end_step: Any = None,
+        frequency: int = 100,
+        layers: Any = None,
         *,
-        initial_sparsity=0.0,
-        student=None,
-    ):
+        initial_sparsity: float = 0.0,
+        student: Any = None,
+    ) -> None:
         super().__init__(student, layers)
         self.sparsity = _check_sparsity(sparsity)
         self.begin_step = validation.integer("begin_step", begin_step, 0)
@@ -115,7 +115,7 @@ class Sparsify(CompressionCallback):
         elif schedule != "polynomial" or initial_sparsity != 0:
             raise ValueError("sparsity='2:4' has no schedule: leave `schedule` out.")
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         if self.sparsity == TWO_OF_FOUR:
             self.kernels = [each for each in self.kernels if each.input_axis is not None]
@@ -145,13 +145,13 @@ class Sparsify(CompressionCallback):
             )
         return end
 
-    def sparsity_at(self, step):
+    def sparsity_at(self, step: int) -> float:
         """The scheduled share of zeros at a step, in a running `fit`."""
         span = max(self._end - self.begin_step, 1)
         position = span if step >= self._end else step - self.begin_step
         return float(self.schedule(position, span + 1))
 
-    def begin(self, is_resumed):
+    def begin(self, is_resumed: bool) -> None:
         values = [keras.ops.convert_to_numpy(kernel.variable) for kernel in self.kernels]
         # In a resumed run the removed weights are zero.
         has_removed = is_resumed and self.step >= self.begin_step
@@ -165,7 +165,7 @@ class Sparsify(CompressionCallback):
         if not is_resumed:
             self.after_steps(-1)
 
-    def after_steps(self, before):
+    def after_steps(self, before: int) -> None:
         due = self._last_due(before, self.step)
         if due is not None:
             self._choose(due)
@@ -201,11 +201,11 @@ class Sparsify(CompressionCallback):
         zeros, sizes = map(sum, zip(*counts, strict=True))
         return float(zeros / sizes)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
             logs["sparsity"] = self._share_of_zeros()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._has_begun:
             return
         if self.step >= self.begin_step:
@@ -219,14 +219,14 @@ class Sparsify(CompressionCallback):
 
 
 def sparsify(
-    student,
-    sparsity=0.5,
-    schedule="polynomial",
-    begin_step=0,
-    end_step=None,
-    frequency=100,
-    layers=None,
-):
+    student: Any,
+    sparsity: float | str = 0.5,
+    schedule: Any = "polynomial",
+    begin_step: int = 0,
+    end_step: Any = None,
+    frequency: int = 100,
+    layers: Any = None,
+) -> Sparsify:
     """A callback that prunes a student while `fit` runs; unknown layers raise at once.
 
     Args:
@@ -287,14 +287,14 @@ class Sparsity:
     kernels: dict
     two_of_four: bool
 
-    def __str__(self):
+    def __str__(self) -> str:
         width = max(map(len, self.kernels))
         lines = [f"{path:<{width}} {share:7.2%}" for path, share in self.kernels.items()]
         pattern = "yes" if self.two_of_four else "no"
         return "\n".join([*lines, f"{'all':<{width}} {self.total:7.2%}", f"2:4 {pattern}"])
 
 
-def sparsity_of(model, layers=None):
+def sparsity_of(model: keras.Model, layers: Any = None) -> Sparsity:
     """How many weights of a model's kernels are zero.
 
     Args:
@@ -346,7 +346,7 @@ def _check_sparsity(sparsity):
 # Masks of ones and zeros: which weights stay.
 
 
-def by_magnitude(weights, sparsity):
+def by_magnitude(weights: np.ndarray, sparsity: float) -> np.ndarray:
     """A mask that keeps the largest weights.
 
     `max(round(n (1 - sparsity)), 1)` of `n` stay, of equal ones the first.
@@ -365,7 +365,7 @@ def by_magnitude(weights, sparsity):
     return mask.reshape(weights.shape)
 
 
-def two_of_four(weights, axis):
+def two_of_four(weights: np.ndarray, axis: Any) -> np.ndarray:
     """A mask that keeps the two largest of each four in a row along an axis.
 
     Of an incomplete group at the end at most two stay.
@@ -379,7 +379,7 @@ def two_of_four(weights, axis):
     return np.moveaxis(mask, -1, axis)
 
 
-def is_two_of_four(weights, axis):
+def is_two_of_four(weights: np.ndarray, axis: Any) -> bool:
     """Whether at most two of each four in a row along an axis are not zero."""
     groups = _in_groups(np.moveaxis(weights, axis, -1) != 0)
     return bool(np.all(groups.sum(-1) <= STAY))

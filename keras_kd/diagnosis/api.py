@@ -1,5 +1,7 @@
 """`diagnose`: is this teacher fit to teach this student with this data?"""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -21,17 +23,17 @@ NOT_MEASURED = (
 
 
 def diagnose(
-    teacher,
-    student,
-    data,
-    validation_data=None,
-    temperature=None,
-    from_logits=True,
-    print_fn=None,
+    teacher: Any,
+    student: Any,
+    data: Any,
+    validation_data: Any = None,
+    temperature: float | None = None,
+    from_logits: bool = True,
+    print_fn: Any = None,
     *,
-    teacher_preprocess=None,
-    verbose=1,
-):
+    teacher_preprocess: Any = None,
+    verbose: int | str = 1,
+) -> Diagnosis:
     """Looks for what spoils distillation in the teacher, the student and the data.
 
     Both models run once over the data, in inference; neither changes. Sums are kept, not outputs:
@@ -194,7 +196,7 @@ def _check_student(diagnosed, train, tested):
     return found
 
 
-def check_data(diagnosed, name, data):
+def check_data(diagnosed: DiagnosedModels, name: str, data: Any) -> None:
     """Raises, before any model runs, for inputs, outputs and labels that do not fit.
 
     Args:

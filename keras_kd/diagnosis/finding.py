@@ -52,12 +52,12 @@ class Finding:
             raise invalid("values", "a dict of numbers by name", repr(self.values))
 
     @property
-    def is_problem(self):
+    def is_problem(self) -> bool:
         """Whether it is a warning or an error."""
         return self.severity in ("warning", "error")
 
 
-def percent(share):
+def percent(share: float) -> str:
     """Such as `"97.0 %"`."""
     return f"{100 * share:.1f} %"
 
@@ -87,7 +87,7 @@ class Diagnosis:
     ```
     """
 
-    def __init__(self, findings, temperature=None):
+    def __init__(self, findings: Any, temperature: float | None = None) -> None:
         is_list = isinstance(findings, (list, tuple))
         if not is_list or not all(isinstance(each, Finding) for each in findings):
             raise invalid("findings", "a list of keras_kd.diagnosis.Finding", repr(findings))
@@ -97,18 +97,18 @@ class Diagnosis:
         self.temperature = temperature
 
     @property
-    def problems(self):
+    def problems(self) -> list[Finding]:
         """The findings that are warnings or errors."""
         return [finding for finding in self.findings if finding.is_problem]
 
     def __repr__(self):
         return str(self)
 
-    def __str__(self):
+    def __str__(self) -> str:
         checks = max([len(finding.check) for finding in self.findings], default=0)
         return "\n".join(line for each in self.findings for line in _lines(each, checks))
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Everything as JSON text; numbers that are not finite become null."""
         findings = [_finite(dataclasses.asdict(finding)) for finding in self.findings]
         return json.dumps({"temperature": self.temperature, "findings": findings}, indent=2)

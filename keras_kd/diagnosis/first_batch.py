@@ -1,5 +1,7 @@
 """The cheap checks of one batch, which `fit` runs in its first step."""
 
+from typing import Any
+
 import numpy as np
 
 from keras_kd._utils import batches, validation
@@ -13,13 +15,13 @@ _LEAST_VALUES = 32
 
 
 def first_batch_findings(
-    teacher_outputs,
-    student_outputs=None,
-    labels=None,
-    from_logits=True,
-    teacher_from_logits=None,
-    counts=None,
-):
+    teacher_outputs: Any,
+    student_outputs: Any = None,
+    labels: Any = None,
+    from_logits: bool = True,
+    teacher_from_logits: bool | None = None,
+    counts: Any = None,
+) -> list[Finding]:
     """What is wrong with a first batch.
 
     Probabilities where logits are expected (and the reverse), NaN and infinities, constant outputs,
@@ -109,7 +111,7 @@ def _accuracy_findings(values, labels):
     return [found] if found.severity == "error" else []
 
 
-def yes_or_no_findings(role, values, from_logits):
+def yes_or_no_findings(role: str, values: Any, from_logits: bool) -> list[Finding]:
     """What is wrong with outputs whose classes are a yes or no each.
 
     Args:
@@ -150,7 +152,9 @@ def yes_or_no_findings(role, values, from_logits):
     return []
 
 
-def padding_that_counts(mask, shape, weight=None, counts=None):
+def padding_that_counts(
+    mask: Any, shape: Any, weight: Any = None, counts: Any = None
+) -> int | None:
     """How many padded positions count in a loss.
 
     Args:
@@ -174,7 +178,7 @@ def padding_that_counts(mask, shape, weight=None, counts=None):
     return int((padded & (weight != 0) & (True if counts is None else counts)).sum())
 
 
-def padding_finding(name, positions, padded, layer_losses=()):
+def padding_finding(name: str, positions: int, padded: int, layer_losses: Any = ()) -> Finding:
     """The finding that padding counts.
 
     Args:

@@ -3,11 +3,14 @@
 import numpy as np
 
 from keras_kd.diagnosis.finding import Finding, percent
+from keras_kd.diagnosis.tallies import Confusion, OutputsTally, Tallies
 
 # Outputs: logits or probabilities as expected, finite, not constant.
 
 
-def check_outputs(role, tally, from_logits, differ=True):
+def check_outputs(
+    role: str, tally: OutputsTally, from_logits: bool, differ: bool = True
+) -> list[Finding]:
     """Findings on the outputs of the teacher or the student.
 
     Args:
@@ -98,7 +101,7 @@ def _constant(role, check_name, tally):
 # Classes: the same for teacher, student and labels.
 
 
-def check_classes(tallies):
+def check_classes(tallies: Tallies) -> list[Finding]:
     """Findings on the numbers of classes and on the labels; at least one."""
     found = [
         _labels_out_of_range(tallies),
@@ -189,7 +192,7 @@ CLASS_ORDER_LEAST_ROWS = 20
 CLASS_ORDER_SHOWN = 5
 
 
-def check_class_order(confusion):
+def check_class_order(confusion: Confusion) -> Finding:
     """A finding on the order of the classes.
 
     It differs if two classes or more are moved: the teacher assigns at least 60 % of the samples of

@@ -41,14 +41,14 @@ class DiagnosedModels:
     from_logits: bool
     temperature: float
 
-    def teacher_outputs(self, inputs):
+    def teacher_outputs(self, inputs: Any) -> Any:
         """The teacher's outputs, NumPy."""
         inputs = inputs if self.preprocess is None else self.preprocess(inputs)
         with looking(inputs, self.teacher):
             outputs, _ = keras_model.adapt(self.teacher).with_taps([])(TeacherInputs(inputs))
         return keras.tree.map_structure(_to_numpy, outputs)
 
-    def student_outputs(self, inputs):
+    def student_outputs(self, inputs: Any) -> Any:
         """The student's outputs, NumPy."""
         # Not `predict`: it would leave a compiled function in the caller's model.
         with looking(inputs, self.student):
@@ -71,7 +71,7 @@ class Tallies:
     pair: "PairTally | None" = None
 
 
-def tally_data(models, name, data, verbose=0):
+def tally_data(models: DiagnosedModels, name: str, data: Any, verbose: int | str = 0) -> Tallies:
     """Runs both models once over the data, in inference.
 
     Args:
@@ -107,7 +107,7 @@ def tally_data(models, name, data, verbose=0):
     return tallies
 
 
-def nothing_to_measure(name):
+def nothing_to_measure(name: str) -> ValueError:
     """The error for data without a sample that can be measured."""
     return ValueError(
         f"`{name}` has no row with a label from 0 to the number of classes, a sample weight "
@@ -115,7 +115,7 @@ def nothing_to_measure(name):
     )
 
 
-def read_labels(name, y, shape):
+def read_labels(name: str, y: Any, shape: Any) -> tuple[np.ndarray, Any]:
     """Labels as class indices and the number of classes; see `batches.class_indices`.
 
     Args:
@@ -178,13 +178,14 @@ class ModelTally:
             checked less.
     """
 
-    def __init__(self, classes, from_logits, temperature=None):
+    def __init__(self, classes: int, from_logits: bool, temperature: float | None = None) -> None:
         self.classes, self.from_logits = classes, from_logits
         is_teacher = temperature is not None
         self.outputs, self.confusion = OutputsTally(classes), Confusion(classes, is_teacher)
-        self.calibration = CalibrationTally(temperature) if is_teacher else None
+        # Of a student the checks need no calibration.
+        self.calibration: Any = None if temperature is None else CalibrationTally(temperature)
 
-    def add(self, values, labels, weights):
+    def add(self, values: Any, labels: Any, weights: Any) -> Any:
         """Adds a batch, and returns its predicted classes, -1 where there is none."""
         self.outputs.add(values)
         finite = batches.are_finite(values)
@@ -204,12 +205,12 @@ class LabelTally:
         classes: Number of classes of the teacher.
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes: int) -> None:
         self.rows = self.unlabelled = self.too_large = 0
         self.largest, self.least, self.width = -1, np.inf, None
         self.seen = np.zeros(classes, bool)
 
-    def add(self, labels, width):
+    def add(self, labels: Any, width: Any) -> None:
         """Adds class indices, and the number of classes they name (`None`: unknown)."""
         labelled = labels[labels >= 0]
         inside = labelled[labelled < len(self.seen)]
@@ -225,11 +226,11 @@ class LabelTally:
 class PairTally:
     """Where teacher and student agree, and which is right where only one is."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.weight = self.agree = 0.0
         self.student_only = self.teacher_only = self.squares = 0.0
 
-    def add(self, teacher, student, labels, weights):
+    def add(self, teacher: Any, student: Any, labels: Any, weights: Any) -> None:
         """Adds predictions, `[rows]`, -1 where there is none."""
         both = (teacher >= 0) & (student >= 0) & (labels >= 0)
         teacher, student, labels, weights = (x[both] for x in (teacher, student, labels, weights))
@@ -249,11 +250,11 @@ class OutputsTally:
         classes: Number of outputs per sample.
     """
 
-    def __init__(self, classes):
+    def __init__(self, classes: int) -> None:
         self.rows = self.invalid = self.probabilities = self.flat = 0
         self.least, self.most = np.full(classes, np.inf), np.full(classes, -np.inf)
 
-    def add(self, values):
+    def add(self, values: Any) -> None:
         """Adds outputs, float64 `[rows, classes]`."""
         finite = values[batches.are_finite(values)]
         self.rows += len(values)
@@ -268,17 +269,17 @@ class OutputsTally:
         self.most = np.maximum(self.most, finite.max(axis=0))
 
     @property
-    def finite(self):
+    def finite(self) -> int:
         """Number of rows that have a distribution."""
         return self.rows - self.invalid
 
     @property
-    def are_probabilities(self):
+    def are_probabilities(self) -> bool:
         """Whether every row that is finite sums to 1 and lies between 0 and 1."""
         return self.finite > 0 and self.probabilities == self.finite
 
     @property
-    def are_constant(self):
+    def are_constant(self) -> bool:
         """Whether all rows are the same; one row cannot tell."""
         if self.finite < 2:
             return False
@@ -289,7 +290,7 @@ class OutputsTally:
         return bool(spread.max() <= OUTPUTS_SAME * finite.max(initial=0.0))
 
     @property
-    def range(self):
+    def range(self) -> tuple[float, float]:
         """The least and the largest output."""
         return float(self.least.min()), float(self.most.max())
 
@@ -307,13 +308,13 @@ class Confusion:
         matrix: `[label, predicted]`, or `None`: not wanted, or more than 2048 classes.
     """
 
-    def __init__(self, classes, with_matrix=False):
+    def __init__(self, classes: int, with_matrix: bool = False) -> None:
         self.classes = classes
         self.rows, self.squares, self.right = np.zeros((3, classes))
         kept = with_matrix and classes <= MATRIX_CLASSES
         self.matrix = np.zeros((classes, classes)) if kept else None
 
-    def add(self, labels, predicted, weights):
+    def add(self, labels: Any, predicted: Any, weights: Any) -> None:
         """Adds labels below `classes`, predictions and weights, each `[rows]`."""
         np.add.at(self.rows, labels, weights)
         np.add.at(self.squares, labels, weights**2)
@@ -322,27 +323,27 @@ class Confusion:
             np.add.at(self.matrix, (labels, predicted), weights)
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> float:
         """Weighted share of right answers."""
         return float(self.right.sum() / self.rows.sum())
 
     @property
-    def effective_rows(self):
+    def effective_rows(self) -> float:
         """The number of equally weighted samples that all of them are worth."""
         return float(statistics.effective(self.rows.sum(), self.squares.sum()))
 
     @property
-    def class_rows(self):
+    def class_rows(self) -> np.ndarray:
         """The same for each class, `[classes]`."""
         return statistics.effective(self.rows, self.squares)
 
     @property
-    def recall(self):
+    def recall(self) -> np.ndarray:
         """Share of right answers for each class, NaN where it has no rows."""
         return np.where(self.rows > 0, self.right / np.where(self.rows > 0, self.rows, 1), np.nan)
 
     @property
-    def counts(self):
+    def counts(self) -> tuple[int, int, int]:
         """`(right answers, rows, classes)`, in whole rows of one weight."""
         rows = round(self.effective_rows)
         return round(self.accuracy * rows), rows, self.classes
@@ -364,7 +365,7 @@ class CalibrationTally:
         temperatures: All temperatures, ascending.
     """
 
-    def __init__(self, *temperatures):
+    def __init__(self, *temperatures: float) -> None:
         self.temperatures = np.unique(np.concatenate([TEMPERATURE_GRID, [1.0], temperatures]))
         count = len(self.temperatures)
         self.weight = self.squares = self.sure = 0.0
@@ -372,7 +373,7 @@ class CalibrationTally:
         # For each bin of confidence: weight, confidence and right answers.
         self.bins = np.zeros((count, CONFIDENCE_BINS, 3))
 
-    def add(self, logits, labels, weights):
+    def add(self, logits: Any, labels: Any, weights: Any) -> None:
         """Adds finite logits `[rows, classes]`, the largest 0, their labels and weights."""
         of_label = logits[np.arange(len(labels)), labels]
         squares = logits * logits
@@ -403,27 +404,27 @@ class CalibrationTally:
         sums = np.stack([weights, weights * confidence, weights * right], axis=-1)
         np.add.at(self.bins[k], bins, sums)
 
-    def at(self, temperature):
+    def at(self, temperature: float) -> int:
         """Index of one of the temperatures."""
         return int(np.flatnonzero(self.temperatures == temperature)[0])
 
-    def mean(self, name, temperature):
+    def mean(self, name: str, temperature: float) -> float:
         """Mean over the rows of `"nll"` or `"entropy"` (in nats) at one of the temperatures."""
         return float(getattr(self, name)[self.at(temperature)] / self.weight)
 
-    def confidence(self):
+    def confidence(self) -> np.ndarray:
         """Mean probability of the likeliest class at each temperature."""
         return self.bins[:, :, 1].sum(axis=-1) / self.weight
 
-    def accuracy(self):
+    def accuracy(self) -> float:
         """Share of right answers."""
         return float(self.bins[0, :, 2].sum() / self.weight)
 
-    def calibration_errors(self):
+    def calibration_errors(self) -> np.ndarray:
         """Expected calibration error at each temperature."""
         return np.abs(self.bins[:, :, 2] - self.bins[:, :, 1]).sum(axis=-1) / self.weight
 
-    def noise(self):
+    def noise(self) -> float:
         """The calibration error that a calibrated model would show at T = 1 on so few samples.
 
         In a bin of `n` rows and confidence `c` the share of right answers misses `c` by `sqrt(2 c
@@ -436,7 +437,7 @@ class CalibrationTally:
         rows = share * self.weight**2 / self.squares
         return float(np.sum(share * np.sqrt(2 * c * (1 - c) / (np.pi * rows))))
 
-    def fit(self):
+    def fit(self) -> tuple[float, float, float] | None:
         """The temperature of the least negative log-likelihood.
 
         Returns:

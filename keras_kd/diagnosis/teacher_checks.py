@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_kd._utils import statistics
 from keras_kd.diagnosis.finding import Finding, percent
+from keras_kd.diagnosis.tallies import CalibrationTally, Confusion, ModelTally, PairTally
 
 # Accuracy: above chance, and above the student's.
 
@@ -17,7 +18,7 @@ from keras_kd.diagnosis.finding import Finding, percent
 STUDENT_DEVIATIONS = 3.0
 
 
-def check_accuracy(confusion):
+def check_accuracy(confusion: Confusion) -> Finding:
     """A finding on the teacher's accuracy."""
     chance = 1 / confusion.classes
     values = {
@@ -44,7 +45,7 @@ def check_accuracy(confusion):
     )
 
 
-def check_student(teacher, student, pair):
+def check_student(teacher: Confusion, student: Confusion, pair: PairTally) -> Finding:
     """A finding on the student's accuracy beside the teacher's.
 
     The samples in which only one of them is right decide (McNemar): with equal models each would be
@@ -70,7 +71,7 @@ def check_student(teacher, student, pair):
     return Finding("student", "ok", message, values=values)
 
 
-def is_trained(teacher, student):
+def is_trained(teacher: Confusion, student: Confusion) -> bool:
     """Whether the student has learned something; a heuristic.
 
     Its lead over chance is at least half of the teacher's. Random networks reach some accuracy too.
@@ -87,7 +88,7 @@ WEAK_CLASSES_SHOWN = 5
 WEAK_CLASSES_SHARE = 0.5
 
 
-def check_weak_classes(confusion):
+def check_weak_classes(confusion: Confusion) -> Finding:
     """A finding on the recall of each class.
 
     A class is weak if its recall is below chance, or below half of the mean recall, and its rows
@@ -140,7 +141,7 @@ CALIBRATION_NOTED, CALIBRATION_TOO_LARGE = 0.05, 0.10
 CALIBRATION_NOISES = 2.0
 
 
-def check_calibration(tally, where):
+def check_calibration(tally: CalibrationTally, where: str) -> tuple[Finding, float | None]:
     """A finding on the calibration at temperature 1, and the temperature that corrects it.
 
     `ECE = sum_b w_b / w |accuracy_b - confidence_b|` over 15 bins of the confidence (the
@@ -211,7 +212,7 @@ SOFT_TARGETS_HARD, SOFT_TARGETS_UNIFORM = 0.02, 0.95
 SOFT_TARGETS_SUGGESTED = 0.3
 
 
-def check_soft_targets(tally, temperature, classes):
+def check_soft_targets(tally: CalibrationTally, temperature: float, classes: int) -> Finding:
     """A finding on the mass that the classes other than the likeliest have.
 
     Args:
@@ -252,7 +253,7 @@ def check_soft_targets(tally, temperature, classes):
     return Finding("soft targets", "warning", message, remedy, values)
 
 
-def suggest_temperature(temperatures, softness):
+def suggest_temperature(temperatures: np.ndarray, softness: np.ndarray) -> float:
     """The temperature from 1/8 to 32 at which the targets are as soft as suggested, or the end."""
     # Softness rises with the temperature in every row.
     return float(np.exp(np.interp(SOFT_TARGETS_SUGGESTED, softness, np.log(temperatures))))
@@ -267,7 +268,7 @@ OVERFIT_GAP, OVERFIT_DEVIATIONS = 0.10, 3.0
 OVERFIT_SURE_SHARE = 0.9
 
 
-def check_overfit(train, validation):
+def check_overfit(train: ModelTally, validation: ModelTally) -> Finding:
     """A finding on the teacher's accuracy on the data it teaches with and on other data.
 
     Args:
@@ -314,7 +315,7 @@ CAPACITY_RATIO = 50.0
 CAPACITY_AGREEMENT = 0.8
 
 
-def check_capacity(parameters, agreement):
+def check_capacity(parameters: tuple[int, int], agreement: float | None) -> Finding:
     """A finding on the sizes of teacher and student.
 
     Args:

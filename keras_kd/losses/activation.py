@@ -1,5 +1,7 @@
 """Checks, before any training, whether a model ends in softmax or sigmoid, by its last layer."""
 
+from typing import Any
+
 import keras
 
 from keras_kd.losses import reading
@@ -9,7 +11,7 @@ from keras_kd.taps import tap
 _PASSES_ON = ("Identity", "Dropout", "Reshape", "Flatten")
 
 
-def last_activation(model, output=None):
+def last_activation(model: Any, output: str | int | None = None) -> str | None:
     """The name of the activation that makes a model's output.
 
     Args:
@@ -93,7 +95,14 @@ def _activation_of_operation(operation):
 SIGMOID_LOSS = "where a row has several labels, or one of yes or no, use keras_kd.losses.SigmoidKD"
 
 
-def check_logits(role, model, output, loss, from_logits=True, instead=SIGMOID_LOSS):
+def check_logits(
+    role: str,
+    model: Any,
+    output: str | int | None,
+    loss: Any,
+    from_logits: bool = True,
+    instead: Any = SIGMOID_LOSS,
+) -> None:
     """Raises if an output is known to hold probabilities where logits, or softmax, are expected.
 
     Args:
@@ -109,7 +118,7 @@ def check_logits(role, model, output, loss, from_logits=True, instead=SIGMOID_LO
         _refuse(role, where, activation, expected, loss, instead)
 
 
-def check_values(loss, teacher, student):
+def check_values(loss: Any, teacher: Any, student: Any) -> None:
     """Raises if what a loss reads is known not to be what it expects.
 
     Args:
@@ -177,7 +186,7 @@ def _refuse(role, where, activation, expected, loss, instead=SIGMOID_LOSS):
         )
 
 
-def output_keys(model):
+def output_keys(model: Any) -> list:
     """The index of each output; `[None]` for a model with one, or with unknown outputs."""
     outputs = getattr(model, "outputs", None) if isinstance(model, keras.Model) else None
     return list(range(len(outputs))) if outputs and len(outputs) > 1 else [None]

@@ -1,6 +1,7 @@
 """`AttentionMaps`: match the teacher's attention maps (TinyBERT, MobileBERT)."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -64,14 +65,14 @@ class AttentionMaps(base.DistillationLoss):
 
     def __init__(
         self,
-        teacher_layer,
-        student_layer,
-        loss="mse",
-        kind=None,
-        weight=1.0,
-        name=None,
-        **kwargs,
-    ):
+        teacher_layer: Any,
+        student_layer: Any,
+        loss: Any = "mse",
+        kind: Any = None,
+        weight: float = 1.0,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         validation.one_of("loss", loss, ("mse", "kl"))
         kind = (
             kind
@@ -94,7 +95,7 @@ class AttentionMaps(base.DistillationLoss):
         )
         self.loss, self.kind = loss, kind
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
         valid = all(len(shape) in (3, 4) for shape in shapes)
         if not valid or not projectors.agree(shapes[0][-2:], shapes[1][-2:]):
@@ -105,13 +106,20 @@ class AttentionMaps(base.DistillationLoss):
             )
         super().build(shapes)
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         teacher, student = _same_heads(_heads(teacher_outputs), _heads(student_outputs))
         if self.loss == "mse":
             return keras.ops.square(teacher - student)
         return ops.soft_target_loss(_log(student), _log(teacher))
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
+    def weighted(
+        self,
+        teacher_outputs: Any,
+        student_outputs: Any,
+        row_weight: Any,
+        mask: Any = None,
+        **context: Any,
+    ) -> tuple[Any, Any]:
         if mask is not None:
             mask = _heads(mask if len(mask.shape) > 2 else _of_both(mask))
             # A query counts if it may attend to anything.
@@ -124,7 +132,7 @@ class AttentionMaps(base.DistillationLoss):
                 row_weight = base.mean_of_row(row_weight)
         return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["loss"], config["kind"] = self.loss, self.kind
         return config

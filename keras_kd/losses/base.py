@@ -1,6 +1,7 @@
 """`DistillationLoss`, the base class of every loss, and what they share: live numbers, weights."""
 
 import inspect
+from typing import Any
 
 import keras
 import numpy as np
@@ -80,15 +81,15 @@ class DistillationLoss(keras.layers.Layer):
 
     def __init__(
         self,
-        weight=1.0,
-        output=None,
-        teacher_layer=None,
-        student_layer=None,
-        name=None,
-        mask_input=None,
-        teacher_output=None,
-        **kwargs,
-    ):
+        weight: float = 1.0,
+        output: str | int | None = None,
+        teacher_layer: Any = None,
+        student_layer: Any = None,
+        name: str | None = None,
+        mask_input: str | None = None,
+        teacher_output: str | int | None = None,
+        **kwargs: Any,
+    ) -> None:
         # A float32 layer that casts nothing: the logits reach the loss in the models' own dtypes.
         validation.layer_arguments(kwargs)
         super().__init__(
@@ -106,26 +107,26 @@ class DistillationLoss(keras.layers.Layer):
             )
         self.weight_variable = self.add_scalar("weight", non_negative("weight", weight))
 
-    def add_scalar(self, name, value):
+    def add_scalar(self, name: str, value: Any) -> Any:
         """Adds a live number: a float32 variable that is saved but not trained."""
         return add_number(self, name, value)
 
     @property
-    def weight(self):
+    def weight(self) -> Any:
         """The loss's factor; assign a number to change it."""
         return read(self.weight_variable)
 
     @weight.setter
-    def weight(self, value):
+    def weight(self, value: Any) -> None:
         assign(self.weight_variable, non_negative("weight", value))
 
     @property
-    def reads_structure(self):
+    def reads_structure(self) -> bool:
         """Whether it gets all outputs at once, in their structure."""
         return False
 
     @property
-    def reading(self):
+    def reading(self) -> Reading:
         """What the loss reads in a step, a `Reading`; all that must know it ask this."""
         needed = {True: "required", False: "optional"}
         return Reading(
@@ -141,24 +142,31 @@ class DistillationLoss(keras.layers.Layer):
         )
 
     @property
-    def least_rows(self):
+    def least_rows(self) -> Any:
         """The former name of `min_batch_size`: it can be neither read nor set."""
         raise AttributeError("`least_rows` is called `min_batch_size`. Read that instead.")
 
     @least_rows.setter
-    def least_rows(self, value):
+    def least_rows(self, value: Any) -> Any:
         raise _renamed(type(self), value)
 
-    def takes(self, name):
+    def takes(self, name: str) -> bool:
         """Whether `call` has an argument of this name."""
         return name in inspect.signature(self.call).parameters
 
-    def requires(self, name):
+    def requires(self, name: str) -> bool:
         """Whether `call` has an argument of this name without a default."""
         argument = inspect.signature(self.call).parameters.get(name)
         return argument is not None and argument.default is inspect.Parameter.empty
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
+    def weighted(
+        self,
+        teacher_outputs: Any,
+        student_outputs: Any,
+        row_weight: Any,
+        mask: Any = None,
+        **context: Any,
+    ) -> tuple[Any, Any]:
         """`call`, each sample times its weight; samples of weight zero are zero.
 
         Args:
@@ -181,7 +189,7 @@ class DistillationLoss(keras.layers.Layer):
             return loss, count
         return keras.ops.where(weight == 0, keras.ops.zeros_like(loss), loss * weight), count
 
-    def valid_rows(self, loss, row_weight, mask):
+    def valid_rows(self, loss: Any, row_weight: Any, mask: Any) -> tuple[Any, Any]:
         """The weight of each value, zero where masked, and how many are valid: see `valid_rows`."""
         if mask is not None and len(mask.shape) > len(loss.shape) > 0:
             self._report_unused_mask(mask, loss)
@@ -213,15 +221,15 @@ class DistillationLoss(keras.layers.Layer):
                 "average over the batch: sample weights are applied afterwards."
             )
 
-    def validate(self, teacher, student):
+    def validate(self, teacher: Any, student: Any) -> None:
         """Raises if this loss cannot be used with these models. Called by the distiller."""
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict[str, Any]) -> None:
         # Keras' own `build`, of losses without weights, takes one shape, and a loss has two.
         if type(self).build is not keras.layers.Layer.build:
             super().build_from_config(config)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             {
@@ -236,7 +244,7 @@ class DistillationLoss(keras.layers.Layer):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         """Makes a loss of its configuration; what Keras has serialized in it is made again."""
         return cls(**{key: deserialized(value) for key, value in config.items()})
 
@@ -264,7 +272,7 @@ def _serialized(value):
 # Live numbers: variables that are changed before or during `fit` without retracing.
 
 
-def add_number(layer, name, value):
+def add_number(layer: Any, name: str, value: Any) -> Any:
     """Adds a live number to a layer: a float32 variable that is saved but not trained."""
     variable = layer.add_weight(
         name=name,
@@ -278,14 +286,14 @@ def add_number(layer, name, value):
     return variable
 
 
-def assign(variable, value):
+def assign(variable: Any, value: Any) -> None:
     """Sets a live number."""
     variable.assign(value)
     if not tf.is_symbolic_tensor(value):
         variable.given = float(value)
 
 
-def read(variable):
+def read(variable: Any) -> Any:
     """A variable's value: a Python float in eager code, a tensor inside a traced function.
 
     The float that it was given, where float32 holds it as nearly as it can: 0.7, not 0.699999988.
@@ -300,7 +308,7 @@ def read(variable):
 # Weights of samples and positions.
 
 
-def valid_rows(loss, row_weight, mask, is_exact=True):
+def valid_rows(loss: Any, row_weight: Any, mask: Any, is_exact: bool = True) -> tuple[Any, Any]:
     """The weight of each row of `loss` (`None` for 1), zero where masked, and the valid rows.
 
     A loss that has no time axis, such as one of pooled features, has nothing to mask.
@@ -330,14 +338,14 @@ def _has_positions(loss, row_weight):
     return all(None in pair or pair[0] in (1, pair[1]) for pair in sizes)
 
 
-def mean_of_row(weight):
+def mean_of_row(weight: Any) -> Any:
     """The mean weight of a row's positions, `[batch]`."""
     weight = keras.ops.cast(weight, "float32")
     axes = list(range(1, len(weight.shape)))
     return keras.ops.mean(weight, axis=axes) if axes else weight
 
 
-def fitted(row_weight, loss, what):
+def fitted(row_weight: Any, loss: Any, what: Any) -> Any:
     """`align`, of what must leave the shape of `loss` as it is.
 
     Multiplied with a weight of a longer axis the loss would be repeated along it, and its sum
@@ -355,7 +363,7 @@ def fitted(row_weight, loss, what):
     return weight
 
 
-def align(row_weight, loss):
+def align(row_weight: Any, loss: Any) -> Any:
     """Row weights `[batch]` or `[batch, ...]` shaped to multiply `loss` from the left."""
     row_weight = keras.ops.cast(row_weight, "float32")
     missing = len(loss.shape) - len(row_weight.shape)
@@ -374,7 +382,7 @@ def align(row_weight, loss):
 # A live temperature.
 
 
-def check_temperature(temperature):
+def check_temperature(temperature: float) -> Any:
     """Returns a temperature, a Python number as it was given, or raises."""
     tensor = arguments.temperature(temperature)
     return tensor if tf.is_tensor(temperature) else float(temperature)
@@ -388,20 +396,20 @@ class HasTemperature(DistillationLoss):
         **kwargs: See `DistillationLoss`.
     """
 
-    def __init__(self, temperature, **kwargs):
+    def __init__(self, temperature: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.temperature_variable = self.add_scalar("temperature", check_temperature(temperature))
 
     @property
-    def temperature(self):
+    def temperature(self) -> Any:
         """`T`; assign a positive number to change it."""
         return read(self.temperature_variable)
 
     @temperature.setter
-    def temperature(self, value):
+    def temperature(self, value: Any) -> None:
         assign(self.temperature_variable, check_temperature(value))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["temperature"] = float(self.temperature)
         return config
@@ -410,7 +418,7 @@ class HasTemperature(DistillationLoss):
 # Other helpers of losses.
 
 
-def unreduced(loss, first, second):
+def unreduced(loss: Any, first: Any, second: Any) -> Any:
     """The values of a Keras loss, or of a function, before any reduction."""
     if getattr(loss, "reduction", None) == "sum":
         raise ValueError(
@@ -422,13 +430,13 @@ def unreduced(loss, first, second):
     return function(first, second)
 
 
-def to_float32(value):
+def to_float32(value: Any) -> Any:
     """Half precision as float32: the squares of features overflow float16."""
     dtype = keras.backend.standardize_dtype(value.dtype)
     return keras.ops.cast(value, "float32") if keras.backend.is_float_dtype(dtype) else value
 
 
-def refuse_mask(loss, why):
+def refuse_mask(loss: Any, why: Any) -> None:
     """Raises if a loss without positions was given a mask of them.
 
     Args:

@@ -66,14 +66,14 @@ class CurriculumTemperature(shapes.LogitsLoss):
 
     def __init__(
         self,
-        lowest=1.0,
-        highest=21.0,
-        initial=4.0,
-        per_row=False,
-        hidden_width=_WIDTH,
-        reversal=1.0,
-        **kwargs,
-    ):
+        lowest: float = 1.0,
+        highest: float = 21.0,
+        initial: float = 4.0,
+        per_row: bool = False,
+        hidden_width: Any = _WIDTH,
+        reversal: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         lowest, highest = (
             validation.positive("lowest", lowest),
@@ -98,7 +98,7 @@ class CurriculumTemperature(shapes.LogitsLoss):
         )
         self.network: Any = self._network() if per_row else None
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
         if self.per_row:
             hidden, last = self.network
@@ -112,7 +112,7 @@ class CurriculumTemperature(shapes.LogitsLoss):
             )
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         temperature = self._temperature(self._reversed(self._raw(teacher_outputs, student_outputs)))
         temperature += tf.zeros_like(student_outputs[..., 0])  # one for each row
@@ -124,7 +124,7 @@ class CurriculumTemperature(shapes.LogitsLoss):
         slope = tf.stop_gradient(_slope(teacher_outputs, student_outputs, fixed))
         return loss + slope * (temperature - fixed)  # adds 0, with the temperature's gradient
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "lowest": self.lowest,
@@ -136,16 +136,16 @@ class CurriculumTemperature(shapes.LogitsLoss):
         }
 
     @property
-    def reversal(self):
+    def reversal(self) -> Any:
         """How strongly the temperature works against the student; assign to change it."""
         return base.read(self.reversal_variable)
 
     @reversal.setter
-    def reversal(self, value):
+    def reversal(self, value: Any) -> None:
         base.assign(self.reversal_variable, validation.non_negative("reversal", value))
 
     @property
-    def learned_temperature(self):
+    def learned_temperature(self) -> float:
         """The temperature of all rows, as it is now; not to be set."""
         if self.per_row:
             raise AttributeError("With per_row=True each row has a temperature of its own.")

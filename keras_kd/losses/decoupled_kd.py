@@ -1,5 +1,7 @@
 """`DecoupledKD`: target and non-target class KD, weighted separately (DKD)."""
 
+from typing import Any
+
 import keras
 
 from keras_kd import ops
@@ -48,16 +50,18 @@ class DecoupledKD(shapes.LogitsLoss, HasTemperature):
     Reference: Zhao et al., "Decoupled Knowledge Distillation", https://arxiv.org/abs/2203.08679
     """
 
-    def __init__(self, temperature=4.0, target=1.0, non_target=8.0, **kwargs):
+    def __init__(
+        self, temperature: float = 4.0, target: float = 1.0, non_target: float = 8.0, **kwargs: Any
+    ) -> None:
         super().__init__(temperature, **kwargs)
         self.target = validation.non_negative("target", target)
         self.non_target = validation.non_negative("non_target", non_target)
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs, labels):
+    def call(self, teacher_outputs: Any, student_outputs: Any, labels: Any) -> Any:
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         of_label = _is_label(labels, student_outputs)
         others = [_others(x, of_label) for x in (student_outputs, teacher_outputs)]
@@ -71,7 +75,7 @@ class DecoupledKD(shapes.LogitsLoss, HasTemperature):
         loss = self.target * target + self.non_target * non_target
         return keras.ops.where(keras.ops.any(of_label, axis=-1), loss, 0.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["target"], config["non_target"] = self.target, self.non_target
         return config

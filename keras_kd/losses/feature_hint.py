@@ -1,5 +1,7 @@
 """`FeatureHint`: match the teacher's features in an inner layer (FitNets)."""
 
+from typing import Any
+
 import keras
 
 from keras_kd.losses import base, relations
@@ -68,14 +70,14 @@ class FeatureHint(base.DistillationLoss):
 
     def __init__(
         self,
-        teacher_layer,
-        student_layer,
-        loss="mse",
-        projector="auto",
-        weight=1.0,
-        name=None,
-        **kwargs,
-    ):
+        teacher_layer: Any,
+        student_layer: Any,
+        loss: Any = "mse",
+        projector: Any = "auto",
+        weight: float = 1.0,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         if (isinstance(loss, str) and loss not in relations.DISTANCES) or not (
             isinstance(loss, str) or callable(loss)
         ):
@@ -105,7 +107,7 @@ class FeatureHint(base.DistillationLoss):
         self.loss, self.projector = loss, projector
         self.projection_layers = [projector] if is_layer else []
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         if self.projector in ("auto", "linear"):
             self.projection_layers = projectors.between(
                 student_outputs_shape, teacher_outputs_shape, self.projector == "linear"
@@ -114,14 +116,14 @@ class FeatureHint(base.DistillationLoss):
         self._check_shapes(shape, tuple(teacher_outputs_shape))
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs, training=None):
+    def call(self, teacher_outputs: Any, student_outputs: Any, training: bool | None = None) -> Any:
         student_outputs = projectors.apply(self.projection_layers, student_outputs, training)
         values = relations.distance(
             self, self.loss, teacher_outputs, keras.ops.cast(student_outputs, "float32")
         )
         return relations.per_position(values, len(teacher_outputs.shape))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["loss"], config["projector"] = self.loss, self.projector
         for key in ("loss", "projector"):

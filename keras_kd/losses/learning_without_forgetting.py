@@ -1,5 +1,7 @@
 """`LearningWithoutForgetting`: keep the old classes while learning new ones (LwF)."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -59,14 +61,20 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
     Reference: Li and Hoiem, "Learning without Forgetting", https://arxiv.org/abs/1606.09282
     """
 
-    def __init__(self, temperature=2.0, student_classes=None, teacher_classes=None, **kwargs):
+    def __init__(
+        self,
+        temperature: float = 2.0,
+        student_classes: Any = None,
+        teacher_classes: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(temperature, **kwargs)
         self.student_classes = _checked("student_classes", student_classes)
         self.teacher_classes = _checked("teacher_classes", teacher_classes)
         if student_classes is not None and teacher_classes is not None:
             self._check_counts(*map(_indices, (self.student_classes, self.teacher_classes)))
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         teacher, student = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
         self._check_shapes(teacher, student)
         old = self._chosen("teacher", self.teacher_classes, teacher[-1], teacher[-1])
@@ -75,7 +83,7 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
         self._pairs = old, of_student
         super().build((teacher, student))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         of_teacher, of_student = self._pairs
         return ops.soft_target_loss(
@@ -84,7 +92,7 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
             self.temperature_variable,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         for name in ("student_classes", "teacher_classes"):
             classes = getattr(self, name)

@@ -1,5 +1,7 @@
 """`LogitStandardization`: soft targets of standardized logits."""
 
+from typing import Any
+
 import keras
 
 from keras_kd import ops
@@ -47,14 +49,14 @@ class LogitStandardization(shapes.LogitsLoss, HasTemperature):
     https://arxiv.org/abs/2403.01427
     """
 
-    def __init__(self, temperature=2.0, **kwargs):
+    def __init__(self, temperature: float = 2.0, **kwargs: Any) -> None:
         super().__init__(temperature, **kwargs)
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         return ops.soft_target_loss(
             _standardized(student_outputs),

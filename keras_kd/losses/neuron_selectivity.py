@@ -1,5 +1,7 @@
 """`NeuronSelectivity`: match where in an image the teacher's neurons respond (NST)."""
 
+from typing import Any
+
 import keras
 
 from keras_kd.losses import base, relations, shapes
@@ -42,18 +44,18 @@ class NeuronSelectivity(base.DistillationLoss):
     Transfer", https://arxiv.org/abs/1707.01219
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         base.refuse_mask(self, shapes.WHOLE_IMAGES)
-        self.resizing_layers = []
+        self.resizing_layers: list = []
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_images(self, teacher_outputs_shape, student_outputs_shape)
         wanted = (*tuple(teacher_outputs_shape)[:3], student_outputs_shape[-1])
         self.resizing_layers = projectors.between(student_outputs_shape, wanted)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         student_outputs = projectors.apply(self.resizing_layers, student_outputs)
         teacher, student = _maps(teacher_outputs), _maps(student_outputs)
         return _kernel(teacher, teacher) + _kernel(student, student) - 2 * _kernel(teacher, student)

@@ -1,5 +1,7 @@
 """`ProbabilisticTransfer`: match each sample's neighbors (PKT)."""
 
+from typing import Any
+
 import keras
 
 from keras_kd.losses import relations
@@ -46,7 +48,7 @@ class ProbabilisticTransfer(relations.RelationalLoss):
 
     min_batch_size = 3
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         others = relations.distinct(student_outputs)
         teacher, student = (
             _neighbors(teacher_outputs, others),

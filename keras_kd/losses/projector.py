@@ -5,11 +5,12 @@ part of the student.
 """
 
 import inspect
+from typing import Any
 
 import keras
 
 
-def between(student_shape, teacher_shape, always=False):
+def between(student_shape: Any, teacher_shape: Any, always: bool = False) -> list:
     """Makes the smallest projector from one shape of features to another.
 
     | features | where sizes differ |
@@ -54,7 +55,7 @@ def between(student_shape, teacher_shape, always=False):
     return layers
 
 
-def build(layers, shape):
+def build(layers: Any, shape: Any) -> Any:
     """Builds a chain of layers for an input shape; returns the last one's output shape."""
     shape = tuple(shape)
     for layer in layers:
@@ -64,7 +65,7 @@ def build(layers, shape):
     return shape
 
 
-def apply(layers, features, training=None):
+def apply(layers: Any, features: Any, training: bool | None = None) -> Any:
     """The features after a chain of layers."""
     for layer in layers:
         takes = "training" in inspect.signature(layer.call).parameters
@@ -90,7 +91,7 @@ def _resize(student_shape, teacher_shape):
     return [keras.layers.Resizing(*want, name="resizing", dtype="float32")]
 
 
-def agree(shape, other):
+def agree(shape: Any, other: Any) -> bool:
     """Whether two shapes may be the same: of one rank, and equal where both sizes are known."""
     return len(shape) == len(other) and all(
         a is None or b is None or a == b for a, b in zip(shape, other, strict=True)

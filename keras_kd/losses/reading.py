@@ -47,32 +47,32 @@ class Reading:
     has_numbers: bool = False
     is_exact: bool = True
 
-    def layer(self, role):
+    def layer(self, role: str) -> Any:
         """The layer that is read in the `"teacher"` or `"student"`, or `None`."""
         return self.teacher_layer if role == "teacher" else self.student_layer
 
-    def key(self, role):
+    def key(self, role: str) -> Any:
         """The output of the `"teacher"` or `"student"`; `None`: all, or the only one."""
         if role == "teacher" and self.teacher_output is not None:
             return self.teacher_output
         return self.output
 
-    def values(self, role):
+    def values(self, role: str) -> str | None:
         """How the tensor of the `"teacher"` or `"student"` is interpreted."""
         return self.teacher_values if role == "teacher" else self.student_values
 
     @property
-    def is_of_outputs(self):
+    def is_of_outputs(self) -> bool:
         """Whether both tensors are outputs of the models."""
         return self.teacher_layer is None and self.student_layer is None
 
     @property
-    def is_attention(self):
+    def is_attention(self) -> bool:
         """Whether the attention of the student's layer is read, `[batch, heads, queries, keys]`."""
         return str(getattr(self.student_layer, "kind", "")).startswith("attention")
 
     @property
-    def is_of_plain_logits(self):
+    def is_of_plain_logits(self) -> bool:
         """Whether the student's tensor is its output as it is, logits over classes.
 
         What the hard loss reads too: one sweep over it can compute both.

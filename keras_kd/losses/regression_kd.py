@@ -1,5 +1,7 @@
 """`RegressionKD`: distance to the numbers of a teacher, or a bound on the student's error."""
 
+from typing import Any
+
 import keras
 
 from keras_kd._utils import validation
@@ -51,7 +53,9 @@ class RegressionKD(base.DistillationLoss):
 
     labels_are_numbers = True
 
-    def __init__(self, loss="mse", bounded=False, margin=0.0, **kwargs):
+    def __init__(
+        self, loss: Any = "mse", bounded: bool = False, margin: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if loss not in ("mse", "smooth_l1") and (isinstance(loss, str) or not callable(loss)):
             raise ValueError(
@@ -72,11 +76,11 @@ class RegressionKD(base.DistillationLoss):
                 f"margin={margin}, bounded={bounded}. Leave it out, or pass bounded=True."
             )
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, what="numbers")
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs, labels=None):
+    def call(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None) -> Any:
         if not self.bounded:
             return relations.distance(self, self.loss, teacher_outputs, student_outputs)
         if labels is None:
@@ -99,7 +103,7 @@ class RegressionKD(base.DistillationLoss):
         worse = of_student + self.margin > of_teacher
         return keras.ops.where(worse, of_student, 0.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         loss = self.loss
         config["loss"] = (

@@ -1,5 +1,7 @@
 """`RelationalAngle`: match the teacher's angles between samples (RKD)."""
 
+from typing import Any
+
 import keras
 
 from keras_kd.losses import relations
@@ -42,7 +44,7 @@ class RelationalAngle(relations.RelationalLoss):
 
     min_batch_size = 3
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         # A row forms no angle with itself.
         values = relations.huber(_cosines(teacher_outputs) - _cosines(student_outputs))
         values = values * relations.distinct(student_outputs)

@@ -1,5 +1,7 @@
 """`RelationalDistance`: match the teacher's distances between samples (RKD)."""
 
+from typing import Any
+
 import keras
 
 from keras_kd.losses import relations
@@ -40,7 +42,7 @@ class RelationalDistance(relations.RelationalLoss):
     Reference: Park et al., "Relational Knowledge Distillation", https://arxiv.org/abs/1904.05068
     """
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         others = keras.ops.maximum(relations.count(student_outputs) - 1.0, 1.0)
         difference = _relative(teacher_outputs, others) - _relative(student_outputs, others)
         return keras.ops.sum(relations.huber(difference), axis=1) / others

@@ -1,6 +1,7 @@
 """Shapes that losses read: logits, sequences, labels in any form, features of images."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -38,7 +39,13 @@ class LogitsLoss(base.DistillationLoss):
     # Whether logits of -inf, classes without probability, are kept; else they become log `TINY`.
     takes_infinite = False
 
-    def __init__(self, *args, from_logits=True, teacher_from_logits=None, **kwargs):
+    def __init__(
+        self,
+        *args: Any,
+        from_logits: bool = True,
+        teacher_from_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.from_logits = validation.boolean("from_logits", from_logits)
         self.teacher_from_logits = teacher_from_logits
@@ -48,12 +55,12 @@ class LogitsLoss(base.DistillationLoss):
             )
 
     @property
-    def are_teachers_logits(self):
+    def are_teachers_logits(self) -> bool:
         """Whether the teacher's values are logits."""
         return self.from_logits if self.teacher_from_logits is None else self.teacher_from_logits
 
     @property
-    def reading(self):
+    def reading(self) -> Any:
         kinds = (
             (reading.PROBABILITIES, reading.LOGITS)
             if self.is_of_classes
@@ -65,30 +72,30 @@ class LogitsLoss(base.DistillationLoss):
             student_values=kinds[self.from_logits],
         )
 
-    def logits(self, teacher_outputs, student_outputs):
+    def logits(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         """Both as logits, computed from probabilities where the models return those."""
         return (
             teacher_outputs if self.are_teachers_logits else self.to_logits(teacher_outputs),
             student_outputs if self.from_logits else self.to_logits(student_outputs),
         )
 
-    def to_logits(self, probabilities):
+    def to_logits(self, probabilities: Any) -> Any:
         """The logits of probabilities."""
         if self.is_of_classes:
             return log(probabilities, -float("inf") if self.takes_infinite else None)
         return log(probabilities) - log(1.0 - tf.cast(probabilities, tf.float32))
 
-    def validate(self, teacher, student):
+    def validate(self, teacher: Any, student: Any) -> None:
         activation.check_values(self, teacher, student)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["from_logits"] = self.from_logits
         config["teacher_from_logits"] = self.teacher_from_logits
         return config
 
 
-def log(probabilities, of_zero=None):
+def log(probabilities: Any, of_zero: Any = None) -> Any:
     """The logarithm of probabilities, without a gradient where it would be infinite.
 
     Args:
@@ -104,7 +111,9 @@ def log(probabilities, of_zero=None):
     return tf.where(probabilities > 0, logarithm, of_zero)
 
 
-def check_shapes(loss, teacher_shape, student_shape, least=1, what="logits"):
+def check_shapes(
+    loss: Any, teacher_shape: Any, student_shape: Any, least: int = 1, what: str = "logits"
+) -> None:
     """Raises unless both are `[batch, ..., classes]` of one shape, with `least` classes or more."""
     teacher_shape, student_shape = tuple(teacher_shape), tuple(student_shape)
     fits = len(teacher_shape) >= 2 and projectors.agree(teacher_shape[1:], student_shape[1:])
@@ -118,7 +127,7 @@ def check_shapes(loss, teacher_shape, student_shape, least=1, what="logits"):
         )
 
 
-def remedy_for_shapes(teacher_shape, student_shape):
+def remedy_for_shapes(teacher_shape: Any, student_shape: Any) -> str:
     """What to do where teacher and student give different shapes; begins with a space.
 
     Args:
@@ -140,7 +149,7 @@ def remedy_for_shapes(teacher_shape, student_shape):
     return ""
 
 
-def check_classes(loss, student_outputs):
+def check_classes(loss: Any, student_outputs: Any) -> None:
     """Raises if the student gives one value per sample where a distribution is compared."""
     if student_outputs.shape[-1] == 1:
         raise ValueError(
@@ -149,7 +158,7 @@ def check_classes(loss, student_outputs):
         )
 
 
-def check_sequences(loss, teacher_shape, student_shape):
+def check_sequences(loss: Any, teacher_shape: Any, student_shape: Any) -> None:
     """Raises unless both are `[batch, time, width]`."""
     if {len(teacher_shape), len(student_shape)} != {3}:
         raise ValueError(
@@ -162,7 +171,7 @@ def check_sequences(loss, teacher_shape, student_shape):
 # Labels in the forms in which data has them.
 
 
-def classes(labels, logits):
+def classes(labels: Any, logits: Any) -> Any:
     """The class of each sample: `[batch, ...]`, int32.
 
     Args:
@@ -195,7 +204,7 @@ def classes(labels, logits):
 WHOLE_IMAGES = "compares whole images and has no positions of a sequence that could be padding"
 
 
-def check_images(loss, teacher_shape, student_shape):
+def check_images(loss: Any, teacher_shape: Any, student_shape: Any) -> None:
     """Raises unless both are `[batch, height, width, channels]`."""
     data_format = keras.config.image_data_format()
     if data_format != "channels_last" or {len(teacher_shape), len(student_shape)} != {4}:
@@ -207,7 +216,7 @@ def check_images(loss, teacher_shape, student_shape):
         )
 
 
-def channel_maps(features):
+def channel_maps(features: Any) -> Any:
     """`[batch, height, width, channels]` as `[batch, channels, positions]`."""
     batch, height, width, channels = keras.ops.shape(features)
     positions = keras.ops.reshape(features, (batch, height * width, channels))

@@ -1,5 +1,7 @@
 """`SimilarityPreserving`: match which samples are alike to the teacher (SP)."""
 
+from typing import Any
+
 import keras
 
 from keras_kd.losses import relations
@@ -41,7 +43,7 @@ class SimilarityPreserving(relations.RelationalLoss):
     https://arxiv.org/abs/1907.09682
     """
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         difference = _similarities(teacher_outputs) - _similarities(student_outputs)
         return keras.ops.mean(difference * difference, axis=1)
 

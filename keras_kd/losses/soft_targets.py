@@ -1,5 +1,7 @@
 """`SoftTargets`: the temperature-softened divergence of Hinton et al."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -59,16 +61,16 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
 
     def __init__(
         self,
-        temperature=4.0,
-        divergence="forward_kl",
-        mixing_weight=0.5,
-        from_logits=True,
-        weight=1.0,
-        output=None,
-        name="soft_targets",
-        teacher_from_logits=None,
-        **kwargs,
-    ):
+        temperature: float = 4.0,
+        divergence: str = "forward_kl",
+        mixing_weight: float = 0.5,
+        from_logits: bool = True,
+        weight: float = 1.0,
+        output: str | int | None = None,
+        name: str | None = "soft_targets",
+        teacher_from_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             temperature,
             from_logits=from_logits,
@@ -87,25 +89,32 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
         self.takes_sparse = not self._has_own_formula()
         self.built = True
 
-    def build(self, *shapes):
+    def build(self, *shapes: Any) -> None:
         del shapes  # nothing depends on them
         self.built = True
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         return self._per_sample_loss(teacher_outputs, student_outputs, None)
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
+    def weighted(
+        self,
+        teacher_outputs: Any,
+        student_outputs: Any,
+        row_weight: Any,
+        mask: Any = None,
+        **context: Any,
+    ) -> tuple[Any, Any]:
         if self._has_own_formula():
             return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
         shapes.check_classes(self, student_outputs)
         weight, count = self.valid_rows(student_outputs[..., 0], row_weight, mask)
         return self._per_sample_loss(teacher_outputs, student_outputs, weight), count
 
-    def compute_output_shape(self, teacher_shape, student_shape):
+    def compute_output_shape(self, teacher_shape: Any, student_shape: Any) -> tuple:
         del teacher_shape
         return tuple(student_shape[:-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update({"divergence": self.divergence, "mixing_weight": self.mixing_weight})
         return config

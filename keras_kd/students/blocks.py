@@ -7,6 +7,7 @@ of them, and a `Run` is a sequence of equal blocks of steps.
 import itertools
 import json
 import math
+from typing import Any
 
 from keras_kd.students import channels
 from keras_kd.students.graph import Ref, ref_of
@@ -21,7 +22,7 @@ class Routes:
         graph: The `Graph`.
     """
 
-    def __init__(self, graph):
+    def __init__(self, graph: Any) -> None:
         self._graph = graph
         self._calls = {call[:2]: call for call in graph.calls()}
         self._readers: dict[tuple, list] = {key: [] for key in self._calls}
@@ -51,7 +52,7 @@ class Routes:
             following[key], depth[key] = point, depth[point] + 1
         return following
 
-    def chains(self):
+    def chains(self) -> "list[list[Step]]":
         """Lists of consecutive `Step`s; each begins at an input, longest first."""
         routes = [self._route(ref[:2]) for ref in self._graph.inputs]
         seen, found = set(), []
@@ -110,7 +111,7 @@ class Step:
         calls: Its calls, each behind those that it reads; the last one makes its end.
     """
 
-    def __init__(self, graph, entry, calls):
+    def __init__(self, graph: Any, entry: Any, calls: Any) -> None:
         self.entry = entry
         self.end = Ref(calls[-1].layer, calls[-1].number, 0)
         self.layers = list(dict.fromkeys(call.layer for call in calls))
@@ -192,14 +193,14 @@ class Run:
         blocks: A list of lists of `Step`s.
     """
 
-    def __init__(self, graph, blocks):
+    def __init__(self, graph: Any, blocks: Any) -> None:
         self.graph, self.blocks = graph, blocks
 
-    def layers(self, block):
+    def layers(self, block: Any) -> Any:
         """Names of the layers of a block."""
         return [name for step in self.blocks[block] for name in step.layers]
 
-    def dropped(self, depth, is_kept):
+    def dropped(self, depth: Any, is_kept: Any) -> list[int]:
         """Numbers of the blocks that go.
 
         Args:
@@ -212,11 +213,11 @@ class Run:
         kept |= {i for i in range(count) if any(map(is_kept, self.paths(i)))}
         return [i for i in range(count) if i not in kept]
 
-    def paths(self, block):
+    def paths(self, block: Any) -> list[str]:
         """Paths of the layers of a block."""
         return [self.graph.path + name for name in self.layers(block)]
 
-    def remove(self, numbers):
+    def remove(self, numbers: Any) -> None:
         """Takes blocks out of the graph."""
         # From the last on: what reads a block's end is then joined to an entry that still exists.
         for i in sorted(numbers, reverse=True):
@@ -224,7 +225,7 @@ class Run:
             self.graph.remove(self.layers(i), block[0].entry, block[-1].end)
 
 
-def runs_of(graph):
+def runs_of(graph: Any) -> list[Run]:
     """All runs of two or more equal blocks, including those in nested models."""
     found, inside = [], set()
     for steps in Routes(graph).chains():

@@ -28,12 +28,12 @@ class Unit:
         owner: The path of the layer.
     """
 
-    def __init__(self, size, owner):
+    def __init__(self, size: Any, owner: Any) -> None:
         self.size, self.owner = size, owner
         self.fixed = False  # all channels stay
         self.same: Any = None  # the axis that it is tied to
 
-    def tie(self, axis):
+    def tie(self, axis: Any) -> None:
         """Makes this the same channels as another axis of the same size."""
         if self.fixed:
             fix(axis)
@@ -57,12 +57,12 @@ class Summed(NamedTuple):
     axis: tuple | None
 
 
-def tiled(outer, axis, inner):
+def tiled(outer: Any, axis: Any, inner: Any) -> tuple | None:
     """An axis of one `Tiled`, or `None`."""
     return None if axis is None else (Tiled(outer, axis, inner),)
 
 
-def size(axis):
+def size(axis: Any) -> int:
     """How many channels the teacher has along an axis."""
     return sum(
         segment.size
@@ -72,7 +72,7 @@ def size(axis):
     )
 
 
-def units(axis):
+def units(axis: Any) -> list[Unit]:
     """The units of an axis that are tied to nothing else."""
     found: list[Unit] = []
     for segment in _resolved(axis or ()):
@@ -80,13 +80,13 @@ def units(axis):
     return found
 
 
-def fix(axis):
+def fix(axis: Any) -> None:
     """Keeps all channels of an axis."""
     for unit in units(axis):
         unit.fixed = True
 
 
-def tie(first, second):
+def tie(first: Any, second: Any) -> Any:
     """Ties two axes of one size. Returns whether they can be tied."""
     if first is None or second is None:
         fix(first if second is None else second)
@@ -130,7 +130,7 @@ class Choice(NamedTuple):
     width: float
     average: bool
 
-    def channels(self, axis):
+    def channels(self, axis: Any) -> np.ndarray:
         """For each of the teacher's channels the number of the student's, or -1 if dropped."""
         parts, offset = [], 0
         for segment in _resolved(axis):
@@ -157,22 +157,22 @@ class Choice(NamedTuple):
         number = (outer * (inside.max() + 1) + inside[:, None]) * segment.inner + inner
         return np.where(inside[:, None] < 0, -1, number).reshape(-1)
 
-    def size(self, axis):
+    def size(self, axis: Any) -> int:
         """How many channels the student has along an axis."""
         return int(self.channels(axis).max()) + 1
 
-    def narrows(self, axis):
+    def narrows(self, axis: Any) -> bool:
         """Whether an axis loses channels."""
         return axis is not None and self.size(axis) < size(axis)
 
 
-def narrow_size(size, width):
+def narrow_size(size: Any, width: Any) -> int:
     """A size times the width, rounded up; at least 1."""
     # Rounded before: 0.7 * 10 is 7.000000000000001 in floating point.
     return max(1, math.ceil(round(size * width, 6)))
 
 
-def spread(size, count):
+def spread(size: Any, count: int) -> np.ndarray:
     """`count` indices below `size`, evenly spread, with the first one.
 
     Evenly spread channels rather than the first ones: a small trained CNN (scikit-learn's digits, 6

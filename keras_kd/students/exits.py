@@ -1,5 +1,7 @@
 """`add_exits`: classifiers on inner layers, which learn from the model's own output."""
 
+from typing import Any
+
 import keras
 
 from keras_kd._utils import validation
@@ -14,7 +16,9 @@ _POOLING = {
 }
 
 
-def add_exits(model, layers, num_classes=None, name=None):
+def add_exits(
+    model: keras.Model, layers: Any, num_classes: int | None = None, name: str | None = None
+) -> keras.Model:
     """Adds classifiers to inner layers, which learn from the model's own output.
 
     Each exit is an average over the layer's spatial or time axes (without masked positions, where

@@ -27,7 +27,7 @@ class Call(NamedTuple):
     arguments: Any
 
     @property
-    def refs(self):
+    def refs(self) -> list[Ref]:
         """The tensors it reads, in the order of its arguments."""
         return refs_in(self.arguments)
 
@@ -43,7 +43,7 @@ class Graph:
         path: Its path in the model around it, with a slash at the end.
     """
 
-    def __init__(self, model, path=""):
+    def __init__(self, model: keras.Model, path: str = "") -> None:
         self.model, self.path = model, path
         # Keras reveals a sequential model's tensors only in a functional model of its layers.
         view = model
@@ -68,7 +68,7 @@ class Graph:
         name, call, output = leaf
         return Ref(name, call - _is_functional(self.operations[name]), output)
 
-    def calls(self):
+    def calls(self) -> list[Call]:
         """All calls, each behind those whose tensors it reads."""
         waiting = [
             (Call(name, number, arguments), {ref[:2] for ref in refs_in(arguments)})
@@ -89,11 +89,11 @@ class Graph:
             waiting = later
         return order
 
-    def output_tensors(self):
+    def output_tensors(self) -> list[tuple]:
         """`(ref, shape)` of each output."""
         return list(zip(self.outputs, self._output_shapes, strict=True))
 
-    def remove(self, layers, entry, end):
+    def remove(self, layers: Any, entry: Any, end: Any) -> None:
         """Takes layers out; what read tensor `end` reads `entry` instead."""
         for name in layers:
             del self.entries[name]
@@ -103,7 +103,7 @@ class Graph:
                     tensor["config"]["keras_history"] = list(entry)
         self.outputs = [entry if ref == end else ref for ref in self.outputs]
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """The model's configuration, without the layers that were taken out."""
         if isinstance(self.model, keras.Sequential):
             config = self.model.get_config()
@@ -129,14 +129,14 @@ class Graph:
         return [name, call + _is_functional(self.operations[name]), output]
 
 
-def is_readable(operation):
+def is_readable(operation: Any) -> bool:
     """Whether an operation is a model whose configuration lists its layers and tensors."""
     if isinstance(operation, keras.Sequential):
         return operation.built
     return _is_functional(operation) and "input_layers" in operation.get_config()
 
 
-def graph_of(teacher):
+def graph_of(teacher: Any) -> Graph:
     """The `Graph` of a teacher, or an error that names what is expected."""
     if not isinstance(teacher, keras.Model):
         raise ValueError(
@@ -175,7 +175,7 @@ def _check_called_in_one_model(graph, found):
         _check_called_in_one_model(inner, found)
 
 
-def tensors_in(raw):
+def tensors_in(raw: Any) -> Any:
     """The dicts that stand for tensors in serialized arguments, in order."""
     if isinstance(raw, dict):
         if raw.get("class_name") == "__keras_tensor__":
@@ -188,17 +188,17 @@ def tensors_in(raw):
             yield from tensors_in(value)
 
 
-def refs_in(raw):
+def refs_in(raw: Any) -> list[Ref]:
     """The `Ref`s of those."""
     return [ref_of(tensor) for tensor in tensors_in(raw)]
 
 
-def ref_of(tensor):
+def ref_of(tensor: Any) -> Ref:
     """The `Ref` of a tensor of serialized arguments."""
     return Ref(*tensor["config"]["keras_history"])
 
 
-def revived(raw, tensor):
+def revived(raw: Any, tensor: Any) -> Any:
     """Serialized arguments as Python values, with `tensor(ref, shape)` for tensors."""
     if isinstance(raw, dict):
         if raw.get("class_name") == "__keras_tensor__":
@@ -238,7 +238,7 @@ def _map_leaves(structure, function):
 # Configurations: editing those of a teacher's layers, and making a student of them.
 
 
-def edit(graph, path, edits, choice):
+def edit(graph: Any, path: str, edits: Any, choice: Any) -> None:
     """Writes the student's sizes into the configuration of a layer.
 
     Args:
@@ -263,7 +263,7 @@ def _put(config, keys, value):
     config[keys[-1]] = value
 
 
-def revived_model(graph, name):
+def revived_model(graph: Any, name: str) -> keras.Model:
     """A new model of a graph's configuration."""
     kind = type(graph.model)
     serialized = {

@@ -1,6 +1,7 @@
 """`shrink` makes a smaller model from a teacher; `plan` lists what it will do."""
 
 import difflib
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +23,15 @@ COPIES = ("slice", "average", None)
 COLUMNS = ("layer", "teacher_shape", "student_shape", "how")
 
 
-def shrink(teacher, depth=1.0, width=1.0, copy="slice", keep=(), name=None, print_fn=print):
+def shrink(
+    teacher: Any,
+    depth: float = 1.0,
+    width: float = 1.0,
+    copy: str | None = "slice",
+    keep: Any = (),
+    name: str | None = None,
+    print_fn: Any = print,
+) -> keras.Model:
     """Makes a student: the teacher with fewer blocks, narrower layers, and the teacher's weights.
 
     Blocks are what repeats along the way that every path through the model takes: residual or
@@ -89,7 +98,9 @@ def shrink(teacher, depth=1.0, width=1.0, copy="slice", keep=(), name=None, prin
     return student
 
 
-def plan(teacher, depth=1.0, width=1.0, copy="slice", keep=()):
+def plan(
+    teacher: Any, depth: float = 1.0, width: float = 1.0, copy: str | None = "slice", keep: Any = ()
+) -> list[dict[str, Any]]:
     """What `shrink` with these arguments does with each layer that has weights.
 
     Args:
@@ -125,7 +136,7 @@ def plan(teacher, depth=1.0, width=1.0, copy="slice", keep=()):
 class Shrinkage:
     """How a teacher is shrunk; see `shrink` for the arguments."""
 
-    def __init__(self, teacher, depth, width, copy, keep):
+    def __init__(self, teacher: Any, depth: Any, width: Any, copy: Any, keep: Any) -> None:
         _check_share("depth", depth)
         _check_share("width", width)
         if copy not in COPIES:
@@ -154,7 +165,7 @@ class Shrinkage:
         weights = [tuple(weight.shape) for weight in layer.layer.weights]
         return width.student_shapes(layer, self._choice) != weights
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """What `plan` returns."""
         rows = []
         for path, layer in self._all.items():
@@ -177,7 +188,7 @@ class Shrinkage:
     def _takes_weights(self, layer):
         return self._copy is not None or isinstance(layer.layer, keras.layers.Normalization)
 
-    def student(self, name):
+    def student(self, name: str | None) -> Any:
         """The model, with the weights it takes from the teacher."""
         for path, layer in self._widths.layers.items():
             graph.edit(self._graph, path, layer.edits, self._choice)
@@ -189,7 +200,7 @@ class Shrinkage:
                 width.copy_weights(student, layer, self._choice)
         return student
 
-    def table(self, student):
+    def table(self, student: Any) -> Any:
         """The lines of the table of `plan`, and of the parameters that are left."""
         table = [COLUMNS] + [tuple(map(_text, row.values())) for row in self.rows()]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]

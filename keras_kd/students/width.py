@@ -34,8 +34,11 @@ class Widths:
         layers: `{path: LayerWidths}`.
     """
 
-    def __init__(self, teacher, keep=()):
-        self.units, self.read, self.obstacles, self.layers = {}, {}, [], {}
+    def __init__(self, teacher: Any, keep: Any = ()) -> None:
+        self.units: dict[tuple, channels.Unit] = {}
+        self.read: dict[tuple, Any] = {}
+        self.obstacles: list[Obstacle] = []
+        self.layers: dict[str, LayerWidths] = {}
         self._keep = keep
         inputs = [[None] * len(shape) for shape in _input_shapes(teacher)]
         for axes in self._walk(teacher, inputs):
@@ -104,7 +107,7 @@ class Widths:
         for axis in [*own, *of_outputs, *(axis for axes in obstacles for axis in axes)]:
             channels.fix(axis)
 
-    def check(self, choice):
+    def check(self, choice: Any) -> None:
         """Raises if a layer would be narrowed that cannot be."""
         stopped: dict[str, Obstacle] = {}
         for obstacle in self.obstacles:
@@ -125,7 +128,7 @@ def _input_shapes(teacher):
     return [teacher.operations[ref.layer].batch_shape for ref in teacher.inputs]
 
 
-def is_named(path, names):
+def is_named(path: str, names: Any) -> bool:
     """Whether a layer, or a model it is nested in, has one of these names or paths."""
     parts = path.split("/")
     above = ["/".join(parts[:i]) for i in range(1, len(parts) + 1)]
@@ -154,39 +157,41 @@ class LayerCall:
         inputs: The `Signal`s among the call's arguments.
     """
 
-    def __init__(self, widths, layer, config, path):
+    def __init__(self, widths: Any, layer: Any, config: dict[str, Any], path: str) -> None:
         self._widths, self.layer, self.config, self.path = widths, layer, config, path
-        self.weights, self.edits, self.inputs = [], {}, []
+        self.weights: list = []
+        self.edits: dict[tuple, Any] = {}
+        self.inputs: list[Signal] = []
 
-    def unit(self, key, size):
+    def unit(self, key: Any, size: Any) -> tuple:
         """The axis of the layer's own channels, the same in each call."""
         made = self._widths.units.setdefault((self.path, key), channels.Unit(size, self.path))
         return (made,)
 
-    def reads(self, key, axis):
+    def reads(self, key: Any, axis: Any) -> Any:
         """An axis that the layer's weights depend on: tied to the same axis of its other calls."""
         first = self._widths.read.setdefault((self.path, key), axis)
         self.tie(first, axis)
         return first
 
-    def tie(self, *axes):
+    def tie(self, *axes: Any) -> Any:
         """Ties axes; returns one of them."""
         for axis in axes[1:]:
             if not channels.tie(axes[0], axis):
                 self.keep("its inputs' channels are composed differently", list(axes))
         return next((axis for axis in axes if axis is not None), None)
 
-    def keep(self, why, axes):
+    def keep(self, why: Any, axes: Any) -> None:
         """These axes have to keep the teacher's size; narrowing them elsewhere is an error."""
         name = type(self.layer).__name__
         self._widths.obstacles.append(Obstacle(self.path, name, why, axes))
 
-    def keep_channels(self, why, axes):
+    def keep_channels(self, why: Any, axes: Any) -> None:
         """`keep`, for axes that usually hold no channels."""
         if any(axis is not None for axis in axes):
             self.keep(why, [axis for axis in axes if axis is not None])
 
-    def give_up(self, why):
+    def give_up(self, why: Any) -> None:
         """Nothing about the layer may change; the axes of its outputs are unknown."""
         self.weights, self.edits = [], {}
         self.keep_channels(why, [axis for signal in self.inputs for axis in signal.axes])
@@ -218,7 +223,7 @@ def rule_for(*kinds: type | str) -> Callable[[Rule], Rule]:
     return register
 
 
-def apply_rule(call, args, kwargs):
+def apply_rule(call: LayerCall, args: Any, kwargs: Any) -> Any:
     """The axes of each of a call's outputs, or `None` where they are the teacher's.
 
     Args:
@@ -263,7 +268,7 @@ def _has_size(axis, size):
 # Cutting the teacher's weights to the student's channels.
 
 
-def cut_weight(value, axes, choice):
+def cut_weight(value: Any, axes: Any, choice: Any) -> np.ndarray:
     """The student's weight, cut from the teacher's.
 
     Args:
@@ -300,7 +305,7 @@ def _cut_axis(value, axis, channels, is_summed):
     return merged
 
 
-def cut_shape(shape, axes, choice):
+def cut_shape(shape: Any, axes: Any, choice: Any) -> tuple[int, ...]:
     """The shape that `cut_weight` returns."""
     axes = [axis.axis if isinstance(axis, Summed) else axis for axis in axes]
     return tuple(
@@ -309,7 +314,7 @@ def cut_shape(shape, axes, choice):
     )
 
 
-def copy_weights(student, plan, choice):
+def copy_weights(student: Any, plan: Any, choice: Any) -> None:
     """Gives a student's layer the weights of its teacher's.
 
     Args:
@@ -327,7 +332,7 @@ def copy_weights(student, plan, choice):
         layer.finalize_state()
 
 
-def check_shapes(student, plan, choice):
+def check_shapes(student: Any, plan: Any, choice: Any) -> None:
     """Raises unless a student's layer has the shapes that were planned."""
     layer = layer_at(student, plan.path)
     expected = student_shapes(plan, choice)
@@ -340,7 +345,7 @@ def check_shapes(student, plan, choice):
         )
 
 
-def student_shapes(plan, choice):
+def student_shapes(plan: Any, choice: Any) -> list[tuple[int, ...]]:
     """The shapes of the student's weights."""
     return [
         cut_shape(weight.shape, axes, choice)
@@ -348,7 +353,7 @@ def student_shapes(plan, choice):
     ]
 
 
-def layer_at(model, path):
+def layer_at(model: keras.Model, path: str) -> Any:
     """The layer at a path of names."""
     for name in path.split("/"):
         model = model.get_layer(name)
