@@ -1,12 +1,14 @@
 """Data for distillation: views that teacher and student share, and inputs without labels.
 
-The transforms change a batched `tf.data.Dataset` before it reaches the distiller, so that the
-teacher is asked about the very input that the student sees. A teacher that is asked about another
-view ("fixed teaching") teaches worse, as the paper below measures.
+The transforms change a batched `tf.data.Dataset` before it reaches the distiller, so that teacher
+and student see the very same input. A teacher that sees another view ("fixed teaching") teaches
+worse, as the paper below measures.
 
 Reference: Beyer et al., "Knowledge distillation: A good teacher is patient and consistent",
 https://arxiv.org/abs/2106.05237
 """
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,30 +24,33 @@ __all__ = ["cutmix", "mixup", "noise", "with_unlabelled"]
 _ROUNDING = 1e-2
 
 
-def mixup(dataset, num_classes, alpha=1.0, seed=None):
-    """Mixes each row with another one of its batch, inputs and labels alike.
+def mixup(
+    dataset: tf.data.Dataset, num_classes: int, alpha: float = 1.0, seed: int | None = None
+) -> tf.data.Dataset:
+    """Mixes each sample with another one of its batch, both inputs and labels.
 
     `x_i <- m x_i + (1 - m) x_j`, `y_i <- m y_i + (1 - m) y_j` with `m` from `Beta(alpha, alpha)`
-    for each row, and a random `j`. The labels become probabilities: use
+    per sample, and a random `j`. The labels become probabilities: use
     `keras.losses.CategoricalCrossentropy(from_logits=True)`.
 
     Args:
         dataset: A batched `tf.data.Dataset` of `(inputs, labels)` or of inputs alone. Inputs may
             be a structure of float tensors; labels are class indices, integers `[batch]` or
             `[batch, 1]`, or probabilities `[batch, classes]`.
-        num_classes: How many classes there are.
-        alpha: A number above 0; at 1 all mixtures are as probable, near 0 rows stay as they are.
+        num_classes: Number of classes.
+        alpha: A number above 0; at 1 all mixtures are equally probable, near 0 samples hardly
+            change.
         seed: An integer for the same mixtures in each run; they differ from epoch to epoch.
 
     Returns:
         A `tf.data.Dataset` of the same structure, with labels `[batch, classes]`, float32.
 
     Raises:
-        ValueError: `dataset` is no batched `tf.data.Dataset`; `alpha` is not above 0; inputs are no
-            floats; labels are numbers and no classes, or have another number of classes; or the
+        ValueError: `dataset` is not a batched `tf.data.Dataset`; `alpha` is not above 0; inputs are
+            not floats; labels are numbers, not classes, or have another number of classes; or the
             dataset has sample weights, which cannot be mixed.
-        tf.errors.InvalidArgumentError: While it is read: a label is no class below `num_classes`,
-            or no probability.
+        tf.errors.InvalidArgumentError: While it is read: a label is not a class below
+            `num_classes`, or not a probability.
 
     Example:
 
@@ -67,7 +72,7 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
     alpha = validation.positive("alpha", alpha)
     num_classes = validation.integer("num_classes", num_classes, 1)
     seeds = keras.random.SeedGenerator(validation.seed("seed", seed))
-    _check("mixup", dataset, num_classes)
+    _check_labels("mixup", dataset, num_classes)
     _check_floats("mixup", dataset)
 
     def mix(inputs, labels=None):
@@ -85,18 +90,20 @@ def mixup(dataset, num_classes, alpha=1.0, seed=None):
     return dataset.map(mix)
 
 
-def cutmix(dataset, num_classes, alpha=1.0, seed=None):
+def cutmix(
+    dataset: tf.data.Dataset, num_classes: int, alpha: float = 1.0, seed: int | None = None
+) -> tf.data.Dataset:
     """Puts a rectangle of another image into each image, and mixes their labels by its area.
 
-    The rectangle has the image's proportions, a random centre, and the area `1 - m` with `m` from
+    The rectangle has the image's proportions, a random center, and the area `1 - m` with `m` from
     `Beta(alpha, alpha)`, less what lies outside of the image; labels are mixed by the area that was
-    replaced (`keras.layers.CutMix` of Keras 3.15 mixes them by another one). The labels become
-    probabilities, as of `mixup`.
+    replaced (`keras.layers.CutMix` of Keras 3.15 mixes them by a different one). The labels
+    become probabilities, as in `mixup`.
 
     Args:
         dataset: A batched `tf.data.Dataset` of `(images, labels)`, images `[batch, height, width,
-            channels]`, labels as of `mixup`.
-        num_classes: How many classes there are.
+            channels]`, labels as in `mixup`.
+        num_classes: Number of classes.
         alpha: A number above 0: areas are from `Beta(alpha, alpha)`.
         seed: An integer for the same rectangles in each run.
 
@@ -104,11 +111,11 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
         A `tf.data.Dataset` of `(images, labels)`, labels `[batch, classes]`, float32.
 
     Raises:
-        ValueError: `dataset` is no batched `tf.data.Dataset` of images; `alpha` is not above 0;
-            labels are numbers and no classes, or have another number of classes; or the dataset has
+        ValueError: `dataset` is not a batched `tf.data.Dataset` of images; `alpha` is not above 0;
+            labels are numbers, not classes, or have another number of classes; or the dataset has
             sample weights or no labels.
-        tf.errors.InvalidArgumentError: While it is read: a label is no class below `num_classes`,
-            or no probability.
+        tf.errors.InvalidArgumentError: While it is read: a label is not a class below
+            `num_classes`, or not a probability.
 
     Example:
 
@@ -127,7 +134,7 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
     """
     alpha = validation.positive("alpha", alpha)
     num_classes = validation.integer("num_classes", num_classes, 1)
-    _check("cutmix", dataset, num_classes)
+    _check_labels("cutmix", dataset, num_classes)
     _check_images(dataset)
     seeds = keras.random.SeedGenerator(validation.seed("seed", seed))
 
@@ -148,12 +155,12 @@ def cutmix(dataset, num_classes, alpha=1.0, seed=None):
 def _inside(length, side, seeds):
     """`[batch, length]`: whether a position lies in an interval of a share of the length."""
     length = tf.cast(length, tf.float32)
-    centre = length * keras.random.uniform(tf.shape(side), seed=seeds)
+    center = length * keras.random.uniform(tf.shape(side), seed=seeds)
     positions = tf.range(length) + 0.5
-    return tf.abs(positions[None, :] - centre[:, None]) < 0.5 * (length * side)[:, None]
+    return tf.abs(positions[None, :] - center[:, None]) < 0.5 * (length * side)[:, None]
 
 
-def noise(dataset, stddev, seed=None):
+def noise(dataset: tf.data.Dataset, stddev: float, seed: int | None = None) -> tf.data.Dataset:
     """Adds Gaussian noise to the inputs; labels and sample weights stay.
 
     Args:
@@ -166,8 +173,8 @@ def noise(dataset, stddev, seed=None):
         A `tf.data.Dataset` of the same structure.
 
     Raises:
-        ValueError: `dataset` is no batched `tf.data.Dataset`, `stddev` is not a number, at least 0,
-            or inputs are no floats.
+        ValueError: `dataset` is not a batched `tf.data.Dataset`, `stddev` is not a number, at least
+            0, or inputs are not floats.
 
     Example:
 
@@ -197,14 +204,15 @@ def noise(dataset, stddev, seed=None):
     return dataset.map(disturb)
 
 
-def with_unlabelled(labelled, unlabelled, ignore_class=-1):
+def with_unlabelled(labelled: Any, unlabelled: Any, ignore_class: Any = -1) -> tf.data.Dataset:
     """Adds a batch of inputs without labels to each labelled batch.
 
-    The teacher teaches all rows, the labels their own alone: rows without a label get the class
-    `ignore_class`, which `keras.losses.SparseCategoricalCrossentropy(from_logits=True,
-    ignore_class=-1)` leaves out (without that argument such a label is an error or makes the loss
-    NaN); where labels are probabilities they get zeros, of which a cross-entropy is 0. Give the
-    loss to `compile` accordingly, and metrics that do not count them: those of validation data.
+    The teacher teaches all samples, the labels only their own: samples without a label get the
+    class `ignore_class`, which `keras.losses.SparseCategoricalCrossentropy(from_logits=True,
+    ignore_class=-1)` ignores (without that argument such a label is an error or makes the loss
+    NaN); where labels are probabilities they get zeros, whose cross-entropy is 0. Compile the
+    distiller with such a loss, and judge by the metrics of validation data, which do not count
+    them.
 
     Args:
         labelled: A batched `tf.data.Dataset` of `(inputs, labels)`, labels class indices `[batch]`
@@ -212,14 +220,14 @@ def with_unlabelled(labelled, unlabelled, ignore_class=-1):
             them.
         unlabelled: A batched `tf.data.Dataset` of inputs of the same structure, repeated as often
             as needed.
-        ignore_class: The class of rows without a label.
+        ignore_class: The class of samples without a label.
 
     Returns:
         A `tf.data.Dataset` of `(inputs, labels)`, as long as `labelled`.
 
     Raises:
-        ValueError: The datasets have other structures, or labels are integers of a shape that says
-            neither.
+        ValueError: The datasets have different structures, or labels are integers of an ambiguous
+            shape.
 
     Example:
 
@@ -268,14 +276,14 @@ def with_unlabelled(labelled, unlabelled, ignore_class=-1):
 
 
 def _is_index(labels):
-    """Whether labels, or the spec of them, are class indices and no probabilities."""
+    """Whether labels, or their spec, are class indices rather than probabilities."""
     return len(labels.shape) == 1 or labels.shape[-1] == 1
 
 
 def _probabilities(labels, num_classes):
     if not _is_index(labels):
         labels = tf.cast(labels, tf.float32)
-        # Not that they sum to 1: of several labels a row, and of none, they do not. NaN is outside.
+        # Not that they sum to 1: samples with several labels or none do not. NaN is outside.
         inside = (labels >= 0) & (labels <= 1 + _ROUNDING)
         check = tf.debugging.Assert(
             tf.reduce_all(inside),
@@ -290,7 +298,7 @@ def _probabilities(labels, num_classes):
             return tf.identity(labels)
     labels = labels if len(labels.shape) == 1 else tf.squeeze(labels, -1)
     outside = tf.boolean_mask(labels, (labels < 0) | (labels >= num_classes))
-    # Its probabilities would be zeros: such a row teaches that it is of no class at all.
+    # Its probabilities would be zeros: such a sample teaches that it belongs to no class.
     check = tf.debugging.Assert(
         tf.size(outside) == 0,
         [
@@ -313,7 +321,7 @@ def _check_form(labels):
         )
 
 
-def _check(name, dataset, num_classes):
+def _check_labels(name, dataset, num_classes):
     spec = batches.batched("dataset", dataset).element_spec
     if isinstance(spec, tuple) and len(spec) > 2:
         raise ValueError(
@@ -360,7 +368,7 @@ def _check_images(dataset):
 
 
 def _check_same_inputs(labelled, unlabelled):
-    """Raises unless rows of both can stand in one batch."""
+    """Raises unless samples of both fit in one batch."""
     if isinstance(unlabelled, tuple) and not isinstance(labelled, tuple):
         raise ValueError(
             "`unlabelled` must be a dataset of inputs alone. Received: elements of "
@@ -370,15 +378,15 @@ def _check_same_inputs(labelled, unlabelled):
         keras.tree.assert_same_structure(labelled, unlabelled)
         pairs = list(zip(*map(keras.tree.flatten, (labelled, unlabelled)), strict=True))
     except (TypeError, ValueError) as error:
-        raise _other_inputs(labelled, unlabelled) from error
+        raise _different_inputs(labelled, unlabelled) from error
     if not all(
         one.dtype == other.dtype and one.shape[1:].is_compatible_with(other.shape[1:])
         for one, other in pairs
     ):
-        raise _other_inputs(labelled, unlabelled)
+        raise _different_inputs(labelled, unlabelled)
 
 
-def _other_inputs(labelled, unlabelled):
+def _different_inputs(labelled, unlabelled):
     return ValueError(
         "`labelled` and `unlabelled` must have the same inputs: structure, type, and shape but for "
         f"the batch. Received: labelled {labelled}, unlabelled {unlabelled}"

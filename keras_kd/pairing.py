@@ -1,4 +1,4 @@
-"""`pair_layers`: proposes which layers of teacher and student belong together."""
+"""`pair_layers`: proposes pairs of layers of teacher and student for hints."""
 
 import collections
 import dataclasses
@@ -18,7 +18,7 @@ from keras_kd.taps.recorder import Taps
 from keras_kd.taps.tap import Tap
 
 STRATEGIES = ("depth", "shape", "last_of_stage", "similarity")
-# Layers that only pass on, or put into another form, what another layer made.
+# Layers that only pass on or reshape what another layer computes.
 _PASSES_ON = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout1D,
@@ -38,7 +38,7 @@ class _Candidate:
 
     Args:
         layer: Its path, or a `Tap` of one of its calls or tensors.
-        shape: Of its features.
+        shape: The shape of its features.
         group: Only layers of one group are paired.
     """
 
@@ -50,23 +50,23 @@ class _Candidate:
 class LayerPairs(list):
     """A list of `(teacher_layer, student_layer)`; `hints` makes losses of them.
 
-    A layer is its path, or, where that does not say it, a `keras_kd.taps.Tap`.
+    A layer is given by its path, or by a `keras_kd.taps.Tap` where a path is ambiguous.
 
     Args:
         rows: Dicts with `teacher`, `student`, their shapes and the `score` of the strategy.
     """
 
-    def __init__(self, rows):
+    def __init__(self, rows: Any) -> None:
         super().__init__((row["teacher"], row["student"]) for row in rows)
         self.rows = list(rows)
 
-    def hints(self, loss="mse", weight=1.0, projector="auto"):
+    def hints(self, loss: Any = "mse", weight: float = 1.0, projector: Any = "auto") -> list[Any]:
         """A `keras_kd.losses.FeatureHint` for each pair.
 
         Args:
-            loss: As of `FeatureHint`.
-            weight: Of all of them together: each gets its part.
-            projector: As of `FeatureHint`.
+            loss: See `FeatureHint`.
+            weight: The total weight, divided equally among them.
+            projector: See `FeatureHint`.
 
         Returns:
             A list of losses, named `hint_0`, `hint_1`, ...
@@ -74,12 +74,17 @@ class LayerPairs(list):
         weight = validation.non_negative("weight", weight)
         return [
             losses.FeatureHint(
-                *pair, loss=loss, projector=projector, weight=weight / len(self), name=f"hint_{i}"
+                teacher,
+                student,
+                loss=loss,
+                projector=projector,
+                weight=weight / len(self),
+                name=f"hint_{i}",
             )
-            for i, pair in enumerate(self)
+            for i, (teacher, student) in enumerate(self)
         ]
 
-    def __str__(self):
+    def __str__(self) -> str:
         columns = ("teacher", "teacher_shape", "student", "student_shape", "score")
         table = [columns] + [tuple(_text(row[name]) for name in columns) for row in self.rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -91,15 +96,21 @@ class LayerPairs(list):
 
 
 def pair_layers(
-    teacher, student, strategy="depth", data=None, count=None, pattern="*", print_fn=print
-):
+    teacher: Any,
+    student: Any,
+    strategy: str = "depth",
+    data: Any = None,
+    count: int | None = None,
+    pattern: str = "*",
+    print_fn: Any = print,
+) -> LayerPairs:
     """Proposes pairs of layers for hints, and prints them.
 
     Candidates are the layers and operations that run once, give one float tensor `[batch, width]`,
-    `[batch, time, width]` or `[batch, height, width, channels]` (of several tensors, the first is
-    taken), and do more than pass values on; of a model's output none. Layers inside of others (of
-    a transformer's block) are left out where the block itself is one. Pairs have equal ranks and
-    never cross.
+    `[batch, time, width]` or `[batch, height, width, channels]` (the first one of several), and do
+    more than pass values on; the model's output is none. Layers inside others (in a transformer
+    block) are left out where the block itself is a candidate. Pairs have equal ranks and never
+    cross.
 
     Args:
         teacher: A Keras model.
@@ -112,12 +123,12 @@ def pair_layers(
             which need no projector. `"last_of_stage"`: the last layers before the size of the
             features changes (height, width and, of vectors, their width), counted from the end.
             `"similarity"`: the pairs with the largest sum of CKA on `data`.
-        data: A batch of inputs, some hundred rows: for `"similarity"`, and for models that do not
-            know the shapes of their inputs. Of a dict, each model gets what it has inputs for.
-        count: At most so many pairs, spread over the depth and the last one among them; default:
+        data: A batch of inputs, some hundred samples: for `"similarity"`, and for models that do
+            not know the shapes of their inputs. From a dict each model receives its own inputs.
+        count: The largest number of pairs, spread over the depth, the last one included; default:
             4, or all stages.
         pattern: Only layers whose path matches, such as `"*transformer_layer_*"`.
-        print_fn: What prints the table; `None` prints nothing.
+        print_fn: A function that prints the table; `None` prints nothing.
 
     Returns:
         A `LayerPairs`: a list of pairs whose `hints(...)` are losses.
@@ -159,13 +170,13 @@ def pair_layers(
         for role, model in (("teacher", teacher), ("student", student))
     ]
     if strategy == "similarity":
-        _check_rows(data)
+        _check_batch(data)
     sides = [_candidates(side, pattern) for side in calls]
     rows = {
         "depth": lambda *sides: _by_blocks(calls, pattern) or _by_depth(*sides),
         "shape": _by_shape,
         "last_of_stage": _by_stage,
-        "similarity": lambda *sides: _by_similarity(*sides, teacher, student, data),
+        "similarity": lambda *sides: _by_similarity(sides, (teacher, student), data),
     }[strategy](*sides)
     if not rows:
         raise ValueError(
@@ -180,8 +191,8 @@ def pair_layers(
     return pairs
 
 
-def _check_rows(data):
-    """Raises for a batch of which no similarity can be told."""
+def _check_batch(data):
+    """Raises for a batch whose similarities cannot be measured."""
     for each in keras.tree.flatten(data):
         if isinstance(each, keras.KerasTensor) or len(each) < 2:
             received = validation.briefly(each)
@@ -214,7 +225,7 @@ def _candidates(calls, pattern):
 
 
 def _candidate(call, group=None, is_shared=False):
-    """A `_Candidate` of what a call gives; `None` where that is no features."""
+    """A `_Candidate` for the output of a call; `None` where that holds no features."""
     features = overview.features_of(call.output)
     several = keras.tree.is_nested(call.output)
     if features is None or isinstance(call.output, dict):
@@ -238,7 +249,7 @@ def _row(teacher, student, score):
 
 
 def _by_blocks(calls, pattern):
-    """As `_by_depth`, of blocks; none where not both models have some."""
+    """Like `_by_depth`, for blocks; empty unless both models have some."""
     tops = [top_of(side) for side in calls]
     repeated = [overview.classes_of(overview.runs_of(top)) for top in tops]
     runs = [
@@ -246,7 +257,7 @@ def _by_blocks(calls, pattern):
         for top, known in zip(tops, reversed(repeated), strict=True)
     ]
     runs = [[run for run in side if run] for side in runs]
-    # An encoder and a decoder, or stages; where one side has more of them, all are one.
+    # An encoder and a decoder, or stages; where one side has more of them, they form one group.
     alike = len(runs[0]) == len(runs[1])
     sides = []
     for side, every in zip(runs, calls, strict=True):
@@ -291,7 +302,7 @@ def _by_shape(teacher, student):
 def _by_stage(teacher, student):
     """Score: number of the stage, counted from the end."""
     ends = [_stage_ends(side) for side in (teacher, student)]
-    rows = []
+    rows: list[dict] = []
     for i in range(1, min(map(len, ends)) + 1):
         pair = ends[0][-i], ends[1][-i]
         if len(pair[0].shape) == len(pair[1].shape):
@@ -308,11 +319,12 @@ def _stage_ends(layers):
     return list(ends.values())
 
 
-def _by_similarity(teacher, student, teacher_model, student_model, data):
+def _by_similarity(sides, models_of_sides, data):
     """Score: CKA of the features on the data."""
+    teacher, student = sides
     grams = [
         [statistics.centred_gram(each) for each in _features(model, side, data)]
-        for model, side in ((teacher_model, teacher), (student_model, student))
+        for model, side in zip(models_of_sides, sides, strict=True)
     ]
     gains = np.array(
         [

@@ -1,4 +1,4 @@
-"""Values over epochs or steps: what the callbacks of `keras_kd.callbacks` follow.
+"""Values over epochs or steps, which the callbacks of `keras_kd.callbacks` follow.
 
 A schedule is called with a position, counted from 0, and the number of positions it spans, and
 returns a float. With `n` positions the first has `start` and the last has `end`.
@@ -6,6 +6,7 @@ returns a float. With `n` positions the first has `start` and the last has `end`
 
 import bisect
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,21 +17,21 @@ __all__ = ["Constant", "Cosine", "Exponential", "Linear", "Piecewise", "Polynomi
 
 
 class Schedule:
-    """Base class: subclasses give the value at a fraction of the way.
+    """Base class: subclasses define the value at a fraction of the span.
 
     Args:
         start: Value at the first position.
         end: Value at the last position.
     """
 
-    # Whether its values depend on how many positions it spans.
+    # Whether its values depend on the number of positions that it spans.
     has_span = True
 
-    def __init__(self, start, end):
-        self.start, self.end = _finite("start", start), _finite("end", end)
+    def __init__(self, start: Any, end: Any) -> None:
+        self.start, self.end = _check_finite("start", start), _check_finite("end", end)
 
-    def __call__(self, position, count):
-        """The value at `position` of `count`; the ends hold outside of them.
+    def __call__(self, position: Any, count: int | None) -> Any:
+        """The value at `position` of `count`; the end values hold outside.
 
         Raises:
             ValueError: `count` is `None`: the span is not known.
@@ -43,8 +44,8 @@ class Schedule:
         fraction = position / (count - 1) if count > 1 else float(position >= count)
         return self.at(min(max(fraction, 0.0), 1.0))
 
-    def at(self, fraction):
-        """The value at a fraction of the way, from 0 to 1."""
+    def at(self, fraction: float) -> Any:
+        """The value at a fraction of the span, from 0 to 1."""
         raise NotImplementedError
 
 
@@ -65,7 +66,7 @@ class Linear(Schedule):
     ```
     """
 
-    def at(self, fraction):
+    def at(self, fraction: float) -> Any:
         return self.start + fraction * (self.end - self.start)
 
 
@@ -86,7 +87,7 @@ class Cosine(Schedule):
     ```
     """
 
-    def at(self, fraction):
+    def at(self, fraction: float) -> Any:
         return self.end + (self.start - self.end) * 0.5 * (1.0 + math.cos(math.pi * fraction))
 
 
@@ -110,20 +111,20 @@ class Exponential(Schedule):
     ```
     """
 
-    def __init__(self, start, end):
+    def __init__(self, start: Any, end: Any) -> None:
         super().__init__(start, end)
         if self.start <= 0 or self.end <= 0:
             raise ValueError(
                 "An exponential schedule needs positive ends. Received: "
-                f"start={start}, end={end}. For a way to 0 use kd.schedules.Linear or Cosine."
+                f"start={start}, end={end}. To reach 0 use kd.schedules.Linear or Cosine."
             )
 
-    def at(self, fraction):
+    def at(self, fraction: float) -> Any:
         return self.start * (self.end / self.start) ** fraction
 
 
 class Polynomial(Schedule):
-    """`end + (start - end) (1 - fraction)^power`: quick at first, then slower and slower.
+    """`end + (start - end) (1 - fraction)^power`: fast at first, then ever slower.
 
     Args:
         start: First value.
@@ -140,13 +141,13 @@ class Polynomial(Schedule):
     ```
     """
 
-    def __init__(self, start, end, power=3):
+    def __init__(self, start: Any, end: Any, power: float = 3) -> None:
         super().__init__(start, end)
-        self.power = _finite("power", power)
+        self.power = _check_finite("power", power)
         if self.power <= 0:
             raise invalid("power", "a number above 0", repr(power))
 
-    def at(self, fraction):
+    def at(self, fraction: float) -> Any:
         return self.end + (self.start - self.end) * (1.0 - fraction) ** self.power
 
 
@@ -167,18 +168,18 @@ class Constant:
 
     has_span = False
 
-    def __init__(self, value):
-        self.value = _finite("value", value)
+    def __init__(self, value: Any) -> None:
+        self.value = _check_finite("value", value)
 
-    def __call__(self, position, count):
+    def __call__(self, position: Any, count: int | None) -> Any:
         return self.value
 
 
 class Piecewise:
-    """`values[i]` until before `boundaries[i]`, then the next one.
+    """`values[i]` before position `boundaries[i]`, then the next value.
 
     Args:
-        boundaries: Positions, rising.
+        boundaries: Positions, ascending.
         values: One more than boundaries.
 
     Example:
@@ -193,12 +194,12 @@ class Piecewise:
 
     has_span = False
 
-    def __init__(self, boundaries, values):
+    def __init__(self, boundaries: Any, values: Any) -> None:
         for name, given in (("boundaries", boundaries), ("values", values)):
             if not isinstance(given, (list, tuple, np.ndarray)):
                 raise invalid(name, "a list of numbers", repr(given))
-        self.boundaries = [_finite("boundaries", boundary) for boundary in boundaries]
-        self.values = [_finite("values", value) for value in values]
+        self.boundaries = [_check_finite("boundaries", boundary) for boundary in boundaries]
+        self.values = [_check_finite("values", value) for value in values]
         if len(self.values) != len(self.boundaries) + 1:
             raise ValueError(
                 "`values` must have one value more than `boundaries`. Received: "
@@ -207,15 +208,15 @@ class Piecewise:
         if self.boundaries != sorted(set(self.boundaries)):
             raise ValueError(f"`boundaries` must rise. Received: boundaries={self.boundaries}")
 
-    def __call__(self, position, count):
+    def __call__(self, position: Any, count: int | None) -> Any:
         return self.values[bisect.bisect_right(self.boundaries, position)]
 
 
 class WarmUp:
-    """Linear from `start` to what another schedule begins with, then that schedule.
+    """Linear from `start` to the first value of another schedule, then that schedule.
 
     Args:
-        schedule: What follows: a schedule, or a number for a constant.
+        schedule: The schedule that follows, or a number for a constant.
         length: Positions of the warm-up, at least 1.
         start: Value at the first position.
 
@@ -229,15 +230,15 @@ class WarmUp:
     ```
     """
 
-    def __init__(self, schedule, length, start=0.0):
+    def __init__(self, schedule: Any, length: Any, start: float = 0.0) -> None:
         self.schedule = get(schedule)
         self.has_span = self.schedule.has_span
         is_integer = isinstance(length, (int, np.integer)) and not isinstance(length, bool)
         if not is_integer or length < 1:
             raise invalid("length", "an integer, at least 1", repr(length))
-        self.length, self.start = int(length), _finite("start", start)
+        self.length, self.start = int(length), _check_finite("start", start)
 
-    def __call__(self, position, count):
+    def __call__(self, position: Any, count: int | None) -> Any:
         rest = None if count is None else max(count - self.length, 1)
         if position >= self.length:
             return self.schedule(position - self.length, rest)
@@ -250,10 +251,10 @@ class _Function:
 
     has_span = False
 
-    def __init__(self, function):
+    def __init__(self, function: Any) -> None:
         self.function = function
 
-    def __call__(self, position, count):
+    def __call__(self, position: Any, count: int | None) -> Any:
         return float(self.function(position))
 
 
@@ -266,8 +267,8 @@ _BY_NAME = {
 }
 
 
-def get(schedule, start=None, end=None):
-    """Makes a schedule of what a user writes.
+def get(schedule: Any, start: Any = None, end: Any = None) -> Any:
+    """Makes a schedule from what a user passes.
 
     Args:
         schedule: `"linear"`, `"cosine"`, `"exponential"` or `"polynomial"` (from `start` to
@@ -281,7 +282,7 @@ def get(schedule, start=None, end=None):
     """
     if isinstance(schedule, str):
         if schedule not in _BY_NAME:
-            raise _no_schedule(schedule)
+            raise _invalid_schedule(schedule)
         return _BY_NAME[schedule](start, end)
     if isinstance(schedule, (Schedule, Constant, Piecewise, WarmUp, _Function)):
         return schedule
@@ -289,15 +290,15 @@ def get(schedule, start=None, end=None):
         return Constant(schedule)
     if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) or callable(schedule):
         return _Function(schedule)
-    raise _no_schedule(schedule)
+    raise _invalid_schedule(schedule)
 
 
-def _no_schedule(schedule):
+def _invalid_schedule(schedule):
     expected = f"one of {tuple(_BY_NAME)}, a number, a schedule or a function of the position"
     return invalid("schedule", expected, repr(schedule))
 
 
-def _finite(name, value):
+def _check_finite(name, value):
     if isinstance(value, bool) or not isinstance(value, _NUMBER) or not math.isfinite(value):
         raise invalid(name, "a finite number", repr(value))
     return float(value)

@@ -1,11 +1,13 @@
-"""Which rows learn from the labels and which from the teacher: weights for each row.
+"""Per-sample weights between the labels and the teacher.
 
-A weighting gives each row the share `s` of the teacher, from 0 to 1, and the objective becomes
+A weighting gives each sample the share `s` of the teacher, from 0 to 1, and the objective becomes
 
 `alpha * mean_i(2 (1 - s_i) hard_i) + beta * sum_k weight_k mean_i(2 s_i distillation_ki)`
 
-so that a share of 1/2 for every row changes nothing.
+so that a share of 1/2 for every sample changes nothing.
 """
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,19 +22,19 @@ __all__ = ["ClassShares", "TeacherConfidence", "TeacherCorrectness", "TeacherEnt
 
 
 class Weighting:
-    """Base class: how much each row learns from the teacher, and how much from its label.
+    """Base class: how much each sample learns from the teacher, and how much from its label.
 
-    Give one to `Distiller(..., weighting=...)`. The teacher then runs in every training step, also
-    while `beta` is 0. `sample_weight` is multiplied with it. The losses that are reported are the
-    weighted ones. Subclasses implement `shares`.
+    Pass one to `Distiller(..., weighting=...)`. The teacher then runs in every training step, even
+    while `beta` is 0. `sample_weight` is multiplied by it. The reported losses are the weighted
+    ones. Subclasses implement `shares`.
 
     Args:
         output: Which output of a model with several decides: a name, or an index into a list.
         from_logits: Whether the teacher returns logits; `False`: probabilities.
 
     Raises:
-        ValueError: When the distiller is built: the teacher ends in softmax though `from_logits`,
-            or gives one value a row.
+        ValueError: When the distiller is built: the teacher ends in softmax despite
+            `from_logits`, or gives one value per sample.
 
     Example:
 
@@ -50,16 +52,16 @@ class Weighting:
     ```
     """
 
-    def __init__(self, output=None, from_logits=True):
+    def __init__(self, output: str | int | None = None, from_logits: bool = True) -> None:
         self.output = validation.output_key("output", output)
         self.from_logits = validation.boolean("from_logits", from_logits)
 
-    def shares(self, probabilities, labels):
-        """The teacher's share of each row.
+    def shares(self, probabilities: Any, labels: Any) -> Any:
+        """The teacher's share of each sample.
 
         Args:
-            probabilities: Of the teacher, `[batch, ..., classes]`, float32.
-            labels: The labels of that output as the data gives them, or `None`.
+            probabilities: The teacher's, `[batch, ..., classes]`, float32.
+            labels: The labels of that output as in the data, or `None`.
 
         Returns:
             `[batch, ...]`, between 0 and 1 (a traced step cannot check it: beyond 1 the labels
@@ -67,7 +69,7 @@ class Weighting:
         """
         raise NotImplementedError
 
-    def validate(self, teacher, student):
+    def validate(self, teacher: Any, student: Any) -> None:
         """Raises if it cannot read the teacher. Called by the distiller."""
         if self.from_logits:
             instead = "where a row has several labels, leave out `weighting`"
@@ -75,23 +77,23 @@ class Weighting:
             check_logits("teacher", teacher, self.output, name, instead=instead)
         outputs = models.output_specs(teacher)
         if outputs is not None:
-            self._read(outputs, getattr(student, "output_names", None))
+            self._choose_output(outputs, getattr(student, "output_names", None))
 
-    def factors(self, teacher, labels):
+    def factors(self, teacher: Any, labels: Any) -> tuple[Any, Any]:
         """Factors of the hard loss and of the distillation losses, each `[batch, ...]`.
 
         Args:
             teacher: `Outputs` of the teacher.
             labels: The labels of the batch, in the structure of the outputs, or `None`.
         """
-        outputs = keras.ops.cast(self._read(teacher.outputs, teacher.names), "float32")
+        outputs = keras.ops.cast(self._choose_output(teacher.outputs, teacher.names), "float32")
         if keras.tree.is_nested(labels):
             labels = models.flat_outputs(labels, self.output, teacher.names)[0]
         share = self.shares(keras.ops.softmax(outputs) if self.from_logits else outputs, labels)
         share = keras.ops.cast(share, "float32")
         return 2.0 * (1.0 - share), 2.0 * share
 
-    def _read(self, outputs, names):
+    def _choose_output(self, outputs, names):
         """The one output that decides."""
         outputs = models.flat_outputs(outputs, self.output, names)
         if len(outputs) != 1:
@@ -107,28 +109,28 @@ class Weighting:
             )
         return outputs[0]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return {"output": self.output, "from_logits": self.from_logits}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         """Makes one from its arguments."""
         return cls(**config)
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class TeacherConfidence(Weighting):
-    """Where the teacher is not sure the labels count more, where it is the soft targets.
+    """More weight on the labels where the teacher is uncertain, on the soft targets elsewhere.
 
-    The share of a row is `low` if the teacher's largest probability is below `threshold`, else
+    The share of a sample is `low` if the teacher's largest probability is below `threshold`, else
     `high`.
 
     Args:
         threshold: Between 0 and 1.
         low: The teacher's share below the threshold, between 0 and 1.
-        high: Its share from the threshold on.
-        **kwargs: As of `Weighting`.
+        high: Its share at and above the threshold.
+        **kwargs: See `Weighting`.
 
     Example:
 
@@ -142,31 +144,33 @@ class TeacherConfidence(Weighting):
     ```
     """
 
-    def __init__(self, threshold=0.5, low=0.25, high=0.75, **kwargs):
+    def __init__(
+        self, threshold: float = 0.5, low: float = 0.25, high: float = 0.75, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.threshold = validation.fraction("threshold", threshold)
         self.low, self.high = validation.fraction("low", low), validation.fraction("high", high)
 
-    def shares(self, probabilities, labels):
+    def shares(self, probabilities: Any, labels: Any) -> Any:
         confidence = keras.ops.max(probabilities, axis=-1)
         return keras.ops.where(confidence < self.threshold, self.low, self.high)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"threshold": self.threshold, "low": self.low, "high": self.high}
         return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class TeacherCorrectness(Weighting):
-    """Where the teacher is wrong the labels count more.
+    """More weight on the labels where the teacher is wrong.
 
-    The share of a row is `right` if the teacher's most probable class is the label, else `wrong`;
-    1/2 for a row without a label (a negative class, or zeros for all classes).
+    The share of a sample is `right` if the teacher's most probable class is the label, else
+    `wrong`; 1/2 for a sample without a label (a negative class, or zeros for all classes).
 
     Args:
-        wrong: The teacher's share of rows that it gets wrong, between 0 and 1.
-        right: Its share of the others.
-        **kwargs: As of `Weighting`.
+        wrong: The teacher's share where it is wrong, between 0 and 1.
+        right: Its share elsewhere.
+        **kwargs: See `Weighting`.
 
     Raises:
         ValueError: A share is out of its range; in `fit`: the data has no labels.
@@ -183,25 +187,25 @@ class TeacherCorrectness(Weighting):
     ```
     """
 
-    def __init__(self, wrong=0.0, right=0.5, **kwargs):
+    def __init__(self, wrong: float = 0.0, right: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.wrong, self.right = (
             validation.fraction("wrong", wrong),
             validation.fraction("right", right),
         )
 
-    def shares(self, probabilities, labels):
-        classes = _classes(self, labels, probabilities)
+    def shares(self, probabilities: Any, labels: Any) -> Any:
+        classes = _labels_as_classes(self, labels, probabilities)
         right = keras.ops.equal(keras.ops.argmax(probabilities, axis=-1), classes)
         return _where_labelled(classes, keras.ops.where(right, self.right, self.wrong))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "wrong": self.wrong, "right": self.right}
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class TeacherEntropy(Weighting):
-    """The teacher's share falls with the entropy of its probabilities.
+    """A teacher's share that falls with the entropy of its probabilities.
 
     `s = high + (low - high) H / log(classes)`, `H = -sum_c p_c log p_c`: `high` where it is
     certain, `low` where it gives every class the same probability.
@@ -209,7 +213,7 @@ class TeacherEntropy(Weighting):
     Args:
         low: The teacher's share at the largest entropy, between 0 and 1.
         high: Its share at entropy 0.
-        **kwargs: As of `Weighting`.
+        **kwargs: See `Weighting`.
 
     Example:
 
@@ -223,35 +227,35 @@ class TeacherEntropy(Weighting):
     ```
     """
 
-    def __init__(self, low=0.25, high=0.75, **kwargs):
+    def __init__(self, low: float = 0.25, high: float = 0.75, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.low, self.high = validation.fraction("low", low), validation.fraction("high", high)
 
-    def shares(self, probabilities, labels):
+    def shares(self, probabilities: Any, labels: Any) -> Any:
         positive = probabilities > 0
         logarithms = keras.ops.log(keras.ops.where(positive, probabilities, 1.0))
         entropy = -keras.ops.sum(probabilities * logarithms, axis=-1)
         classes = keras.ops.cast(keras.ops.shape(probabilities)[-1], "float32")
-        largest = keras.ops.log(keras.ops.maximum(classes, 2.0))  # of one class the entropy is 0
+        largest = keras.ops.log(keras.ops.maximum(classes, 2.0))  # with one class the entropy is 0
         return self.high + (self.low - self.high) * entropy / largest
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "low": self.low, "high": self.high}
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class ClassShares(Weighting):
-    """The teacher's share by the label: more for the classes that it knows well.
+    """A teacher's share by class: more for the classes that it knows well.
 
-    Rows without a label (a negative class, or zeros for all classes) have the share 1/2.
+    Samples without a label (a negative class, or zeros for all classes) have the share 1/2.
 
     Args:
         shares: One number between 0 and 1 for each class, such as the teacher's recall.
-        **kwargs: As of `Weighting`.
+        **kwargs: See `Weighting`.
 
     Raises:
         ValueError: A share is out of its range; in `fit`: the data has no labels, or the teacher
-            another number of classes.
+            has another number of classes.
 
     Example:
 
@@ -265,7 +269,7 @@ class ClassShares(Weighting):
     ```
     """
 
-    def __init__(self, shares, **kwargs):
+    def __init__(self, shares: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(shares, (list, tuple, np.ndarray)) or len(shares) == 0:
             raise invalid("shares", "a list of one number for each class", repr(shares))
@@ -273,21 +277,21 @@ class ClassShares(Weighting):
             validation.fraction(f"shares[{i}]", share) for i, share in enumerate(shares)
         ]
 
-    def shares(self, probabilities, labels):
+    def shares(self, probabilities: Any, labels: Any) -> Any:
         if probabilities.shape[-1] != len(self.by_class):
             raise ValueError(
                 f"ClassShares got {len(self.by_class)} shares, and the teacher has "
                 f"{probabilities.shape[-1]} classes. Give one share for each class."
             )
-        classes = _classes(self, labels, probabilities)
+        classes = _labels_as_classes(self, labels, probabilities)
         shares = keras.ops.convert_to_tensor(self.by_class, "float32")
         return _where_labelled(classes, keras.ops.take(shares, keras.ops.maximum(classes, 0)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shares": self.by_class}
 
 
-def _classes(weighting, given, probabilities):
+def _labels_as_classes(weighting, given, probabilities):
     if given is None:
         raise ValueError(
             f"{type(weighting).__name__} needs labels, and the data has none. Pass (inputs, "
@@ -297,5 +301,5 @@ def _classes(weighting, given, probabilities):
 
 
 def _where_labelled(classes, shares):
-    """The shares; 1/2, which changes nothing, for rows without a label (a negative class)."""
+    """The shares; 1/2, which changes nothing, for samples without a label (a negative class)."""
     return keras.ops.where(classes >= 0, shares, 0.5)

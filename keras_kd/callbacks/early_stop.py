@@ -1,4 +1,6 @@
-"""`EarlyStopDistillation`: ends the distillation, not the training."""
+"""`EarlyStopDistillation`: ends the distillation, but not the training."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,16 +13,16 @@ SAVING = (keras.callbacks.BackupAndRestore, keras.callbacks.ModelCheckpoint)
 
 
 class EarlyStopDistillation(keras.callbacks.Callback):
-    """Sets `beta` to 0 when the teacher no longer helps, and lets the labels go on alone.
+    """Sets `beta` to 0 when the teacher no longer helps, and continues with the labels alone.
 
-    A teacher helps most at first; a student that cannot follow it is later held back by it. When
+    A teacher helps most at first, and may later hold back a student that cannot follow it. When
     `monitor` has not improved by more than `min_delta` for `patience` epochs, `beta` becomes 0 and
-    `alpha` what is given here. They stay so after `fit`: set them to distil again. The history gets
-    entries `alpha` and `beta`, which the epoch ran with.
+    `alpha` the value given here. They keep these values after `fit`: set them to distill again. The
+    history gets entries `alpha` and `beta`, the values of the epoch.
 
-    What it has seen is saved with the distiller, so that a resumed `fit` (with an `initial_epoch`,
-    or by `BackupAndRestore`) goes on with it; one that begins with epoch 0 begins to look anew.
-    List it before callbacks that save.
+    Its state is saved with the distiller, so that a resumed `fit` (with an `initial_epoch`, or by
+    `BackupAndRestore`) continues with it; one that begins with epoch 0 starts over. List it before
+    callbacks that save.
 
     Args:
         monitor: An entry of the history, such as `"val_loss"` or `"val_accuracy"`.
@@ -28,15 +30,15 @@ class EarlyStopDistillation(keras.callbacks.Callback):
         min_delta: What counts as an improvement, at least 0.
         mode: `"min"`, `"max"`, or `"auto"`: larger is better if the name ends in `accuracy`, `acc`,
             `auc`, `precision`, `recall`, `score` or `agreement`.
-        alpha: The factor of the labels from then on; `None`: as it is.
-        start_epoch: First epoch that is looked at.
+        alpha: The factor of the labels from then on; `None` keeps it.
+        start_epoch: The first epoch that is monitored.
         verbose: 1: prints when it ends the distillation.
 
     Raises:
         ValueError: An argument is wrong; in `fit`: the history has no such entry, there is no
-            validation data for it, another callback schedules `beta` (or the `alpha` that is given
-            here), begins to distil later or watches the same entry, or one that saves is listed
-            before.
+            validation data for it, another callback schedules `beta` (or the `alpha` given here),
+            begins to distill later or monitors the same entry, or one that saves is listed before
+            it.
 
     Example:
 
@@ -62,14 +64,14 @@ class EarlyStopDistillation(keras.callbacks.Callback):
 
     def __init__(
         self,
-        monitor="val_loss",
-        patience=3,
-        min_delta=0.0,
-        mode="auto",
-        alpha=None,
-        start_epoch=0,
-        verbose=0,
-    ):
+        monitor: str = "val_loss",
+        patience: int = 3,
+        min_delta: float = 0.0,
+        mode: str = "auto",
+        alpha: Any = None,
+        start_epoch: int = 0,
+        verbose: int | str = 0,
+    ) -> None:
         super().__init__()
         validation.one_of("mode", mode, ("auto", "min", "max"))
         self.monitor = validation.text("monitor", monitor, "an entry of the history")
@@ -85,7 +87,7 @@ class EarlyStopDistillation(keras.callbacks.Callback):
         self._sign = -1.0 if is_larger else 1.0
         self._validates = False
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Checks the callbacks beside it; called by `fit`."""
         for callback in callbacks[: callbacks.index(self)]:
             if isinstance(callback, SAVING):
@@ -115,12 +117,12 @@ class EarlyStopDistillation(keras.callbacks.Callback):
                 f"EarlyStopDistillation(start_epoch={max(starts)})."
             )
 
-    def check_data(self, validates, callbacks):
-        """Raises where there will be nothing to watch; called by `fit`.
+    def check_data(self, validates: bool, callbacks: list[Any]) -> None:
+        """Raises if there will be nothing to monitor; called by `fit`.
 
         Args:
-            validates: Whether there is data to validate with.
-            callbacks: All callbacks; one of the user's may write such an entry.
+            validates: Whether there is validation data.
+            callbacks: All callbacks; a user's callback may write the entry.
         """
         self._validates = validates
         modules = {
@@ -136,22 +138,22 @@ class EarlyStopDistillation(keras.callbacks.Callback):
 
     @property
     def _key(self):
-        # A name in a file, where a slash would begin a group.
+        # A name in an HDF5 file, where a slash would begin a group.
         return f"early_stop_distillation_{self.monitor}".replace("/", "_")
 
     def _remember(self, distiller, best, waited, stopped):
         distiller.callback_states[self._key] = np.array([best, waited, stopped], "float64")
 
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 0:  # no run that is resumed: what an earlier one showed does not count
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch == 0:  # not a resumed run: an earlier one does not count
             self._remember(self.model, np.inf, 0, False)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         ran_with = {"alpha": self.model.alpha, "beta": self.model.beta}
         best, waited, stopped = self.model.callback_states[self._key]
         is_due = not stopped and epoch >= self.start_epoch
         if is_due and not self._is_without_validation(logs or {}):
-            self._look(epoch, self._value(logs or {}), best, waited)
+            self._monitor_value(epoch, self._value(logs or {}), best, waited)
         if logs is not None:
             logs.update(ran_with)
 
@@ -169,7 +171,7 @@ class EarlyStopDistillation(keras.callbacks.Callback):
             )
         return self._sign * float(logs[self.monitor])
 
-    def _look(self, epoch, value, best, waited):
+    def _monitor_value(self, epoch, value, best, waited):
         if value < best - self.min_delta:
             self._remember(self.model, value, 0, False)
             return

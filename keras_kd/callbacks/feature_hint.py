@@ -1,4 +1,6 @@
-"""`FeatureHint`: a hint for the epochs of a `fit`."""
+"""`FeatureHint`: a hint for some epochs of a `fit`."""
+
+from typing import Any
 
 import numpy as np
 
@@ -12,24 +14,23 @@ class FeatureHint(ScheduledValue):
     """Adds a `keras_kd.losses.FeatureHint` to the distiller for `fit`, or steers the one it has.
 
     Its weight is 0 before `start_epoch` and from `stop_epoch` on. Over `ramp_epochs` it rises in
-    equal steps: in epoch `start_epoch + i` it is `weight (i + 1) / (ramp_epochs + 1)`. Nothing is
-    traced again while `fit` runs. The history gets the loss, and an entry `<name>_weight`.
+    equal steps: in epoch `start_epoch + i` it is `weight (i + 1) / (ramp_epochs + 1)`. This causes
+    no retracing while `fit` runs. The history gets the loss, and an entry `<name>_weight`.
 
-    After `fit`, also one that was interrupted and goes on from a file or in another `fit`, the hint
-    has the weight it had before, which is 0 for one that was added. It stays with the distiller,
-    its projector is saved with it, and a later `fit` goes on with it. (Decoupled weight decay, as
-    of `AdamW`, shrinks the projector also while the weight is 0.) A hint
-    that needs a projector must join before the optimizer is built: at the first `fit` after
-    `compile`.
+    After `fit`, even one that was interrupted and continues from a file or in another `fit`, the
+    hint has the weight it had before: 0 for one that was added. It stays with the distiller, its
+    projector is saved with it, and a later `fit` continues with it. (Decoupled weight decay, as in
+    `AdamW`, shrinks the projector even while the weight is 0.) A hint that needs a projector must
+    be attached before the optimizer is built: at the first `fit` after `compile`.
 
     Args:
-        teacher_layer: As of `keras_kd.losses.FeatureHint`.
-        student_layer: Likewise.
-        loss: Likewise: `"mse"`, `"cosine"`, `"smooth_l1"`, a Keras loss or a function.
+        teacher_layer: See `keras_kd.losses.FeatureHint`.
+        student_layer: See there.
+        loss: See there: `"mse"`, `"cosine"`, `"smooth_l1"`, a Keras loss or a function.
         weight: The weight in between, at least 0.
-        projector: Likewise: `"auto"`, `"linear"`, `None` or a Keras layer.
+        projector: See there: `"auto"`, `"linear"`, `None` or a Keras layer.
         start_epoch: First epoch of the hint, counted from 0.
-        stop_epoch: First epoch without it again; `None`: it stays until the end.
+        stop_epoch: The first epoch without it again; `None`: it stays until the end.
         ramp_epochs: Epochs of the rise.
         name: Name of the loss; default: `hint_` and the student's layer.
 
@@ -42,6 +43,8 @@ class FeatureHint(ScheduledValue):
 
     ```python
     import keras
+    from typing import Any
+
     import numpy as np
     import keras_kd as kd
 
@@ -68,16 +71,16 @@ class FeatureHint(ScheduledValue):
 
     def __init__(
         self,
-        teacher_layer,
-        student_layer,
-        loss="mse",
-        weight=1.0,
-        projector="auto",
-        start_epoch=0,
-        stop_epoch=None,
-        ramp_epochs=0,
-        name=None,
-    ):
+        teacher_layer: Any,
+        student_layer: Any,
+        loss: Any = "mse",
+        weight: float = 1.0,
+        projector: Any = "auto",
+        start_epoch: int = 0,
+        stop_epoch: Any = None,
+        ramp_epochs: int = 0,
+        name: str | None = None,
+    ) -> None:
         super().__init__(self._weight_in, start_epoch=start_epoch)
         self.hint_weight = validation.non_negative("weight", weight)
         self.stop_epoch = validation.integer("stop_epoch", stop_epoch, 0, optional=True)
@@ -91,11 +94,12 @@ class FeatureHint(ScheduledValue):
         self.layers = teacher_layer, student_layer
         self.options = {"loss": loss, "projector": projector}
         self.name = validation.text("name", name, "the name of the loss", optional=True)
-        # What the loss cannot be made of is told now, not when `fit` makes it.
-        losses.FeatureHint(*self.layers, **self.options, name=name)
-        self.hint, self._reported = None, None
+        # Invalid arguments of the loss raise now, not when `fit` makes it.
+        losses.FeatureHint(teacher_layer, student_layer, **self.options, name=name)
+        self.hint: Any = None
+        self._reported: str | None = None
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Finds or attaches the hint; called by `fit` before anything is built or traced."""
         pair = distiller.resolve_pair(*self.layers)
         self.hint = _hint_between(distiller, pair) or self._attached(distiller, pair)
@@ -103,7 +107,7 @@ class FeatureHint(ScheduledValue):
         names = {id(loss): name for name, loss in distiller.losses_by_name.items()}
         self._reported = names[id(self.hint)]
         super().prepare(distiller, callbacks)
-        # Of a fit that was interrupted the state is still there, and what it set last.
+        # An interrupted fit leaves its state, and the weight that it set last.
         _, was_set = distiller.callback_states.get(self._key, (None, None))
         if was_set != self.hint.weight:
             self._remember(distiller, self.hint.weight)
@@ -124,7 +128,7 @@ class FeatureHint(ScheduledValue):
                 "FeatureHint(..., name=...)."
             )
         with distiller.distribute_strategy.scope():
-            hint = losses.FeatureHint(*pair, **self.options, weight=0.0, name=name)
+            hint = losses.FeatureHint(pair[0], pair[1], **self.options, weight=0.0, name=name)
         distiller.attach(hint)
         return hint
 
@@ -153,25 +157,25 @@ class FeatureHint(ScheduledValue):
         return self.hint_weight * min((epoch + 1) / (self.ramp_epochs + 1), 1.0)
 
     @property
-    def log_name(self):
+    def log_name(self) -> str:
         return f"{self._reported}_weight"
 
-    def check_model(self):
+    def check_model(self) -> None:
         if self.hint is None or all(x is not self.hint for x in self.model.distillation_losses):
             raise ValueError(
                 "FeatureHint was not prepared: pass it in the `callbacks` of the distiller's own "
                 "fit, as a list."
             )
 
-    def set_value(self, value):
+    def set_value(self, value: Any) -> None:
         weight_before, _ = self.model.callback_states[self._key]
         self.hint.weight = value
         self._remember(self.model, weight_before)
 
-    def get_value(self):
+    def get_value(self) -> Any:
         return self.hint.weight
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.hint.weight, _ = self.model.callback_states.pop(self._key)
 
 
@@ -186,6 +190,6 @@ def _hint_between(distiller, pair):
 def _config(value):
     if not hasattr(value, "get_config"):
         return value
-    # The name of a layer counts the layers made before it.
+    # Keras numbers the name of a layer by the layers made before it.
     own = {key: part for key, part in value.get_config().items() if key != "name"}
     return type(value).__name__, own

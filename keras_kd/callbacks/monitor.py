@@ -1,7 +1,8 @@
-"""`DistillationMonitor`: how close the student has come to the teacher, epoch by epoch."""
+"""`DistillationMonitor`: how close the student is to the teacher, epoch by epoch."""
 
 import os
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,26 +18,26 @@ from keras_kd.taps import tap
 class DistillationMonitor(keras.callbacks.Callback):
     """Compares student and teacher on a batch after each epoch.
 
-    The history (and so TensorBoard) gets `probe_agreement`, the share of rows for which both give
-    the same class the largest logit; `probe_kl`, the mean `KL(teacher || student)` at temperature
+    The history (and so TensorBoard) gets `probe_agreement`, the share of samples to which both give
+    the same class; `probe_kl`, the mean `KL(teacher || student)` at temperature
     1; and for each pair of layers `probe_cka_<student layer>`, how alike their features are, from 0
     to 1 (where pairs share the student's layer, `probe_cka_<student layer>_<teacher layer>`). Both
-    models run as in inference: nothing of them changes.
+    models run in inference mode: neither changes.
 
     Args:
-        inputs: A batch of inputs, some hundred rows.
-        pairs: `(teacher_layer, student_layer)` pairs; each as of `DistillationLoss`. Default: those
-            of the distiller's losses.
+        inputs: A batch of inputs, some hundred samples.
+        pairs: `(teacher_layer, student_layer)` pairs; see `DistillationLoss`. Default: those of the
+            distiller's losses.
         output: Which output of models with several: a name, or an index into a list.
         from_logits: Whether the models return logits; `False`: probabilities.
-        plot: A file, such as `"distillation.png"`; when `fit` ends, what was measured is drawn
+        plot: A file, such as `"distillation.png"`; when `fit` ends, the measurements are plotted
             into it (needs matplotlib).
 
     Raises:
-        ValueError: In `fit`: there is no such layer, an output must be chosen, it has one value a
-            row, or a model ends in softmax though `from_logits`; or `plot` is of a kind that
+        ValueError: In `fit`: there is no such layer, an output must be chosen, it has one value per
+            sample, or a model ends in softmax despite `from_logits`; or `plot` is of a type that
             matplotlib does not write.
-        ImportError: A plot is asked for, and matplotlib is missing.
+        ImportError: `plot` is given, and matplotlib is missing.
 
     Example:
 
@@ -56,7 +57,14 @@ class DistillationMonitor(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, inputs, pairs=None, output=None, from_logits=True, plot=None):
+    def __init__(
+        self,
+        inputs: Any,
+        pairs: Any = None,
+        output: str | int | None = None,
+        from_logits: bool = True,
+        plot: Any = None,
+    ) -> None:
         super().__init__()
         self.inputs, self.pairs = _checked_inputs(inputs), _checked_pairs(pairs)
         self.output = validation.output_key("output", output)
@@ -64,10 +72,10 @@ class DistillationMonitor(keras.callbacks.Callback):
         if plot is not None and not isinstance(plot, (str, os.PathLike)):
             raise invalid("plot", "the path of a file such as 'distillation.png', or None", plot)
         self.plot = plot
-        self.measured = {}
+        self.measured: dict[str, list[float]] = {}
         self._prepared = False
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Checks what is compared; called by `fit` before any work."""
         del callbacks
         if self.plot is not None:
@@ -79,7 +87,7 @@ class DistillationMonitor(keras.callbacks.Callback):
                 check_logits(role, model, self.output, name, instead=instead)
             outputs = models.output_specs(model)
             if outputs is not None:
-                self._chosen(outputs, distiller)
+                self._choose_output(outputs, distiller)
         self._prepared = True
 
     @staticmethod
@@ -98,7 +106,7 @@ class DistillationMonitor(keras.callbacks.Callback):
 
         return compare
 
-    def _chosen(self, outputs, distiller):
+    def _choose_output(self, outputs, distiller):
         names = getattr(distiller.student, "output_names", None)
         chosen = models.flat_outputs(outputs, self.output, names)
         if len(chosen) != 1:
@@ -109,33 +117,33 @@ class DistillationMonitor(keras.callbacks.Callback):
         if chosen[0].shape[-1] == 1:
             raise ValueError(
                 "DistillationMonitor compares a value for each class; an output of shape "
-                f"{tuple(chosen[0].shape)} has one, of which softmax says nothing."
+                f"{tuple(chosen[0].shape)} has one, of which softmax is always 1."
             )
         return chosen[0]
 
     def _logits(self, outputs, distiller):
-        logits = tf.cast(self._chosen(outputs, distiller), tf.float32)
+        logits = tf.cast(self._choose_output(outputs, distiller), tf.float32)
         return logits if self.from_logits else tf.math.log(logits)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self._prepared:
             raise ValueError(
                 "DistillationMonitor was not prepared: pass it in the `callbacks` of the fit of a "
                 "keras_kd.Distiller, as a list."
             )
         self.measured = {}
-        # Here, because hints may have joined after `prepare`.
+        # Here, because hints may be attached after `prepare`.
         pairs = self._pairs_of(self.model) if self.pairs is None else list(self.pairs)
         resolved = [self.model.resolve_pair(*pair) for pair in pairs]
         self._names = _names(resolved)
         self._compare = tf.function(self._comparison(self.model, resolved), autograph=False)
-        if self.model.student.built:  # a teacher that cannot answer here says so before any step
+        if self.model.student.built:  # a teacher that cannot run here raises before any step
             self._compare.get_concrete_function(self._inputs())
 
     def _inputs(self):
         return keras.tree.map_structure(tf.convert_to_tensor, self.inputs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         (teacher, student), features = self._compare(self._inputs())
         agree = np.argmax(teacher, -1) == np.argmax(student, -1)
         values = {
@@ -151,7 +159,7 @@ class DistillationMonitor(keras.callbacks.Callback):
         if logs is not None:
             logs.update(values)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self.plot is not None and self.measured:
             self._draw(pathlib.Path(self.plot))
 
@@ -197,7 +205,7 @@ def _checked_pairs(pairs):
 
 
 def _names(pairs):
-    """What tells pairs apart: the student's layer, or both where pairs share it."""
+    """A unique name for each pair: the student's layer, or both where pairs share it."""
     of_students = [tap.plain_name(student) for _, student in pairs]
     return [
         name if of_students.count(name) == 1 else f"{name}_{tap.plain_name(teacher)}"
@@ -206,7 +214,7 @@ def _names(pairs):
 
 
 def _check_plot(path):
-    """Raises unless it can be drawn; makes its folder."""
+    """Raises unless it can be written; makes its folder."""
     known = _figure()().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise ValueError(

@@ -1,4 +1,6 @@
-"""Schedules as callbacks: temperature, alpha, beta, weights of losses, decay of an EMA teacher."""
+"""Callbacks that schedule a number: temperature, alpha, beta, a loss's weight, an EMA's decay."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,28 +11,34 @@ from keras_kd._utils.validation import invalid
 from keras_kd.teachers import self_distillation
 from keras_kd.training.base import DistillationModel
 
-# `ScheduledValue`: sets a live number of a distiller before each epoch or step.
-
 
 class ScheduledValue(keras.callbacks.Callback):
-    """Base class: follows a schedule, and logs what it set.
+    """Base class: follows a schedule, and logs the value that it sets.
 
-    The position is counted by epochs or steps of the whole `fit`, `initial_epoch` included, so an
-    interrupted run that is resumed goes on where it was. Subclasses say what is set.
+    The position counts the epochs or steps of the whole `fit`, `initial_epoch` included, so that a
+    resumed run continues where it was interrupted. Subclasses define what is set.
 
     Args:
         start: First value; or a whole schedule: an object of `keras_kd.schedules`, a Keras
             learning rate schedule, or a function of the position. Then `end` is left out.
         end: Last value.
         schedule: The way between them: `"linear"`, `"cosine"` or `"exponential"`.
-        start_epoch: Epoch with which it begins; before it, its first value holds.
+        start_epoch: The epoch in which it begins; before that its first value holds.
         length: Epochs (steps, if `by="step"`) that it takes; then its last value holds. Default:
-            what is left of `fit`.
-        by: `"epoch"` or `"step"`: when it is set. With `steps_per_execution` above 1 `"step"` sets
-            it once an execution, to the value of its first step.
+            the rest of `fit`.
+        by: `"epoch"` or `"step"`: how often it is set. With `steps_per_execution` above 1 `"step"`
+            sets it once per execution, to the value of its first step.
     """
 
-    def __init__(self, start, end=None, schedule="linear", start_epoch=0, length=None, by="epoch"):
+    def __init__(
+        self,
+        start: Any,
+        end: Any = None,
+        schedule: str = "linear",
+        start_epoch: int = 0,
+        length: int | None = None,
+        by: str = "epoch",
+    ) -> None:
         super().__init__()
         if by not in ("epoch", "step"):
             raise ValueError(
@@ -69,25 +77,25 @@ class ScheduledValue(keras.callbacks.Callback):
         self._epoch = 0
 
     @property
-    def log_name(self):
+    def log_name(self) -> str:
         """The entry in the history."""
         raise NotImplementedError
 
-    def check_value(self, name, value):
-        """Raises if it is none that can be set; `name` is the argument that it was given as."""
+    def check_value(self, name: str, value: Any) -> None:
+        """Raises if the value cannot be set; `name` is the argument that it was passed as."""
 
-    def set_value(self, value):
-        """Gives the value to `self.model`."""
+    def set_value(self, value: Any) -> None:
+        """Sets the value in `self.model`."""
         raise NotImplementedError
 
-    def get_value(self):
+    def get_value(self) -> Any:
         """The value that `self.model` has."""
         raise NotImplementedError
 
-    def check_model(self):
+    def check_model(self) -> None:
         """Raises if `self.model` has no such number."""
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Checks the callbacks beside it; called by `fit`."""
         del distiller
         scheduled = [each for each in callbacks if isinstance(each, ScheduledValue)]
@@ -96,7 +104,7 @@ class ScheduledValue(keras.callbacks.Callback):
             kinds = " and ".join(type(each).__name__ for each in same)
             raise ValueError(f"Several callbacks set {self.log_name!r}: {kinds}. Pass one of them.")
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not isinstance(self.model, DistillationModel):
             raise ValueError(
                 f"{type(self).__name__} steers a keras_kd.Distiller or MutualDistiller. Received: "
@@ -109,35 +117,35 @@ class ScheduledValue(keras.callbacks.Callback):
                 f"{type(self).__name__} begins with epoch {self.start_epoch}, but fit ends with "
                 f"epoch {epochs - 1}. Lower start_epoch or raise epochs."
             )
-        self.value_at(0)  # an unknown span is told before any work
+        self.value_at(0)  # an unknown span raises before any work
         if self.by == "step" and self.params.get("steps") is None and epochs != 1:
             raise ValueError(
                 f"{type(self).__name__}(by='step') cannot count steps over epochs of unknown "
                 "length. Pass steps_per_epoch to fit, or use by='epoch'."
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch = epoch
         if self.by == "epoch":
             self.set_value(self.value_at(epoch - self.start_epoch))
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.by == "step":
-            steps = self.params.get("steps") or 0  # unknown of a single epoch
+            steps = self.params.get("steps") or 0  # unknown only in a single epoch
             position = (self._epoch - self.start_epoch) * steps + batch
             self.set_value(self.value_at(position))
 
-    def on_epoch_end(self, epoch, logs=None):
-        # As Keras' LearningRateScheduler does: so it is in the history and in TensorBoard.
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        # Like Keras' LearningRateScheduler: for the history and TensorBoard.
         if logs is not None:
             logs[self.log_name] = self.get_value()
 
-    def value_at(self, position):
-        """The value at a position counted from the schedule's begin."""
+    def value_at(self, position: int) -> float:
+        """The value at a position counted from the start of the schedule."""
         return self.schedule(max(position, 0), self._count())
 
     def _count(self):
-        """Over how many positions the schedule runs; `None` if that is not known."""
+        """The number of positions that the schedule spans; `None` if that is not known."""
         if self.length is not None:
             return self.length
         epochs = self.params.get("epochs")
@@ -150,27 +158,20 @@ class ScheduledValue(keras.callbacks.Callback):
         return None if steps is None else epochs * steps
 
 
-def _is_number(value):
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-
-
-# `TemperatureSchedule`: the temperature over the epochs or steps of `fit`.
-
-
 class TemperatureSchedule(ScheduledValue):
     """Changes the temperature of the distillation losses while `fit` runs.
 
     A high temperature shows the student how the teacher ranks all classes; a low one, later, the
     teacher's decisions. The losses keep their factor `T^2`, so their gradients stay comparable.
-    Nothing is traced again. The history gets an entry `temperature`.
+    This causes no retracing. The history gets an entry `temperature`.
 
     Args:
         start: First temperature, positive; or a schedule: an object of `keras_kd.schedules`, a
             Keras learning rate schedule, or a function of the epoch (or step).
         end: Last temperature.
         schedule: `"linear"`, `"cosine"` or `"exponential"`.
-        start_epoch: Epoch with which it begins.
-        length: Epochs (or steps) that it takes; default: what is left of `fit`.
+        start_epoch: The epoch in which it begins.
+        length: Epochs (or steps) that it takes; default: the rest of `fit`.
         by: `"epoch"` or `"step"` (with `steps_per_execution`, the first step of each execution).
 
     Raises:
@@ -199,44 +200,41 @@ class TemperatureSchedule(ScheduledValue):
     """
 
     @property
-    def log_name(self):
+    def log_name(self) -> str:
         return "temperature"
 
-    def check_model(self):
+    def check_model(self) -> None:
         if not any(hasattr(loss, "temperature") for loss in self.model.distillation_losses):
             raise ValueError(
                 "TemperatureSchedule: none of the distillation losses has a temperature. They are "
                 f"{[loss.name for loss in self.model.distillation_losses]}."
             )
 
-    def check_value(self, name, value):
+    def check_value(self, name: str, value: Any) -> None:
         validation.positive(name, value)
 
-    def set_value(self, value):
+    def set_value(self, value: Any) -> None:
         self.model.temperature = value
 
-    def get_value(self):
+    def get_value(self) -> Any:
         return self.model.temperature
-
-
-# `LossWeightSchedule`: alpha, beta or a loss's weight over the epochs or steps of `fit`.
 
 
 class LossWeightSchedule(ScheduledValue):
     """Changes one factor of the objective while `fit` runs.
 
-    The objective is `alpha * hard + beta * sum_i weight_i * distillation_i`. Nothing is traced
-    again. The history gets an entry `<target>`, or `<target>_weight` for a loss's weight.
+    The objective is `alpha * hard + beta * sum_i weight_i * distillation_i`. Changing it causes no
+    retracing. The history gets an entry `<target>`, or `<target>_weight` for a loss's weight.
 
     Args:
-        target: `"alpha"`, `"beta"`, the name that a distillation loss has in the history, or that
-            name and another live number of the loss, such as `"curriculum_temperature.reversal"`.
+        target: `"alpha"`, `"beta"`, the name of a distillation loss in the history, or that name
+            and another live number of the loss, such as `"curriculum_temperature.reversal"`.
         start: First value, at least 0; or a schedule: an object of `keras_kd.schedules`, a Keras
             learning rate schedule, or a function of the epoch (or step).
         end: Last value.
         schedule: `"linear"`, `"cosine"` or `"exponential"`.
-        start_epoch: Epoch with which it begins.
-        length: Epochs (or steps) that it takes; default: what is left of `fit`. Not for a schedule
+        start_epoch: The epoch in which it begins.
+        length: Epochs (or steps) that it takes; default: the rest of `fit`. Not for a schedule
             of the position alone, such as a function.
         by: `"epoch"` or `"step"` (with `steps_per_execution`, the first step of each execution).
 
@@ -266,22 +264,22 @@ class LossWeightSchedule(ScheduledValue):
     ```
     """
 
-    def __init__(self, target, start, end=None, *args, **kwargs):
+    def __init__(self, target: str, start: Any, end: Any = None, *args: Any, **kwargs: Any) -> None:
         super().__init__(start, end, *args, **kwargs)
         self.target = validation.text(
             "target", target, "'alpha', 'beta' or the name of a distillation loss"
         )
 
     @property
-    def log_name(self):
+    def log_name(self) -> str:
         is_loss = self.target not in ("alpha", "beta") and "." not in self.target
         return f"{self.target}_weight" if is_loss else self.target
 
-    def check_model(self):
+    def check_model(self) -> None:
         self._owner()
 
     def _owner(self):
-        """What has the number, and its name: the distiller for alpha and beta, or a loss."""
+        """The object that has the number (the distiller or a loss), and the number's name."""
         if self.target in ("alpha", "beta"):
             return self.model, self.target
         name, _, number = self.target.partition(".")
@@ -292,51 +290,40 @@ class LossWeightSchedule(ScheduledValue):
                 f"LossWeightSchedule: there is no distillation loss {name!r}. Expected "
                 f"'alpha', 'beta' or one of {list(losses)}."
             )
-        # As DistillationLoss.add_scalar's users name the variables of their live numbers.
+        # The variables of live numbers are named like this; see `DistillationLoss.add_scalar`.
         if not hasattr(losses[name], f"{number}_variable"):
             raise ValueError(
                 f"LossWeightSchedule: distillation loss {name!r} has no live number {number!r}."
             )
         return losses[name], number
 
-    def check_value(self, name, value):
+    def check_value(self, name: str, value: Any) -> None:
         validation.non_negative(name, value)
 
-    def set_value(self, value):
-        setattr(*self._owner(), value)
+    def set_value(self, value: Any) -> None:
+        owner, name = self._owner()
+        setattr(owner, name, value)
 
-    def get_value(self):
+    def get_value(self) -> Any:
         return getattr(*self._owner())
-
-
-def check_no_schedule(target, callbacks, callback, why=""):
-    """Raises if a schedule of `"alpha"` or `"beta"` is beside a callback that sets it."""
-    if any(isinstance(x, LossWeightSchedule) and x.target == target for x in callbacks):
-        raise ValueError(
-            f"LossWeightSchedule({target!r}) would undo what {type(callback).__name__} sets{why}. "
-            "Use one of them, or schedule the weights of the losses."
-        )
-
-
-# `DecaySchedule`: the decay of an EMA teacher over the epochs or steps of `fit`.
 
 
 class DecaySchedule(ScheduledValue):
     """Changes the decay of a `keras_kd.teachers.EMA` while `fit` runs.
 
-    Nothing is traced again. The history gets an entry `ema_decay`.
+    This causes no retracing. The history gets an entry `ema_decay`.
 
     Args:
         start: First decay, from 0 to below 1; or a schedule: an object of `keras_kd.schedules`, a
             Keras learning rate schedule, or a function of the epoch (or step).
         end: Last decay.
         schedule: `"linear"`, `"cosine"` or `"exponential"`.
-        start_epoch: Epoch with which it begins.
-        length: Epochs (or steps) that it takes; default: what is left of `fit`.
+        start_epoch: The epoch in which it begins.
+        length: Epochs (or steps) that it takes; default: the rest of `fit`.
         by: `"epoch"` or `"step"`.
 
     Raises:
-        ValueError: An argument is wrong; in `fit`: the teacher is no `EMA`.
+        ValueError: An argument is wrong; in `fit`: the teacher is not an `EMA`.
 
     Example:
 
@@ -356,21 +343,34 @@ class DecaySchedule(ScheduledValue):
     """
 
     @property
-    def log_name(self):
+    def log_name(self) -> str:
         return "ema_decay"
 
-    def check_model(self):
+    def check_model(self) -> None:
         if not isinstance(self.model.teacher, self_distillation.EMA):
             raise ValueError(
                 "DecaySchedule steers a keras_kd.teachers.EMA. The distiller's teacher is a "
                 f"{type(self.model.teacher).__name__}."
             )
 
-    def check_value(self, name, value):
+    def check_value(self, name: str, value: Any) -> None:
         self_distillation.checked_decay(value, name)
 
-    def set_value(self, value):
+    def set_value(self, value: Any) -> None:
         self.model.teacher.decay = value
 
-    def get_value(self):
+    def get_value(self) -> Any:
         return self.model.teacher.decay
+
+
+def check_no_schedule(target: str, callbacks: list[Any], callback: Any, why: str = "") -> None:
+    """Raises if `"alpha"` or `"beta"` is scheduled and also set by another callback."""
+    if any(isinstance(x, LossWeightSchedule) and x.target == target for x in callbacks):
+        raise ValueError(
+            f"LossWeightSchedule({target!r}) would undo what {type(callback).__name__} sets{why}. "
+            "Use one of them, or schedule the weights of the losses."
+        )
+
+
+def _is_number(value):
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)

@@ -1,4 +1,6 @@
-"""`SnapshotTeacher`: the student of an earlier epoch teaches."""
+"""`SnapshotTeacher`: the student of an earlier epoch is the teacher."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,16 +15,16 @@ _STATE = "snapshot_teacher_beta"
 class SnapshotTeacher(keras.callbacks.Callback):
     """Gives a `keras_kd.teachers.Snapshot` the student's weights before an epoch.
 
-    Before the first snapshot there is nothing to teach: `beta` is 0 until then. A run that is
-    interrupted and resumed goes on as if it had not been.
+    Before the first snapshot there is no teacher: `beta` is 0 until then. A run that is interrupted
+    and resumed continues as if it had not been.
 
     Args:
         start_epoch: The epoch before which the first snapshot is taken, at least 1.
         every: Epochs from one snapshot to the next.
 
     Raises:
-        ValueError: An argument is wrong; in `fit`: the teacher is no `Snapshot`, or `beta` has a
-            schedule beside it.
+        ValueError: An argument is wrong; in `fit`: the teacher is not a `Snapshot`, or `beta` is
+            scheduled too.
 
     Example:
 
@@ -42,17 +44,17 @@ class SnapshotTeacher(keras.callbacks.Callback):
     https://arxiv.org/abs/2006.12000
     """
 
-    def __init__(self, start_epoch=1, every=1):
+    def __init__(self, start_epoch: int = 1, every: int = 1) -> None:
         super().__init__()
         self.start_epoch = validation.integer("start_epoch", start_epoch, 1)
         self.every = validation.integer("every", every, 1)
 
-    def prepare(self, distiller, callbacks):
+    def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Checks the callbacks beside it; called by `fit`."""
         why = ": beta is 0 until the first snapshot"
         schedules.check_no_schedule("beta", callbacks, self, why)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         teacher = getattr(self.model, "teacher", None)
         if not isinstance(teacher, self_distillation.Snapshot):
             raise ValueError(
@@ -60,7 +62,7 @@ class SnapshotTeacher(keras.callbacks.Callback):
                 f"Received: a teacher of type {type(teacher).__name__}."
             )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         states = self.model.callback_states
         if epoch < self.start_epoch:
             if _STATE not in states:
@@ -69,12 +71,12 @@ class SnapshotTeacher(keras.callbacks.Callback):
             return
         if _STATE in states:
             self.model.beta = float(states.pop(_STATE))
-        # Of an epoch that goes on the teacher was restored with all else.
+        # In a resumed epoch the teacher was restored with everything else.
         is_due = (epoch - self.start_epoch) % self.every == 0
         if is_due and not self.model.fit_progress.is_within_epoch:
             self.model.teacher.take(self.model.student)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         states = self.model.callback_states
         if _STATE in states:  # fit ended before the first snapshot
             self.model.beta = float(states.pop(_STATE))

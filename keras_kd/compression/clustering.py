@@ -1,42 +1,46 @@
-"""`Cluster`: gives the student's weights few distinct values while it learns."""
+"""`Cluster`: limits the student's weights to a few distinct values during `fit`."""
+
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import validation
-from keras_kd.compression.base import OfStudent, kernels_of
+from keras_kd.compression.base import CompressionCallback, kernels_of
 
 _STATE = "cluster"
+KINDS = ("kmeans", "linear", "density")
+_ITERATIONS = 20
 
 
-class Cluster(OfStudent):
+class Cluster(CompressionCallback):
     """Lets each kernel of the student have at most `clusters` distinct values while `fit` runs.
 
-    Each weight `w` is replaced by the nearest of the kernel's values `c`. A step moves the weights
-    behind by what the optimizer does to the clustered ones (straight through), and the values by
-    the mean of that over the weights which have them:
+    Each weight `w` is replaced by the nearest of the kernel's values `c`. A step changes the
+    underlying weights by what the optimizer does to the clustered ones (straight-through), and the
+    values by the mean of that over the weights of each value:
 
     `w += d,  c_j += mean of d over the weights of value c_j,  then the nearest c of each w`
 
     After every step the model has the clustered weights, so that validation and files see them.
     This is the algorithm of tensorflow-model-optimization (which takes no Keras 3 models), exactly
     for gradient descent; Adam and others adapt their steps weight by weight here, value by value
-    there. Use it to fine-tune a student that has learned already, with a small learning rate.
+    there. Use it to fine-tune a trained student with a small learning rate.
 
     What it does not do: a clustered `.tflite` or `.onnx` file is as large and as slow as before.
     Only its compressed size shrinks: of a CNN for MNIST of 168,664 bytes, gzip made 47,822 with 16
     values, without loss of accuracy.
 
-    Nothing is traced again. A distiller that is resumed goes on where it was; a plain model begins
-    again from its clustered weights. The student stays a plain Keras model. With
+    This causes no retracing. A resumed distiller continues where it was; a plain model starts again
+    from its clustered weights. The student stays a plain Keras model. With
     BatchNormalization, run some batches through the student afterwards (`training=True`), so that
     its statistics fit.
 
     Args:
         clusters: The number of values, at least 2.
-        layers: As of `Sparsify`.
-        initial: Where the values begin: `"kmeans"`, `"linear"` (equal steps from the smallest to
+        layers: See `Sparsify`.
+        initial: The initial values: `"kmeans"`, `"linear"` (equal steps from the smallest to
             the largest weight) or `"density"` (equally many weights each).
         preserve_sparsity: Whether weights that are zero when `fit` begins stay zero, and zero is
             one of the values: for a student that was pruned.
@@ -66,52 +70,57 @@ class Cluster(OfStudent):
     """
 
     def __init__(
-        self, clusters=16, layers=None, initial="kmeans", preserve_sparsity=False, student=None
-    ):
+        self,
+        clusters: int = 16,
+        layers: Any = None,
+        initial: str = "kmeans",
+        preserve_sparsity: bool = False,
+        student: Any = None,
+    ) -> None:
         super().__init__(student, layers)
         self.clusters = validation.integer("clusters", clusters, 2)
         self.initial = validation.one_of("initial", initial, KINDS)
         self.preserve_sparsity = validation.boolean("preserve_sparsity", preserve_sparsity)
-        self._states = []
+        self._states: list[tuple] = []
 
-    def begin(self, is_resumed):
-        del is_resumed  # what there is of states tells it
+    def begin(self, is_resumed: bool) -> None:
+        del is_resumed  # whether there are states shows it
         kept = getattr(self.model, "callback_states", {})
         with self.model.distribute_strategy.scope():
             self._states = [self._state(i, kernel, kept) for i, kernel in enumerate(self.kernels)]
         for i, (weights, values, _) in enumerate(self._states):
-            # Variables, so that whoever saves the distiller saves what they hold by then.
+            # Variables, so that saving the distiller saves what they hold at that time.
             kept[f"{_STATE}_{i}_weights"], kept[f"{_STATE}_{i}_values"] = weights, values
         self._move = tf.function(self._moved, autograph=False)
         self._snap = tf.function(self._snapped, autograph=False)
         self._snap()
 
     def _state(self, i, kernel, kept):
-        """`(weights behind, values, which weights may move)` of a kernel, as variables."""
+        """`(underlying weights, values, which weights may move)` of a kernel, as variables."""
         current = keras.ops.convert_to_numpy(kernel.variable)
         weights = np.asarray(kept.get(f"{_STATE}_{i}_weights", current))
         values = np.asarray(kept.get(f"{_STATE}_{i}_values", ()))
-        if not self._belong(weights, values, current):
+        if not self._state_fits(weights, values, current):
             weights = current
-            make = with_zero if self.preserve_sparsity else initial
+            make = initial_values_with_zero if self.preserve_sparsity else initial_values
             values = make(weights, self.clusters, self.initial)
         free = (weights != 0) | (not self.preserve_sparsity)
         parts = (weights, values, free.astype(weights.dtype))
         return tuple(tf.Variable(part, trainable=False) for part in parts)
 
-    def _belong(self, weights, values, current):
-        """Whether a state is that of the model's weights, not of others that it had once."""
+    def _state_fits(self, weights, values, current):
+        """Whether a state belongs to the model's present weights, not to earlier ones."""
         if len(values) != self.clusters or weights.shape != current.shape:
             return False
-        return np.array_equal(tf.gather(values, nearest(weights, values)), current)
+        return np.array_equal(tf.gather(values, nearest_index(weights, values)), current)
 
-    def after_steps(self, before):
+    def after_steps(self, before: int) -> None:
         del before
         self._move()
 
     def _moved(self):
         for kernel, (weights, values, free) in zip(self.kernels, self._states, strict=True):
-            index = tf.reshape(nearest(weights, values), [-1])
+            index = tf.reshape(nearest_index(weights, values), [-1])
             moved = keras.ops.convert_to_tensor(kernel.variable)
             step = (moved - tf.reshape(tf.gather(values, index), weights.shape)) * free
             mean = tf.math.unsorted_segment_mean(tf.reshape(step, [-1]), index, self.clusters)
@@ -124,26 +133,32 @@ class Cluster(OfStudent):
     def _snapped(self):
         """Gives the model the clustered weights."""
         for kernel, (weights, values, _) in zip(self.kernels, self._states, strict=True):
-            kernel.variable.assign(tf.gather(values, nearest(weights, values)))
+            kernel.variable.assign(tf.gather(values, nearest_index(weights, values)))
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._has_begun:
             return
         # An optimizer that averages weights has just written its averages: to the nearest values.
         for kernel, (_, values, _) in zip(self.kernels, self._states, strict=True):
             moved = keras.ops.convert_to_tensor(kernel.variable)
-            kernel.variable.assign(tf.gather(values, nearest(moved, values)))
+            kernel.variable.assign(tf.gather(values, nearest_index(moved, values)))
         kept = getattr(self.model, "callback_states", {})
         for key in [key for key in kept if key.startswith(f"{_STATE}_")]:
             del kept[key]
 
 
-def cluster(student, clusters=16, layers=None, initial="kmeans", preserve_sparsity=False):
-    """A callback that clusters a student's weights; layers that it has not are told at once.
+def cluster(
+    student: Any,
+    clusters: int = 16,
+    layers: Any = None,
+    initial: str = "kmeans",
+    preserve_sparsity: bool = False,
+) -> Cluster:
+    """A callback that clusters a student's weights; unknown layers raise at once.
 
     Args:
         student: A built `keras.Model`.
-        clusters: As of `keras_kd.callbacks.Cluster`, as is all that follows.
+        clusters: See `keras_kd.callbacks.Cluster`, as for all that follows.
         layers: See there.
         initial: See there.
         preserve_sparsity: See there.
@@ -172,15 +187,11 @@ def cluster(student, clusters=16, layers=None, initial="kmeans", preserve_sparsi
     return Cluster(clusters, layers, initial, preserve_sparsity, student=student)
 
 
-# The values that clustered weights may have: where they begin, which is nearest.
+# The values of clustered weights: the initial ones, and the nearest one.
 
 
-KINDS = ("kmeans", "linear", "density")
-_ITERATIONS = 20
-
-
-def initial(weights, count, kind):
-    """Values for weights to be clustered to, in rising order.
+def initial_values(weights: np.ndarray, count: int, kind: str) -> np.ndarray:
+    """The initial values of clustered weights, ascending.
 
     Args:
         weights: NumPy array.
@@ -212,16 +223,16 @@ def _lloyd(flat, values):
     return values
 
 
-def with_zero(weights, count, kind):
-    """As `initial`, with zero as one of the values, the others shared out to both signs.
+def initial_values_with_zero(weights: np.ndarray, count: int, kind: str) -> np.ndarray:
+    """Like `initial_values`, with zero as one of the values.
 
-    They are shared in proportion to how many weights are negative and positive.
+    The others are divided in proportion to the numbers of negative and positive weights.
     """
     negative, positive = weights[weights < 0], weights[weights > 0]
     total = max(len(negative) + len(positive), 1)
     below = round((count - 1) * len(negative) / total)
     parts = [
-        initial(part, size, kind)
+        initial_values(part, size, kind)
         for part, size in ((negative, below), (positive, count - 1 - below))
         if size and len(part)
     ]
@@ -229,8 +240,8 @@ def with_zero(weights, count, kind):
     return np.pad(found, (0, count - len(found)), mode="edge")
 
 
-def nearest(weights, values):
-    """The indices of the nearest of rising values, int32, of the shape of the weights."""
+def nearest_index(weights: Any, values: Any) -> Any:
+    """The index of the nearest of ascending values, int32, of the shape of the weights."""
     bounds = (values[1:] + values[:-1]) / 2
     found = tf.searchsorted(bounds, tf.reshape(weights, [-1]))
     return tf.reshape(found, tf.shape(weights))

@@ -1,8 +1,9 @@
-"""`Sparsify`: prunes the student's weights by magnitude while it learns."""
+"""`Sparsify` prunes the student's weights by magnitude during `fit`; `sparsity_of` counts zeros."""
 
 import dataclasses
 import math
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,23 +11,25 @@ import tensorflow as tf
 
 from keras_kd import schedules
 from keras_kd._utils import validation
-from keras_kd.compression.base import OfStudent, kernels_of
+from keras_kd.compression.base import CompressionCallback, kernels_of
 
 TWO_OF_FOUR = "2:4"
-# Of fit: the rest is for the weights that stay.
-_PART = 0.6
+# Two of each four in a row along the inputs stay: the pattern of NVIDIA's sparse tensor cores.
+GROUP, STAY = 4, 2
+# The share of `fit` for pruning; the rest is for the weights that stay.
+_PRUNING_SHARE = 0.6
 
 
-class Sparsify(OfStudent):
-    """Sets the smallest weights of the student to zero, more and more of them, while `fit` runs.
+class Sparsify(CompressionCallback):
+    """Sets a growing share of the student's smallest weights to zero while `fit` runs.
 
     At the steps `t = begin_step + i frequency`, and at `end_step`, the share that is removed of
     each kernel becomes
 
     `s(t) = sparsity (1 - (1 - (t - begin_step) / (end_step - begin_step))^3)`
 
-    and the weights of smallest magnitude are chosen anew. After every step the chosen are zero, so
-    that validation and files see them so. Before `begin_step` nothing changes. When `fit` ends,
+    and the weights of smallest magnitude are chosen again. After every step the chosen ones are
+    zero, so that validation and files see zeros. Before `begin_step` nothing changes. At the end
     each kernel of `n` weights has exactly `n - max(round(n (1 - sparsity)), 1)` zeros. This is the
     algorithm of tensorflow-model-optimization, which takes no Keras 3 models.
 
@@ -35,11 +38,11 @@ class Sparsify(OfStudent):
 
     What it does not do: a pruned `.tflite` or `.onnx` file is as large and as slow as before. Only
     its compressed size shrinks: of a CNN for MNIST of 168,664 bytes gzip made 93,629 at 50 %, which
-    cost about one point of accuracy after 400 steps (80 %: six). 2:4 is computed faster by NVIDIA's
-    sparse tensor cores, if TensorRT is asked to; that was not tried here.
+    cost about one point of accuracy after 400 steps (80 %: six). NVIDIA's sparse tensor cores
+    compute 2:4 faster, if TensorRT uses them; that was not tried here.
 
-    Nothing is traced again. The history gets `sparsity`, the share of zeros. A run that is resumed
-    goes on where it was. The student stays a plain Keras model. With BatchNormalization, run some
+    This causes no retracing. The history gets `sparsity`, the share of zeros. A resumed run
+    continues where it was. The student stays a plain Keras model. With BatchNormalization, run some
     batches through the student afterwards (`training=True`), so that its statistics fit.
     `EarlyStopping(restore_best_weights=True)` may bring back an epoch before `end_step`.
 
@@ -49,11 +52,10 @@ class Sparsify(OfStudent):
             `"cosine"`; an object of `keras_kd.schedules`, or a function of `t - begin_step`. A
             number is the share from `begin_step` on. Not for `"2:4"`.
         begin_step: Steps (batches) before the first weights are removed.
-        end_step: The step after which the choice is final. Default: 60 % of what
-            is left of `fit`.
+        end_step: The step after which the choice is final. Default: 60 % of the rest of `fit`.
         frequency: Steps from one choice to the next. With `steps_per_execution` above 1 it happens
             at the end of an execution.
-        layers: Names of layers, as of `keras_kd.taps`; default: all. Kernels of dense,
+        layers: Names or paths of layers; default: all. Kernels of dense,
             convolutional, recurrent and attention layers and embeddings are pruned; biases,
             normalization and depthwise kernels are not.
         initial_sparsity: The share of zeros at `begin_step`.
@@ -86,22 +88,22 @@ class Sparsify(OfStudent):
 
     def __init__(
         self,
-        sparsity=0.5,
-        schedule="polynomial",
-        begin_step=0,
-        end_step=None,
-        frequency=100,
-        layers=None,
+        sparsity: float | str = 0.5,
+        schedule: Any = "polynomial",
+        begin_step: int = 0,
+        end_step: Any = None,
+        frequency: int = 100,
+        layers: Any = None,
         *,
-        initial_sparsity=0.0,
-        student=None,
-    ):
+        initial_sparsity: float = 0.0,
+        student: Any = None,
+    ) -> None:
         super().__init__(student, layers)
-        self.sparsity = _checked(sparsity)
+        self.sparsity = _check_sparsity(sparsity)
         self.begin_step = validation.integer("begin_step", begin_step, 0)
         self.end_step = validation.integer("end_step", end_step, begin_step, optional=True)
         self.frequency = validation.integer("frequency", frequency, 1)
-        self.schedule = None
+        self.schedule: Any = None
         if sparsity != TWO_OF_FOUR:
             start = validation.non_negative("initial_sparsity", initial_sparsity)
             if start > self.sparsity:
@@ -113,7 +115,7 @@ class Sparsify(OfStudent):
         elif schedule != "polynomial" or initial_sparsity != 0:
             raise ValueError("sparsity='2:4' has no schedule: leave `schedule` out.")
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         if self.sparsity == TWO_OF_FOUR:
             self.kernels = [each for each in self.kernels if each.input_axis is not None]
@@ -135,7 +137,7 @@ class Sparsify(OfStudent):
             )
         end = self.end_step
         if end is None:
-            end = self.begin_step + math.ceil(_PART * max(total - self.begin_step, 0))
+            end = self.begin_step + math.ceil(_PRUNING_SHARE * max(total - self.begin_step, 0))
         if total is not None and end > total:
             raise ValueError(
                 f"fit ends after {total} steps, before the last weights are removed (begin_step="
@@ -143,15 +145,15 @@ class Sparsify(OfStudent):
             )
         return end
 
-    def sparsity_at(self, step):
-        """The share of zeros that is asked for at a step, in a running `fit`."""
+    def sparsity_at(self, step: int) -> float:
+        """The scheduled share of zeros at a step, in a running `fit`."""
         span = max(self._end - self.begin_step, 1)
         position = span if step >= self._end else step - self.begin_step
         return float(self.schedule(position, span + 1))
 
-    def begin(self, is_resumed):
+    def begin(self, is_resumed: bool) -> None:
         values = [keras.ops.convert_to_numpy(kernel.variable) for kernel in self.kernels]
-        # Of a run that is resumed what was removed is zero.
+        # In a resumed run the removed weights are zero.
         has_removed = is_resumed and self.step >= self.begin_step
         kept = [value != 0 if has_removed else np.ones(value.shape, bool) for value in values]
         with self.model.distribute_strategy.scope():
@@ -163,7 +165,7 @@ class Sparsify(OfStudent):
         if not is_resumed:
             self.after_steps(-1)
 
-    def after_steps(self, before):
+    def after_steps(self, before: int) -> None:
         due = self._last_due(before, self.step)
         if due is not None:
             self._choose(due)
@@ -199,11 +201,11 @@ class Sparsify(OfStudent):
         zeros, sizes = map(sum, zip(*counts, strict=True))
         return float(zeros / sizes)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs is not None:
             logs["sparsity"] = self._share_of_zeros()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._has_begun:
             return
         if self.step >= self.begin_step:
@@ -216,28 +218,20 @@ class Sparsify(OfStudent):
             )
 
 
-def _checked(sparsity):
-    is_number = isinstance(sparsity, (int, float, np.number)) and not isinstance(sparsity, bool)
-    if sparsity != TWO_OF_FOUR and not (is_number and 0 < sparsity < 1):
-        expected = "a number above 0 and below 1, or '2:4'"
-        raise validation.invalid("sparsity", expected, repr(sparsity))
-    return sparsity
-
-
 def sparsify(
-    student,
-    sparsity=0.5,
-    schedule="polynomial",
-    begin_step=0,
-    end_step=None,
-    frequency=100,
-    layers=None,
-):
-    """A callback that prunes a student while `fit` runs; layers that it has not are told at once.
+    student: Any,
+    sparsity: float | str = 0.5,
+    schedule: Any = "polynomial",
+    begin_step: int = 0,
+    end_step: Any = None,
+    frequency: int = 100,
+    layers: Any = None,
+) -> Sparsify:
+    """A callback that prunes a student while `fit` runs; unknown layers raise at once.
 
     Args:
         student: A built `keras.Model`.
-        sparsity: As of `keras_kd.callbacks.Sparsify`, as is all that follows.
+        sparsity: See `keras_kd.callbacks.Sparsify`, as for all that follows.
         schedule: See there.
         begin_step: See there.
         end_step: See there.
@@ -270,64 +264,9 @@ def sparsify(
     return Sparsify(sparsity, schedule, begin_step, end_step, frequency, layers, student=student)
 
 
-# Which weights stay: masks of ones and zeros, by magnitude.
-
-
-# Of each four in a row along the inputs two stay: what NVIDIA's sparse tensor cores compute with.
-GROUP, STAY = 4, 2
-
-
-def by_magnitude(weights, sparsity):
-    """A mask that keeps the largest weights.
-
-    `max(round(n (1 - sparsity)), 1)` of `n` stay, of equal ones the first.
-
-    Args:
-        weights: NumPy array.
-        sparsity: The share to remove, from 0 to below 1.
-
-    Returns:
-        An array like `weights`, of ones and zeros.
-    """
-    stay = max(round(weights.size * (1 - sparsity)), 1)
-    order = np.argsort(-np.abs(weights), axis=None, kind="stable")
-    mask = np.zeros(weights.size, weights.dtype)
-    mask[order[:stay]] = 1
-    return mask.reshape(weights.shape)
-
-
-def two_of_four(weights, axis):
-    """A mask that keeps the two largest of each four in a row along an axis.
-
-    Of an incomplete group at the end at most two stay.
-    """
-    rows = np.moveaxis(weights, axis, -1)
-    groups = _in_groups(np.abs(rows))
-    order = np.argsort(-groups, axis=-1, kind="stable")
-    mask = np.zeros(groups.shape, weights.dtype)
-    np.put_along_axis(mask, order[..., :STAY], 1, axis=-1)
-    mask = mask.reshape(*rows.shape[:-1], -1)[..., : rows.shape[-1]]
-    return np.moveaxis(mask, -1, axis)
-
-
-def is_two_of_four(weights, axis):
-    """Whether at most two of each four in a row along an axis are not zero."""
-    groups = _in_groups(np.moveaxis(weights, axis, -1) != 0)
-    return bool(np.all(groups.sum(-1) <= STAY))
-
-
-def _in_groups(rows):
-    missing = -rows.shape[-1] % GROUP
-    padded = np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, missing)])
-    return padded.reshape(*rows.shape[:-1], -1, GROUP)
-
-
-# `sparsity_of`: how many weights of a model are zero.
-
-
 @dataclasses.dataclass(frozen=True)
 class Sparsity:
-    """How many weights of a model's kernels are zero. `str` makes a table of it.
+    """The shares of zeros in a model's kernels. `str` makes a table of them.
 
     Args:
         total: The share of all of them.
@@ -348,19 +287,19 @@ class Sparsity:
     kernels: dict
     two_of_four: bool
 
-    def __str__(self):
+    def __str__(self) -> str:
         width = max(map(len, self.kernels))
         lines = [f"{path:<{width}} {share:7.2%}" for path, share in self.kernels.items()]
         pattern = "yes" if self.two_of_four else "no"
         return "\n".join([*lines, f"{'all':<{width}} {self.total:7.2%}", f"2:4 {pattern}"])
 
 
-def sparsity_of(model, layers=None):
+def sparsity_of(model: keras.Model, layers: Any = None) -> Sparsity:
     """How many weights of a model's kernels are zero.
 
     Args:
         model: A built `keras.Model`.
-        layers: As of `Sparsify`.
+        layers: See `Sparsify`.
 
     Returns:
         A `Sparsity`.
@@ -394,3 +333,59 @@ def sparsity_of(model, layers=None):
         {k.path: n / v.size for k, n, v in zip(kernels, zeros, values, strict=True)},
         bool(pattern) and all(pattern),
     )
+
+
+def _check_sparsity(sparsity):
+    is_number = isinstance(sparsity, (int, float, np.number)) and not isinstance(sparsity, bool)
+    if sparsity != TWO_OF_FOUR and not (is_number and 0 < sparsity < 1):
+        expected = "a number above 0 and below 1, or '2:4'"
+        raise validation.invalid("sparsity", expected, repr(sparsity))
+    return sparsity
+
+
+# Masks of ones and zeros: which weights stay.
+
+
+def by_magnitude(weights: np.ndarray, sparsity: float) -> np.ndarray:
+    """A mask that keeps the largest weights.
+
+    `max(round(n (1 - sparsity)), 1)` of `n` stay, of equal ones the first.
+
+    Args:
+        weights: NumPy array.
+        sparsity: The share to remove, from 0 to below 1.
+
+    Returns:
+        An array like `weights`, of ones and zeros.
+    """
+    stay = max(round(weights.size * (1 - sparsity)), 1)
+    order = np.argsort(-np.abs(weights), axis=None, kind="stable")
+    mask = np.zeros(weights.size, weights.dtype)
+    mask[order[:stay]] = 1
+    return mask.reshape(weights.shape)
+
+
+def two_of_four(weights: np.ndarray, axis: Any) -> np.ndarray:
+    """A mask that keeps the two largest of each four in a row along an axis.
+
+    Of an incomplete group at the end at most two stay.
+    """
+    rows = np.moveaxis(weights, axis, -1)
+    groups = _in_groups(np.abs(rows))
+    order = np.argsort(-groups, axis=-1, kind="stable")
+    mask = np.zeros(groups.shape, weights.dtype)
+    np.put_along_axis(mask, order[..., :STAY], 1, axis=-1)
+    mask = mask.reshape(*rows.shape[:-1], -1)[..., : rows.shape[-1]]
+    return np.moveaxis(mask, -1, axis)
+
+
+def is_two_of_four(weights: np.ndarray, axis: Any) -> bool:
+    """Whether at most two of each four in a row along an axis are not zero."""
+    groups = _in_groups(np.moveaxis(weights, axis, -1) != 0)
+    return bool(np.all(groups.sum(-1) <= STAY))
+
+
+def _in_groups(rows):
+    missing = -rows.shape[-1] % GROUP
+    padded = np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, missing)])
+    return padded.reshape(*rows.shape[:-1], -1, GROUP)

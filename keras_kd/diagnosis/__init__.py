@@ -1,4 +1,4 @@
-"""What is wrong with a teacher, a student and their data, before any training."""
+"""`diagnose`: what is wrong with a teacher, a student and their data, before any training."""
 
 from keras_kd.diagnosis.api import diagnose
 from keras_kd.diagnosis.finding import Diagnosis, DiagnosisWarning, Finding

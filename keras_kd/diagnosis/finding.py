@@ -1,4 +1,4 @@
-"""`Finding`, what one check found, and `Diagnosis`, the findings of a run."""
+"""`Finding`, the result of one check, and `Diagnosis`, the findings of a run."""
 
 import dataclasses
 import json
@@ -9,10 +9,9 @@ from typing import Any
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 
-# `Finding`: what one check found.
-
-
 SEVERITIES = ("ok", "note", "warning", "error")
+# Of the table, in characters.
+WIDTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Finding:
         severity: `"ok"`; `"note"`: worth knowing; `"warning"`: distillation will probably suffer;
             `"error"`: it cannot work like this.
         message: What was found, with figures.
-        remedy: What to do; empty where nothing is.
-        values: The numbers, by name; JSON can hold them.
+        remedy: What to do; empty if nothing is.
+        values: The numbers by name, JSON-serializable.
 
     Example:
 
@@ -53,24 +52,18 @@ class Finding:
             raise invalid("values", "a dict of numbers by name", repr(self.values))
 
     @property
-    def is_problem(self):
+    def is_problem(self) -> bool:
         """Whether it is a warning or an error."""
         return self.severity in ("warning", "error")
 
 
-def percent(share):
+def percent(share: float) -> str:
     """Such as `"97.0 %"`."""
     return f"{100 * share:.1f} %"
 
 
 class DiagnosisWarning(UserWarning):
-    """What `Distiller.fit` found wrong in its first batch."""
-
-
-# `Diagnosis`: the findings of a run, as a table and as JSON.
-
-
-WIDTH = 100
+    """A problem that `Distiller.fit` found in its first batch."""
 
 
 class Diagnosis:
@@ -80,8 +73,8 @@ class Diagnosis:
 
     Args:
         findings: A list of `Finding`, in the order of the checks.
-        temperature: The temperature at which the teacher is calibrated, or `None` where the data
-            cannot tell it. No distillation temperature.
+        temperature: The temperature at which the teacher is calibrated, or `None` where the data do
+            not determine it. Not a temperature for distillation.
 
     Example:
 
@@ -94,7 +87,7 @@ class Diagnosis:
     ```
     """
 
-    def __init__(self, findings, temperature=None):
+    def __init__(self, findings: Any, temperature: float | None = None) -> None:
         is_list = isinstance(findings, (list, tuple))
         if not is_list or not all(isinstance(each, Finding) for each in findings):
             raise invalid("findings", "a list of keras_kd.diagnosis.Finding", repr(findings))
@@ -104,18 +97,18 @@ class Diagnosis:
         self.temperature = temperature
 
     @property
-    def problems(self):
+    def problems(self) -> list[Finding]:
         """The findings that are warnings or errors."""
         return [finding for finding in self.findings if finding.is_problem]
 
     def __repr__(self):
         return str(self)
 
-    def __str__(self):
+    def __str__(self) -> str:
         checks = max([len(finding.check) for finding in self.findings], default=0)
         return "\n".join(line for each in self.findings for line in _lines(each, checks))
 
-    def to_json(self):
+    def to_json(self) -> str:
         """Everything as JSON text; numbers that are not finite become null."""
         findings = [_finite(dataclasses.asdict(finding)) for finding in self.findings]
         return json.dumps({"temperature": self.temperature, "findings": findings}, indent=2)

@@ -1,79 +1,23 @@
-"""Checks of models: finite logits, the same classes, in the order of the labels."""
+"""The checks of outputs and classes: `check_outputs`, `check_classes`, `check_class_order`."""
 
 import numpy as np
 
-from keras_kd._utils import batches
 from keras_kd.diagnosis.finding import Finding, percent
+from keras_kd.diagnosis.tallies import Confusion, OutputsTally, Tallies
 
-# Are a model's outputs what they are taken for: logits or probabilities, finite, not constant?
-
-
-# Sums of softmax in bfloat16, of 1000 classes, are off by up to about 0.005.
-SUM_TOLERANCE = 0.01
-# Relative to the largest output: below it float32 sees no difference.
-SAME = 1e-6
+# Outputs: logits or probabilities as expected, finite, not constant.
 
 
-class OutputsTally:
-    """What is seen of a model's outputs, batch by batch.
+def check_outputs(
+    role: str, tally: OutputsTally, from_logits: bool, differ: bool = True
+) -> list[Finding]:
+    """Findings on the outputs of the teacher or the student.
 
     Args:
-        classes: Number of outputs of a row.
-    """
-
-    def __init__(self, classes):
-        self.rows = self.invalid = self.probabilities = self.flat = 0
-        self.least, self.most = np.full(classes, np.inf), np.full(classes, -np.inf)
-
-    def add(self, values):
-        """Takes outputs in, float64 `[rows, classes]`."""
-        finite = values[batches.are_finite(values)]
-        self.rows += len(values)
-        self.invalid += len(values) - len(finite)
-        if not len(finite):
-            return
-        low, high = finite.min(axis=-1), finite.max(axis=-1)
-        is_one = abs(finite.sum(axis=-1) - 1) <= SUM_TOLERANCE
-        self.probabilities += int(np.sum((low >= 0) & (high <= 1 + SUM_TOLERANCE) & is_one))
-        self.flat += int(np.sum(low == high))
-        self.least = np.minimum(self.least, finite.min(axis=0))
-        self.most = np.maximum(self.most, finite.max(axis=0))
-
-    @property
-    def finite(self):
-        """Number of rows that have a distribution."""
-        return self.rows - self.invalid
-
-    @property
-    def are_probabilities(self):
-        """Whether every row that is finite sums to 1 and lies between 0 and 1."""
-        return self.finite > 0 and self.probabilities == self.finite
-
-    @property
-    def are_constant(self):
-        """Whether all rows are the same; one row cannot tell."""
-        if self.finite < 2:
-            return False
-        # A class that is -inf in every row has no spread to speak of.
-        with np.errstate(invalid="ignore"):
-            spread = np.where(self.most == self.least, 0.0, self.most - self.least)
-        finite = np.abs(self.most[np.isfinite(self.most)])
-        return bool(spread.max() <= SAME * finite.max(initial=0.0))
-
-    @property
-    def range(self):
-        """The least and the largest output."""
-        return float(self.least.min()), float(self.most.max())
-
-
-def check_outputs(role, tally, from_logits, differ=True):
-    """Findings on the outputs of `"teacher"` or `"student"`.
-
-    Args:
-        role: Whose they are.
-        tally: An `OutputsTally`.
-        from_logits: What they are taken for.
-        differ: Whether the inputs are known to differ, so that equal outputs mean something.
+        role: `"teacher"` or `"student"`.
+        tally: A `tallies.OutputsTally`.
+        from_logits: Whether logits are expected.
+        differ: Whether the inputs are known to differ, so that equal outputs are a fault.
 
     Returns:
         A list of `Finding`, at least one.
@@ -81,13 +25,13 @@ def check_outputs(role, tally, from_logits, differ=True):
     check_name = f"{role}'s outputs"
     found = [_not_finite(role, check_name, tally)]
     if tally.finite:
-        found += [_kind(role, check_name, tally, from_logits)]
+        found += [_wrong_kind(role, check_name, tally, from_logits)]
         found += [_constant(role, check_name, tally)] if differ else []
     found = [finding for finding in found if finding is not None]
-    return found or [_fine_outputs(role, check_name, tally, from_logits)]
+    return found or [_good_outputs(role, check_name, tally, from_logits)]
 
 
-def _fine_outputs(role, check_name, tally, from_logits):
+def _good_outputs(role, check_name, tally, from_logits):
     low, high = tally.range
     what = "logits" if from_logits else "probabilities"
     message = f"The {role} returns {what}, from {low:.3g} to {high:.3g}."
@@ -107,7 +51,7 @@ def _not_finite(role, check_name, tally):
     )
 
 
-def _kind(role, check_name, tally, from_logits):
+def _wrong_kind(role, check_name, tally, from_logits):
     values = {"probability_rows": tally.probabilities, "rows": tally.finite}
     if from_logits and tally.are_probabilities:
         return Finding(
@@ -115,7 +59,7 @@ def _kind(role, check_name, tally, from_logits):
             "error",
             f"The {role} ends in softmax: each of {tally.finite} rows lies between 0 and 1 and "
             "sums to 1, although from_logits=True. A softmax of that is nearly uniform.",
-            "Remove the softmax (activation=None in the last layer), or say from_logits=False, "
+            "Remove the softmax (activation=None in the last layer), or pass from_logits=False, "
             "here and in the loss: SoftTargets(from_logits=False); of the teacher alone: "
             "SoftTargets(teacher_from_logits=False).",
             values,
@@ -128,7 +72,7 @@ def _kind(role, check_name, tally, from_logits):
             f"The {role} returns no probabilities, although from_logits=False: "
             f"{tally.finite - tally.probabilities} of {tally.finite} rows do not lie between 0 and "
             f"1 or do not sum to 1 (outputs from {low:.3g} to {high:.3g}).",
-            "If they are logits say from_logits=True, here and in the loss.",
+            "If they are logits pass from_logits=True, here and in the loss.",
             values,
         )
     return None
@@ -154,20 +98,25 @@ def _constant(role, check_name, tally):
     return Finding(check_name, severity, message, remedy, values)
 
 
-# Do teacher, student and labels have the same classes?
+# Classes: the same for teacher, student and labels.
 
 
-def check_classes(measured):
+def check_classes(tallies: Tallies) -> list[Finding]:
     """Findings on the numbers of classes and on the labels; at least one."""
-    found = [_labels(measured), _width(measured), _student(measured), _unlabelled(measured)]
+    found = [
+        _labels_out_of_range(tallies),
+        _label_width(tallies),
+        _student_classes(tallies),
+        _unlabeled(tallies),
+    ]
     found = [finding for finding in found if finding is not None]
-    return found or [_fine_classes(measured)]
+    return found or [_good_classes(tallies)]
 
 
-def _fine_classes(measured):
-    classes, seen = measured.teacher.classes, int(measured.labels.seen.sum())
+def _good_classes(tallies):
+    classes, seen = tallies.teacher.classes, int(tallies.labels.seen.sum())
     message = f"Teacher and labels have {classes} classes."
-    if measured.student is not None:
+    if tallies.student is not None:
         message = f"Teacher, student and labels have {classes} classes."
     if seen < classes:
         message += f" {classes - seen} of them never occur in the data."
@@ -175,8 +124,8 @@ def _fine_classes(measured):
     return Finding("classes", "ok" if seen == classes else "note", message, values=values)
 
 
-def _labels(measured):
-    labels, classes = measured.labels, measured.teacher.classes
+def _labels_out_of_range(tallies):
+    labels, classes = tallies.labels, tallies.teacher.classes
     if not labels.too_large:
         return None
     remedy = "Give the teacher's classes the indices 0, 1, ... in the labels."
@@ -192,8 +141,8 @@ def _labels(measured):
     )
 
 
-def _width(measured):
-    width, classes = measured.labels.width, measured.teacher.classes
+def _label_width(tallies):
+    width, classes = tallies.labels.width, tallies.teacher.classes
     if width in (None, classes):
         return None
     return Finding(
@@ -205,22 +154,22 @@ def _width(measured):
     )
 
 
-def _student(measured):
-    teacher, student = measured.teacher, measured.student
+def _student_classes(tallies):
+    teacher, student = tallies.teacher, tallies.student
     if student is None or student.classes == teacher.classes:
         return None
     return Finding(
         "classes",
         "error",
         f"The teacher has {teacher.classes} classes and the student {student.classes}.",
-        "Give the student the teacher's classes. If it shall have more, or some, of them: "
+        "Give the student the teacher's classes. If it needs more, or only some, of them: "
         "kd.losses.LearningWithoutForgetting(student_classes=..., teacher_classes=...).",
         {"teacher_classes": teacher.classes, "student_classes": student.classes},
     )
 
 
-def _unlabelled(measured):
-    labels = measured.labels
+def _unlabeled(tallies):
+    labels = tallies.labels
     if not labels.unlabelled:
         return None
     return Finding(
@@ -232,48 +181,52 @@ def _unlabelled(measured):
     )
 
 
-# Are the teacher's classes in the order of the labels?
+# Class order: the teacher's classes in the order of the labels.
 
 
-# A class counts as moved if the teacher gives another one to so many of its rows. No two classes
-# can claim one that way by chance: random answers to 20 rows of 10 classes never come near.
-MOVED = 0.6
-LEAST_ROWS = 20
-SHOWN = 5
+# A class counts as moved if the teacher assigns this share of its samples to another one. No two
+# classes can claim one that way by chance: random answers to 20 samples of 10 classes never come
+# close.
+CLASS_ORDER_MOVED = 0.6
+CLASS_ORDER_LEAST_ROWS = 20
+CLASS_ORDER_SHOWN = 5
 
 
-def check_class_order(confusion):
+def check_class_order(confusion: Confusion) -> Finding:
     """A finding on the order of the classes.
 
-    It differs if two classes or more are moved: at least 60 % of the rows of each go to one other
-    class, which so many rows of no further class (nor its own) go to.
+    It differs if two classes or more are moved: the teacher assigns at least 60 % of the samples of
+    each to one other class, and as many of no other class (nor its own) to that one.
     """
     if confusion.matrix is None:
         return Finding(
             "class order", "note", f"Not checked: {confusion.classes} classes are too many."
         )
-    moved, shares = moved_classes(confusion)
+    moved, shares = _moved_classes(confusion)
     if len(moved) < 2:
-        return _no_fault(confusion)
+        return _good_class_order(confusion)
     shown = [
         f"{label} -> {other} ({percent(share)})"
-        for (label, other), share in list(zip(moved.items(), shares, strict=True))[:SHOWN]
+        for (label, other), share in list(zip(moved.items(), shares, strict=True))[
+            :CLASS_ORDER_SHOWN
+        ]
     ]
     return Finding(
         "class order",
         "error",
         f"The teacher's classes are in another order than the labels, for {len(moved)} of "
         f"{confusion.classes} classes: label -> teacher's class (share of its rows): "
-        f"{', '.join(shown)}{', ...' if len(moved) > SHOWN else ''}.",
+        f"{', '.join(shown)}{', ...' if len(moved) > CLASS_ORDER_SHOWN else ''}.",
         "Number the labels as in the teacher's training, or reorder its outputs: "
         "keras.ops.take(logits, order, axis=-1), where order[label] is the teacher's class.",
         {"order": moved},
     )
 
 
-def _no_fault(confusion):
-    judged = int(np.sum(confusion.class_rows >= LEAST_ROWS))
-    enough = f"{judged} of {confusion.classes} classes have the {LEAST_ROWS} rows that it takes"
+def _good_class_order(confusion):
+    judged = int(np.sum(confusion.class_rows >= CLASS_ORDER_LEAST_ROWS))
+    rows = f"the {CLASS_ORDER_LEAST_ROWS} rows that it takes"
+    enough = f"{judged} of {confusion.classes} classes have {rows}"
     if judged < 2:
         return Finding("class order", "note", f"Not known: {enough}.", "Give more data.")
     message = "The teacher's classes are in the order of the labels"
@@ -281,14 +234,14 @@ def _no_fault(confusion):
     return Finding("class order", "ok", message, values={"judged": judged})
 
 
-def moved_classes(confusion):
+def _moved_classes(confusion):
     """`({label: teacher's class}, shares)` of the classes that are moved."""
     rows = confusion.matrix.sum(axis=-1)
     shares = confusion.matrix / np.where(rows > 0, rows, 1)[:, None]
     other, share = shares.argmax(axis=-1), shares.max(axis=-1)
-    clear = share >= MOVED
+    clear = share >= CLASS_ORDER_MOVED
     claims = np.bincount(other[clear], minlength=len(rows))
     moved = clear & (other != np.arange(len(rows))) & (claims[other] == 1)
-    moved &= confusion.class_rows >= LEAST_ROWS
+    moved &= confusion.class_rows >= CLASS_ORDER_LEAST_ROWS
     labels = np.flatnonzero(moved)
     return {int(i): int(other[i]) for i in labels}, [float(share[i]) for i in labels]

@@ -1,6 +1,7 @@
-"""`AttentionMaps`: each position shall attend to what the teacher attends to (TinyBERT)."""
+"""`AttentionMaps`: match the teacher's attention maps (TinyBERT, MobileBERT)."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -20,11 +21,11 @@ class AttentionMaps(base.DistillationLoss):
     (TinyBERT) or after it. `"kl"`: `l = KL(A^t_hi || A^s_hi)` for each head and query, of the
     scores after softmax (MobileBERT), by the fused kernel.
 
-    Pairs of positions (for `"kl"` queries) that the student's attention mask leaves out do not
-    count, nor those with a position that `mask_input` tells to be padding. Weights of tokens are
-    those of the queries. Where the numbers of heads differ, and the larger is a multiple of the
-    smaller, the larger's neighbouring heads are averaged in groups, so that as many are left; if it
-    is no multiple, all heads of each are averaged to one.
+    Pairs of positions (queries for `"kl"`) that the student's attention mask excludes do not count,
+    nor do those with a position that `mask_input` marks as padding. Weights of tokens apply to the
+    queries. Where the numbers of heads differ, and the larger is a multiple of the smaller, the
+    larger's neighboring heads are averaged in groups, so that the numbers agree; otherwise all
+    heads of each model are averaged to one.
 
     Args:
         teacher_layer: The attention layer, by name, path, object or function, or a `Tap` of its
@@ -32,14 +33,14 @@ class AttentionMaps(base.DistillationLoss):
         student_layer: Of the student.
         loss: `"mse"` or `"kl"`.
         kind: `"attention_logits"`: before softmax, `"attention_scores"`: after it. Default: what
-            `loss` says above.
+            the formulas of `loss` above state.
         weight: As of `DistillationLoss`.
         name: As of `DistillationLoss`.
-        **kwargs: `output` and `mask_input`, as of `DistillationLoss`: the mask tells of the queries
-            and, where there are as many, of the keys.
+        **kwargs: `output` and `mask_input`, as of `DistillationLoss`: the mask applies to the
+            queries and, where there are as many, to the keys.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, heads, queries, keys]` or,
-    of one head, `[batch, queries, keys]`. Returns `[batch, heads, queries, keys]` or `[batch,
+    for one head, `[batch, queries, keys]`. Returns `[batch, heads, queries, keys]` or `[batch,
     heads, queries]`, float32.
 
     Raises:
@@ -64,14 +65,14 @@ class AttentionMaps(base.DistillationLoss):
 
     def __init__(
         self,
-        teacher_layer,
-        student_layer,
-        loss="mse",
-        kind=None,
-        weight=1.0,
-        name=None,
-        **kwargs,
-    ):
+        teacher_layer: Any,
+        student_layer: Any,
+        loss: Any = "mse",
+        kind: Any = None,
+        weight: float = 1.0,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         validation.one_of("loss", loss, ("mse", "kl"))
         kind = (
             kind
@@ -94,7 +95,7 @@ class AttentionMaps(base.DistillationLoss):
         )
         self.loss, self.kind = loss, kind
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
         valid = all(len(shape) in (3, 4) for shape in shapes)
         if not valid or not projectors.agree(shapes[0][-2:], shapes[1][-2:]):
@@ -105,13 +106,20 @@ class AttentionMaps(base.DistillationLoss):
             )
         super().build(shapes)
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         teacher, student = _same_heads(_heads(teacher_outputs), _heads(student_outputs))
         if self.loss == "mse":
             return keras.ops.square(teacher - student)
         return ops.soft_target_loss(_log(student), _log(teacher))
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
+    def weighted(
+        self,
+        teacher_outputs: Any,
+        student_outputs: Any,
+        row_weight: Any,
+        mask: Any = None,
+        **context: Any,
+    ) -> tuple[Any, Any]:
         if mask is not None:
             mask = _heads(mask if len(mask.shape) > 2 else _of_both(mask))
             # A query counts if it may attend to anything.
@@ -124,7 +132,7 @@ class AttentionMaps(base.DistillationLoss):
                 row_weight = base.mean_of_row(row_weight)
         return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["loss"], config["kind"] = self.loss, self.kind
         return config
@@ -154,7 +162,7 @@ def _same_heads(teacher, student):
 
 
 def _grouped(attention, groups):
-    """The mean over each group of neighbouring heads."""
+    """The mean over each group of neighboring heads."""
     batch, heads, queries, keys = keras.ops.shape(attention)
     if heads == groups:
         return attention
@@ -163,7 +171,7 @@ def _grouped(attention, groups):
 
 
 def _log(scores):
-    """Logarithms, of which the kernel's softmax makes the scores again; 0 where all are 0."""
+    """Logarithms whose softmax, which the kernel computes, is the scores; 0 where all are 0."""
     positive = scores > 0
     logarithms = tf.math.log(tf.where(positive, scores, tf.ones_like(scores)))
     nothing = tf.logical_not(tf.reduce_any(positive, axis=-1, keepdims=True))

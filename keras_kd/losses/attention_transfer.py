@@ -1,4 +1,6 @@
-"""`AttentionTransfer`: the student shall look where the teacher looks."""
+"""`AttentionTransfer`: match where the teacher's features are active (AT)."""
+
+from typing import Any
 
 import keras
 
@@ -47,7 +49,15 @@ class AttentionTransfer(base.DistillationLoss):
     https://arxiv.org/abs/1612.03928
     """
 
-    def __init__(self, teacher_layer, student_layer, power=2, weight=1.0, name=None, **kwargs):
+    def __init__(
+        self,
+        teacher_layer: Any,
+        student_layer: Any,
+        power: float = 2,
+        weight: float = 1.0,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         validation.positive("power", power)
         super().__init__(
             weight=weight,
@@ -58,9 +68,9 @@ class AttentionTransfer(base.DistillationLoss):
         )
         base.refuse_mask(self, shapes.WHOLE_IMAGES)
         self.power = power
-        self.resizing_layers = []
+        self.resizing_layers: list = []
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_images(self, teacher_outputs_shape, student_outputs_shape)
         teacher_map, student_map = (
             (*tuple(shape)[:3], 1) for shape in (teacher_outputs_shape, student_outputs_shape)
@@ -68,21 +78,21 @@ class AttentionTransfer(base.DistillationLoss):
         self.resizing_layers = projectors.between(student_map, teacher_map)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         student_map = projectors.apply(self.resizing_layers, self._map(student_outputs))
         difference = _direction(self._map(teacher_outputs)) - _direction(student_map)
         return keras.ops.sum(difference * difference, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config["power"] = self.power
+        return config
 
     def _map(self, features):
         # Squares: of a negative base a power has no gradient, of |a| none at 0.
         squares = features * features
         powers = squares if self.power == 2 else _power(squares, self.power / 2)
         return keras.ops.mean(powers, axis=-1, keepdims=True)
-
-    def get_config(self):
-        config = super().get_config()
-        config["power"] = self.power
-        return config
 
 
 def _power(x, exponent):

@@ -1,6 +1,7 @@
-"""`DistillationLoss`: what every distillation loss is."""
+"""`DistillationLoss`, the base class of every loss, and what they share: live numbers, weights."""
 
 import inspect
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,35 +20,36 @@ class DistillationLoss(keras.layers.Layer):
     """Base class of the losses between a teacher's and a student's outputs.
 
     A loss is a layer, so that it can own weights (a projector that makes widths equal): they are
-    trained and saved with the distiller and are no part of the student. Subclasses implement
-    `call(teacher_outputs, student_outputs)` and return one value for each row: `[batch]`, or
-    `[batch, ...]` for sequences; the distiller weights and averages them. A `call` that also takes
-    `labels` gets those of the output it reads (where they have the shape of the outputs, such as
-    one-hot labels or numbers, set the class attribute `labels_are_numbers = True`); one that takes
-    `training` is told whether the batch is trained on.
+    trained and saved with the distiller but do not belong to the student. Subclasses implement
+    `call(teacher_outputs, student_outputs)` and return a per-sample loss: `[batch]`, or
+    `[batch, ...]` for sequences; the distiller weights and averages it. A `call` that also takes
+    `labels` receives those of the output it reads (where they have the shape of the outputs, such
+    as one-hot labels or numbers, set the class attribute `labels_are_numbers = True`); one that
+    takes `training` receives whether the batch is trained on. A loss that compares the samples of a
+    batch with each other sets `min_batch_size`.
 
     Args:
         weight: The loss's factor among the distillation losses, at least 0. Live: set
             `loss.weight` before or during `fit` and the next step uses it, without retracing.
         output: Which output of a model with several it reads: a name, or an index into a list.
             `None` reads every output, and adds the losses up. A teacher with one output teaches
-            the one that is named. Of a loss of inner layers: whose labels and sample weights it
+            the named one. For a loss on inner layers: the output whose labels and sample weights it
             takes; `None` takes the mean of the outputs' sample weights.
         teacher_layer: Name of the teacher's layer whose output it reads instead, a path through
             nested models (`"backbone/block3"`), a layer, a function from the model to one of
             these, or a `keras_kd.taps.Tap` (a layer's input, its attention, one of its calls).
-        student_layer: As `teacher_layer`, of the student.
-        mask_input: Name of the student's input, of a dict of inputs, that is 0 where a position is
-            padding (`"padding_mask"` of keras_hub's models). Without it the Keras mask that the
-            student's tensor carries tells, if it carries one.
-        teacher_output: Which output of the teacher it reads, where the teacher calls it otherwise
-            than `output` says: a name, or an index into a list.
+        student_layer: The same for the student.
+        mask_input: Name of the student's input, in a dict of inputs, that is 0 where a position is
+            padding (`"padding_mask"` of keras_hub's models). Default: the Keras mask of the
+            student's tensor, if it carries one.
+        teacher_output: Which output of the teacher it reads, where that has another name than
+            `output`: a name, or an index into a list.
         name: The loss's entry in the history of `fit`.
 
-    Weights and masks: a loss on outputs takes the sample weights of their positions. A loss of
-    inner layers takes the weights of its own positions where it has those that the weights are for,
-    else the mean weight of the row's positions (of each image of a batch, of each sentence). A loss
-    is averaged over the positions that its mask leaves.
+    Weights and masks: a loss on outputs takes the sample weights of their positions. A loss on
+    inner layers takes the weights position by position where its positions are those of the
+    weights, else each sample's mean weight (of each image of a batch, of each sentence). A loss is
+    averaged over the positions that its mask keeps.
 
     Example:
 
@@ -63,26 +65,31 @@ class DistillationLoss(keras.layers.Layer):
     ```
     """
 
-    # Rows of a batch below which the loss says nothing.
+    # Fewer samples than these make the loss meaningless; `fit` refuses such batches.
     min_batch_size = 1
-    # Whether it can compare with a teacher of which only the largest logits are known.
+    # Whether it can compare with a sparse teacher, whose largest logits alone are known.
     takes_sparse = False
     # Whether the labels that it takes have the shape of the outputs; else they are classes.
     labels_are_numbers = False
     # Set by the distiller that takes it.
     has_distiller = False
 
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "least_rows" in vars(cls):
+            raise _renamed(cls, vars(cls)["least_rows"])
+
     def __init__(
         self,
-        weight=1.0,
-        output=None,
-        teacher_layer=None,
-        student_layer=None,
-        name=None,
-        mask_input=None,
-        teacher_output=None,
-        **kwargs,
-    ):
+        weight: float = 1.0,
+        output: str | int | None = None,
+        teacher_layer: Any = None,
+        student_layer: Any = None,
+        name: str | None = None,
+        mask_input: str | None = None,
+        teacher_output: str | int | None = None,
+        **kwargs: Any,
+    ) -> None:
         # A float32 layer that casts nothing: the logits reach the loss in the models' own dtypes.
         validation.layer_arguments(kwargs)
         super().__init__(
@@ -91,36 +98,36 @@ class DistillationLoss(keras.layers.Layer):
         self.output_key = validation.output_key("output", output)
         self.teacher_output = validation.output_key("teacher_output", teacher_output)
         self.mask_input = validation.input_name("mask_input", mask_input)
-        self.teacher_layer = _checked("teacher_layer", teacher_layer)
-        self.student_layer = _checked("student_layer", student_layer)
+        self.teacher_layer = _check_layers("teacher_layer", teacher_layer)
+        self.student_layer = _check_layers("student_layer", student_layer)
         if self.teacher_layer is not None and self.teacher_output is not None:
             raise ValueError(
-                "`teacher_output` and `teacher_layer` both say what is read of the teacher; give "
-                f"one. Received: teacher_output={teacher_output!r}, teacher_layer={teacher_layer!r}"
+                "`teacher_output` and `teacher_layer` both name what the teacher gives; pass one. "
+                f"Received: teacher_output={teacher_output!r}, teacher_layer={teacher_layer!r}"
             )
         self.weight_variable = self.add_scalar("weight", non_negative("weight", weight))
 
-    def add_scalar(self, name, value):
+    def add_scalar(self, name: str, value: Any) -> Any:
         """Adds a live number: a float32 variable that is saved but not trained."""
         return add_number(self, name, value)
 
     @property
-    def weight(self):
+    def weight(self) -> Any:
         """The loss's factor; assign a number to change it."""
         return read(self.weight_variable)
 
     @weight.setter
-    def weight(self, value):
+    def weight(self, value: Any) -> None:
         assign(self.weight_variable, non_negative("weight", value))
 
     @property
-    def reads_structure(self):
+    def reads_structure(self) -> bool:
         """Whether it gets all outputs at once, in their structure."""
         return False
 
     @property
-    def reading(self):
-        """What the loss reads of a step, a `Reading`; asked by all that must know it."""
+    def reading(self) -> Reading:
+        """What the loss reads in a step, a `Reading`; all that must know it ask this."""
         needed = {True: "required", False: "optional"}
         return Reading(
             output=self.output_key,
@@ -134,24 +141,40 @@ class DistillationLoss(keras.layers.Layer):
             is_exact=type(self).__module__.partition(".")[0] == "keras_kd",
         )
 
-    def takes(self, name):
+    @property
+    def least_rows(self) -> Any:
+        """The former name of `min_batch_size`: it can be neither read nor set."""
+        raise AttributeError("`least_rows` is called `min_batch_size`. Read that instead.")
+
+    @least_rows.setter
+    def least_rows(self, value: Any) -> Any:
+        raise _renamed(type(self), value)
+
+    def takes(self, name: str) -> bool:
         """Whether `call` has an argument of this name."""
         return name in inspect.signature(self.call).parameters
 
-    def requires(self, name):
+    def requires(self, name: str) -> bool:
         """Whether `call` has an argument of this name without a default."""
         argument = inspect.signature(self.call).parameters.get(name)
         return argument is not None and argument.default is inspect.Parameter.empty
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
-        """`call`, each row times its weight; rows of weight zero are zero.
+    def weighted(
+        self,
+        teacher_outputs: Any,
+        student_outputs: Any,
+        row_weight: Any,
+        mask: Any = None,
+        **context: Any,
+    ) -> tuple[Any, Any]:
+        """`call`, each sample times its weight; samples of weight zero are zero.
 
         Args:
             teacher_outputs: Of the output or layer the loss reads.
             student_outputs: As `teacher_outputs`.
             row_weight: `[batch, ...]`, or `None` for 1.
             mask: The Keras mask of the student's output, `[batch, time]`, or `None`.
-            **context: What `call` gets if it takes it: `labels` and `training`.
+            **context: What `call` receives if it takes it: `labels` and `training`.
 
         Returns:
             `(weighted, rows)`: the weighted losses, float32 `[batch, ...]`, and how many of them
@@ -166,14 +189,14 @@ class DistillationLoss(keras.layers.Layer):
             return loss, count
         return keras.ops.where(weight == 0, keras.ops.zeros_like(loss), loss * weight), count
 
-    def valid_rows(self, loss, row_weight, mask):
+    def valid_rows(self, loss: Any, row_weight: Any, mask: Any) -> tuple[Any, Any]:
         """The weight of each value, zero where masked, and how many are valid: see `valid_rows`."""
         if mask is not None and len(mask.shape) > len(loss.shape) > 0:
-            self._tell_of_mask(mask, loss)
+            self._report_unused_mask(mask, loss)
         return valid_rows(loss, row_weight, mask, self.reading.student_layer is None)
 
-    def _tell_of_mask(self, mask, loss):
-        """Padding counts in a loss of one value a row; one that was told of it may not drop it."""
+    def _report_unused_mask(self, mask, loss):
+        """Warns that padding counts in a loss without positions; raises with `mask_input`."""
         if self.mask_input is not None:
             raise ValueError(
                 f"Distillation loss {self.name!r} has mask_input={self.mask_input!r}, but what it "
@@ -198,15 +221,15 @@ class DistillationLoss(keras.layers.Layer):
                 "average over the batch: sample weights are applied afterwards."
             )
 
-    def validate(self, teacher, student):
+    def validate(self, teacher: Any, student: Any) -> None:
         """Raises if this loss cannot be used with these models. Called by the distiller."""
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict[str, Any]) -> None:
         # Keras' own `build`, of losses without weights, takes one shape, and a loss has two.
         if type(self).build is not keras.layers.Layer.build:
             super().build_from_config(config)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             {
@@ -221,15 +244,23 @@ class DistillationLoss(keras.layers.Layer):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         """Makes a loss of its configuration; what Keras has serialized in it is made again."""
         return cls(**{key: deserialized(value) for key, value in config.items()})
 
 
-def _checked(role, layer):
+def _check_layers(role, layer):
     if isinstance(layer, (list, tuple)):
         return tuple(tap.check(role, each) for each in layer)
     return layer if layer is None else tap.check(role, layer)
+
+
+def _renamed(cls, value):
+    return TypeError(
+        f"{cls.__name__} sets `least_rows`, a former name. Expected: `min_batch_size`, the "
+        f"smallest batch that the loss can compare. Received: least_rows={value!r}. Write "
+        f"min_batch_size = {value!r} instead."
+    )
 
 
 def _serialized(value):
@@ -238,7 +269,10 @@ def _serialized(value):
     return keras.saving.serialize_keras_object(value) if isinstance(value, tap.Tap) else value
 
 
-def add_number(layer, name, value):
+# Live numbers: variables that are changed before or during `fit` without retracing.
+
+
+def add_number(layer: Any, name: str, value: Any) -> Any:
     """Adds a live number to a layer: a float32 variable that is saved but not trained."""
     variable = layer.add_weight(
         name=name,
@@ -252,14 +286,14 @@ def add_number(layer, name, value):
     return variable
 
 
-def assign(variable, value):
+def assign(variable: Any, value: Any) -> None:
     """Sets a live number."""
     variable.assign(value)
     if not tf.is_symbolic_tensor(value):
         variable.given = float(value)
 
 
-def read(variable):
+def read(variable: Any) -> Any:
     """A variable's value: a Python float in eager code, a tensor inside a traced function.
 
     The float that it was given, where float32 holds it as nearly as it can: 0.7, not 0.699999988.
@@ -271,7 +305,10 @@ def read(variable):
     return given if given is not None and np.float32(given) == value else float(value)
 
 
-def valid_rows(loss, row_weight, mask, is_exact=True):
+# Weights of samples and positions.
+
+
+def valid_rows(loss: Any, row_weight: Any, mask: Any, is_exact: bool = True) -> tuple[Any, Any]:
     """The weight of each row of `loss` (`None` for 1), zero where masked, and the valid rows.
 
     A loss that has no time axis, such as one of pooled features, has nothing to mask.
@@ -301,14 +338,14 @@ def _has_positions(loss, row_weight):
     return all(None in pair or pair[0] in (1, pair[1]) for pair in sizes)
 
 
-def mean_of_row(weight):
+def mean_of_row(weight: Any) -> Any:
     """The mean weight of a row's positions, `[batch]`."""
     weight = keras.ops.cast(weight, "float32")
     axes = list(range(1, len(weight.shape)))
     return keras.ops.mean(weight, axis=axes) if axes else weight
 
 
-def fitted(row_weight, loss, what):
+def fitted(row_weight: Any, loss: Any, what: Any) -> Any:
     """`align`, of what must leave the shape of `loss` as it is.
 
     Multiplied with a weight of a longer axis the loss would be repeated along it, and its sum
@@ -326,36 +363,7 @@ def fitted(row_weight, loss, what):
     return weight
 
 
-def unreduced(loss, first, second):
-    """The values of a Keras loss, or of a function, before any reduction."""
-    if getattr(loss, "reduction", None) == "sum":
-        raise ValueError(
-            f"{type(loss).__name__}(reduction='sum') grows with the batch; a distillation loss is "
-            "averaged over its rows. Leave `reduction` at its default, and set the loss's weight."
-        )
-    # `call` of a Loss gives the values before its reduction; a function gives them anyway.
-    function = loss.call if isinstance(loss, keras.losses.Loss) else loss
-    return function(first, second)
-
-
-def to_float32(value):
-    """Half precision as float32: the squares of features overflow float16."""
-    dtype = keras.backend.standardize_dtype(value.dtype)
-    return keras.ops.cast(value, "float32") if keras.backend.is_float_dtype(dtype) else value
-
-
-def refuse_mask(loss, why):
-    """Raises if a loss without positions was given a mask of them.
-
-    Args:
-        loss: A `DistillationLoss`.
-        why: What it compares instead, as the rest of a sentence.
-    """
-    if loss.mask_input is not None:
-        raise invalid("mask_input", f"None: {type(loss).__name__} {why}", repr(loss.mask_input))
-
-
-def align(row_weight, loss):
+def align(row_weight: Any, loss: Any) -> Any:
     """Row weights `[batch]` or `[batch, ...]` shaped to multiply `loss` from the left."""
     row_weight = keras.ops.cast(row_weight, "float32")
     missing = len(loss.shape) - len(row_weight.shape)
@@ -371,11 +379,11 @@ def align(row_weight, loss):
     return row_weight
 
 
-# `HasTemperature`: the live temperature of a loss.
+# A live temperature.
 
 
-def checked(temperature):
-    """Returns a temperature, a number as it was given, or raises."""
+def check_temperature(temperature: float) -> Any:
+    """Returns a temperature, a Python number as it was given, or raises."""
     tensor = arguments.temperature(temperature)
     return tensor if tf.is_tensor(temperature) else float(temperature)
 
@@ -385,23 +393,55 @@ class HasTemperature(DistillationLoss):
 
     Args:
         temperature: `T`, a positive number.
-        **kwargs: As of `DistillationLoss`.
+        **kwargs: See `DistillationLoss`.
     """
 
-    def __init__(self, temperature, **kwargs):
+    def __init__(self, temperature: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.temperature_variable = self.add_scalar("temperature", checked(temperature))
+        self.temperature_variable = self.add_scalar("temperature", check_temperature(temperature))
 
     @property
-    def temperature(self):
+    def temperature(self) -> Any:
         """`T`; assign a positive number to change it."""
         return read(self.temperature_variable)
 
     @temperature.setter
-    def temperature(self, value):
-        assign(self.temperature_variable, checked(value))
+    def temperature(self, value: Any) -> None:
+        assign(self.temperature_variable, check_temperature(value))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["temperature"] = float(self.temperature)
         return config
+
+
+# Other helpers of losses.
+
+
+def unreduced(loss: Any, first: Any, second: Any) -> Any:
+    """The values of a Keras loss, or of a function, before any reduction."""
+    if getattr(loss, "reduction", None) == "sum":
+        raise ValueError(
+            f"{type(loss).__name__}(reduction='sum') grows with the batch; a distillation loss is "
+            "averaged over its rows. Leave `reduction` at its default, and set the loss's weight."
+        )
+    # `call` of a Loss gives the values before its reduction; a function gives them anyway.
+    function = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    return function(first, second)
+
+
+def to_float32(value: Any) -> Any:
+    """Half precision as float32: the squares of features overflow float16."""
+    dtype = keras.backend.standardize_dtype(value.dtype)
+    return keras.ops.cast(value, "float32") if keras.backend.is_float_dtype(dtype) else value
+
+
+def refuse_mask(loss: Any, why: Any) -> None:
+    """Raises if a loss without positions was given a mask of them.
+
+    Args:
+        loss: A `DistillationLoss`.
+        why: What it compares instead, as the rest of a sentence.
+    """
+    if loss.mask_input is not None:
+        raise invalid("mask_input", f"None: {type(loss).__name__} {why}", repr(loss.mask_input))

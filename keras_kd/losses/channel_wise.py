@@ -1,4 +1,6 @@
-"""`ChannelWise`: each channel of the student shall be active where the teacher's is (CWD)."""
+"""`ChannelWise`: match where each channel of the teacher is active (CWD)."""
+
+from typing import Any
 
 import keras
 
@@ -45,18 +47,18 @@ class ChannelWise(HasTemperature):
     https://arxiv.org/abs/2011.13256
     """
 
-    def __init__(self, temperature=4.0, **kwargs):
+    def __init__(self, temperature: float = 4.0, **kwargs: Any) -> None:
         super().__init__(temperature, **kwargs)
         base.refuse_mask(self, shapes.WHOLE_IMAGES)
-        self.projection_layers = []
+        self.projection_layers: list = []
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_images(self, teacher_outputs_shape, student_outputs_shape)
         self.projection_layers = projectors.between(student_outputs_shape, teacher_outputs_shape)
         projectors.build(self.projection_layers, student_outputs_shape)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         student_outputs = projectors.apply(self.projection_layers, student_outputs)
         losses = ops.soft_target_loss(
             shapes.channel_maps(keras.ops.cast(student_outputs, "float32")),

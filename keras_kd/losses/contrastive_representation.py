@@ -1,4 +1,6 @@
-"""`ContrastiveRepresentation`: a row's features shall be closest to the teacher's of it (CRD)."""
+"""`ContrastiveRepresentation`: tell each sample's features from those of others (CRD)."""
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -61,15 +63,15 @@ class ContrastiveRepresentation(relations.RelationalLoss):
 
     def __init__(
         self,
-        teacher_layer=None,
-        student_layer=None,
-        width=128,
-        temperature=0.07,
-        memory_size=0,
-        objective="infonce",
-        dataset_size=None,
-        **kwargs,
-    ):
+        teacher_layer: Any = None,
+        student_layer: Any = None,
+        width: int = 128,
+        temperature: float = 0.07,
+        memory_size: int = 0,
+        objective: str = "infonce",
+        dataset_size: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(teacher_layer=teacher_layer, student_layer=student_layer, **kwargs)
         validation.one_of("objective", objective, OBJECTIVES)
         if objective == "nce" and dataset_size is None:
@@ -91,7 +93,7 @@ class ContrastiveRepresentation(relations.RelationalLoss):
         self.teacher_head = keras.layers.Dense(width, name="teacher_head", dtype="float32")
         self.student_head = keras.layers.Dense(width, name="student_head", dtype="float32")
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         super().build(teacher_outputs_shape, student_outputs_shape)
         self.teacher_head.build((None, teacher_outputs_shape[-1]))
         self.student_head.build((None, student_outputs_shape[-1]))
@@ -106,7 +108,7 @@ class ContrastiveRepresentation(relations.RelationalLoss):
             self.memory = tf.Variable(memory, **local)
             self.remembered = tf.Variable(0, dtype=tf.int32, **local)
 
-    def call(self, teacher_outputs, student_outputs, training=None):
+    def call(self, teacher_outputs: Any, student_outputs: Any, training: bool | None = None) -> Any:
         teacher = _unit(self.teacher_head(_means(teacher_outputs)))
         student = _unit(self.student_head(_means(student_outputs)))
         similarities = keras.ops.matmul(student, keras.ops.transpose(teacher))
@@ -124,6 +126,29 @@ class ContrastiveRepresentation(relations.RelationalLoss):
             if training:
                 self._remember(tf.stop_gradient(teacher), memory)
         return self._contrast(similarities / self.similarity_temperature, own, known)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "width": self.width,
+            "temperature": self.similarity_temperature,
+            "memory_size": self.memory_size,
+            "objective": self.objective,
+            "dataset_size": self.dataset_size,
+        }
+
+    def save_own_variables(self, store: Any) -> None:
+        super().save_own_variables(store)
+        if not self.built:
+            return
+        store["memory"], store["remembered"] = self.memory.numpy(), self.remembered.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        if self.built:
+            self.memory.assign(store["memory"][...])
+            self.remembered.assign(store["remembered"][...])
+        own = {key: store[key] for key in store.keys() if key not in ("memory", "remembered")}  # noqa: SIM118
+        super().load_own_variables(own)
 
     def _contrast(self, g, own, known):
         """The loss of each row; `own` is 1 for its own teacher, `known` where there is any."""
@@ -143,29 +168,6 @@ class ContrastiveRepresentation(relations.RelationalLoss):
         newest = tf.ensure_shape(newest, (self.memory_size, self.width))
         self.memory.assign(newest)
         self.remembered.assign(tf.minimum(self.remembered + rows, self.memory_size))
-
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        if not self.built:
-            return
-        store["memory"], store["remembered"] = self.memory.numpy(), self.remembered.numpy()
-
-    def load_own_variables(self, store):
-        if self.built:
-            self.memory.assign(store["memory"][...])
-            self.remembered.assign(store["remembered"][...])
-        own = {key: store[key] for key in store.keys() if key not in ("memory", "remembered")}  # noqa: SIM118
-        super().load_own_variables(own)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "width": self.width,
-            "temperature": self.similarity_temperature,
-            "memory_size": self.memory_size,
-            "objective": self.objective,
-            "dataset_size": self.dataset_size,
-        }
 
 
 def _means(features):

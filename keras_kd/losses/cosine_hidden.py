@@ -1,9 +1,11 @@
-"""`CosineHidden`: each position's hidden state shall point where the teacher's does."""
+"""`CosineHidden`: match the direction of the teacher's hidden states (DistilBERT)."""
+
+from typing import Any
 
 import keras
 
+from keras_kd.losses import shapes
 from keras_kd.losses.feature_hint import FeatureHint
-from keras_kd.losses.hidden_states import check_sequences
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -45,15 +47,21 @@ class CosineHidden(FeatureHint):
     """
 
     def __init__(
-        self, teacher_layer, student_layer, projector="auto", weight=1.0, name=None, **kwargs
-    ):
+        self,
+        teacher_layer: Any,
+        student_layer: Any,
+        projector: Any = "auto",
+        weight: float = 1.0,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(teacher_layer, student_layer, "cosine", projector, weight, name, **kwargs)
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
-        check_sequences(self, teacher_outputs_shape, student_outputs_shape)
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
+        shapes.check_sequences(self, teacher_outputs_shape, student_outputs_shape)
         super().build(teacher_outputs_shape, student_outputs_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["loss"]
         return config

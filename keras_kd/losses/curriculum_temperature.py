@@ -1,6 +1,7 @@
-"""`CurriculumTemperature`: a temperature that is learned, against the student (CTKD)."""
+"""`CurriculumTemperature`: an adversarially learned temperature (CTKD)."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -8,6 +9,7 @@ import tensorflow as tf
 from keras_kd import ops
 from keras_kd._utils import validation
 from keras_kd.losses import base, shapes
+from keras_kd.ops.arguments import temperature_squared
 
 _WIDTH = 128  # of the hidden layer
 
@@ -64,14 +66,14 @@ class CurriculumTemperature(shapes.LogitsLoss):
 
     def __init__(
         self,
-        lowest=1.0,
-        highest=21.0,
-        initial=4.0,
-        per_row=False,
-        hidden_width=_WIDTH,
-        reversal=1.0,
-        **kwargs,
-    ):
+        lowest: float = 1.0,
+        highest: float = 21.0,
+        initial: float = 4.0,
+        per_row: bool = False,
+        hidden_width: Any = _WIDTH,
+        reversal: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         lowest, highest = (
             validation.positive("lowest", lowest),
@@ -88,25 +90,62 @@ class CurriculumTemperature(shapes.LogitsLoss):
         self.hidden_width = validation.integer("hidden_width", hidden_width, 1)
         if not self.per_row and self.hidden_width != _WIDTH:
             raise ValueError(
-                "`hidden_width` is of the network of per_row=True, which there is not. Received: "
-                f"hidden_width={hidden_width}. Leave it out, or say per_row=True."
+                "`hidden_width` belongs to the network of per_row=True. Received: "
+                f"hidden_width={hidden_width}. Leave it out, or pass per_row=True."
             )
         self.reversal_variable = self.add_scalar(
             "reversal", validation.non_negative("reversal", reversal)
         )
-        self.network = self._network() if per_row else None
+        self.network: Any = self._network() if per_row else None
+
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
+        shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
+        if self.per_row:
+            hidden, last = self.network
+            hidden.build((None, 2 * student_outputs_shape[-1]))
+            last.build((None, self.hidden_width))
+        else:
+            self.raw_temperature = self.add_weight(
+                name="raw_temperature",
+                shape=(),
+                initializer=keras.initializers.Constant(self._start()),
+            )
+        super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
+        temperature = self._temperature(self._reversed(self._raw(teacher_outputs, student_outputs)))
+        temperature += tf.zeros_like(student_outputs[..., 0])  # one for each row
+        fixed = tf.stop_gradient(temperature)
+        scale = tf.expand_dims(fixed, -1)
+        # The kernel's temperature is one number: rows with their own are scaled before.
+        loss = ops.soft_target_loss(student_outputs / scale, teacher_outputs / scale)
+        loss = temperature_squared(fixed) * loss
+        slope = tf.stop_gradient(_slope(teacher_outputs, student_outputs, fixed))
+        return loss + slope * (temperature - fixed)  # adds 0, with the temperature's gradient
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "lowest": self.lowest,
+            "highest": self.highest,
+            "initial": self.initial,
+            "per_row": self.per_row,
+            "hidden_width": self.hidden_width,
+            "reversal": float(self.reversal),
+        }
 
     @property
-    def reversal(self):
+    def reversal(self) -> Any:
         """How strongly the temperature works against the student; assign to change it."""
         return base.read(self.reversal_variable)
 
     @reversal.setter
-    def reversal(self, value):
+    def reversal(self, value: Any) -> None:
         base.assign(self.reversal_variable, validation.non_negative("reversal", value))
 
     @property
-    def learned_temperature(self):
+    def learned_temperature(self) -> float:
         """The temperature of all rows, as it is now; not to be set."""
         if self.per_row:
             raise AttributeError("With per_row=True each row has a temperature of its own.")
@@ -124,31 +163,6 @@ class CurriculumTemperature(shapes.LogitsLoss):
         )
         return [hidden, last]
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
-        shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
-        if self.per_row:
-            hidden, last = self.network
-            hidden.build((None, 2 * student_outputs_shape[-1]))
-            last.build((None, self.hidden_width))
-        else:
-            self.raw_temperature = self.add_weight(
-                name="raw_temperature",
-                shape=(),
-                initializer=keras.initializers.Constant(self._start()),
-            )
-        super().build((teacher_outputs_shape, student_outputs_shape))
-
-    def call(self, teacher_outputs, student_outputs):
-        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
-        temperature = self._temperature(self._reversed(self._raw(teacher_outputs, student_outputs)))
-        temperature += tf.zeros_like(student_outputs[..., 0])  # one for each row
-        fixed = tf.stop_gradient(temperature)
-        scale = tf.expand_dims(fixed, -1)
-        # The kernel's temperature is one number: rows with their own are scaled before.
-        loss = fixed**2 * ops.soft_target_loss(student_outputs / scale, teacher_outputs / scale)
-        slope = tf.stop_gradient(_slope(teacher_outputs, student_outputs, fixed))
-        return loss + slope * (temperature - fixed)  # adds 0, with the temperature's gradient
-
     def _raw(self, teacher_outputs, student_outputs):
         if not self.per_row:
             return keras.ops.convert_to_tensor(self.raw_temperature)
@@ -164,17 +178,6 @@ class CurriculumTemperature(shapes.LogitsLoss):
 
     def _temperature(self, raw):
         return self.lowest + (self.highest - self.lowest) * tf.sigmoid(raw)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "lowest": self.lowest,
-            "highest": self.highest,
-            "initial": self.initial,
-            "per_row": self.per_row,
-            "hidden_width": self.hidden_width,
-            "reversal": float(self.reversal),
-        }
 
 
 def _slope(teacher, student, temperature):

@@ -1,4 +1,6 @@
-"""`DecoupledKD`: the divergence of the label's class and that of the others, weighted apart."""
+"""`DecoupledKD`: target and non-target class KD, weighted separately (DKD)."""
+
+from typing import Any
 
 import keras
 
@@ -6,6 +8,7 @@ from keras_kd import ops
 from keras_kd._utils import validation
 from keras_kd.losses import shapes
 from keras_kd.losses.base import HasTemperature
+from keras_kd.ops.arguments import temperature_squared
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -47,16 +50,18 @@ class DecoupledKD(shapes.LogitsLoss, HasTemperature):
     Reference: Zhao et al., "Decoupled Knowledge Distillation", https://arxiv.org/abs/2203.08679
     """
 
-    def __init__(self, temperature=4.0, target=1.0, non_target=8.0, **kwargs):
+    def __init__(
+        self, temperature: float = 4.0, target: float = 1.0, non_target: float = 8.0, **kwargs: Any
+    ) -> None:
         super().__init__(temperature, **kwargs)
         self.target = validation.non_negative("target", target)
         self.non_target = validation.non_negative("non_target", non_target)
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs, labels):
+    def call(self, teacher_outputs: Any, student_outputs: Any, labels: Any) -> Any:
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         of_label = _is_label(labels, student_outputs)
         others = [_others(x, of_label) for x in (student_outputs, teacher_outputs)]
@@ -65,12 +70,12 @@ class DecoupledKD(shapes.LogitsLoss, HasTemperature):
             _label_or_not(x / t, other / t, of_label)
             for x, other in zip((student_outputs, teacher_outputs), others, strict=True)
         ]
-        target = t * t * ops.soft_target_loss(*pairs)
+        target = temperature_squared(t) * ops.soft_target_loss(*pairs)
         non_target = ops.soft_target_loss(*others, self.temperature_variable)
         loss = self.target * target + self.non_target * non_target
         return keras.ops.where(keras.ops.any(of_label, axis=-1), loss, 0.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["target"], config["non_target"] = self.target, self.non_target
         return config

@@ -1,4 +1,6 @@
-"""`DIST`: correlation in place of divergence, for teachers far stronger than the student."""
+"""`DIST`: correlation instead of divergence, for much stronger teachers."""
+
+from typing import Any
 
 import keras
 
@@ -6,6 +8,7 @@ from keras_kd._utils import validation
 from keras_kd.losses import base, relations
 from keras_kd.losses import shapes as loss_shapes
 from keras_kd.losses.base import HasTemperature
+from keras_kd.ops.arguments import temperature_squared
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -50,13 +53,19 @@ class DIST(loss_shapes.LogitsLoss, HasTemperature):
     min_batch_size = 2
     takes_infinite = True
 
-    def __init__(self, temperature=1.0, inter_class=1.0, intra_class=1.0, **kwargs):
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        inter_class: float = 1.0,
+        intra_class: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(temperature, **kwargs)
         base.refuse_mask(self, relations.WHOLE_ROWS)
         self.inter_class = validation.non_negative("inter_class", inter_class)
         self.intra_class = validation.non_negative("intra_class", intra_class)
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
         if any(len(shape) != 2 for shape in shapes) or shapes[0][1] != shapes[1][1]:
             raise ValueError(
@@ -67,7 +76,7 @@ class DIST(loss_shapes.LogitsLoss, HasTemperature):
             raise ValueError(f"Distillation loss {self.name!r}: {loss_shapes.ONE_VALUE}.")
         super().build(shapes)
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         t = keras.ops.convert_to_tensor(self.temperature_variable)
         p = keras.ops.softmax(teacher_outputs / t)
@@ -75,9 +84,9 @@ class DIST(loss_shapes.LogitsLoss, HasTemperature):
         inter = _one_minus_correlation(p, q)
         columns = keras.ops.transpose(p), keras.ops.transpose(q)
         intra = keras.ops.mean(_one_minus_correlation(*columns))
-        return t * t * (self.inter_class * inter + self.intra_class * intra)
+        return temperature_squared(t) * (self.inter_class * inter + self.intra_class * intra)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["inter_class"], config["intra_class"] = self.inter_class, self.intra_class
         return config

@@ -1,53 +1,11 @@
-"""`FeatureHint`: the student's features shall be the teacher's (FitNets)."""
+"""`FeatureHint`: match the teacher's features in an inner layer (FitNets)."""
+
+from typing import Any
 
 import keras
 
 from keras_kd.losses import base, relations
 from keras_kd.losses import projector as projectors
-
-LOSSES = ("mse", "cosine", "smooth_l1")
-
-
-def mean_squared_error(teacher, student):
-    """`mean_c (t_c - s_c)^2` over the last axis."""
-    return keras.ops.mean(keras.ops.square(teacher - student), axis=-1)
-
-
-def cosine_distance(teacher, student):
-    """`1 - t . s / (|t| |s|)` over the last axis; 1 where either is zero."""
-    dot = keras.ops.sum(teacher * student, axis=-1)
-    squares = keras.ops.sum(teacher**2, axis=-1) * keras.ops.sum(student**2, axis=-1)
-    # Of a zero vector the root has no gradient, and NaN would reach every weight.
-    safe = keras.ops.where(squares > 0, squares, keras.ops.ones_like(squares))
-    return 1.0 - keras.ops.where(squares > 0, dot / keras.ops.sqrt(safe), 0.0)
-
-
-def smooth_l1(teacher, student):
-    """`mean_c huber(t_c - s_c)` with `huber(d) = d^2 / 2` for `|d| < 1`, else `|d| - 1/2`."""
-    return keras.ops.mean(relations.huber(teacher - student), axis=-1)
-
-
-_FUNCTIONS = {"mse": mean_squared_error, "cosine": cosine_distance, "smooth_l1": smooth_l1}
-
-
-def distance(owner, loss, teacher, student):
-    """A value for each row or position, by the name of a distance or by a Keras loss.
-
-    Args:
-        owner: The distillation loss, for the message.
-        loss: One of `LOSSES`, a `keras.losses.Loss` or a function.
-        teacher: Features of the teacher.
-        student: Features of the student, of that shape.
-    """
-    if isinstance(loss, str):
-        return _FUNCTIONS[loss](teacher, student)
-    values = base.unreduced(loss, teacher, student)
-    if len(values.shape) == 0:
-        raise ValueError(
-            f"The function given as `loss` to {owner.name!r} returned one number for the batch. "
-            "It must return a value for each row, shape [batch] or [batch, ...]."
-        )
-    return values
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -112,20 +70,21 @@ class FeatureHint(base.DistillationLoss):
 
     def __init__(
         self,
-        teacher_layer,
-        student_layer,
-        loss="mse",
-        projector="auto",
-        weight=1.0,
-        name=None,
-        **kwargs,
-    ):
-        if (isinstance(loss, str) and loss not in LOSSES) or not (
+        teacher_layer: Any,
+        student_layer: Any,
+        loss: Any = "mse",
+        projector: Any = "auto",
+        weight: float = 1.0,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if (isinstance(loss, str) and loss not in relations.DISTANCES) or not (
             isinstance(loss, str) or callable(loss)
         ):
             raise ValueError(
-                f"Invalid value for argument `loss`. Expected one of {LOSSES}, a Keras loss or a "
-                f"function. Received: loss={loss!r}"
+                "Invalid value for argument `loss`. Expected one of "
+                f"{tuple(relations.DISTANCES)}, a Keras loss or a function. "
+                f"Received: loss={loss!r}"
             )
         is_layer = isinstance(projector, keras.layers.Layer)
         if not is_layer and projector not in ("auto", "linear", None):
@@ -148,7 +107,7 @@ class FeatureHint(base.DistillationLoss):
         self.loss, self.projector = loss, projector
         self.projection_layers = [projector] if is_layer else []
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         if self.projector in ("auto", "linear"):
             self.projection_layers = projectors.between(
                 student_outputs_shape, teacher_outputs_shape, self.projector == "linear"
@@ -156,6 +115,21 @@ class FeatureHint(base.DistillationLoss):
         shape = projectors.build(self.projection_layers, student_outputs_shape)
         self._check_shapes(shape, tuple(teacher_outputs_shape))
         super().build((teacher_outputs_shape, student_outputs_shape))
+
+    def call(self, teacher_outputs: Any, student_outputs: Any, training: bool | None = None) -> Any:
+        student_outputs = projectors.apply(self.projection_layers, student_outputs, training)
+        values = relations.distance(
+            self, self.loss, teacher_outputs, keras.ops.cast(student_outputs, "float32")
+        )
+        return relations.per_position(values, len(teacher_outputs.shape))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config["loss"], config["projector"] = self.loss, self.projector
+        for key in ("loss", "projector"):
+            if config[key] is not None and not isinstance(config[key], str):
+                config[key] = keras.saving.serialize_keras_object(config[key])
+        return config
 
     def _check_shapes(self, student, teacher):
         if not projectors.agree(student, teacher):
@@ -165,18 +139,3 @@ class FeatureHint(base.DistillationLoss):
                 f"teacher layer {self.teacher_layer!r} {teacher}. Pass projector='auto', a layer "
                 "that gives the teacher's shape, or other layers."
             )
-
-    def call(self, teacher_outputs, student_outputs, training=None):
-        student_outputs = projectors.apply(self.projection_layers, student_outputs, training)
-        values = distance(
-            self, self.loss, teacher_outputs, keras.ops.cast(student_outputs, "float32")
-        )
-        return relations.per_position(values, len(teacher_outputs.shape))
-
-    def get_config(self):
-        config = super().get_config()
-        config["loss"], config["projector"] = self.loss, self.projector
-        for key in ("loss", "projector"):
-            if config[key] is not None and not isinstance(config[key], str):
-                config[key] = keras.saving.serialize_keras_object(config[key])
-        return config

@@ -1,5 +1,7 @@
 """`FlowMatrix`: how features flow from one layer to a later one (FSP)."""
 
+from typing import Any
+
 import keras
 
 from keras_kd.losses import base
@@ -48,7 +50,14 @@ class FlowMatrix(base.DistillationLoss):
     Minimization and Transfer Learning", CVPR 2017
     """
 
-    def __init__(self, teacher_layers, student_layers, weight=1.0, name=None, **kwargs):
+    def __init__(
+        self,
+        teacher_layers: Any,
+        student_layers: Any,
+        weight: float = 1.0,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         for role, pair in (("teacher_layers", teacher_layers), ("student_layers", student_layers)):
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
                 raise ValueError(
@@ -63,9 +72,11 @@ class FlowMatrix(base.DistillationLoss):
             **kwargs,
         )
         base.refuse_mask(self, loss_shapes.WHOLE_IMAGES)
-        self.teacher_pooling, self.student_pooling, self.projection_layers = [], [], []
+        self.teacher_pooling: list = []
+        self.student_pooling: list = []
+        self.projection_layers: list = []
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         for shapes in zip(teacher_outputs_shape, student_outputs_shape, strict=True):
             loss_shapes.check_images(self, *shapes)
         self.teacher_pooling = _pooling(teacher_outputs_shape)
@@ -76,17 +87,16 @@ class FlowMatrix(base.DistillationLoss):
         ]
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         projected = [
             keras.ops.cast(projectors.apply(layers, features), "float32")
             for layers, features in zip(self.projection_layers, student_outputs, strict=True)
         ]
-        difference = _flow(*teacher_outputs, self.teacher_pooling) - _flow(
-            *projected, self.student_pooling
-        )
+        teacher_flow = _flow(teacher_outputs, self.teacher_pooling)
+        difference = teacher_flow - _flow(projected, self.student_pooling)
         return keras.ops.mean(keras.ops.square(difference), axis=(1, 2))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         for role in ("teacher", "student"):
             config[f"{role}_layers"] = config.pop(f"{role}_layer")
@@ -105,8 +115,9 @@ def _channels(shape, wanted):
     return layers
 
 
-def _flow(earlier, later, pooling):
-    """`[batch, channels of earlier, channels of later]`."""
+def _flow(features, pooling):
+    """`[batch, channels of the earlier layer, channels of the later one]`."""
+    earlier, later = features
     earlier = loss_shapes.channel_maps(projectors.apply(pooling, earlier))
     later = loss_shapes.channel_maps(later)
     positions = keras.ops.cast(keras.ops.shape(later)[2], "float32")

@@ -1,9 +1,12 @@
-"""`HiddenStates`: each position's hidden state shall be the teacher's (TinyBERT, MobileBERT)."""
+"""`HiddenStates`: match the teacher's hidden states (TinyBERT, MobileBERT)."""
+
+from typing import Any
 
 import keras
 
 from keras_kd._utils import validation
 from keras_kd.losses import projector as projectors
+from keras_kd.losses import shapes
 from keras_kd.losses.feature_hint import FeatureHint
 
 
@@ -51,29 +54,29 @@ class HiddenStates(FeatureHint):
 
     def __init__(
         self,
-        teacher_layer,
-        student_layer,
-        normalize=False,
-        projector="auto",
-        weight=1.0,
-        name=None,
-        **kwargs,
-    ):
+        teacher_layer: Any,
+        student_layer: Any,
+        normalize: bool = False,
+        projector: Any = "auto",
+        weight: float = 1.0,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(teacher_layer, student_layer, "mse", projector, weight, name, **kwargs)
         self.normalize = validation.boolean("normalize", normalize)
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
-        check_sequences(self, teacher_outputs_shape, student_outputs_shape)
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
+        shapes.check_sequences(self, teacher_outputs_shape, student_outputs_shape)
         super().build(teacher_outputs_shape, student_outputs_shape)
 
-    def call(self, teacher_outputs, student_outputs, training=None):
+    def call(self, teacher_outputs: Any, student_outputs: Any, training: bool | None = None) -> Any:
         student_outputs = projectors.apply(self.projection_layers, student_outputs, training)
         student_outputs = keras.ops.cast(student_outputs, "float32")
         if self.normalize:
             teacher_outputs, student_outputs = map(_normalized, (teacher_outputs, student_outputs))
         return keras.ops.mean(keras.ops.square(teacher_outputs - student_outputs), axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["loss"]
         config["normalize"] = self.normalize
@@ -84,13 +87,3 @@ def _normalized(x):
     x = x - keras.ops.mean(x, axis=-1, keepdims=True)
     variance = keras.ops.mean(x * x, axis=-1, keepdims=True)
     return x * keras.ops.rsqrt(variance + 1e-12)
-
-
-def check_sequences(loss, teacher_shape, student_shape):
-    """Raises unless both are `[batch, time, width]`."""
-    if {len(teacher_shape), len(student_shape)} != {3}:
-        raise ValueError(
-            f"Distillation loss {loss.name!r} compares sequences and expects features of shape "
-            f"[batch, time, width]. Received: teacher {tuple(teacher_shape)}, student "
-            f"{tuple(student_shape)}."
-        )

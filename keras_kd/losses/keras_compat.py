@@ -8,6 +8,7 @@ logits, times T^2. All other losses get what Keras gives them, the logits divide
 """
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,9 +16,10 @@ import tensorflow as tf
 from keras_kd import ops
 from keras_kd.losses import base, shapes
 from keras_kd.losses.activation import check_logits
-from keras_kd.losses.base import checked
+from keras_kd.losses.base import check_temperature
 from keras_kd.losses.reading import LOGITS
 from keras_kd.models import matching
+from keras_kd.ops.arguments import temperature_squared
 
 _KL = ("kl_divergence", "kldivergence", "kullback_leibler_divergence")
 _CROSS_ENTROPY = ("categorical_crossentropy", "categoricalcrossentropy")
@@ -25,7 +27,7 @@ _CROSS_ENTROPY = ("categorical_crossentropy", "categoricalcrossentropy")
 _OF_CLASSES = (*_KL, *_CROSS_ENTROPY)
 
 
-def is_keras_distillation_loss(loss):
+def is_keras_distillation_loss(loss: Any) -> bool:
     """Whether `loss` is an object of `keras.distillation`."""
     return isinstance(loss, keras.distillation.DistillationLoss)
 
@@ -48,7 +50,9 @@ class KerasDistillation(base.DistillationLoss):
                 return super().__new__(wrapper, loss, *args, **kwargs)
         return super().__new__(cls, loss, *args, **kwargs)
 
-    def __init__(self, loss, weight=1.0, name=None, **kwargs):
+    def __init__(
+        self, loss: Any, weight: float = 1.0, name: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(
             weight=weight,
             teacher_layer=getattr(loss, "teacher_layer_name", None),
@@ -63,20 +67,20 @@ class KerasDistillation(base.DistillationLoss):
         self.built = True
 
     @property
-    def temperature(self):
+    def temperature(self) -> Any:
         """The temperature, live; only of a `LogitsDistillation`."""
         if self.temperature_variable is None:
             raise AttributeError(f"{type(self.loss).__name__} has no temperature.")
         return base.read(self.temperature_variable)
 
     @temperature.setter
-    def temperature(self, value):
+    def temperature(self, value: Any) -> None:
         if self.temperature_variable is None:
             raise AttributeError(f"{type(self.loss).__name__} has no temperature.")
-        base.assign(self.temperature_variable, checked(value))
+        base.assign(self.temperature_variable, check_temperature(value))
 
     @property
-    def reading(self):
+    def reading(self) -> Any:
         """Logits, where the loss is between distributions over the classes of one output."""
         read = super().reading
         if self.temperature_variable is None or len(self._of_classes()) != 1:
@@ -84,15 +88,15 @@ class KerasDistillation(base.DistillationLoss):
         return dataclasses.replace(read, teacher_values=LOGITS, student_values=LOGITS)
 
     @property
-    def reads_structure(self):
+    def reads_structure(self) -> bool:
         """The loss gets the models' whole outputs, unless it is that of one of them."""
         return self.output_key is None
 
-    def build(self, *shapes):
+    def build(self, *shapes: Any) -> None:
         del shapes
         self.built = True
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         if self._is_custom():
             return self._custom(teacher_outputs, student_outputs)
         self.loss.validate_outputs(teacher_outputs, student_outputs)
@@ -104,15 +108,15 @@ class KerasDistillation(base.DistillationLoss):
         )
         return sum(_per_sample(part) for part in keras.tree.flatten(parts) if part is not None)
 
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+    def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Any:
         """As of the wrapped loss: a scalar, as Keras computes it."""
         return self.loss.compute_loss(teacher_outputs, student_outputs, **kwargs)
 
-    def validate_outputs(self, teacher_outputs, student_outputs):
+    def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
         """As of the wrapped loss."""
         self.loss.validate_outputs(teacher_outputs, student_outputs)
 
-    def validate_model_compatibility(self, teacher, student):
+    def validate_model_compatibility(self, teacher: Any, student: Any) -> None:
         """As of the wrapped loss."""
         self.loss.validate_model_compatibility(teacher, student)
 
@@ -132,7 +136,14 @@ class KerasDistillation(base.DistillationLoss):
         batch = keras.ops.shape(keras.tree.flatten(student_outputs)[0])[:1]
         return keras.ops.broadcast_to(value, batch)
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
+    def weighted(
+        self,
+        teacher_outputs: Any,
+        student_outputs: Any,
+        row_weight: Any,
+        mask: Any = None,
+        **context: Any,
+    ) -> tuple[Any, Any]:
         if row_weight is not None and self._is_custom():
             raise ValueError(
                 f"{type(self.loss).__name__} returns one number for the batch, so sample_weight "
@@ -162,10 +173,11 @@ class KerasDistillation(base.DistillationLoss):
             targets = (1 - smoothing) * targets + smoothing / tf.cast(
                 tf.shape(teacher)[-1], tf.float32
             )
-            return scale**2 * tf.nn.softmax_cross_entropy_with_logits(targets, student)
+            cross_entropy = tf.nn.softmax_cross_entropy_with_logits(targets, student)
+            return temperature_squared(scale) * cross_entropy
         return base.unreduced(loss, teacher, student)
 
-    def validate(self, teacher, student):
+    def validate(self, teacher: Any, student: Any) -> None:
         if not isinstance(self.loss, keras.distillation.FeatureDistillation):
             # Of that one Keras refuses inner layers of nested and subclassed models; taps do not.
             self.loss.validate_model_compatibility(teacher, student)
@@ -183,7 +195,7 @@ class KerasDistillation(base.DistillationLoss):
         items = given.items() if isinstance(given, dict) else enumerate(given)
         return [key for key, loss in items if _kind(loss) in _OF_CLASSES]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         for key in ("teacher_layer", "student_layer"):
             del config[key]
@@ -194,7 +206,7 @@ class KerasDistillation(base.DistillationLoss):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         config = dict(config)
         config["loss"] = keras.saving.deserialize_keras_object(config["loss"])
         temperature = config.pop("temperature", None)

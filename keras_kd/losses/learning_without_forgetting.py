@@ -1,4 +1,6 @@
-"""`LearningWithoutForgetting`: the old model teaches its classes while new ones are learnt."""
+"""`LearningWithoutForgetting`: keep the old classes while learning new ones (LwF)."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ from keras_kd.losses.base import HasTemperature
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
-    """Soft targets of the classes that teacher and student share: the student may have more (LwF).
+    """Soft targets of the classes that teacher and student share; the student may have more (LwF).
 
     `l = T^2 KL(softmax(z^t_A / T) || softmax(z^s_B / T))` with the logits of the teacher's classes
     `A` and of the student's classes `B` that correspond to them, in this order, by the fused
@@ -21,9 +23,9 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
     new classes added, learns them from data that has new classes only, and the old model keeps it
     from forgetting the old ones. The loss compares the old classes among themselves. Where the hard
     loss is a softmax over all classes, it pushes the logits of the old ones down together, which
-    this loss cannot see: on digits (0 to 4 old, 5 to 9 new) the student told every old digit from
-    the other old ones, and called each of them a new one. Compare the logits of the old classes
-    alone (as the paper, which knows the task), or keep some rows of them.
+    this loss cannot see: on digits (0 to 4 old, 5 to 9 new) the student distinguished every old
+    digit from the other old ones, and classified each of them as a new one. Compare the logits of
+    the old classes alone (as the paper, which knows the task), or keep some samples of them.
 
     Args:
         temperature: `T`, a positive number. Live, as `weight`. 2 in the paper.
@@ -59,12 +61,43 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
     Reference: Li and Hoiem, "Learning without Forgetting", https://arxiv.org/abs/1606.09282
     """
 
-    def __init__(self, temperature=2.0, student_classes=None, teacher_classes=None, **kwargs):
+    def __init__(
+        self,
+        temperature: float = 2.0,
+        student_classes: Any = None,
+        teacher_classes: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(temperature, **kwargs)
         self.student_classes = _checked("student_classes", student_classes)
         self.teacher_classes = _checked("teacher_classes", teacher_classes)
         if student_classes is not None and teacher_classes is not None:
             self._check_counts(*map(_indices, (self.student_classes, self.teacher_classes)))
+
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
+        teacher, student = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
+        self._check_shapes(teacher, student)
+        old = self._chosen("teacher", self.teacher_classes, teacher[-1], teacher[-1])
+        of_student = self._chosen("student", self.student_classes, student[-1], len(old))
+        self._check_counts(of_student, old)
+        self._pairs = old, of_student
+        super().build((teacher, student))
+
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
+        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
+        of_teacher, of_student = self._pairs
+        return ops.soft_target_loss(
+            _pick(student_outputs, of_student),
+            _pick(teacher_outputs, of_teacher),
+            self.temperature_variable,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        for name in ("student_classes", "teacher_classes"):
+            classes = getattr(self, name)
+            config[name] = None if classes is None else list(classes)
+        return config
 
     def _check_counts(self, student, teacher):
         if len(student) != len(teacher):
@@ -74,15 +107,6 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
                 f"(student_classes={self.student_classes}) and {len(teacher)} of the teacher "
                 f"(teacher_classes={self.teacher_classes})."
             )
-
-    def build(self, teacher_outputs_shape, student_outputs_shape):
-        teacher, student = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
-        self._check_shapes(teacher, student)
-        old = self._chosen("teacher", self.teacher_classes, teacher[-1], teacher[-1])
-        of_student = self._chosen("student", self.student_classes, student[-1], len(old))
-        self._check_counts(of_student, old)
-        self._pairs = old, of_student
-        super().build((teacher, student))
 
     def _check_shapes(self, teacher, student):
         known = len(teacher) >= 2 and len(student) >= 2 and None not in (teacher[-1], student[-1])
@@ -99,7 +123,7 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
         if classes is None and default > count:
             raise ValueError(
                 f"Distillation loss {self.name!r}: the student has {count} classes, fewer than "
-                f"the {default} of the teacher that it shall keep. Give the student all old "
+                f"the {default} of the teacher that it must keep. Give the student all old "
                 "classes, or choose some with `teacher_classes` and `student_classes`."
             )
         is_mask = classes is not None and isinstance(classes[0], bool)
@@ -110,22 +134,6 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
                 f"{count} classes (indices 0 to {count - 1})."
             )
         return indices
-
-    def call(self, teacher_outputs, student_outputs):
-        teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
-        of_teacher, of_student = self._pairs
-        return ops.soft_target_loss(
-            _pick(student_outputs, of_student),
-            _pick(teacher_outputs, of_teacher),
-            self.temperature_variable,
-        )
-
-    def get_config(self):
-        config = super().get_config()
-        for name in ("student_classes", "teacher_classes"):
-            classes = getattr(self, name)
-            config[name] = None if classes is None else list(classes)
-        return config
 
 
 def _checked(name, classes):

@@ -1,4 +1,6 @@
-"""`LogitStandardization`: soft targets of standardised logits."""
+"""`LogitStandardization`: soft targets of standardized logits."""
+
+from typing import Any
 
 import keras
 
@@ -6,16 +8,16 @@ from keras_kd import ops
 from keras_kd.losses import shapes
 from keras_kd.losses.base import HasTemperature
 
-# As in the authors' code: of a row whose logits are all equal nothing is divided by 0.
+# As in the authors' code: where a sample's logits are all equal nothing is divided by 0.
 SMALLEST = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class LogitStandardization(shapes.LogitsLoss, HasTemperature):
-    """Soft targets after each row's logits were brought to mean 0 and deviation 1.
+    """Soft targets of logits that are standardized per sample: mean 0, deviation 1.
 
     `l = T^2 KL(softmax(Z(teacher) / T) || softmax(Z(student) / T))` with `Z(z) = (z - mean) /
-    (standard deviation + 1e-7)` over the classes: a temperature for each row and model. The
+    (standard deviation + 1e-7)` over the classes: a temperature per sample and model. The
     student need not reach the size of the teacher's logits, only their relations. By the fused
     kernel.
 
@@ -47,14 +49,14 @@ class LogitStandardization(shapes.LogitsLoss, HasTemperature):
     https://arxiv.org/abs/2403.01427
     """
 
-    def __init__(self, temperature=2.0, **kwargs):
+    def __init__(self, temperature: float = 2.0, **kwargs: Any) -> None:
         super().__init__(temperature, **kwargs)
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         return ops.soft_target_loss(
             _standardized(student_outputs),

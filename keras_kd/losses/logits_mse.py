@@ -1,4 +1,6 @@
-"""`LogitsMSE`: the student's logits shall be the teacher's."""
+"""`LogitsMSE`: match the teacher's logits by squared error."""
+
+from typing import Any
 
 import keras
 
@@ -21,8 +23,8 @@ class LogitsMSE(shapes.LogitsLoss):
     time, classes]`. Returns their shape without the classes, float32.
 
     Raises:
-        ValueError: The shapes differ; when the distiller is built: a model ends in softmax though
-            it shall return logits.
+        ValueError: The shapes differ; when the distiller is built: a model ends in softmax
+            although logits are expected.
 
     Example:
 
@@ -39,10 +41,10 @@ class LogitsMSE(shapes.LogitsLoss):
     https://arxiv.org/abs/1312.6184
     """
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         return keras.ops.mean(keras.ops.square(teacher_outputs - student_outputs), axis=-1)

@@ -1,4 +1,6 @@
-"""`NeuronSelectivity`: the student's neurons shall respond where the teacher's do (NST)."""
+"""`NeuronSelectivity`: match where in an image the teacher's neurons respond (NST)."""
+
+from typing import Any
 
 import keras
 
@@ -13,7 +15,8 @@ class NeuronSelectivity(base.DistillationLoss):
     `l = mean_cc' k(t_c, t_c') + mean_cc' k(s_c, s_c') - 2 mean_cc' k(t_c, s_c')` with the
     polynomial kernel `k(x, y) = (x . y)^2` of the channels' maps, each divided by its norm. The
     numbers of channels may differ: no projector is needed. Where heights and widths differ the
-    student's features are pooled or resized to the teacher's. At least 0 up to rounding.
+    student's features are pooled or resized to the teacher's. The loss is at least 0, up to
+    rounding.
 
     Args:
         **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, as of
@@ -41,18 +44,18 @@ class NeuronSelectivity(base.DistillationLoss):
     Transfer", https://arxiv.org/abs/1707.01219
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         base.refuse_mask(self, shapes.WHOLE_IMAGES)
-        self.resizing_layers = []
+        self.resizing_layers: list = []
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_images(self, teacher_outputs_shape, student_outputs_shape)
         wanted = (*tuple(teacher_outputs_shape)[:3], student_outputs_shape[-1])
         self.resizing_layers = projectors.between(student_outputs_shape, wanted)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         student_outputs = projectors.apply(self.resizing_layers, student_outputs)
         teacher, student = _maps(teacher_outputs), _maps(student_outputs)
         return _kernel(teacher, teacher) + _kernel(student, student) - 2 * _kernel(teacher, student)

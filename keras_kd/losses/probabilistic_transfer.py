@@ -1,22 +1,24 @@
-"""`ProbabilisticTransfer`: each row's neighbours shall be those of the teacher (PKT)."""
+"""`ProbabilisticTransfer`: match each sample's neighbors (PKT)."""
+
+from typing import Any
 
 import keras
 
 from keras_kd.losses import relations
 
-# Of a similarity, which is 0 between opposite vectors: its logarithm stays finite.
+# Added to a similarity, which is 0 between opposite vectors, so that its logarithm stays finite.
 SMALLEST = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class ProbabilisticTransfer(relations.RelationalLoss):
-    """Divergence between how probable each row holds the others to be its neighbours.
+    """Divergence between the probabilities of the other samples to be a sample's neighbors.
 
     `l_i = sum_{j != i} p_ij log(p_ij / q_ij)` with `p_ij = K^t_ij / sum_{k != i} K^t_ik`, `q` the
     same of the student, and `K_ij = (cos(f_i, f_j) + 1) / 2 + 1e-7`. Widths may differ: no
-    projector is needed. The authors' code also counts a row as its own neighbour.
+    projector is needed. The authors' code also counts a sample as its own neighbor.
 
-    All rows of the batch on one replica are compared, also those of sample weight 0: a row's
+    All samples of the batch on one replica are compared, those of sample weight 0 too: a sample's
     weight is that of its `l_i`.
 
     Args:
@@ -24,7 +26,7 @@ class ProbabilisticTransfer(relations.RelationalLoss):
             `DistillationLoss`. Without layers the models' outputs are compared.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]` or `[batch, height,
-    width, channels]`. Returns `[batch]`, float32; 0 for a batch of fewer than three rows.
+    width, channels]`. Returns `[batch]`, float32; 0 for a batch of fewer than three samples.
 
     Raises:
         ValueError: The features are of another rank.
@@ -46,17 +48,17 @@ class ProbabilisticTransfer(relations.RelationalLoss):
 
     min_batch_size = 3
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         others = relations.distinct(student_outputs)
         teacher, student = (
-            _neighbours(teacher_outputs, others),
-            _neighbours(student_outputs, others),
+            _neighbors(teacher_outputs, others),
+            _neighbors(student_outputs, others),
         )
         # A row's own entry is 1 in both: it adds nothing.
         return keras.ops.sum(teacher * others * keras.ops.log(teacher / student), axis=1)
 
 
-def _neighbours(features, others):
+def _neighbors(features, others):
     """Probabilities `[i, j]`, and 1 for a row itself."""
     rows = relations.vectors(features)
     rows = relations.divided(rows, relations.norms(rows))

@@ -1,15 +1,16 @@
 """Projectors: layers that bring a student's features to the teacher's shape.
 
-A projector belongs to the loss: it is trained and saved with the distiller, and the student knows
-nothing of it.
+A projector belongs to the loss: it is trained and saved with the distiller, and does not become
+part of the student.
 """
 
 import inspect
+from typing import Any
 
 import keras
 
 
-def between(student_shape, teacher_shape, always=False):
+def between(student_shape: Any, teacher_shape: Any, always: bool = False) -> list:
     """Makes the smallest projector from one shape of features to another.
 
     | features | where sizes differ |
@@ -18,8 +19,8 @@ def between(student_shape, teacher_shape, always=False):
     | `[batch, height, width, channels]` | pooling or resizing, and a 1x1 convolution |
 
     Args:
-        student_shape: Shape with the batch, of which only the last size must be known.
-        teacher_shape: Likewise.
+        student_shape: Shape with the batch; only its last size must be known.
+        teacher_shape: The same for the teacher.
         always: Whether to project also where the widths agree.
 
     Returns:
@@ -54,7 +55,7 @@ def between(student_shape, teacher_shape, always=False):
     return layers
 
 
-def build(layers, shape):
+def build(layers: Any, shape: Any) -> Any:
     """Builds a chain of layers for an input shape; returns the last one's output shape."""
     shape = tuple(shape)
     for layer in layers:
@@ -64,7 +65,7 @@ def build(layers, shape):
     return shape
 
 
-def apply(layers, features, training=None):
+def apply(layers: Any, features: Any, training: bool | None = None) -> Any:
     """The features after a chain of layers."""
     for layer in layers:
         takes = "training" in inspect.signature(layer.call).parameters
@@ -83,14 +84,14 @@ def _resize(student_shape, teacher_shape):
         return []
     if None in have or None in want:
         raise _unbridgeable(student_shape, teacher_shape, "Height and width must be known")
-    # In float32 under every policy: the maps that are compared are, and nothing is trained here.
+    # In float32 under every policy, as the maps that are compared; nothing is trained here.
     if all(a % b == 0 for a, b in zip(have, want, strict=True)):
         factors = tuple(a // b for a, b in zip(have, want, strict=True))
         return [keras.layers.AveragePooling2D(factors, name="pooling", dtype="float32")]
     return [keras.layers.Resizing(*want, name="resizing", dtype="float32")]
 
 
-def agree(shape, other):
+def agree(shape: Any, other: Any) -> bool:
     """Whether two shapes may be the same: of one rank, and equal where both sizes are known."""
     return len(shape) == len(other) and all(
         a is None or b is None or a == b for a, b in zip(shape, other, strict=True)

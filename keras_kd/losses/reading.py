@@ -1,13 +1,13 @@
-"""`Reading`: what a distillation loss reads of a step, declared once for all that must know it.
+"""`Reading`: what a distillation loss reads in a step, declared once for all that must know it.
 
-The fused path, validation, the rehearsal, weights, masks, the look at the first batch and the
-messages ask this description. Nothing else lists what a loss might do.
+The fused path, validation, the symbolic dry run, weights, masks, the checks of the first batch and
+the messages use this description. Nothing else lists what a loss might do.
 """
 
 import dataclasses
 from typing import Any
 
-# What the values of a tensor are to a loss. `None`: any numbers.
+# How a loss interprets the values of a tensor. `None`: any numbers.
 LOGITS = "logits"  # of a distribution over classes
 PROBABILITIES = "probabilities"  # softmax has made them
 EACH_LOGIT = "logits of yes or no"  # of each class by itself
@@ -19,20 +19,20 @@ class Reading:
     """What a distillation loss reads.
 
     Attributes:
-        output: Which output of the student, `None` for all; of a loss of inner layers: whose labels
-            and sample weights it takes.
-        teacher_output: Which output of the teacher, where it is called otherwise.
+        output: Which output of the student, `None` for all; for a loss on inner layers: the output
+            whose labels and sample weights it takes.
+        teacher_output: Which output of the teacher, where it has another name.
         teacher_layer: The teacher's layer (or a tuple of layers) that it reads in place of an
             output.
-        student_layer: Likewise, of the student.
-        mask_input: The student's input that tells what is padding.
-        is_structure: Whether the loss gets all outputs at once, in their structure.
-        teacher_values: What it takes the teacher's tensor for: `LOGITS`, `PROBABILITIES`,
+        student_layer: The same for the student.
+        mask_input: The student's input that marks padding.
+        is_structure: Whether the loss receives all outputs at once, in their structure.
+        teacher_values: How it interprets the teacher's tensor: `LOGITS`, `PROBABILITIES`,
             `EACH_LOGIT`, `EACH_PROBABILITY`, or `None`.
-        student_values: Likewise, of the student.
+        student_values: The same for the student.
         labels: `None`, `"optional"` or `"required"`.
         has_numbers: Whether the labels have the shape of the outputs; else they are classes.
-        is_exact: Whether the loss is the library's own formula: a subclass may compute anything.
+        is_exact: Whether the formula is the library's own: a user's subclass may compute anything.
     """
 
     output: Any = None
@@ -47,32 +47,32 @@ class Reading:
     has_numbers: bool = False
     is_exact: bool = True
 
-    def layer(self, role):
-        """The layer that is read of `"teacher"` or `"student"`, or `None`."""
+    def layer(self, role: str) -> Any:
+        """The layer that is read in the `"teacher"` or `"student"`, or `None`."""
         return self.teacher_layer if role == "teacher" else self.student_layer
 
-    def key(self, role):
-        """The output that is read of `"teacher"` or `"student"`; `None`: all, or the only one."""
+    def key(self, role: str) -> Any:
+        """The output of the `"teacher"` or `"student"`; `None`: all, or the only one."""
         if role == "teacher" and self.teacher_output is not None:
             return self.teacher_output
         return self.output
 
-    def values(self, role):
-        """What the tensor of `"teacher"` or `"student"` is taken for."""
+    def values(self, role: str) -> str | None:
+        """How the tensor of the `"teacher"` or `"student"` is interpreted."""
         return self.teacher_values if role == "teacher" else self.student_values
 
     @property
-    def is_of_outputs(self):
+    def is_of_outputs(self) -> bool:
         """Whether both tensors are outputs of the models."""
         return self.teacher_layer is None and self.student_layer is None
 
     @property
-    def is_attention(self):
+    def is_attention(self) -> bool:
         """Whether the attention of the student's layer is read, `[batch, heads, queries, keys]`."""
         return str(getattr(self.student_layer, "kind", "")).startswith("attention")
 
     @property
-    def is_of_plain_logits(self):
+    def is_of_plain_logits(self) -> bool:
         """Whether the student's tensor is its output as it is, logits over classes.
 
         What the hard loss reads too: one sweep over it can compute both.

@@ -1,9 +1,11 @@
-"""`RegressionKD`: for models that return numbers."""
+"""`RegressionKD`: distance to the numbers of a teacher, or a bound on the student's error."""
+
+from typing import Any
 
 import keras
 
 from keras_kd._utils import validation
-from keras_kd.losses import base, feature_hint, shapes
+from keras_kd.losses import base, relations, shapes
 from keras_kd.losses import projector as projectors
 
 
@@ -51,7 +53,9 @@ class RegressionKD(base.DistillationLoss):
 
     labels_are_numbers = True
 
-    def __init__(self, loss="mse", bounded=False, margin=0.0, **kwargs):
+    def __init__(
+        self, loss: Any = "mse", bounded: bool = False, margin: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if loss not in ("mse", "smooth_l1") and (isinstance(loss, str) or not callable(loss)):
             raise ValueError(
@@ -69,16 +73,16 @@ class RegressionKD(base.DistillationLoss):
         if self.margin and not bounded:
             raise ValueError(
                 "`margin` belongs to RegressionKD(bounded=True). Received: "
-                f"margin={margin}, bounded={bounded}. Leave it out, or say bounded=True."
+                f"margin={margin}, bounded={bounded}. Leave it out, or pass bounded=True."
             )
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, what="numbers")
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs, labels=None):
+    def call(self, teacher_outputs: Any, student_outputs: Any, labels: Any = None) -> Any:
         if not self.bounded:
-            return feature_hint.distance(self, self.loss, teacher_outputs, student_outputs)
+            return relations.distance(self, self.loss, teacher_outputs, student_outputs)
         if labels is None:
             raise ValueError(
                 f"Distillation loss {self.name!r} needs labels, because bounded=True, and the data "
@@ -99,7 +103,7 @@ class RegressionKD(base.DistillationLoss):
         worse = of_student + self.margin > of_teacher
         return keras.ops.where(worse, of_student, 0.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         loss = self.loss
         config["loss"] = (

@@ -1,4 +1,6 @@
-"""`RelationalAngle`: the angles between the student's rows shall be the teacher's (RKD)."""
+"""`RelationalAngle`: match the teacher's angles between samples (RKD)."""
+
+from typing import Any
 
 import keras
 
@@ -7,13 +9,13 @@ from keras_kd.losses import relations
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class RelationalAngle(relations.RelationalLoss):
-    """Compares the angles that the rows of a batch form with each other (RKD-A).
+    """Compares the angles that the samples of a batch form with each other (RKD-A).
 
     `l_j = 1/((n-1)(n-2)) sum_{i != k} huber(cos^t_ijk - cos^s_ijk)`, where `cos_ijk` is the cosine
-    of the angle at row `j` between rows `i` and `k`, 0 where two of the rows are equal. Widths of
+    of the angle at sample `j` between `i` and `k`, 0 where two of them are equal. Widths of
     teacher and student may differ: no projector is needed. The authors' code divides by `n^2`.
 
-    All rows of the batch on one replica are compared, also those of sample weight 0: a row's
+    All samples of the batch on one replica are compared, those of sample weight 0 too: a sample's
     weight is that of its `l_j`. Memory: `n^2 * width` and `n^3` floats for each model.
 
     Args:
@@ -21,7 +23,7 @@ class RelationalAngle(relations.RelationalLoss):
             `DistillationLoss`. Without layers the models' outputs are compared.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]` or `[batch, height,
-    width, channels]`. Returns `[batch]`, float32; 0 for a batch of fewer than three rows.
+    width, channels]`. Returns `[batch]`, float32; 0 for a batch of fewer than three samples.
 
     Raises:
         ValueError: The features are of another rank.
@@ -42,7 +44,7 @@ class RelationalAngle(relations.RelationalLoss):
 
     min_batch_size = 3
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         # A row forms no angle with itself.
         values = relations.huber(_cosines(teacher_outputs) - _cosines(student_outputs))
         values = values * relations.distinct(student_outputs)
@@ -51,7 +53,7 @@ class RelationalAngle(relations.RelationalLoss):
 
 
 def _cosines(features):
-    """`[j, i, k]`: of the angle at row `j` between the directions to rows `i` and `k`."""
+    """`[j, i, k]`: the cosine of the angle at row `j` between rows `i` and `k`."""
     steps = relations.differences(features)
     directions = relations.divided(steps, relations.norms(steps))
     return keras.ops.matmul(directions, keras.ops.swapaxes(directions, 1, 2))

@@ -1,4 +1,6 @@
-"""`RelationalDistance`: the student's rows shall be as far apart as the teacher's (RKD)."""
+"""`RelationalDistance`: match the teacher's distances between samples (RKD)."""
+
+from typing import Any
 
 import keras
 
@@ -7,13 +9,13 @@ from keras_kd.losses import relations
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class RelationalDistance(relations.RelationalLoss):
-    """Compares the distances between the rows of a batch (RKD-D).
+    """Compares the distances between the samples of a batch (RKD-D).
 
     `l_i = 1/(n-1) sum_{j != i} huber(d^t_ij - d^s_ij)` with `d_ij = |f_i - f_j| / mu`, where `mu`
-    is the mean of the distances between the rows. Widths of teacher and student may differ: no
-    projector is needed. The authors' code divides by `n`, not `n - 1`.
+    is the mean distance between the samples. Widths of teacher and student may differ: no projector
+    is needed. The authors' code divides by `n`, not `n - 1`.
 
-    All rows of the batch on one replica are compared, also those of sample weight 0: a row's
+    All samples of the batch on one replica are compared, those of sample weight 0 too: a sample's
     weight is that of its `l_i`. Memory: `n^2 * width` floats for each model.
 
     Args:
@@ -21,7 +23,7 @@ class RelationalDistance(relations.RelationalLoss):
             `DistillationLoss`. Without layers the models' outputs are compared.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]` or `[batch, height,
-    width, channels]`. Returns `[batch]`, float32; 0 for a batch of one row.
+    width, channels]`. Returns `[batch]`, float32; 0 for a batch of one sample.
 
     Raises:
         ValueError: The features are of another rank.
@@ -40,14 +42,14 @@ class RelationalDistance(relations.RelationalLoss):
     Reference: Park et al., "Relational Knowledge Distillation", https://arxiv.org/abs/1904.05068
     """
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         others = keras.ops.maximum(relations.count(student_outputs) - 1.0, 1.0)
         difference = _relative(teacher_outputs, others) - _relative(student_outputs, others)
         return keras.ops.sum(relations.huber(difference), axis=1) / others
 
 
 def _relative(features, others):
-    """Distances `[batch, batch]` in units of their mean; of equal rows all are 0."""
+    """Distances `[batch, batch]` in units of their mean; all 0 where the rows are equal."""
     distances = keras.ops.squeeze(relations.norms(relations.differences(features)), -1)
     mean = keras.ops.mean(keras.ops.sum(distances, axis=1) / others)
     return relations.divided(distances, mean)

@@ -1,6 +1,7 @@
-"""Shapes that losses read: logits, labels in any form, features of images."""
+"""Shapes that losses read: logits, sequences, labels in any form, features of images."""
 
 import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,39 +10,42 @@ from keras_kd._utils import validation
 from keras_kd.losses import activation, base, reading
 from keras_kd.losses import projector as projectors
 
-# `LogitsLoss`: what the losses on logits share: shapes, and logits of probabilities.
-
-
-# Softmax over one class is 1, whatever the logit: such a loss would be 0 without a word.
+# Softmax over one class is 1, whatever the logit: such a loss would silently be 0.
 ONE_VALUE = (
     "Of one value a row softmax says nothing: use keras_kd.losses.SigmoidKD where it is the logit "
     "of yes or no, RegressionKD where it is a number"
 )
-# The smallest normal float32: the logarithm of what is below it is taken for that of this.
+# The smallest normal float32: the logarithm of anything smaller is replaced by its logarithm.
 TINY = 1.17549435e-38
 
 
 class LogitsLoss(base.DistillationLoss):
     """Base class of the losses on logits; they take models that return probabilities, too.
 
-    Of probabilities `p` the loss works on `log p` (of a yes or no on `log p - log(1 - p)`), which
-    are logits of the same distribution.
+    With probabilities `p` the loss works on `log p` (for a yes or no on `log p - log(1 - p)`): the
+    logits of the same distribution.
 
     Args:
-        *args: As of the other base class.
+        *args: See the other base class.
         from_logits: Whether the models return logits. `False`: probabilities; they end in softmax
-            (of a yes or no: in sigmoid).
-        teacher_from_logits: The same of the teacher alone, such as a file that ends in softmax.
-            Default: as `from_logits`.
-        **kwargs: As of `DistillationLoss`.
+            (in sigmoid for a yes or no).
+        teacher_from_logits: The same for the teacher alone, such as a file that ends in softmax.
+            Default: `from_logits`.
+        **kwargs: See `DistillationLoss`.
     """
 
-    # Whether a row is a distribution over its classes, or each value a yes or no of its own.
+    # Whether a sample is a distribution over its classes; else each value is a yes or no.
     is_of_classes = True
-    # Whether a logit of -inf, a class of no probability, is taken; else it is that of `TINY`.
+    # Whether logits of -inf, classes without probability, are kept; else they become log `TINY`.
     takes_infinite = False
 
-    def __init__(self, *args, from_logits=True, teacher_from_logits=None, **kwargs):
+    def __init__(
+        self,
+        *args: Any,
+        from_logits: bool = True,
+        teacher_from_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.from_logits = validation.boolean("from_logits", from_logits)
         self.teacher_from_logits = teacher_from_logits
@@ -51,12 +55,12 @@ class LogitsLoss(base.DistillationLoss):
             )
 
     @property
-    def are_teachers_logits(self):
+    def are_teachers_logits(self) -> bool:
         """Whether the teacher's values are logits."""
         return self.from_logits if self.teacher_from_logits is None else self.teacher_from_logits
 
     @property
-    def reading(self):
+    def reading(self) -> Any:
         kinds = (
             (reading.PROBABILITIES, reading.LOGITS)
             if self.is_of_classes
@@ -68,29 +72,30 @@ class LogitsLoss(base.DistillationLoss):
             student_values=kinds[self.from_logits],
         )
 
-    def logits(self, teacher_outputs, student_outputs):
-        """Both as logits: as they are, or those of probabilities."""
+    def logits(self, teacher_outputs: Any, student_outputs: Any) -> Any:
+        """Both as logits, computed from probabilities where the models return those."""
         return (
-            teacher_outputs if self.are_teachers_logits else self._logits_of(teacher_outputs),
-            student_outputs if self.from_logits else self._logits_of(student_outputs),
+            teacher_outputs if self.are_teachers_logits else self.to_logits(teacher_outputs),
+            student_outputs if self.from_logits else self.to_logits(student_outputs),
         )
 
-    def _logits_of(self, probabilities):
+    def to_logits(self, probabilities: Any) -> Any:
+        """The logits of probabilities."""
         if self.is_of_classes:
             return log(probabilities, -float("inf") if self.takes_infinite else None)
         return log(probabilities) - log(1.0 - tf.cast(probabilities, tf.float32))
 
-    def validate(self, teacher, student):
+    def validate(self, teacher: Any, student: Any) -> None:
         activation.check_values(self, teacher, student)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["from_logits"] = self.from_logits
         config["teacher_from_logits"] = self.teacher_from_logits
         return config
 
 
-def log(probabilities, of_zero=None):
+def log(probabilities: Any, of_zero: Any = None) -> Any:
     """The logarithm of probabilities, without a gradient where it would be infinite.
 
     Args:
@@ -106,7 +111,9 @@ def log(probabilities, of_zero=None):
     return tf.where(probabilities > 0, logarithm, of_zero)
 
 
-def check_shapes(loss, teacher_shape, student_shape, least=1, what="logits"):
+def check_shapes(
+    loss: Any, teacher_shape: Any, student_shape: Any, least: int = 1, what: str = "logits"
+) -> None:
     """Raises unless both are `[batch, ..., classes]` of one shape, with `least` classes or more."""
     teacher_shape, student_shape = tuple(teacher_shape), tuple(student_shape)
     fits = len(teacher_shape) >= 2 and projectors.agree(teacher_shape[1:], student_shape[1:])
@@ -120,12 +127,12 @@ def check_shapes(loss, teacher_shape, student_shape, least=1, what="logits"):
         )
 
 
-def remedy_for_shapes(teacher_shape, student_shape):
-    """What to do where the outputs of teacher and student have other shapes; begins with a space.
+def remedy_for_shapes(teacher_shape: Any, student_shape: Any) -> str:
+    """What to do where teacher and student give different shapes; begins with a space.
 
     Args:
         teacher_shape: With the batch.
-        student_shape: Likewise.
+        student_shape: With the batch.
     """
     teacher, student = tuple(teacher_shape), tuple(student_shape)
     if student[-1:] == (1,):
@@ -142,8 +149,8 @@ def remedy_for_shapes(teacher_shape, student_shape):
     return ""
 
 
-def check_classes(loss, student_outputs):
-    """Raises if the student has one value a row, for a loss between distributions over classes."""
+def check_classes(loss: Any, student_outputs: Any) -> None:
+    """Raises if the student gives one value per sample where a distribution is compared."""
     if student_outputs.shape[-1] == 1:
         raise ValueError(
             f"Distillation loss {loss.name!r} compares distributions over classes; the student's "
@@ -151,15 +158,25 @@ def check_classes(loss, student_outputs):
         )
 
 
+def check_sequences(loss: Any, teacher_shape: Any, student_shape: Any) -> None:
+    """Raises unless both are `[batch, time, width]`."""
+    if {len(teacher_shape), len(student_shape)} != {3}:
+        raise ValueError(
+            f"Distillation loss {loss.name!r} compares sequences and expects features of shape "
+            f"[batch, time, width]. Received: teacher {tuple(teacher_shape)}, student "
+            f"{tuple(student_shape)}."
+        )
+
+
 # Labels in the forms in which data has them.
 
 
-def classes(labels, logits):
-    """The class of each row: `[batch, ...]`, int32.
+def classes(labels: Any, logits: Any) -> Any:
+    """The class of each sample: `[batch, ...]`, int32.
 
     Args:
         labels: Class indices `[batch, ...]` or `[batch, ..., 1]`, or a probability for each class,
-            `[batch, ..., classes]`, of which the largest counts; a row of zeros has no class: -1.
+            `[batch, ..., classes]`, whose largest counts; a row of zeros has no class: -1.
         logits: `[batch, ..., classes]`.
 
     Raises:
@@ -187,7 +204,7 @@ def classes(labels, logits):
 WHOLE_IMAGES = "compares whole images and has no positions of a sequence that could be padding"
 
 
-def check_images(loss, teacher_shape, student_shape):
+def check_images(loss: Any, teacher_shape: Any, student_shape: Any) -> None:
     """Raises unless both are `[batch, height, width, channels]`."""
     data_format = keras.config.image_data_format()
     if data_format != "channels_last" or {len(teacher_shape), len(student_shape)} != {4}:
@@ -199,7 +216,7 @@ def check_images(loss, teacher_shape, student_shape):
         )
 
 
-def channel_maps(features):
+def channel_maps(features: Any) -> Any:
     """`[batch, height, width, channels]` as `[batch, channels, positions]`."""
     batch, height, width, channels = keras.ops.shape(features)
     positions = keras.ops.reshape(features, (batch, height * width, channels))

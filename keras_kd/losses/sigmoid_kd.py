@@ -1,4 +1,6 @@
-"""`SigmoidKD`: soft targets where each class is a yes or no of its own (multi-label)."""
+"""`SigmoidKD`: soft targets where each class is a yes or no (multi-label)."""
+
+from typing import Any
 
 import keras
 
@@ -44,14 +46,14 @@ class SigmoidKD(shapes.LogitsLoss, HasTemperature):
 
     is_of_classes = False
 
-    def __init__(self, temperature=1.0, **kwargs):
+    def __init__(self, temperature: float = 1.0, **kwargs: Any) -> None:
         super().__init__(temperature, **kwargs)
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         losses = ops.soft_target_loss(
             _yes_or_no(student_outputs), _yes_or_no(teacher_outputs), self.temperature_variable

@@ -1,4 +1,6 @@
-"""`SimilarityPreserving`: rows alike to the teacher shall be alike to the student."""
+"""`SimilarityPreserving`: match which samples are alike to the teacher (SP)."""
+
+from typing import Any
 
 import keras
 
@@ -7,13 +9,13 @@ from keras_kd.losses import relations
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class SimilarityPreserving(relations.RelationalLoss):
-    """Compares how alike the rows of a batch are to each model (SP).
+    """Compares how similar the samples of a batch are to each model (SP).
 
     `l_i = 1/n sum_j (G^t_ij - G^s_ij)^2`, where `G` is the Gram matrix `F F^T` of the features,
     each of its rows divided by its norm. The mean over the batch is the paper's
     `|G^t - G^s|^2 / n^2`. Widths and sizes may differ: no projector is needed.
 
-    All rows of the batch on one replica are compared, also those of sample weight 0: a row's
+    All samples of the batch on one replica are compared, those of sample weight 0 too: a sample's
     weight is that of its `l_i`.
 
     Args:
@@ -41,7 +43,7 @@ class SimilarityPreserving(relations.RelationalLoss):
     https://arxiv.org/abs/1907.09682
     """
 
-    def call(self, teacher_outputs, student_outputs):
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
         difference = _similarities(teacher_outputs) - _similarities(student_outputs)
         return keras.ops.mean(difference * difference, axis=1)
 

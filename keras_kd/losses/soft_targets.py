@@ -1,5 +1,7 @@
 """`SoftTargets`: the temperature-softened divergence of Hinton et al."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -14,7 +16,7 @@ from keras_kd.ops.sparse_logits import SparseLogits
 class SoftTargets(shapes.LogitsLoss, HasTemperature):
     """Divergence between the softened class distributions of teacher and student.
 
-    `T^2 KL(softmax(teacher / T) || softmax(student / T))` for each row, computed by the fused
+    `T^2 KL(softmax(teacher / T) || softmax(student / T))` per sample, computed by the fused
     kernel; see `keras_kd.ops.soft_target_loss` for the other divergences.
 
     Args:
@@ -59,16 +61,16 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
 
     def __init__(
         self,
-        temperature=4.0,
-        divergence="forward_kl",
-        mixing_weight=0.5,
-        from_logits=True,
-        weight=1.0,
-        output=None,
-        name="soft_targets",
-        teacher_from_logits=None,
-        **kwargs,
-    ):
+        temperature: float = 4.0,
+        divergence: str = "forward_kl",
+        mixing_weight: float = 0.5,
+        from_logits: bool = True,
+        weight: float = 1.0,
+        output: str | int | None = None,
+        name: str | None = "soft_targets",
+        teacher_from_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             temperature,
             from_logits=from_logits,
@@ -78,8 +80,8 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
             name=name,
             **kwargs,
         )
-        self.divergence, self.mixing_weight = arguments.divergence(divergence, mixing_weight)
-        if divergence != "jsd" and self.mixing_weight != 0.5:
+        self.divergence, self.mixing_weight = arguments.check_divergence(divergence, mixing_weight)
+        if not arguments.DIVERGENCES[divergence].is_mixture and self.mixing_weight != 0.5:
             raise ValueError(
                 "`mixing_weight` is the teacher's weight in the mixture of divergence='jsd'; "
                 f"{divergence!r} has none. Received: mixing_weight={mixing_weight}. Leave it out."
@@ -87,32 +89,44 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
         self.takes_sparse = not self._has_own_formula()
         self.built = True
 
-    def _has_own_formula(self):
-        """Whether a subclass computes something else, from logits."""
-        return type(self).call is not SoftTargets.call
-
-    def build(self, *shapes):
+    def build(self, *shapes: Any) -> None:
         del shapes  # nothing depends on them
         self.built = True
 
-    def call(self, teacher_outputs, student_outputs):
-        return self.per_row(teacher_outputs, student_outputs, None)
+    def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:
+        return self._per_sample_loss(teacher_outputs, student_outputs, None)
 
-    def weighted(self, teacher_outputs, student_outputs, row_weight, mask=None, **context):
+    def weighted(
+        self,
+        teacher_outputs: Any,
+        student_outputs: Any,
+        row_weight: Any,
+        mask: Any = None,
+        **context: Any,
+    ) -> tuple[Any, Any]:
         if self._has_own_formula():
             return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
         shapes.check_classes(self, student_outputs)
         weight, count = self.valid_rows(student_outputs[..., 0], row_weight, mask)
-        return self.per_row(teacher_outputs, student_outputs, weight), count
+        return self._per_sample_loss(teacher_outputs, student_outputs, weight), count
 
-    def per_row(self, teacher_outputs, student_outputs, row_weight):
+    def compute_output_shape(self, teacher_shape: Any, student_shape: Any) -> tuple:
+        del teacher_shape
+        return tuple(student_shape[:-1])
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.update({"divergence": self.divergence, "mixing_weight": self.mixing_weight})
+        return config
+
+    def _per_sample_loss(self, teacher_outputs, student_outputs, row_weight):
         rows = tf.shape(student_outputs)[:-1]
         options = {
             "mixing_weight": self.mixing_weight,
             "sample_weight": None if row_weight is None else tf.broadcast_to(row_weight, rows),
         }
         if isinstance(teacher_outputs, SparseLogits):
-            return self._of_largest(teacher_outputs, student_outputs, options)
+            return self._sparse_loss(teacher_outputs, student_outputs, options)
         teacher_outputs, student_outputs = self.logits(teacher_outputs, student_outputs)
         return ops.soft_target_loss(
             student_outputs,
@@ -122,11 +136,15 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
             **options,
         )
 
-    def _of_largest(self, teacher, student_outputs, options):
-        """Of a teacher of which the largest logits and the mass of the rest are known."""
+    def _has_own_formula(self):
+        """Whether a subclass computes something else, from logits."""
+        return type(self).call is not SoftTargets.call
+
+    def _sparse_loss(self, teacher, student_outputs, options):
+        """Sparse teacher: its k largest logits, and the log-sum-exp of the other classes."""
         temperature = tf.identity(keras.ops.convert_to_tensor(self.temperature_variable))
         return ops.sparse_soft_target_loss(
-            student_outputs if self.from_logits else self._logits_of(student_outputs),
+            student_outputs if self.from_logits else self.to_logits(student_outputs),
             teacher.logits,
             teacher.indices,
             teacher.rest(temperature),
@@ -134,12 +152,3 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
             self.divergence,
             **options,
         )
-
-    def compute_output_shape(self, teacher_shape, student_shape):
-        del teacher_shape
-        return tuple(student_shape[:-1])
-
-    def get_config(self):
-        config = super().get_config()
-        config.update({"divergence": self.divergence, "mixing_weight": self.mixing_weight})
-        return config

@@ -1,4 +1,6 @@
-"""`VariationalInformation`: how much of the teacher's features the student's tell (VID)."""
+"""`VariationalInformation`: predict the teacher's features from the student's (VID)."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -56,14 +58,14 @@ class VariationalInformation(base.DistillationLoss):
 
     def __init__(
         self,
-        teacher_layer,
-        student_layer,
-        hidden_width=None,
-        variance=5.0,
-        weight=1.0,
-        name=None,
-        **kwargs,
-    ):
+        teacher_layer: Any,
+        student_layer: Any,
+        hidden_width: Any = None,
+        variance: float = 5.0,
+        weight: float = 1.0,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         if validation.non_negative("variance", variance) <= SMALLEST:
             raise ValueError(
                 f"Invalid value for argument `variance`. Expected a number above {SMALLEST}. "
@@ -78,9 +80,9 @@ class VariationalInformation(base.DistillationLoss):
         )
         self.hidden_width = validation.integer("hidden_width", hidden_width, 1, optional=True)
         self.variance = float(variance)
-        self.mean_layers = []
+        self.mean_layers: list = []
 
-    def build(self, teacher_outputs_shape, student_outputs_shape):
+    def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         layers = projectors.between(student_outputs_shape, teacher_outputs_shape, always=True)
         if self.hidden_width is not None:
             layers.insert(-1, self._hidden_layer(len(student_outputs_shape)))
@@ -96,20 +98,20 @@ class VariationalInformation(base.DistillationLoss):
         )
         super().build((teacher_outputs_shape, student_outputs_shape))
 
-    def _hidden_layer(self, rank):
-        options = {"activation": "relu", "name": "hidden"}
-        if rank == 4:
-            return keras.layers.Conv2D(self.hidden_width, 1, **options)
-        return keras.layers.Dense(self.hidden_width, **options)
-
-    def call(self, teacher_outputs, student_outputs, training=None):
+    def call(self, teacher_outputs: Any, student_outputs: Any, training: bool | None = None) -> Any:
         mean = projectors.apply(self.mean_layers, student_outputs, training)
         error = keras.ops.square(teacher_outputs - keras.ops.cast(mean, "float32"))
         variance = keras.ops.softplus(keras.ops.convert_to_tensor(self.raw_variance)) + SMALLEST
         values = 0.5 * keras.ops.mean(error / variance + keras.ops.log(variance), axis=-1)
         return relations.per_position(values, len(teacher_outputs.shape))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["hidden_width"], config["variance"] = self.hidden_width, self.variance
         return config
+
+    def _hidden_layer(self, rank):
+        options = {"activation": "relu", "name": "hidden"}
+        if rank == 4:
+            return keras.layers.Conv2D(self.hidden_width, 1, **options)
+        return keras.layers.Dense(self.hidden_width, **options)

@@ -1,4 +1,4 @@
-"""Checks the arguments of the operations, before any work, and makes tensors of them."""
+"""The arguments of the operations: divergences, `T^2`, checks, and the `Problem` they make."""
 
 import dataclasses
 import math
@@ -10,7 +10,30 @@ import tensorflow as tf
 
 from keras_kd._utils import validation
 
-DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+    """What Python knows of a divergence; its formula is in `reference.py`.
+
+    Attributes:
+        code: Its number in `enum class Divergence` of `csrc/problem.h`.
+        is_mixture: Whether it compares with a mixture, so that `mixing_weight` matters.
+    """
+
+    code: int
+    is_mixture: bool = False
+
+
+# The divergences by name. A new one needs an entry here, its formula in `reference.py` and in the
+# docstring of `dense.soft_target_loss`; below Python a value of the enum in `csrc/problem.h`, the
+# terms of a class and a case of the switch for CPUs (`csrc/cpu/divergence_rule.h`, `dense_rows.h`)
+# and for GPUs (`csrc/cuda/row_math.cuh`, `launch.cuh`); and its truth in float64 in
+# `tests/reference.py` and `csrc/tests/row_truth.h`.
+DIVERGENCES = {
+    "forward_kl": Divergence(0),
+    "reverse_kl": Divergence(1),
+    "jsd": Divergence(2, is_mixture=True),
+}
 REDUCTIONS = (None, "sum", "mean")
 LOGIT_DTYPES = ("float32", "bfloat16", "float16")
 LABEL_DTYPES = ("int32", "int64")
@@ -27,7 +50,7 @@ class Problem:
         labels: Integers `[...]`, or `None` for no hard loss.
         hard_weight: Float32 `[...]` or scalar, or `None` for 1.
         soft_weight: Float32 `[...]` or scalar, or `None` for 1.
-        divergence: One of `DIVERGENCES`.
+        divergence: A name in `DIVERGENCES`.
         mixing_weight: The teacher's weight in the mixture of `"jsd"`.
         with_gradient: Whether the gradient is computed along with the losses.
     """
@@ -43,7 +66,8 @@ class Problem:
     with_gradient: bool = True
 
     @property
-    def gradient_dtype(self):
+    def gradient_dtype(self) -> tf.DType:
+        """The dtype in which the gradient is kept until it is scaled."""
         # A float16 gradient waits in float32 until its upstream factor is known: T (q - p) of
         # 32000 classes lies below float16's normal range, and loss scaling comes only later.
         return tf.float32 if self.student.dtype == tf.float16 else self.student.dtype
@@ -62,10 +86,19 @@ class SparseProblem(Problem):
     tail: Any
 
 
-def logits(student_logits, teacher_logits):
+def temperature_squared(temperature: Any) -> Any:
+    """`T^2`: each soft loss is multiplied by it once, so that gradients do not shrink with `T`.
+
+    Who softens logits itself and takes a divergence at temperature 1 multiplies with this. The
+    kernels do the same in `csrc/cpu/dense_rows.h`, `csrc/cpu/short_rows.h` and `csrc/cuda/row.cuh`.
+    """
+    return temperature * temperature
+
+
+def convert_logits(student_logits: Any, teacher_logits: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns both as tensors, or raises what is wrong with them."""
-    student = _floating("student_logits", student_logits)
-    teacher = _floating("teacher_logits", teacher_logits)
+    student = _convert_floating("student_logits", student_logits)
+    teacher = _convert_floating("teacher_logits", teacher_logits)
     ranks = student.shape.rank, teacher.shape.rank
     if None in ranks:
         raise ValueError(
@@ -79,11 +112,11 @@ def logits(student_logits, teacher_logits):
             f"teacher_logits.shape={teacher.shape}. Reshape the teacher's in a function as the "
             "teacher: lambda x: keras.ops.reshape(teacher(x), shape)."
         )
-    _same_classes(student.shape, teacher.shape)
+    _check_same_shape(student.shape, teacher.shape)
     return student, teacher
 
 
-def _floating(name, value):
+def _convert_floating(name: str, value: Any) -> tf.Tensor:
     tensor = tf.convert_to_tensor(value)
     if tensor.dtype == tf.float64:
         tensor = tf.cast(tensor, tf.float32)
@@ -95,7 +128,7 @@ def _floating(name, value):
     return tensor
 
 
-def _same_classes(student, teacher):
+def _check_same_shape(student: tf.TensorShape, teacher: tf.TensorShape) -> None:
     if student.is_compatible_with(teacher):
         return
     if student[-1] != teacher[-1] and None not in (student[-1], teacher[-1]):
@@ -112,17 +145,24 @@ def _same_classes(student, teacher):
     )
 
 
-def sparse_teacher(student_logits, teacher_logits, teacher_indices, teacher_tail):
+def convert_sparse_teacher(
+    student_logits: Any, teacher_logits: Any, teacher_indices: Any, teacher_tail: Any
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns all four as tensors, or raises what is wrong with them."""
-    student = _floating("student_logits", student_logits)
-    teacher = _floating("teacher_logits", teacher_logits)
-    indices = _integers("teacher_indices", teacher_indices)
+    student = _convert_floating("student_logits", student_logits)
+    teacher = _convert_floating("teacher_logits", teacher_logits)
+    indices = _convert_integers("teacher_indices", teacher_indices)
     tail = tf.cast(keras.ops.convert_to_tensor(teacher_tail), tf.float32)
-    _sparse_shapes(student.shape, teacher.shape, indices.shape, tail.shape)
+    _check_sparse_shapes(student.shape, teacher.shape, indices.shape, tail.shape)
     return student, teacher, indices, tail
 
 
-def _sparse_shapes(student, teacher, indices, tail):
+def _check_sparse_shapes(
+    student: tf.TensorShape,
+    teacher: tf.TensorShape,
+    indices: tf.TensorShape,
+    tail: tf.TensorShape,
+) -> None:
     received = (
         f"Received: student_logits.shape={student}, teacher_logits.shape={teacher}, "
         f"teacher_indices.shape={indices}, teacher_tail.shape={tail}"
@@ -148,7 +188,7 @@ def _sparse_shapes(student, teacher, indices, tail):
         )
 
 
-def temperature(value):
+def temperature(value: Any) -> tf.Tensor:
     """Returns a float32 scalar; a Python number is checked here, a tensor by the kernel."""
     is_tensor = keras.ops.is_tensor(value) or isinstance(value, (keras.Variable, tf.Variable))
     is_number = isinstance(value, (int, float, np.number, np.ndarray))
@@ -167,10 +207,10 @@ def temperature(value):
     return tensor
 
 
-def divergence(name, mixing_weight):
-    """Returns both, checked."""
+def check_divergence(name: str, mixing_weight: float) -> tuple[str, float]:
+    """Returns both, or raises what is wrong with them."""
     if name not in DIVERGENCES:
-        raise validation.invalid("divergence", f"one of {DIVERGENCES}", name)
+        raise validation.invalid("divergence", f"one of {tuple(DIVERGENCES)}", name)
     if not isinstance(mixing_weight, (int, float)) or not 0 < mixing_weight < 1:
         raise validation.invalid(
             "mixing_weight", "a number between 0 and 1, both excluded", mixing_weight
@@ -178,9 +218,9 @@ def divergence(name, mixing_weight):
     return name, float(mixing_weight)
 
 
-def labels(value, student):
+def convert_labels(value: Any, student: tf.Tensor) -> tf.Tensor:
     """Returns int32 or int64 labels of the logits' leading shape."""
-    tensor = _integers("labels", value)
+    tensor = _convert_integers("labels", value)
     if not tensor.shape.is_compatible_with(student.shape[:-1]):
         raise ValueError(
             "`labels` must have the shape of the logits without the classes, "
@@ -189,7 +229,7 @@ def labels(value, student):
     return tensor
 
 
-def _integers(name, value):
+def _convert_integers(name: str, value: Any) -> tf.Tensor:
     tensor = tf.convert_to_tensor(value)
     if tensor.dtype.name in LABEL_DTYPES:
         return tensor
@@ -201,7 +241,7 @@ def _integers(name, value):
     return tf.cast(tensor, tf.int64)
 
 
-def weight(name, value, student):
+def convert_weight(name: str, value: Any, student: tf.Tensor) -> tf.Tensor | None:
     """Returns float32 of the logits' leading shape or a scalar, or `None`."""
     if value is None:
         return None
@@ -214,19 +254,21 @@ def weight(name, value, student):
     return tensor if tensor.shape.rank == 0 else tf.broadcast_to(tensor, tf.shape(student)[:-1])
 
 
-def _broadcasts(shape, rows):
+def _broadcasts(shape: tf.TensorShape, rows: tf.TensorShape) -> bool:
     if shape.rank is None or shape.rank > rows.rank:
         return False
     ends = rows[rows.rank - shape.rank :]
     return all(dim in (1, None) or end in (dim, None) for dim, end in zip(shape, ends, strict=True))
 
 
-def weighted(loss, weight):
+def apply_weight(loss: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
     """The loss times its weight, which may be `None` for 1."""
     return loss if weight is None else loss * weight
 
 
-def reduced(reduction, row_weight, student):
+def weight_of_reduction(
+    reduction: str | None, row_weight: tf.Tensor | None, student: tf.Tensor
+) -> tf.Tensor | None:
     """The weight, of the rows or a scalar, whose weighted sum is the reduced loss."""
     if reduction not in REDUCTIONS:
         raise validation.invalid("reduction", f"one of {REDUCTIONS}", reduction)
@@ -234,4 +276,4 @@ def reduced(reduction, row_weight, student):
         return row_weight
     rows = tf.reduce_prod(tf.shape(student)[:-1])
     share = tf.math.reciprocal_no_nan(tf.cast(rows, tf.float32))
-    return weighted(share, row_weight)
+    return apply_weight(share, row_weight)

@@ -1,4 +1,23 @@
-"""Which implementation computes, and the way to it: `use_kernel`, the place, the gradient."""
+"""Chooses what computes a problem, kernel or plain TensorFlow, by `use_kernel` and by the device.
+
+| where | computes |
+|---|---|
+| eager, CPU | the kernel as an operation (`backends/tensorflow.py`) |
+| graph, CPU | the same operation |
+| graph, inside XLA on a CPU | the kernel through XLA's FFI (`backends/xla.py`) |
+| inside XLA on a GPU | the same, if `libkeras_kd_cuda.so` can run there |
+| a GPU outside XLA | plain TensorFlow (`reference.py`), or XLA's FFI: KERAS_KD_GPU |
+| no library, or `use_kernel("tensorflow")` | plain TensorFlow |
+
+`sparse_soft_target_loss` has no kernel for GPUs: plain TensorFlow computes it there. It also does
+so inside XLA on a machine with a GPU, because the device that XLA will compile for is not known
+when the graph is built.
+
+Whether XLA will compile a graph is not known when the graph is built either. The operation
+DeviceIndex knows it at run time: in an XLA computation it is the constant that selects `default`,
+and the other branches are pruned before anything tries to compile them. Measured: about 23 us a
+call.
+"""
 
 import contextlib
 import dataclasses
@@ -6,35 +25,35 @@ import functools
 import os
 import threading
 import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
 from keras_kd.ops import reference
+from keras_kd.ops.arguments import Problem, SparseProblem
 from keras_kd.ops.backends import shared_library, tensorflow, xla
-
-# Which implementation computes: `use_kernel`, environment variables, the fallback.
-
 
 KERNELS = ("auto", "native", "tensorflow")
 ENVIRONMENT_VARIABLE = "KERAS_KD_KERNEL"
-# What computes on a GPU outside jit_compile=True. Nobody has measured yet which is faster there, so
-# the default is what needs nothing compiled.
+# What computes on a GPU outside jit_compile=True. Which is faster there has not been measured yet,
+# so the default is what needs no compilation.
 GPU_KERNELS = ("tensorflow", "xla")
 GPU_VARIABLE = "KERAS_KD_GPU"
 
 
 class KernelWarning(UserWarning):
-    """The native kernel could not be used and plain TensorFlow computes instead."""
+    """The native kernel could not be used, and plain TensorFlow computes instead."""
 
 
 # A list, not a context variable: the replicas of a tf.distribute strategy trace in threads of
 # their own, which would not see one.
-_chosen = []
-_warned = set()
+_chosen: list[str] = []
+_warned: set[str] = set()
 
 
 @contextlib.contextmanager
-def use_kernel(kernel):
+def use_kernel(kernel: str) -> Iterator[None]:
     """Chooses the implementation of `keras_kd.ops` inside a `with` block.
 
     The choice is made when an operation is traced: a `tf.function` (or a compiled model) that was
@@ -60,7 +79,7 @@ def use_kernel(kernel):
         loss = kd.ops.soft_target_loss(student, teacher, temperature=4.0)
     ```
     """
-    _check(kernel, KERNELS, "argument `kernel`")
+    _check_kernel(kernel, KERNELS, "argument `kernel`")
     if kernel == "native":
         tensorflow.load()
     _chosen.append(kernel)
@@ -70,7 +89,7 @@ def use_kernel(kernel):
         _chosen.pop()
 
 
-def _check(kernel, kernels, source):
+def _check_kernel(kernel: str, kernels: tuple[str, ...], source: str) -> str:
     if kernel not in kernels:
         raise ValueError(
             f"Invalid value for {source}. Expected one of {kernels}. Received: {kernel!r}"
@@ -78,29 +97,30 @@ def _check(kernel, kernels, source):
     return kernel
 
 
-def _from_environment(variable, kernels):
-    return _check(os.environ.get(variable, kernels[0]), kernels, f"environment variable {variable}")
+def _read_environment(variable: str, kernels: tuple[str, ...]) -> str:
+    given = os.environ.get(variable, kernels[0])
+    return _check_kernel(given, kernels, f"environment variable {variable}")
 
 
-def chosen():
+def chosen_kernel() -> str:
     """The choice in force: the innermost `use_kernel`, else the environment's, else `"auto"`."""
     if _chosen:
         return _chosen[-1]
-    return _from_environment(ENVIRONMENT_VARIABLE, KERNELS)
+    return _read_environment(ENVIRONMENT_VARIABLE, KERNELS)
 
 
-def kernel_settings():
-    """What an operation that is traced now depends on, apart from its arguments."""
-    return chosen(), _from_environment(GPU_VARIABLE, GPU_KERNELS)
+def kernel_settings() -> tuple[str, str]:
+    """What tracing an operation now depends on, apart from its arguments."""
+    return chosen_kernel(), _read_environment(GPU_VARIABLE, GPU_KERNELS)
 
 
-def native_is_used():
+def native_is_used() -> bool:
     """Whether the native kernel computes outside XLA.
 
     Raises:
-        LibraryError: It was asked for and cannot be loaded.
+        LibraryError: It was chosen and cannot be loaded.
     """
-    kernel = chosen()
+    kernel = chosen_kernel()
     if kernel == "tensorflow":
         return False
     try:
@@ -108,59 +128,60 @@ def native_is_used():
     except shared_library.LibraryError as error:
         if kernel == "native":
             raise
-        _warn(f"The fused kernel is not used: {error}")
+        _warn_once(f"The fused kernel is not used: {error}")
         return False
     return True
 
 
-def xla_is_used():
-    """Whether the native kernel computes inside XLA; as `native_is_used`.
+def xla_is_used() -> bool:
+    """Whether the native kernel computes inside XLA; raises as `native_is_used` does.
 
     Where a GPU is visible it must have a kernel too: which device a computation will be compiled
     for is not known when the graph is built.
     """
     if not native_is_used():
         return False
-    reason = _why_not_in_xla()
+    reason = _xla_obstacle()
     if not reason:
         return True
-    if chosen() == "native":
+    if chosen_kernel() == "native":
         raise shared_library.LibraryError(
             f'The fused kernel cannot run inside XLA: {reason}. Use the kernel "auto", which '
             "falls back to plain TensorFlow there."
         )
-    _warn(f"The fused kernel is not used inside XLA: {reason}")
+    _warn_once(f"The fused kernel is not used inside XLA: {reason}")
     return False
 
 
-def cpu_xla_is_used():
-    """`xla_is_used` of a kernel that GPUs do not have."""
+def cpu_xla_is_used() -> bool:
+    """`xla_is_used` for a kernel that exists for CPUs only."""
     return not gpu_is_visible() and xla_is_used()
 
 
-def _why_not_in_xla():
+def _xla_obstacle() -> str:
+    """Why the kernel cannot run inside XLA; empty if it can."""
     return xla.unavailable_on_gpu() if gpu_is_visible() else xla.unavailable()
 
 
-def gpu_kernel_is_used():
-    """Whether the GPU's kernel computes on a GPU outside XLA; as `native_is_used`."""
-    wanted = _from_environment(GPU_VARIABLE, GPU_KERNELS) == "xla"
+def gpu_kernel_is_used() -> bool:
+    """Whether the GPU's kernel computes outside XLA; raises as `native_is_used` does."""
+    wanted = _read_environment(GPU_VARIABLE, GPU_KERNELS) == "xla"
     return wanted and gpu_is_visible() and xla_is_used()
 
 
-def gpu_is_visible():
+def gpu_is_visible() -> bool:
     """Whether an XLA computation might be compiled for a GPU."""
     return bool(tf.config.list_logical_devices("GPU"))
 
 
-def _warn(message):
+def _warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
         warnings.warn(message, KernelWarning, stacklevel=2)
 
 
-def kernel_status():
-    """What is used and why, as `python -m keras_kd doctor` prints it.
+def kernel_status() -> dict[str, Any]:
+    """Which implementation is used and why, as `python -m keras_kd doctor` prints it.
 
     Returns:
         A dict with the keys `choice`, `gpu_choice`, `native`, `native_error`, `xla`, `xla_error`,
@@ -168,13 +189,18 @@ def kernel_status():
         `instruction_set`, `instruction_sets`, `threads`, `build`, `cuda_build`.
 
     Raises:
-        ValueError: An environment variable has a value that it cannot have.
+        ValueError: An environment variable has an invalid value.
     """
-    status = {"choice": chosen(), "native": False, "native_error": "", "xla": False}
-    status["gpu_choice"] = _from_environment(GPU_VARIABLE, GPU_KERNELS)
+    status: dict[str, Any] = {
+        "choice": chosen_kernel(),
+        "native": False,
+        "native_error": "",
+        "xla": False,
+    }
+    status["gpu_choice"] = _read_environment(GPU_VARIABLE, GPU_KERNELS)
     status["xla_error"] = ""
     status["cuda_error"] = xla.cuda_unavailable()
-    with contextlib.suppress(shared_library.LibraryError):  # cuda_error says it
+    with contextlib.suppress(shared_library.LibraryError):  # cuda_error tells why
         status["cuda_build"] = xla.build_info()
     try:
         tensorflow.load()
@@ -183,7 +209,7 @@ def kernel_status():
         return status
     library = shared_library.load()
     status["native"] = status["choice"] != "tensorflow"
-    status["xla_error"] = _why_not_in_xla()
+    status["xla_error"] = _xla_obstacle()
     status["xla"] = status["native"] and not status["xla_error"]
     status["instruction_set"] = library.keras_kd_instruction_set().decode()
     status["instruction_sets"] = library.keras_kd_instruction_sets().decode().split(",")
@@ -192,40 +218,40 @@ def kernel_status():
     return status
 
 
-# Gradients of our own, of operations that have none that TensorFlow could find.
+# Tracing: the operations have no gradient that TensorFlow could find, and define their own.
 
 
 _LOCAL = threading.local()
-# Functions by what they were traced with.
-_FUNCTIONS: dict = {}
+# Traced functions, by all that their tracing depends on.
+_FUNCTIONS: dict[Any, Callable] = {}
 
 
 @contextlib.contextmanager
-def not_needed():
-    """While it is open, in this thread, nothing that is computed will be differentiated.
+def not_needed() -> Iterator[None]:
+    """Within it, in this thread, no gradient is needed: what is traced is traced for its shapes.
 
-    What is traced for its shapes alone needs no gradient, and leaves nothing behind without.
+    Without a gradient such a trace leaves nothing behind.
     """
-    before = are_needed()
-    _LOCAL.are_needed = False
+    before = gradients_are_needed()
+    _LOCAL.gradients_are_needed = False
     try:
         yield
     finally:
-        _LOCAL.are_needed = before
+        _LOCAL.gradients_are_needed = before
 
 
-def are_needed():
-    """Whether what is computed may be differentiated, and run."""
-    return getattr(_LOCAL, "are_needed", True)
+def gradients_are_needed() -> bool:
+    """Whether what is traced may be differentiated and run."""
+    return getattr(_LOCAL, "gradients_are_needed", True)
 
 
-def custom_gradient(function):
-    """As `tf.custom_gradient`; where no gradient is needed it is zeros, of the first argument."""
+def custom_gradient(function: Callable) -> Callable:
+    """`tf.custom_gradient`; where no gradient is needed, zeros for the first argument."""
 
-    def call(*args):
-        if are_needed():
+    def call(*args: tf.Tensor) -> Any:
+        if gradients_are_needed():
             return tf.custom_gradient(function)(*args)
-        # A loss of a user's own may take gradients inside of itself, even of shapes alone.
+        # A user's loss may take gradients itself, even where it is traced for its shapes.
         zero = 0.0 * tf.reduce_sum(tf.cast(args[0], tf.float32))
         return tf.nest.map_structure(
             lambda value: tf.stop_gradient(value) + tf.cast(zero, value.dtype), function(*args)[0]
@@ -234,7 +260,7 @@ def custom_gradient(function):
     return call
 
 
-def once_traced(function, tensors, **settings):
+def trace_once(function: Callable, tensors: dict[str, Any], **settings: Any) -> Any:
     """`function(tensors, **settings)`, in a graph of its own where a graph is being built.
 
     TensorFlow keeps the graph of each `tf.custom_gradient` for as long as the process lives, and
@@ -243,15 +269,15 @@ def once_traced(function, tensors, **settings):
     signature.
 
     Args:
-        function: Of a module: it closes over nothing.
+        function: A function of a module: it closes over nothing.
         tensors: Dict of tensors; `None` stays `None`.
-        **settings: What can be hashed, and is no tensor.
+        **settings: Hashable values, no tensors.
     """
-    if tf.executing_eagerly() or not are_needed():
+    if tf.executing_eagerly() or not gradients_are_needed():
         return function(tensors, **settings)
     given = {name: value for name, value in tensors.items() if value is not None}
     absent = tuple(name for name in tensors if name not in given)
-    # With the shapes, lest a function of more general ones is taken, which tells less of its own.
+    # With the shapes: a function traced for more general ones knows less of its results' shapes.
     shapes = tuple((value.dtype, repr(value.shape)) for value in given.values())
     key = function, absent, shapes, tuple(sorted(settings.items())), kernel_settings()
     if key not in _FUNCTIONS:
@@ -260,36 +286,22 @@ def once_traced(function, tensors, **settings):
     return _FUNCTIONS[key](given)
 
 
-def _with_absent(function, absent, settings, given):
+def _with_absent(
+    function: Callable, absent: tuple[str, ...], settings: dict[str, Any], given: dict[str, Any]
+) -> Any:
     return function({**given, **dict.fromkeys(absent)}, **settings)
 
 
-# Sends a problem to the implementation for the place it runs in.
-#
-# | where | computes |
-# |---|---|
-# | eager, CPU | the operation (`native.py`) |
-# | graph, CPU | the operation |
-# | graph, inside XLA on a CPU | XLA FFI (`xla.py`) |
-# | inside XLA on a GPU | XLA FFI, if `libkeras_kd_cuda.so` can run there |
-# | a GPU outside XLA | plain TensorFlow (`reference.py`), or XLA FFI: KERAS_KD_GPU |
-# | no library, or `use_kernel("tensorflow")` | plain TensorFlow |
-#
-# `sparse_soft_target_loss` has no kernel for GPUs: plain TensorFlow computes it there, and, because
-# which device XLA will compile for is not known when the graph is built, inside XLA where a GPU is.
-#
-# Whether XLA will compile a graph is not known when the graph is built. DeviceIndex tells at run
-# time: in an XLA computation it is the constant that selects `default`, and the other branches are
-# pruned before anything tries to compile them. Measured: about 23 us a call.
+# Computing, wherever it runs.
 
 
-def compute(problem):
+def compute(problem: Problem) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """`reference.compute` of an `arguments.Problem`, by the fastest implementation here."""
-    problem = _constants(problem)
+    problem = _stop_gradients(problem)
     on_cpu = tensorflow.compute if native_is_used() else reference.compute_checked
     compiled_on_gpu = gpu_kernel_is_used()
     on_gpu = xla.compute_compiled if compiled_on_gpu else reference.compute_checked
-    return _by_place(
+    return _run_by_device(
         problem.student,
         lambda: on_cpu(problem),
         lambda: on_gpu(problem),
@@ -297,12 +309,12 @@ def compute(problem):
     )
 
 
-def compute_sparse(problem):
+def compute_sparse(problem: SparseProblem) -> tuple[tf.Tensor, tf.Tensor]:
     """`reference.compute_sparse` of an `arguments.SparseProblem`, by the fastest here."""
-    problem = _constants(problem)
+    problem = _stop_gradients(problem)
     plain, checked = reference.compute_sparse, reference.compute_sparse_checked
     on_cpu = tensorflow.compute_sparse if native_is_used() else checked
-    return _by_place(
+    return _run_by_device(
         problem.student,
         lambda: on_cpu(problem),
         lambda: checked(problem),
@@ -310,12 +322,12 @@ def compute_sparse(problem):
     )
 
 
-def scale(gradient, upstream, dtype):
+def scale(gradient: tf.Tensor, upstream: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """`gradient * upstream[..., None]`, cast to the student's dtype."""
     on_cpu = tensorflow.scale if native_is_used() else reference.scale
     args = (tf.stop_gradient(gradient), tf.stop_gradient(upstream), dtype)
     # Inside XLA plain TensorFlow is right: the multiplication is fused with what consumes it.
-    return _by_place(
+    return _run_by_device(
         gradient,
         lambda: on_cpu(*args),
         lambda: reference.scale(*args),
@@ -323,7 +335,7 @@ def scale(gradient, upstream, dtype):
     )
 
 
-def _constants(problem):
+def _stop_gradients(problem: Any) -> Any:
     # A persistent tape differentiates the branches of a switch_case while they are built, before
     # custom_gradient replaces their gradient; the operations have none of their own.
     tensors = {
@@ -334,13 +346,13 @@ def _constants(problem):
     return dataclasses.replace(problem, **tensors)
 
 
-def _by_place(tensor, cpu, gpu, compiled):
-    if not are_needed():  # nothing will run: any tells the shapes
+def _run_by_device(tensor: tf.Tensor, cpu: Callable, gpu: Callable, compiled: Callable) -> Any:
+    if not gradients_are_needed():  # nothing will run: any has the shapes
         return cpu()
     if tf.executing_eagerly():
         return gpu() if "GPU" in tensor.device else cpu()
     place = tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"])
     found = tf.switch_case(place, {0: cpu, 1: gpu}, default=compiled)
-    # A function that is differentiated twice asks for the gradient of whatever its backward pass
-    # takes of this, before custom_gradient could say that there is none.
+    # Differentiating twice takes the gradient of whatever the backward pass reads here, before
+    # custom_gradient could report that there is none.
     return tf.nest.map_structure(tf.stop_gradient, found)

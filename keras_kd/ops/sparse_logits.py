@@ -1,4 +1,4 @@
-"""Soft targets of a teacher of which only the largest logits are kept."""
+"""Sparse teachers: their largest logits, the mass of the rest, and their soft-target loss."""
 
 import dataclasses
 from typing import Any
@@ -7,20 +7,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd.ops import arguments, dispatch
-from keras_kd.ops.dense import row_loss
-
-# `SparseLogits`: a teacher's largest logits, and the mass of the rest at any temperature.
-
+from keras_kd.ops.dense import differentiable_loss
 
 # At which temperatures the mass of the rest is kept. Between them it is interpolated: its relative
 # error is below 2e-3 (measured on normal and heavy-tailed logits, 100 to 32000 classes, T >= 0.5).
 TEMPERATURES = (0.5, 2**-0.5, 1.0, 2**0.5, 2.0, 8**0.5, 4.0, 32**0.5, 8.0, 128**0.5, 16.0, np.inf)
-# The same as 1 / T, rising, because the logarithm of the mass is a smooth function of it.
+# The same as 1 / T, ascending, because the logarithm of the mass is a smooth function of it.
 _INVERSE = np.array(sorted(1.0 / temperature for temperature in TEMPERATURES), "float32")
-# A logit this far below the largest of the rest counts as one of no probability: at T = 16 its
+# A logit this far below the largest of the rest counts as having no probability: at T = 16 its
 # share is below e^-40, which float32 loses. Masks (-1e9) thus do not bend what lies beyond T = 16.
 _FLOOR = -40.0 * 16.0
-# About how many logits are looked at in one go: as many as stay in a processor's cache.
+# About how many logits are processed at once: as many as stay in a processor's cache.
 _BLOCK = 1 << 18
 # The largest are looked for among the groups of this many logits with the largest maxima.
 _GROUP = 16
@@ -28,12 +25,12 @@ _GROUP = 16
 
 @dataclasses.dataclass
 class SparseLogits:
-    """Logits of which only the largest are known one by one.
+    """A teacher's largest logits one by one, and the log-sum-exp of its other classes.
 
     Attributes:
         logits: The `k` largest logits minus the largest, `[..., k]`.
         indices: Their classes, `[..., k]`, int32.
-        levels: `log sum exp(z / T)` over the other classes, `z` likewise minus the largest, at each
+        levels: `log sum exp(z / T)` over the other classes, `z` minus the largest too, at each
             of `TEMPERATURES`, the highest first: `[..., len(TEMPERATURES)]`, float32.
         slopes: Its slope by `1 / T`, of the same shape.
     """
@@ -43,11 +40,11 @@ class SparseLogits:
     levels: Any
     slopes: Any
 
-    def detached(self):
+    def detached(self) -> "SparseLogits":
         """The same without a gradient."""
         return SparseLogits(**{name: tf.stop_gradient(value) for name, value in vars(self).items()})
 
-    def rest(self, temperature):
+    def rest(self, temperature: tf.Tensor) -> tf.Tensor:
         """`log sum exp(z / T)` over the classes that are not kept, `[...]`.
 
         A cubic in `1 / T` through the levels and slopes on both sides. NaN below the smallest of
@@ -73,29 +70,29 @@ class SparseLogits:
         return tf.where(u <= 1.0, level, np.nan)
 
 
-def largest(logits, k, from_logits=True):
+def largest(logits: tf.Tensor, k: int, from_logits: bool = True) -> SparseLogits:
     """The `k` largest logits and the mass of the rest.
 
     Args:
         logits: `[..., classes]`.
         k: How many are kept, at most the number of classes.
-        from_logits: `False`: they are probabilities, whose logarithms are meant.
+        from_logits: `False`: they are probabilities; their logarithms are kept.
 
     Returns:
-        `SparseLogits` in float32. Logits of -inf are classes of no probability. A row with NaN has
-        NaN among its logits or levels.
+        `SparseLogits` in float32. Logits of -inf are classes without probability. A row with NaN
+        has NaN among its logits or levels.
     """
     classes = logits.shape[-1]
     flat = tf.reshape(logits, [-1, classes])
-    # Some rows at a time: of a language model's logits no second tensor is made, of any type.
+    # Some rows at a time: a language model's logits are never copied as a whole, in any dtype.
     size = max(1, _BLOCK // classes)
     count = tf.maximum(1, -(-tf.shape(flat)[0] // size))
     types = (tf.float32, tf.int32, tf.float32, tf.float32)
     arrays = [tf.TensorArray(dtype, count, infer_shape=False) for dtype in types]
 
-    def step(i, arrays):
+    def step(i: tf.Tensor, arrays: list[tf.TensorArray]) -> tuple[tf.Tensor, list[tf.TensorArray]]:
         block = tf.cast(flat[i * size : (i + 1) * size], tf.float32)
-        parts = _of_rows(block if from_logits else tf.math.log(block), k)
+        parts = _keep_largest_of_rows(block if from_logits else tf.math.log(block), k)
         return i + 1, [array.write(i, part) for array, part in zip(arrays, parts, strict=True)]
 
     _, arrays = tf.while_loop(lambda i, _: i < count, step, (0, arrays), parallel_iterations=2)
@@ -106,23 +103,25 @@ def largest(logits, k, from_logits=True):
     return SparseLogits(*found)
 
 
-def _of_rows(logits, k):
+def _keep_largest_of_rows(
+    logits: tf.Tensor, k: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """The fields of `SparseLogits` for logits `[rows, classes]`."""
     values, indices = _top_k(logits, k)
-    kept = _places(indices)
+    kept = _positions(indices)
     rest = tf.tensor_scatter_nd_update(logits, kept, tf.fill(tf.shape(kept)[:1], -np.inf))
     top = tf.reduce_max(rest, axis=-1, keepdims=True)
     exists = tf.math.is_finite(top) | tf.math.is_nan(top)
     # With the largest of the rest at 0 each sum has a term of 1: nothing underflows as a whole.
-    centred = tf.maximum(rest - tf.where(exists, top, 0.0), _FLOOR)
-    totals, slopes = _sums(centred)
+    centered = tf.maximum(rest - tf.where(exists, top, 0.0), _FLOOR)
+    totals, slopes = _sums(centered)
     shift = tf.where(exists, top - values[:, :1], 0.0)
     levels = tf.where(exists, tf.math.log(totals) + shift * _INVERSE, -np.inf)
     slopes = tf.where(exists, slopes / totals + shift, 0.0)
     return values - values[:, :1], indices, levels, slopes
 
 
-def _top_k(logits, k):
+def _top_k(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
     """`tf.math.top_k` of rows, several times as fast where there are many classes.
 
     The k largest are in the k groups with the largest maxima: in others each is below k maxima.
@@ -141,67 +140,63 @@ def _top_k(logits, k):
     return values, tf.gather(chosen, at // _GROUP, batch_dims=1) * _GROUP + at % _GROUP
 
 
-def _places(indices):
+def _positions(indices: tf.Tensor) -> tf.Tensor:
     rows, k = tf.shape(indices)[0], tf.shape(indices)[1]
     return tf.stack([tf.repeat(tf.range(rows), k), tf.reshape(indices, [-1])], axis=-1)
 
 
-def _sums(centred):
+def _sums(centered: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The sums of `exp(z / T)` and of `z exp(z / T)`, each `[rows, len(TEMPERATURES)]`.
 
     The temperatures halve in two series, from 16 and from 16 / sqrt(2) on. Half the temperature is
     the square of the exponential: of eleven two are computed as such.
     """
-    exists = tf.cast(centred > _FLOOR, tf.float32)
+    exists = tf.cast(centered > _FLOOR, tf.float32)
     finite = len(_INVERSE) - 1
-    masses = [exists] + [tf.exp(centred * inverse) for inverse in _INVERSE[1:3]]
+    masses = [exists] + [tf.exp(centered * inverse) for inverse in _INVERSE[1:3]]
     while len(masses) <= finite:
         masses.append(tf.square(masses[-2]))
     totals = [tf.reduce_sum(mass, axis=-1) for mass in masses]
-    slopes = [tf.reduce_sum(mass * centred, axis=-1) for mass in masses]
+    slopes = [tf.reduce_sum(mass * centered, axis=-1) for mass in masses]
     return tf.stack(totals, axis=-1), tf.stack(slopes, axis=-1)
-
-
-# `sparse_soft_target_loss`: soft targets of a teacher whose largest logits alone are known.
 
 
 @tf.autograph.experimental.do_not_convert
 def sparse_soft_target_loss(
-    student_logits,
-    teacher_logits,
-    teacher_indices,
-    teacher_tail,
-    temperature=1.0,
-    divergence="forward_kl",
+    student_logits: Any,
+    teacher_logits: Any,
+    teacher_indices: Any,
+    teacher_tail: Any,
+    temperature: Any = 1.0,
+    divergence: str = "forward_kl",
     *,
-    mixing_weight=0.5,
-    sample_weight=None,
-    reduction=None,
-    differentiable=True,
-):
-    """`soft_target_loss` for a teacher of which the k largest logits and the rest's mass are known.
+    mixing_weight: float = 0.5,
+    sample_weight: Any = None,
+    reduction: str | None = None,
+    differentiable: bool = True,
+) -> tf.Tensor:
+    """`soft_target_loss` for a sparse teacher: its k largest logits, and the mass of the rest.
 
-    For teachers whose outputs were stored: of 32000 classes in bfloat16, 64 logits and int32
-    indices a row are 0.6 %. The divergence is that of `k + 1` classes: the kept ones `K`, and all
-    others pooled into one, whose
-    logits are
+    For teachers whose outputs were stored: 64 logits and int32 indices take 0.6 % of 32000 classes
+    in bfloat16. The divergence is that of `k + 1` classes: the kept ones `K`, and all others pooled
+    into one, whose logits are
 
-    - of the student `T log sum_{j not in K} exp(student_logits_j / T)`,
-    - of the teacher `T teacher_tail`.
+    - `T log sum_{j not in K} exp(student_logits_j / T)` for the student,
+    - `T teacher_tail` for the teacher.
 
     It is never larger than the divergence of all classes, and equal to it where student and teacher
-    share out the rest alike. The gradient of a kept class is that of the pooled problem, for the
+    distribute the rest alike. The gradient of a kept class is that of the pooled problem, for the
     forward KL divergence exactly the full one, `T (q_k - p_k)`; that of another class is the pooled
-    class's, times the class's share of the student's probability there: nothing is asked of how the
-    rest is shared out. Loss and gradient come out of one sweep over the student's logits.
+    class's, times the class's share of the student's probability there: how the rest is distributed
+    is left to the student. Loss and gradient come out of one sweep over the student's logits.
 
     Args:
-        student_logits: Unnormalised log-probabilities, shape `[..., num_classes]`, float32,
+        student_logits: Unnormalized log-probabilities, shape `[..., num_classes]`, float32,
             bfloat16 or float16 (float64 is cast to float32).
-        teacher_logits: The kept classes' logits up to a constant a row, shape `[..., k]` with k
-            from 1 to num_classes; any of those dtypes. No gradient flows to it.
-        teacher_indices: Which classes those are: integers of the same shape, distinct in each row,
-            at least 0 and below num_classes, in any order.
+        teacher_logits: The kept classes' logits up to a constant per sample, shape `[..., k]` with
+            k from 1 to num_classes; any of those dtypes. No gradient flows to it.
+        teacher_indices: Which classes those are: integers of the same shape, distinct in each
+            sample, at least 0 and below num_classes, in any order.
         teacher_tail: Shape `[...]`, taken as float32: natural logarithm of the sum of
             `exp(logit / T)` over the teacher's other classes, where `logit` has the same constant
             as `teacher_logits`, and `T` is `temperature`. -inf: they have no probability. Ignored
@@ -210,9 +205,9 @@ def sparse_soft_target_loss(
             it. The tail belongs to one temperature.
         divergence: `"forward_kl"`, `"reverse_kl"` or `"jsd"`; see `soft_target_loss`.
         mixing_weight: `w`, the teacher's weight in the mixture of `"jsd"`, between 0 and 1.
-        sample_weight: Broadcastable to `[...]`; multiplies the loss. Rows of weight zero are
+        sample_weight: Broadcastable to `[...]`; multiplies the loss. Samples of weight zero are
             skipped: their loss and gradient are zero whatever they hold, bad indices included.
-        reduction: `None`, `"sum"` or `"mean"`, as of `soft_target_loss`.
+        reduction: `None`, `"sum"` or `"mean"`; see `soft_target_loss`.
         differentiable: `False` computes the loss only.
 
     Returns:
@@ -220,9 +215,9 @@ def sparse_soft_target_loss(
 
     Raises:
         ValueError: Shapes, dtypes, temperature or divergence are not as described.
-        tf.errors.InvalidArgumentError: An index is out of range, or is there twice in a row; the
-            message names it and its row. Plain TensorFlow inside XLA, which cannot raise, makes
-            that row NaN.
+        tf.errors.InvalidArgumentError: An index is out of range, or occurs twice in a sample; the
+            message names it and its row. Plain TensorFlow inside XLA cannot raise, and makes that
+            sample NaN.
 
     Example:
 
@@ -243,15 +238,15 @@ def sparse_soft_target_loss(
     ```
 
     Reference: Anshumann et al., "Sparse Logit Sampling: Accelerating Knowledge Distillation in
-    LLMs", https://arxiv.org/abs/2503.16870 (on what is lost by keeping the largest alone)
+    LLMs", https://arxiv.org/abs/2503.16870 (what is lost by keeping only the largest)
     """
-    student, teacher, indices, tail = arguments.sparse_teacher(
+    student, teacher, indices, tail = arguments.convert_sparse_teacher(
         student_logits, teacher_logits, teacher_indices, teacher_tail
     )
-    divergence, mixing_weight = arguments.divergence(divergence, mixing_weight)
+    divergence, mixing_weight = arguments.check_divergence(divergence, mixing_weight)
     temperature = arguments.temperature(temperature)
-    weight = arguments.weight("sample_weight", sample_weight, student)
-    weight = arguments.reduced(reduction, weight, student)
+    weight = arguments.convert_weight("sample_weight", sample_weight, student)
+    weight = arguments.weight_of_reduction(reduction, weight, student)
 
     tensors = {
         "student": student,
@@ -261,9 +256,9 @@ def sparse_soft_target_loss(
         "temperature": temperature,
         "soft_weight": weight,
     }
-    return row_loss(
+    return differentiable_loss(
         "sparse_soft_target_loss",
-        _solve,
+        _compute_sparse,
         tensors,
         reduction=reduction,
         divergence=divergence,
@@ -272,5 +267,5 @@ def sparse_soft_target_loss(
     )
 
 
-def _solve(**fields):
+def _compute_sparse(**fields: Any) -> tuple[tf.Tensor, tf.Tensor]:
     return dispatch.compute_sparse(arguments.SparseProblem(**fields))

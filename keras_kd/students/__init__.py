@@ -1,4 +1,4 @@
-"""Students made of their teacher: `shrink` makes one, `plan` says how, `add_exits` for itself."""
+"""Students made from their teacher: `shrink` makes one, `plan` shows how; `add_exits`."""
 
 from keras_kd.students.exits import add_exits
 from keras_kd.students.shrinking import plan, shrink

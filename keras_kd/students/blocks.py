@@ -1,29 +1,31 @@
-"""Depth: the blocks that repeat along the way through a model, and may be left out."""
+"""Depth: the blocks of equal structure that repeat in a model, and may be left out.
+
+`Routes` finds the tensors that every path through a graph passes, a `Step` is what lies between two
+of them, and a `Run` is a sequence of equal blocks of steps.
+"""
 
 import itertools
 import json
 import math
+from typing import Any
 
 from keras_kd.students import channels
 from keras_kd.students.graph import Ref, ref_of
-
-# Routes: the tensors that every path through a graph passes, and what lies between two of them.
-
 
 _SINK = ("", -1)  # stands behind all outputs
 
 
 class Routes:
-    """Of a graph, whose calls are known by `(layer, number)`.
+    """The tensors of a graph that every path passes; calls are identified by `(layer, number)`.
 
     Args:
         graph: The `Graph`.
     """
 
-    def __init__(self, graph):
+    def __init__(self, graph: Any) -> None:
         self._graph = graph
         self._calls = {call[:2]: call for call in graph.calls()}
-        self._readers = {key: [] for key in self._calls}
+        self._readers: dict[tuple, list] = {key: [] for key in self._calls}
         for key, call in self._calls.items():
             for ref in call.refs:
                 self._readers[ref[:2]].append((key, ref))
@@ -32,7 +34,8 @@ class Routes:
 
     def _meeting_points(self):
         """For each call the next one that all paths from it to the outputs pass."""
-        following, depth = {}, {_SINK: 0}
+        following: dict[tuple, tuple] = {}
+        depth = {_SINK: 0}
 
         def meet(one, other):
             while one != other:
@@ -49,8 +52,8 @@ class Routes:
             following[key], depth[key] = point, depth[point] + 1
         return following
 
-    def chains(self):
-        """Lists of `Step`s, one behind another; each begins at an input, longest first."""
+    def chains(self) -> "list[list[Step]]":
+        """Lists of consecutive `Step`s; each begins at an input, longest first."""
         routes = [self._route(ref[:2]) for ref in self._graph.inputs]
         seen, found = set(), []
         for route in sorted(routes, key=len, reverse=True):
@@ -74,7 +77,7 @@ class Routes:
         leaves = {ref for _, ref in self._readers[end]} | {
             ref for ref in self._graph.outputs if ref[:2] == end
         }
-        whole = entry and leaves == {Ref(*end, 0)} and self._is_whole(region)
+        whole = entry and leaves == {Ref(end[0], end[1], 0)} and self._is_whole(region)
         calls = [call for key, call in self._calls.items() if key in region]
         return Step(self._graph, entry if whole else None, calls)
 
@@ -99,9 +102,6 @@ class Routes:
         return all(key in region for key in self._calls if key[0] in layers)
 
 
-# `Step`: what lies between two tensors, and a signature that tells equal ones.
-
-
 class Step:
     """The region between a tensor and the next one that every path from it passes.
 
@@ -111,9 +111,9 @@ class Step:
         calls: Its calls, each behind those that it reads; the last one makes its end.
     """
 
-    def __init__(self, graph, entry, calls):
+    def __init__(self, graph: Any, entry: Any, calls: Any) -> None:
         self.entry = entry
-        self.end = Ref(*calls[-1][:2], 0)
+        self.end = Ref(calls[-1].layer, calls[-1].number, 0)
         self.layers = list(dict.fromkeys(call.layer for call in calls))
         operations = [graph.operations[name] for name in self.layers]
         self.has_weights = any(getattr(operation, "weights", None) for operation in operations)
@@ -124,7 +124,8 @@ class Step:
 def _signature(graph, entry, calls):
     """A text that is equal for regions of equal structure: all but names, seeds and dropout."""
     made = {call[:2]: call for call in calls}
-    numbers, lines, waiting = {}, [], [calls[-1]]
+    numbers: dict[tuple, int] = {}
+    lines, waiting = [], [calls[-1]]
     while waiting:
         call = waiting[-1]
         before = [ref[:2] for ref in call.refs if ref[:2] in made and ref[:2] not in numbers]
@@ -144,7 +145,7 @@ def _relative(ref, entry, numbers):
     return [numbers[ref[:2]], ref.output] if ref[:2] in numbers else ["outside", *ref]
 
 
-# Of equal blocks these differ, or say only how the layer was built.
+# These differ between equal blocks, or only record how a layer was built.
 _NOT_STRUCTURE = ("name", "seed", "trainable", "build_config", "compile_config")
 
 
@@ -184,25 +185,22 @@ def _replaced(raw, name_of):
     return raw
 
 
-# Blocks: what repeats along the way that every path through a model takes, and may be left out.
-
-
 class Run:
-    """Blocks of equal structure, one behind another.
+    """Consecutive blocks of equal structure.
 
     Args:
         graph: The `Graph` they are in.
         blocks: A list of lists of `Step`s.
     """
 
-    def __init__(self, graph, blocks):
+    def __init__(self, graph: Any, blocks: Any) -> None:
         self.graph, self.blocks = graph, blocks
 
-    def layers(self, block):
+    def layers(self, block: Any) -> Any:
         """Names of the layers of a block."""
         return [name for step in self.blocks[block] for name in step.layers]
 
-    def dropped(self, depth, is_kept):
+    def dropped(self, depth: Any, is_kept: Any) -> list[int]:
         """Numbers of the blocks that go.
 
         Args:
@@ -210,16 +208,16 @@ class Run:
             is_kept: Whether the layer of a path has to stay.
         """
         count = len(self.blocks)
-        # Rounded half up: of three blocks depth=0.5 keeps two.
+        # Rounded half up: depth=0.5 keeps two of three blocks.
         kept = set(channels.spread(count, max(1, math.floor(depth * count + 0.5))).tolist())
         kept |= {i for i in range(count) if any(map(is_kept, self.paths(i)))}
         return [i for i in range(count) if i not in kept]
 
-    def paths(self, block):
+    def paths(self, block: Any) -> list[str]:
         """Paths of the layers of a block."""
         return [self.graph.path + name for name in self.layers(block)]
 
-    def remove(self, numbers):
+    def remove(self, numbers: Any) -> None:
         """Takes blocks out of the graph."""
         # From the last on: what reads a block's end is then joined to an entry that still exists.
         for i in sorted(numbers, reverse=True):
@@ -227,8 +225,8 @@ class Run:
             self.graph.remove(self.layers(i), block[0].entry, block[-1].end)
 
 
-def runs_of(graph):
-    """All runs of two or more equal blocks, those in nested models too."""
+def runs_of(graph: Any) -> list[Run]:
+    """All runs of two or more equal blocks, including those in nested models."""
     found, inside = [], set()
     for steps in Routes(graph).chains():
         for start, end, period in _periodic(steps):
@@ -263,9 +261,9 @@ def _periodic(steps, first=0, last=None):
 def _stretches(steps, first, last, period):
     """`(end, repeats)` of the stretches in which each step equals the one a period later.
 
-    What is left over where the length is no multiple of the period stays in front: of
-    [convolution, normalization, activation] blocks behind a stem, whose own normalization and
-    activation look like a part of the next block, each block begins with its convolution so.
+    Where the length is not a multiple of the period, the remainder stays in front. So blocks of
+    [convolution, normalization, activation] behind a stem begin with their convolutions, although
+    the stem's own normalization and activation look like a part of the next block.
     """
     start = first
     for i in range(first, last - period + 1):

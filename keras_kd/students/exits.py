@@ -1,4 +1,6 @@
-"""`add_exits`: classifiers on inner layers, for a model that learns from its own last one."""
+"""`add_exits`: classifiers on inner layers, which learn from the model's own output."""
+
+from typing import Any
 
 import keras
 
@@ -14,24 +16,25 @@ _POOLING = {
 }
 
 
-def add_exits(model, layers, num_classes=None, name=None):
+def add_exits(
+    model: keras.Model, layers: Any, num_classes: int | None = None, name: str | None = None
+) -> keras.Model:
     """Adds classifiers to inner layers, which learn from the model's own output.
 
-    Each exit is an average over the layer's spatial or time axes (masked positions left out, where
+    Each exit is an average over the layer's spatial or time axes (without masked positions, where
     the tensor carries a mask) and a dense layer, both float32; it gives logits. The paper's exits
-    have convolutions in between; put them in front of `layers`, or into your model, where the
-    features of early layers need them. The layers and weights of `model` are those of the new
-    model: training one trains the other.
+    have convolutions in between; add them to your model where the features of early layers need
+    them. The new model shares the layers and weights of `model`: training one trains the other.
 
     Args:
         model: A functional or sequential model with one output, of logits.
         layers: Names of its inner layers, in any order.
-        num_classes: How many logits an exit gives; default: the width of the model's output.
-        name: Name of the new model; default: that of `model` and `_exits`.
+        num_classes: Number of logits of an exit; default: the width of the model's output.
+        name: Name of the new model; default: the name of `model` and `_exits`.
 
     Returns:
         A functional `keras.Model` with the outputs `{"exit_<layer>": [batch, num_classes], ...,
-        "final": ...}`, of which `"final"` is that of `model`.
+        "final": ...}`; `"final"` is the output of `model`.
 
     Raises:
         ValueError: An argument is wrong, there is no such layer, it is nested in another model or
@@ -60,7 +63,7 @@ def add_exits(model, layers, num_classes=None, name=None):
     num_classes = validation.integer("num_classes", num_classes, 1, optional=True) or width
     validation.layer_name("name", name)
     layers = _checked_names(model, layers)
-    inputs, output, made = _called_again(model)
+    inputs, output, made = _call_again(model)
     outputs = {}
     for layer in layers:
         tensor = _one_tensor(model, layer, made[layer], output)
@@ -74,13 +77,13 @@ def _key(layer):
     return f"exit_{layer}"
 
 
-def _called_again(model):
+def _call_again(model):
     """`(inputs, output, {layer: tensors})` of new calls of the model's layers.
 
     A layer's own `output` may be that of a call in another model, and of a nested model it is a
     tensor within that one.
     """
-    made = {}
+    made: dict[str, list] = {}
 
     def call(layer, *args, **kwargs):
         result = layer(*args, **kwargs)
@@ -122,7 +125,7 @@ def _checked_width(model):
     if len(shape) != 2 or shape[1] is None:
         raise ValueError(
             f"Model {model.name!r} gives {shape}, but exits give [batch, num_classes], which could "
-            "not be compared. Expected a model that classifies whole rows."
+            "not be compared. Expected a model that classifies whole samples."
         )
     return shape[1]
 
@@ -173,7 +176,7 @@ def _one_tensor(model, name, tensors, output):
 
 def _exit(name, layer, tensor, num_classes):
     if len(tensor.shape) > 2:
-        # The layer says where its channels are; those without an opinion keep Keras' default.
+        # The layer knows where its channels are; Keras' default applies to others.
         data_format = getattr(layer, "data_format", None)
         pooling = _POOLING[len(tensor.shape)]
         tensor = pooling(data_format=data_format, dtype="float32", name=f"{_key(name)}_mean")(

@@ -1,4 +1,8 @@
-"""`Graph`: a functional or sequential model as calls and tensors, read from its configuration."""
+"""`Graph`: a functional or sequential model as calls and tensors, read from its configuration.
+
+Layers can be taken out of it and their configurations changed; `revived_model` then makes a model
+of it.
+"""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +27,7 @@ class Call(NamedTuple):
     arguments: Any
 
     @property
-    def refs(self):
+    def refs(self) -> list[Ref]:
         """The tensors it reads, in the order of its arguments."""
         return refs_in(self.arguments)
 
@@ -31,7 +35,7 @@ class Call(NamedTuple):
 class Graph:
     """What a model computes; layers can be taken out of it and their configurations changed.
 
-    The model is read only. Nested functional and sequential models are graphs of their own, in
+    The model is only read. Nested functional and sequential models are graphs of their own, in
     `nested`; other layers are not looked into.
 
     Args:
@@ -39,9 +43,9 @@ class Graph:
         path: Its path in the model around it, with a slash at the end.
     """
 
-    def __init__(self, model, path=""):
+    def __init__(self, model: keras.Model, path: str = "") -> None:
         self.model, self.path = model, path
-        # Keras tells the tensors of a sequential model only by a functional one of its layers.
+        # Keras reveals a sequential model's tensors only in a functional model of its layers.
         view = model
         if isinstance(model, keras.Sequential):
             view = keras.Model(model.inputs, model.outputs, name=model.name)
@@ -64,16 +68,17 @@ class Graph:
         name, call, output = leaf
         return Ref(name, call - _is_functional(self.operations[name]), output)
 
-    def calls(self):
+    def calls(self) -> list[Call]:
         """All calls, each behind those whose tensors it reads."""
         waiting = [
             (Call(name, number, arguments), {ref[:2] for ref in refs_in(arguments)})
             for name, entry in self.entries.items()
             for number, arguments in enumerate(entry["inbound_nodes"] or [[]])
         ]
-        done, order = set(), []
+        done: set[tuple] = set()
+        order = []
         while waiting:
-            # Keras lists them by depth, so that mostly one round is enough.
+            # Keras lists them by depth, so that one round is usually enough.
             later = []
             for call, needed in waiting:
                 if needed <= done:
@@ -84,11 +89,11 @@ class Graph:
             waiting = later
         return order
 
-    def output_tensors(self):
+    def output_tensors(self) -> list[tuple]:
         """`(ref, shape)` of each output."""
         return list(zip(self.outputs, self._output_shapes, strict=True))
 
-    def remove(self, layers, entry, end):
+    def remove(self, layers: Any, entry: Any, end: Any) -> None:
         """Takes layers out; what read tensor `end` reads `entry` instead."""
         for name in layers:
             del self.entries[name]
@@ -98,7 +103,7 @@ class Graph:
                     tensor["config"]["keras_history"] = list(entry)
         self.outputs = [entry if ref == end else ref for ref in self.outputs]
 
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """The model's configuration, without the layers that were taken out."""
         if isinstance(self.model, keras.Sequential):
             config = self.model.get_config()
@@ -124,15 +129,15 @@ class Graph:
         return [name, call + _is_functional(self.operations[name]), output]
 
 
-def is_readable(operation):
-    """Whether an operation is a model whose configuration tells its layers and tensors."""
+def is_readable(operation: Any) -> bool:
+    """Whether an operation is a model whose configuration lists its layers and tensors."""
     if isinstance(operation, keras.Sequential):
         return operation.built
     return _is_functional(operation) and "input_layers" in operation.get_config()
 
 
-def graph_of(teacher):
-    """The `Graph` of a teacher, or an error that says what is expected."""
+def graph_of(teacher: Any) -> Graph:
+    """The `Graph` of a teacher, or an error that names what is expected."""
     if not isinstance(teacher, keras.Model):
         raise ValueError(
             "Invalid value for argument `teacher`. Expected a functional or sequential "
@@ -146,16 +151,16 @@ def graph_of(teacher):
     if not is_readable(teacher):
         raise ValueError(
             f"Model {teacher.name!r}, a {type(teacher).__name__}, is neither functional nor "
-            "sequential: its configuration does not tell its layers. If it was made of "
+            "sequential: its configuration does not list its layers. If it was made of "
             "keras.Input and layer calls, pass keras.Model(model.inputs, model.outputs); else "
             "build the student yourself."
         )
     graph = Graph(teacher)
-    _check_in_one_place(graph, {})
+    _check_called_in_one_model(graph, {})
     return graph
 
 
-def _check_in_one_place(graph, found):
+def _check_called_in_one_model(graph, found):
     for name, operation in graph.operations.items():
         path = graph.path + name
         if not getattr(operation, "weights", None):
@@ -167,10 +172,10 @@ def _check_in_one_place(graph, found):
             )
         found[id(operation)] = path
     for inner in graph.nested.values():
-        _check_in_one_place(inner, found)
+        _check_called_in_one_model(inner, found)
 
 
-def tensors_in(raw):
+def tensors_in(raw: Any) -> Any:
     """The dicts that stand for tensors in serialized arguments, in order."""
     if isinstance(raw, dict):
         if raw.get("class_name") == "__keras_tensor__":
@@ -183,17 +188,17 @@ def tensors_in(raw):
             yield from tensors_in(value)
 
 
-def refs_in(raw):
+def refs_in(raw: Any) -> list[Ref]:
     """The `Ref`s of those."""
     return [ref_of(tensor) for tensor in tensors_in(raw)]
 
 
-def ref_of(tensor):
+def ref_of(tensor: Any) -> Ref:
     """The `Ref` of a tensor of serialized arguments."""
     return Ref(*tensor["config"]["keras_history"])
 
 
-def revived(raw, tensor):
+def revived(raw: Any, tensor: Any) -> Any:
     """Serialized arguments as Python values, with `tensor(ref, shape)` for tensors."""
     if isinstance(raw, dict):
         if raw.get("class_name") == "__keras_tensor__":
@@ -215,7 +220,7 @@ def _is_leaf(structure):
 
 
 def _leaves(structure):
-    found = []
+    found: list = []
     _map_leaves(structure, found.append)
     return found
 
@@ -230,10 +235,10 @@ def _map_leaves(structure, function):
     return type(structure)(_map_leaves(value, function) for value in structure)
 
 
-# Configurations: changing those of a teacher's layers, and making a student of them.
+# Configurations: editing those of a teacher's layers, and making a student of them.
 
 
-def edit(graph, path, edits, choice):
+def edit(graph: Any, path: str, edits: Any, choice: Any) -> None:
     """Writes the student's sizes into the configuration of a layer.
 
     Args:
@@ -258,37 +263,37 @@ def _put(config, keys, value):
     config[keys[-1]] = value
 
 
-def revived_model(graph, name):
+def revived_model(graph: Any, name: str) -> keras.Model:
     """A new model of a graph's configuration."""
     kind = type(graph.model)
     serialized = {
         "module": kind.__module__,
         "class_name": kind.__name__,
-        "config": {**_of_student(graph.config()), "name": name},
+        "config": {**_student_config(graph.config()), "name": name},
         "registered_name": keras.saving.get_registered_name(kind),
     }
-    # Unsafe is what a file may bring with it; this is a model of this very process.
+    # Only files may bring unsafe code; this model comes from this very process.
     return keras.saving.deserialize_keras_object(
-        serialized, custom_objects=_classes(graph.model), safe_mode=False
+        serialized, custom_objects=_custom_classes(graph.model), safe_mode=False
     )
 
 
-def _of_student(value):
-    """A copy in which everything is trainable, and nothing says what shapes it was built for."""
+def _student_config(value):
+    """A copy in which everything is trainable, and nothing records the shapes it was built for."""
     if isinstance(value, dict):
         copied = {
-            key: _of_student(inner)
+            key: _student_config(inner)
             for key, inner in value.items()
             if key not in ("build_config", "compile_config")
         }
         return {**copied, "trainable": True} if "trainable" in copied else copied
     if isinstance(value, (list, tuple)):
-        return type(value)(_of_student(inner) for inner in value)
+        return type(value)(_student_config(inner) for inner in value)
     return value
 
 
-def _classes(model):
-    """Classes that are not Keras' own and need not be registered."""
+def _custom_classes(model):
+    """Classes that are not Keras' own and may not be registered."""
     found = [type(model), *(type(layer) for _, _, layer in paths.walk(model))]
     return {
         keras.saving.get_registered_name(kind): kind

@@ -1,41 +1,59 @@
-"""`shrink` makes a smaller model of a teacher; `plan` says what it will do."""
+"""`shrink` makes a smaller model from a teacher; `plan` lists what it will do."""
 
 import difflib
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
-from keras_kd.students import blocks, graph, width
+from keras_kd.students import (
+    blocks,
+    graph,
+    shape_rules,  # noqa: F401 (its rules are registered)
+    weight_rules,  # noqa: F401 (its rules are registered)
+    width,
+)
 from keras_kd.students.channels import Choice
 from keras_kd.students.graph import graph_of
-from keras_kd.students.width import Widths, is_in
+from keras_kd.students.width import Widths, is_named
+
+COPIES = ("slice", "average", None)
+COLUMNS = ("layer", "teacher_shape", "student_shape", "how")
 
 
-def shrink(teacher, depth=1.0, width=1.0, copy="slice", keep=(), name=None, print_fn=print):
+def shrink(
+    teacher: Any,
+    depth: float = 1.0,
+    width: float = 1.0,
+    copy: str | None = "slice",
+    keep: Any = (),
+    name: str | None = None,
+    print_fn: Any = print,
+) -> keras.Model:
     """Makes a student: the teacher with fewer blocks, narrower layers, and the teacher's weights.
 
     Blocks are what repeats along the way that every path through the model takes: residual or
-    transformer blocks, equal dense layers or convolutions behind one another with what belongs to
-    them, equal custom layers or nested models. Names, seeds and rates of dropout may differ. Of `r`
-    equal ones `max(1, round(depth * r))` stay (halves rounded up), evenly spread from the first one
-    on: of six 0, 2 and 4 at `depth=0.5`, as in DistilBERT.
+    transformer blocks, equal dense layers or convolutions in a row with what belongs to them, equal
+    custom layers or nested models. Names, seeds and rates of dropout may differ. Of `r` equal ones
+    `max(1, round(depth * r))` stay (halves rounded up), evenly spread from the first one on: 0, 2
+    and 4 of six at `depth=0.5`, as in DistilBERT.
 
     `width` is the share of units, filters, heads, recurrent units and embedding channels that stay,
     rounded up. Inputs and outputs keep their shapes, and what is added to them its width; the
     summands of an addition (a residual stream) keep the same channels. Of `n` channels `m` stay:
 
     - `copy="slice"`: channel `floor(i * n / m)` becomes channel `i`; the others are dropped.
-    - `copy="average"`: neighbours become one: a layer that makes them averages them, one that reads
+    - `copy="average"`: neighbors become one: a layer that makes them averages them, one that reads
       them sums its weights. Where they are equal the function stays the same, but for
       normalizations over channels if the groups have different sizes (`n` no multiple of `m`).
-    - `copy=None`: new weights. Those of `keras.layers.Normalization`, which come of data, are
-      copied always.
+    - `copy=None`: new weights. Those of `keras.layers.Normalization`, which come from data, are
+      always copied.
 
-    With `depth=1, width=1` it is an exact copy. The teacher stays as it is and shares no weights
-    with the student, whose layers are called as the teacher's they come from, so that the same name
-    or path tells a pair for a hint, and are all trainable, also where the teacher's are frozen.
+    With `depth=1, width=1` it is an exact copy. The teacher does not change and shares no weights
+    with the student. The student's layers keep the names of the teacher's, so that one name or path
+    gives a pair for a hint, and are all trainable, even where the teacher's are frozen.
 
     Args:
         teacher: A functional or sequential model, with models nested in it or not.
@@ -43,16 +61,16 @@ def shrink(teacher, depth=1.0, width=1.0, copy="slice", keep=(), name=None, prin
         width: Share of the channels to keep, above 0 and at most 1.
         copy: `"slice"`, `"average"` or `None`.
         keep: Names or paths of layers, or of nested models, whose width and blocks stay.
-        name: Name of the student; default: that of the teacher and `_student`.
-        print_fn: What prints a line of the table of `plan`; `None` prints nothing.
+        name: Name of the student; default: the teacher's name and `_student`.
+        print_fn: A function that prints a line of the table of `plan`; `None` prints nothing.
 
     Returns:
         A `keras.Model` of the teacher's layers, with its dtype policies; not compiled.
 
     Raises:
         ValueError: An argument is wrong, nothing repeats although `depth < 1`, nothing can be
-            narrowed although `width < 1`, or a layer would have to be narrowed for which there is
-            no rule (custom layers, convolutions with groups): the message names it.
+            narrowed although `width < 1`, or a layer without a rule would have to be narrowed
+            (custom layers, convolutions with groups): the message names it.
 
     Example:
 
@@ -80,15 +98,17 @@ def shrink(teacher, depth=1.0, width=1.0, copy="slice", keep=(), name=None, prin
     return student
 
 
-def plan(teacher, depth=1.0, width=1.0, copy="slice", keep=()):
+def plan(
+    teacher: Any, depth: float = 1.0, width: float = 1.0, copy: str | None = "slice", keep: Any = ()
+) -> list[dict[str, Any]]:
     """What `shrink` with these arguments does with each layer that has weights.
 
     Args:
-        teacher: As of `shrink`.
-        depth: As of `shrink`.
-        width: As of `shrink`.
-        copy: As of `shrink`.
-        keep: As of `shrink`.
+        teacher: See `shrink`.
+        depth: See `shrink`.
+        width: See `shrink`.
+        copy: See `shrink`.
+        keep: See `shrink`.
 
     Returns:
         A list of dicts, one for each layer: `layer`, its path in the teacher and in the student;
@@ -96,7 +116,7 @@ def plan(teacher, depth=1.0, width=1.0, copy="slice", keep=()):
         for a layer that goes); `how`: `"copied"`, `"sliced"`, `"averaged"`, `"new"`, `"removed"`.
 
     Raises:
-        ValueError: As `shrink`.
+        ValueError: See `shrink`.
 
     Example:
 
@@ -113,17 +133,10 @@ def plan(teacher, depth=1.0, width=1.0, copy="slice", keep=()):
     return Shrinkage(teacher, depth, width, copy, keep).rows()
 
 
-# What becomes of a teacher: the blocks and channels that stay, and the student made of them.
-
-
-COPIES = ("slice", "average", None)
-COLUMNS = ("layer", "teacher_shape", "student_shape", "how")
-
-
 class Shrinkage:
-    """What becomes of a teacher; see `shrink` for the arguments."""
+    """How a teacher is shrunk; see `shrink` for the arguments."""
 
-    def __init__(self, teacher, depth, width, copy, keep):
+    def __init__(self, teacher: Any, depth: Any, width: Any, copy: Any, keep: Any) -> None:
         _check_share("depth", depth)
         _check_share("width", width)
         if copy not in COPIES:
@@ -150,15 +163,15 @@ class Shrinkage:
 
     def _narrows(self, layer):
         weights = [tuple(weight.shape) for weight in layer.layer.weights]
-        return width.shapes(layer, self._choice) != weights
+        return width.student_shapes(layer, self._choice) != weights
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """What `plan` returns."""
         rows = []
         for path, layer in self._all.items():
             shapes = [tuple(weight.shape) for weight in layer.weights]
             planned = self._widths.layers.get(path)
-            student = planned and width.shapes(planned, self._choice)
+            student = planned and width.student_shapes(planned, self._choice)
             row = (path, shapes, student, self._how(planned))
             rows.append(dict(zip(COLUMNS, row, strict=True)))
         return rows
@@ -175,20 +188,20 @@ class Shrinkage:
     def _takes_weights(self, layer):
         return self._copy is not None or isinstance(layer.layer, keras.layers.Normalization)
 
-    def student(self, name):
+    def student(self, name: str | None) -> Any:
         """The model, with the weights it takes from the teacher."""
         for path, layer in self._widths.layers.items():
             graph.edit(self._graph, path, layer.edits, self._choice)
         student = graph.revived_model(self._graph, name or f"{self._teacher.name}_student")
         weighty = [x for x in self._widths.layers.values() if getattr(x.layer, "weights", [])]
         for layer in weighty:
-            width.check(student, layer, self._choice)
+            width.check_shapes(student, layer, self._choice)
             if self._takes_weights(layer):
-                width.copy(student, layer, self._choice)
+                width.copy_weights(student, layer, self._choice)
         return student
 
-    def table(self, student):
-        """Lines that tell the rows, and how many parameters are left."""
+    def table(self, student: Any) -> Any:
+        """The lines of the table of `plan`, and of the parameters that are left."""
         table = [COLUMNS] + [tuple(map(_text, row.values())) for row in self.rows()]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         for line in table:
@@ -217,7 +230,7 @@ def _checked_keep(graph, keep):
         raise invalid("keep", "names or paths of layers", repr(keep))
     known = list(_paths(graph))
     for name in keep:
-        if not any(is_in(path, [name]) for path in known):
+        if not any(is_named(path, [name]) for path in known):
             close = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:20]
             raise ValueError(
                 f"`keep` names {name!r}, but model {graph.model.name!r} has no such layer. Close "
@@ -244,7 +257,7 @@ def _layers_with_weights(graph):
 
 def _remove_blocks(graph, depth, keep):
     runs = blocks.runs_of(graph)
-    dropped = [run.dropped(depth, lambda path: is_in(path, keep)) for run in runs]
+    dropped = [run.dropped(depth, lambda path: is_named(path, keep)) for run in runs]
     if not any(dropped):
         raise ValueError(_no_blocks(graph.model, depth, runs))
     for run, numbers in zip(runs, dropped, strict=True):
@@ -255,7 +268,7 @@ def _no_blocks(model, depth, runs):
     if not runs:
         return (
             f"Nothing of model {model.name!r} can be removed for depth={depth}: no two blocks of "
-            "equal structure and shape lie behind one another on the way that every path to the "
+            "equal structure and shape follow each other on the way that every path to the "
             "output takes. Pass depth=1.0 and use `width`, or build the student yourself."
         )
     counts = {run.paths(0)[0]: len(run.blocks) for run in runs}

@@ -331,7 +331,7 @@ def test_bad_arguments(make, message):
         ([Sparsify(0.5, end_step=STEPS + 1)], "ends after 20 steps.*end_step=21.*raise epochs"),
         ([Sparsify(0.5, begin_step=30)], "ends after 20 steps.*begin_step=30"),
         ([Sparsify(0.5, kd.schedules.Linear(0.0, 0.4))], "ends with 0.4, but sparsity=0.5"),
-        ([Sparsify(0.5, student=networks.small())], "of which this fit trains nothing"),
+        ([Sparsify(0.5, student=networks.small())], "this fit trains none of its weights"),
     ],
 )
 def test_what_does_not_fit_the_run_is_told_before_it(callbacks, message):

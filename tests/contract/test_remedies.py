@@ -82,8 +82,8 @@ def test_it_works(name):
     ("call", "message"),
     [
         (lambda: losses.SoftTargets(mixing_weight=0.3), "'forward_kl' has none.*Leave it out"),
-        (lambda: losses.CurriculumTemperature(hidden_width=7), "say per_row=True"),
-        (lambda: losses.RegressionKD(margin=1.0), "say bounded=True"),
+        (lambda: losses.CurriculumTemperature(hidden_width=7), "pass per_row=True"),
+        (lambda: losses.RegressionKD(margin=1.0), "pass bounded=True"),
     ],
 )
 def test_arguments_of_another_argument_are_refused_alone(call, message):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.diagnosis.statistics import Models
+from keras_kd.diagnosis.tallies import DiagnosedModels
 from keras_kd.measurement.subjects import FileSubject, FunctionSubject, KerasSubject, TextsSubject
 from tests.contract import tool_worlds as worlds
 from tests.contract import wrong_calls_of_models as of_models
@@ -37,8 +37,8 @@ WORK = (
     (FileSubject, "predict"),
     (FunctionSubject, "predict"),
     (TextsSubject, "predict"),
-    (Models, "of_teacher"),
-    (Models, "of_student"),
+    (DiagnosedModels, "teacher_outputs"),
+    (DiagnosedModels, "student_outputs"),
     (keras.optimizers.SGD, "apply"),
     (keras.Model, "save"),
 )

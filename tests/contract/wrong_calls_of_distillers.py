@@ -175,7 +175,7 @@ OF_DISTILLER = {
     ),
     "logits taken for probabilities": (
         lambda: made(SOFT(from_logits=False)),
-        "teacher ends in a linear layer.*Say teacher_from_logits=True",
+        "teacher ends in a linear layer.*Pass teacher_from_logits=True",
     ),
     "an output that is not there": (
         lambda: kd.Distiller(heads("a", "b"), heads("a", "b"), SOFT(output="c")),
@@ -309,7 +309,7 @@ OF_TAPS = {
     ),
     "an output of the teacher beside its layer": (
         lambda: SOFT(teacher_layer="logits", teacher_output="a"),
-        "both say what is read of the teacher; give one. Received: teacher_output='a'",
+        "both name what the teacher gives; pass one. Received: teacher_output='a'",
     ),
     "an output that is a list": (
         lambda: SOFT(output=["a"]),

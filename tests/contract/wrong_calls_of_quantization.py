@@ -337,7 +337,7 @@ OF_COMPRESSION = {
     ),
     "a model that fit does not train": (
         lambda: fit(Cluster(4, student=fits.network(9))),
-        "of which this fit trains nothing",
+        "this fit trains none of its weights",
     ),
     "fit ends too early": (lambda: fit(Sparsify(end_step=99)), "fit ends after 3 steps.*Lower"),
     "two of them in one fit": (

@@ -6,8 +6,8 @@ import ctypes
 import ml_dtypes
 import numpy as np
 
+from keras_kd.ops.arguments import DIVERGENCES
 from keras_kd.ops.backends import shared_library
-from keras_kd.ops.backends.ctypes import DIVERGENCES
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 STATISTICS = 6
@@ -91,7 +91,7 @@ class KernelDevice(abc.ABC):
                 teacher=self._pointer(teacher, offset * teacher.dtype.itemsize),
                 student_type=list(DTYPES).index(student.dtype.name),
                 teacher_type=list(DTYPES).index(teacher.dtype.name),
-                divergence=DIVERGENCES.index(divergence),
+                divergence=DIVERGENCES[divergence].code,
                 mixing_weight=mixing_weight,
                 labels=self._pointer(labels),
                 labels_are_int64=labels is not None and labels.dtype == np.int64,

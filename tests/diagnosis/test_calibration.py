@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_kd.diagnosis.statistics import TemperatureSweep
+from keras_kd.diagnosis.tallies import CalibrationTally
 from tests import extras, reference
 from tests.diagnosis import made_up
 
@@ -187,7 +187,7 @@ def test_sums_of_batches_are_those_of_the_whole():
     logits, labels = CASES["times 3"]
     weights = np.random.default_rng(1).uniform(0, 2, len(labels))
     shifted = np.float64(logits) - logits.max(-1, keepdims=True)
-    whole, parts = TemperatureSweep(4.0), TemperatureSweep(4.0)
+    whole, parts = CalibrationTally(4.0), CalibrationTally(4.0)
     whole.add(shifted, labels, weights)
     for start in range(0, len(labels), 97):
         rows = slice(start, start + 97)

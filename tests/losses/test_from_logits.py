@@ -89,20 +89,20 @@ def ends_in(activation, seed=1):
             kd.losses.SigmoidKD,
             "sigmoid",
             None,
-            "teacher ends in sigmoid.*say teacher_from_logits=Fal",
+            "teacher ends in sigmoid.*pass teacher_from_logits=Fal",
         ),
         (kd.losses.SigmoidKD, "softmax", None, "teacher ends in softmax, a distribution over"),
         (
             lambda: kd.losses.SoftTargets(from_logits=False),
             "softmax",
             None,
-            "student ends in a linear layer.*from_logits=False. Say from_logits=True",
+            "student ends in a linear layer.*from_logits=False. Pass from_logits=True",
         ),
         (
             lambda: kd.losses.SoftTargets(teacher_from_logits=False),
             None,
             None,
-            "teacher ends in a linear layer.*Say teacher_from_logits=True",
+            "teacher ends in a linear layer.*Pass teacher_from_logits=True",
         ),
         (
             lambda: kd.losses.SigmoidKD(from_logits=False),

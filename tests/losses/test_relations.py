@@ -315,3 +315,27 @@ def test_fit_lowers_it_and_a_saved_distiller_has_it(kind, policy, tmp_path):
         assert type(loaded.distillation_losses[0]) is kind
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def test_least_rows_of_a_subclass_raises_with_its_new_name():
+    with pytest.raises(TypeError, match="Received: least_rows=3") as caught:
+
+        class Former(kd.losses.DistillationLoss):
+            least_rows = 3
+
+    remedy = str(caught.value).rpartition("Write ")[2].removesuffix(" instead.")
+    name, _, value = remedy.partition(" = ")
+    renamed = type("Renamed", (kd.losses.DistillationLoss,), {name: int(value)})()
+    assert renamed.min_batch_size == 3
+
+
+def test_least_rows_of_an_instance_raises_with_its_new_name():
+    class Former(kd.losses.DistillationLoss):
+        def __init__(self):
+            super().__init__()
+            self.least_rows = 2
+
+    with pytest.raises(TypeError, match="Write min_batch_size = 2 instead"):
+        Former()
+    with pytest.raises(AttributeError, match="min_batch_size"):
+        _ = kd.losses.SoftTargets().least_rows

@@ -146,7 +146,7 @@ class Subclassed(keras.Model):
         (model, ["first", "first"], r"`layers`.*each once"),
         (model, [], r"`layers`"),
         (named_final, ["first"], r"called \['final'\].*Rename"),
-        (by_pixel, ["first"], r"gives \(None, 6, 6, 6\).*whole rows"),
+        (by_pixel, ["first"], r"gives \(None, 6, 6, 6\).*whole samples"),
     ],
 )
 def test_errors(made, exits, message):

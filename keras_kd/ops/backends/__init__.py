@@ -1,1 +1,1 @@
-"""The kernels, by the way they are called: NumPy, TensorFlow operations, XLA."""
+"""The kernels, one module for each way to call them: NumPy, TensorFlow operations, XLA."""

@@ -1,31 +1,161 @@
 """The CPU kernels on NumPy arrays: no TensorFlow, no gradient tape.
 
-The same code that the TensorFlow operations call, for tests, for other frameworks and for
-looking at numbers. Arrays may have any leading dimensions, any strides and alignment; float32,
-float16 and bfloat16 (`ml_dtypes.bfloat16`) are computed in float32.
+The same code that the TensorFlow operations call, for tests, other frameworks and inspection.
+Arrays may have any leading dimensions, strides and alignment; float32, float16 and bfloat16
+(`ml_dtypes.bfloat16`) are computed in float32.
 
 ```python
 import numpy as np
-from keras_kd import _native
+from keras_kd.ops.backends import ctypes as native
 
 student, teacher = np.random.normal(size=(2, 8, 100)).astype("float32")
-loss, gradient = _native.soft_target_loss(student, teacher, temperature=4.0, gradient=True)
+loss, gradient = native.soft_target_loss(student, teacher, temperature=4.0, gradient=True)
 assert loss.shape == (8,) and gradient.shape == (8, 100)
 ```
 """
 
 import ctypes
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from keras_kd.ops.arguments import DIVERGENCES
 from keras_kd.ops.backends import shared_library
 
-DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
 _DTYPES = ("float32", "float16", "bfloat16")
 _MESSAGE_BYTES = 512
 
 
-def _logits(name, array):
+def soft_target_loss(
+    student: Any,
+    teacher: Any,
+    temperature: float = 1.0,
+    divergence: str = "forward_kl",
+    mixing_weight: float = 0.5,
+    sample_weight: Any = None,
+    gradient: bool = False,
+) -> Any:
+    """`keras_kd.ops.soft_target_loss` on arrays.
+
+    Args:
+        student: Logits, `[..., num_classes]`.
+        teacher: Logits of the same shape; its dtype may differ.
+        temperature: Positive number.
+        divergence: See `keras_kd.ops.soft_target_loss`.
+        mixing_weight: Weight of the teacher in the mixture of `"jsd"`.
+        sample_weight: Broadcastable to `[...]`; rows of weight zero are skipped.
+        gradient: Whether to return the gradient as well.
+
+    Returns:
+        The loss `[...]` in float32, times `sample_weight`; with `gradient=True` a pair of it and
+        the gradient of its sum with respect to `student`, in the student's dtype.
+    """
+    weights = (None, sample_weight)
+    args = (temperature, divergence, mixing_weight, weights, gradient)
+    _, soft, slope = _run(student, teacher, None, *args)
+    soft = _apply_weight(soft, sample_weight)
+    return (soft, slope) if gradient else soft
+
+
+def sparse_soft_target_loss(
+    student: Any,
+    teacher: Any,
+    indices: Any,
+    tail: Any,
+    temperature: float = 1.0,
+    divergence: str = "forward_kl",
+    mixing_weight: float = 0.5,
+    sample_weight: Any = None,
+    gradient: bool = False,
+) -> Any:
+    """`keras_kd.ops.sparse_soft_target_loss` on arrays.
+
+    Args:
+        student: Logits, `[..., num_classes]`.
+        teacher: Logits of the kept classes, `[..., k]`; its dtype may differ.
+        indices: Integers `[..., k]`: the kept classes, distinct in each row.
+        tail: `[...]`: log of the sum of `exp(logit / temperature)` over the other classes.
+        temperature: Positive number.
+        divergence: See `keras_kd.ops.soft_target_loss`.
+        mixing_weight: Weight of the teacher in the mixture of `"jsd"`.
+        sample_weight: Broadcastable to `[...]`; rows of weight zero are skipped.
+        gradient: Whether to return the gradient as well.
+
+    Returns:
+        See `soft_target_loss`.
+    """
+    student, teacher = _check_logits("student", student), _check_logits("teacher", teacher)
+    shape = student.shape[:-1]
+    if teacher.shape[:-1] != shape:
+        raise ValueError(
+            "`student` and `teacher` must have the same shape but for the classes. "
+            f"Received: {student.shape} and {teacher.shape}"
+        )
+    indices = _check_integers("indices", indices, teacher.shape)
+    tail = np.asarray(tail, "float32", order="C")
+    if tail.shape != shape:
+        raise ValueError(f"`tail` must have shape {shape}. Received: shape {tail.shape}")
+    weight = _check_weights(sample_weight, shape)
+    soft, slope = np.empty(shape, "float32"), np.empty_like(student, order="C")
+    dense = _problem(
+        student,
+        teacher,
+        soft,
+        slope if gradient else None,
+        temperature=temperature,
+        divergence=_divergence_code(divergence),
+        mixing_weight=mixing_weight,
+        soft_weight=_address(weight),
+    )
+    problem = shared_library.SparseProblem(
+        dense=dense,
+        kept=teacher.shape[-1],
+        indices=_address(indices),
+        indices_are_int64=indices.dtype == "int64",
+        tail=_address(tail),
+    )
+    _call(shared_library.load().keras_kd_sparse_losses, problem)
+    soft = _apply_weight(soft, sample_weight)
+    return (soft, slope) if gradient else soft
+
+
+def hard_and_soft_loss(
+    student: Any,
+    teacher: Any,
+    labels: Any,
+    temperature: float = 1.0,
+    divergence: str = "forward_kl",
+    mixing_weight: float = 0.5,
+    hard_weight: Any = None,
+    soft_weight: Any = None,
+    gradient: bool = False,
+) -> Any:
+    """`keras_kd.ops.combined_loss` on arrays.
+
+    Args:
+        student: Logits, `[..., num_classes]`.
+        teacher: Logits of the same shape; its dtype may differ.
+        labels: Integers, `[...]`, each at least 0 and below `num_classes`.
+        temperature: Positive number.
+        divergence: See `keras_kd.ops.soft_target_loss`.
+        mixing_weight: Weight of the teacher in the mixture of `"jsd"`.
+        hard_weight: Broadcastable to `[...]`; where zero the label is ignored.
+        soft_weight: Broadcastable to `[...]`; where zero the teacher is ignored.
+        gradient: Whether to return the gradient as well.
+
+    Returns:
+        The hard and the soft loss `[...]` in float32, without the weights (zero where a weight is
+        zero); with `gradient=True` also the gradient of
+        `sum(hard_weight * hard + soft_weight * soft)` with respect to `student`.
+    """
+    weights = (hard_weight, soft_weight)
+    args = (temperature, divergence, mixing_weight, weights, gradient)
+    hard, soft, slope = _run(student, teacher, labels, *args)
+    return (hard, soft, slope) if gradient else (hard, soft)
+
+
+def _check_logits(name: str, array: Any) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.name not in _DTYPES:
         raise ValueError(
@@ -37,18 +167,18 @@ def _logits(name, array):
     return np.ascontiguousarray(array) if not _is_plain(array) else array
 
 
-def _is_plain(array):
+def _is_plain(array: np.ndarray) -> bool:
     # C order is enough: the kernels read any alignment of the element.
     return array.flags.c_contiguous
 
 
-def _weights(weight, shape):
+def _check_weights(weight: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     if weight is None:
         return None
     return np.ascontiguousarray(np.broadcast_to(np.asarray(weight, "float32"), shape))
 
 
-def _integers(name, array, shape):
+def _check_integers(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind not in "iu":
         raise ValueError(
@@ -59,21 +189,27 @@ def _integers(name, array, shape):
     return np.ascontiguousarray(array, "int32" if array.dtype == "int32" else "int64")
 
 
-def _address(array):
+def _address(array: np.ndarray | None) -> int | None:
     return None if array is None else array.ctypes.data
 
 
-def _divergence(name):
+def _divergence_code(name: str) -> int:
     if name not in DIVERGENCES:
         raise ValueError(
-            f"Invalid value for argument `divergence`. Expected one of {DIVERGENCES}. "
-            f"Received: divergence={name}"
+            "Invalid value for argument `divergence`. Expected one of "
+            f"{tuple(DIVERGENCES)}. Received: divergence={name}"
         )
-    return DIVERGENCES.index(name)
+    return DIVERGENCES[name].code
 
 
-def _problem(student, teacher, soft, slope, **fields):
-    """A `_library.Problem` on arrays, which must outlive it."""
+def _problem(
+    student: np.ndarray,
+    teacher: np.ndarray,
+    soft: np.ndarray,
+    slope: np.ndarray | None,
+    **fields: Any,
+) -> shared_library.Problem:
+    """A `shared_library.Problem` on arrays, which must outlive it."""
     return shared_library.Problem(
         rows=soft.size,
         classes=student.shape[-1],
@@ -88,22 +224,31 @@ def _problem(student, teacher, soft, slope, **fields):
     )
 
 
-def _call(function, problem):
+def _call(function: Callable, problem: Any) -> None:
     message = ctypes.create_string_buffer(_MESSAGE_BYTES)
     if function(ctypes.byref(problem), message, _MESSAGE_BYTES):
         raise ValueError(message.value.decode())
 
 
-def _run(student, teacher, labels, temperature, divergence, mixing_weight, weights, gradient):
-    student, teacher = _logits("student", student), _logits("teacher", teacher)
+def _run(
+    student: Any,
+    teacher: Any,
+    labels: Any,
+    temperature: float,
+    divergence: str,
+    mixing_weight: float,
+    weights: tuple[Any, Any],
+    gradient: bool,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    student, teacher = _check_logits("student", student), _check_logits("teacher", teacher)
     if student.shape != teacher.shape:
         raise ValueError(
             "`student` and `teacher` must have the same shape. "
             f"Received: {student.shape} and {teacher.shape}"
         )
     shape = student.shape[:-1]
-    labels = None if labels is None else _integers("labels", labels, shape)
-    hard_weight, soft_weight = (_weights(weight, shape) for weight in weights)
+    labels = None if labels is None else _check_integers("labels", labels, shape)
+    hard_weight, soft_weight = (_check_weights(weight, shape) for weight in weights)
     soft, hard = np.empty(shape, "float32"), np.empty(shape, "float32")
     slope = np.empty_like(student, order="C") if gradient else None
     problem = _problem(
@@ -112,7 +257,7 @@ def _run(student, teacher, labels, temperature, divergence, mixing_weight, weigh
         soft,
         slope,
         temperature=temperature,
-        divergence=_divergence(divergence),
+        divergence=_divergence_code(divergence),
         mixing_weight=mixing_weight,
         labels=_address(labels),
         labels_are_int64=labels is not None and labels.dtype == "int64",
@@ -124,142 +269,14 @@ def _run(student, teacher, labels, temperature, divergence, mixing_weight, weigh
     return hard, soft, slope
 
 
-def _weighted(soft, sample_weight):
+def _apply_weight(soft: np.ndarray, sample_weight: Any) -> np.ndarray:
     if sample_weight is None:
         return soft
     weight = np.broadcast_to(np.asarray(sample_weight, "float32"), soft.shape)
     return np.where(weight == 0, np.float32(0), soft * weight)
 
 
-def soft_target_loss(
-    student,
-    teacher,
-    temperature=1.0,
-    divergence="forward_kl",
-    mixing_weight=0.5,
-    sample_weight=None,
-    gradient=False,
-):
-    """`keras_kd.ops.soft_target_loss` on arrays.
-
-    Args:
-        student: Logits, `[..., num_classes]`.
-        teacher: Logits of the same shape; its dtype may differ.
-        temperature: Positive number.
-        divergence: `"forward_kl"`, `"reverse_kl"` or `"jsd"`.
-        mixing_weight: Weight of the teacher in the mixture of `"jsd"`.
-        sample_weight: Broadcastable to `[...]`; rows of weight zero are skipped.
-        gradient: Whether to return the gradient as well.
-
-    Returns:
-        The loss `[...]` in float32, times `sample_weight`; with `gradient=True` a pair of it and
-        the gradient of its sum with respect to `student`, in the student's dtype.
-    """
-    weights = (None, sample_weight)
-    args = (temperature, divergence, mixing_weight, weights, gradient)
-    _, soft, slope = _run(student, teacher, None, *args)
-    soft = _weighted(soft, sample_weight)
-    return (soft, slope) if gradient else soft
-
-
-def sparse_soft_target_loss(
-    student,
-    teacher,
-    indices,
-    tail,
-    temperature=1.0,
-    divergence="forward_kl",
-    mixing_weight=0.5,
-    sample_weight=None,
-    gradient=False,
-):
-    """`keras_kd.ops.sparse_soft_target_loss` on arrays.
-
-    Args:
-        student: Logits, `[..., num_classes]`.
-        teacher: Logits of the kept classes, `[..., k]`; its dtype may differ.
-        indices: Integers `[..., k]`: the kept classes, distinct in each row.
-        tail: `[...]`: log of the sum of `exp(logit / temperature)` over the other classes.
-        temperature: Positive number.
-        divergence: `"forward_kl"`, `"reverse_kl"` or `"jsd"`.
-        mixing_weight: Weight of the teacher in the mixture of `"jsd"`.
-        sample_weight: Broadcastable to `[...]`; rows of weight zero are skipped.
-        gradient: Whether to return the gradient as well.
-
-    Returns:
-        As `soft_target_loss`.
-    """
-    student, teacher = _logits("student", student), _logits("teacher", teacher)
-    shape = student.shape[:-1]
-    if teacher.shape[:-1] != shape:
-        raise ValueError(
-            "`student` and `teacher` must have the same shape but for the classes. "
-            f"Received: {student.shape} and {teacher.shape}"
-        )
-    indices = _integers("indices", indices, teacher.shape)
-    tail = np.asarray(tail, "float32", order="C")
-    if tail.shape != shape:
-        raise ValueError(f"`tail` must have shape {shape}. Received: shape {tail.shape}")
-    weight = _weights(sample_weight, shape)
-    soft, slope = np.empty(shape, "float32"), np.empty_like(student, order="C")
-    dense = _problem(
-        student,
-        teacher,
-        soft,
-        slope if gradient else None,
-        temperature=temperature,
-        divergence=_divergence(divergence),
-        mixing_weight=mixing_weight,
-        soft_weight=_address(weight),
-    )
-    problem = shared_library.SparseProblem(
-        dense=dense,
-        kept=teacher.shape[-1],
-        indices=_address(indices),
-        indices_are_int64=indices.dtype == "int64",
-        tail=_address(tail),
-    )
-    _call(shared_library.load().keras_kd_sparse_losses, problem)
-    soft = _weighted(soft, sample_weight)
-    return (soft, slope) if gradient else soft
-
-
-def hard_and_soft_loss(
-    student,
-    teacher,
-    labels,
-    temperature=1.0,
-    divergence="forward_kl",
-    mixing_weight=0.5,
-    hard_weight=None,
-    soft_weight=None,
-    gradient=False,
-):
-    """`keras_kd.ops.combined_loss` on arrays.
-
-    Args:
-        student: Logits, `[..., num_classes]`.
-        teacher: Logits of the same shape; its dtype may differ.
-        labels: Integers, `[...]`, each at least 0 and below `num_classes`.
-        temperature: Positive number.
-        divergence: `"forward_kl"`, `"reverse_kl"` or `"jsd"`.
-        mixing_weight: Weight of the teacher in the mixture of `"jsd"`.
-        hard_weight: Broadcastable to `[...]`; where zero the label is not looked at.
-        soft_weight: Broadcastable to `[...]`; where zero the teacher is not looked at.
-        gradient: Whether to return the gradient as well.
-
-    Returns:
-        The hard and the soft loss `[...]` in float32, without the weights (zero where a weight is
-        zero); with `gradient=True` also the gradient of
-        `sum(hard_weight * hard + soft_weight * soft)` with respect to `student`.
-    """
-    weights = (hard_weight, soft_weight)
-    args = (temperature, divergence, mixing_weight, weights, gradient)
-    hard, soft, slope = _run(student, teacher, labels, *args)
-    return (hard, soft, slope) if gradient else (hard, soft)
-
-
-def triad(a, b, out, factor=3.0):
+def triad(a: np.ndarray, b: np.ndarray, out: np.ndarray, factor: float = 3.0) -> None:
     """`out = a + factor * b` on the kernels' threads: the memory yardstick of the benchmarks."""
     for array in (a, b, out):
         if array.dtype != np.float32 or not array.flags.c_contiguous or array.size != out.size:
@@ -267,22 +284,22 @@ def triad(a, b, out, factor=3.0):
     shared_library.load().keras_kd_triad(_address(a), _address(b), factor, _address(out), out.size)
 
 
-def build_info():
+def build_info() -> dict[str, Any]:
     """A dict: version, compiler, architecture, instruction sets built, ABI version."""
     return shared_library.build_info()
 
 
-def instruction_sets():
+def instruction_sets() -> list[str]:
     """Names of the instruction sets this processor can execute, narrowest first."""
     return shared_library.load().keras_kd_instruction_sets().decode().split(",")
 
 
-def instruction_set():
+def instruction_set() -> str:
     """The name of the instruction set in use."""
     return shared_library.load().keras_kd_instruction_set().decode()
 
 
-def set_instruction_set(name):
+def set_instruction_set(name: str) -> None:
     """Chooses an instruction set by name, or the widest with `"auto"`."""
     if shared_library.load().keras_kd_set_instruction_set(name.encode()) != 0:
         raise ValueError(
@@ -291,12 +308,12 @@ def set_instruction_set(name):
         )
 
 
-def num_threads():
+def num_threads() -> int:
     """How many threads a kernel may use, the caller's included."""
     return shared_library.load().keras_kd_num_threads()
 
 
-def set_num_threads(threads):
+def set_num_threads(threads: int) -> None:
     """Sets how many threads a kernel may use; 0 restores the default."""
     if threads < 0:
         raise ValueError(f"`threads` must not be negative. Received: threads={threads}")

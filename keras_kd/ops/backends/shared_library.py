@@ -1,6 +1,6 @@
 """Finds and opens `libkeras_kd.so`: the kernels, without TensorFlow.
 
-`libkeras_kd.so` knows no Python version, so ctypes opens it and one wheel serves them all.
+The library does not depend on Python's version: ctypes opens it, and one wheel serves all.
 """
 
 import ctypes
@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import pathlib
-import typing
+from typing import Any, ClassVar
 
 from keras_kd import version
 
@@ -21,7 +21,7 @@ CUDA_PATH = _FOLDER / "libkeras_kd_cuda.so"
 REMEDY = (
     "Install a wheel for this platform (`pip install --force-reinstall keras-kd`), or build it "
     "here with a C++17 compiler and `KERAS_KD_REQUIRE_NATIVE=1 pip install --no-binary keras-kd "
-    "keras-kd`. `python -m keras_kd doctor` tells what is found."
+    "keras-kd`. `python -m keras_kd doctor` reports what it finds."
 )
 
 
@@ -32,7 +32,7 @@ class LibraryError(RuntimeError):
 class Problem(ctypes.Structure):
     """`keras_kd::Problem` of `csrc/problem.h`, field by field."""
 
-    _fields_: typing.ClassVar = [
+    _fields_: ClassVar = [
         ("rows", ctypes.c_int64),
         ("classes", ctypes.c_int64),
         ("student", ctypes.c_void_p),
@@ -58,7 +58,7 @@ class Problem(ctypes.Structure):
 class SparseProblem(ctypes.Structure):
     """`keras_kd::SparseProblem` of `csrc/problem.h`, field by field."""
 
-    _fields_: typing.ClassVar = [
+    _fields_: ClassVar = [
         ("dense", Problem),
         ("kept", ctypes.c_int64),
         ("indices", ctypes.c_void_p),
@@ -67,7 +67,7 @@ class SparseProblem(ctypes.Structure):
     ]
 
 
-def _check_environment(library):
+def _check_environment(library: ctypes.CDLL) -> None:
     name = os.environ.get("KERAS_KD_ISA")
     if name and library.keras_kd_set_instruction_set(name.encode()) != 0:
         sets = library.keras_kd_instruction_sets().decode()
@@ -76,18 +76,18 @@ def _check_environment(library):
         )
 
 
-def _why_not_built():
-    """What the installation left as its reason."""
+def _build_failure() -> str:
+    """The reason that the installation left."""
     note = _FOLDER / "NOT_BUILT.txt"
     if note.exists():
         return note.read_text(encoding="utf-8").strip()
     return f"{CORE_PATH.name} is not in the package."
 
 
-def _declare(library):
+def _declare_functions(library: ctypes.CDLL) -> None:
     message = [ctypes.c_char_p, ctypes.c_int64]
     pointer = ctypes.c_void_p
-    signatures = {
+    signatures: dict[str, tuple[Any, list]] = {
         "keras_kd_build_info": (ctypes.c_char_p, []),
         "keras_kd_losses": (ctypes.c_int32, [ctypes.POINTER(Problem), *message]),
         "keras_kd_sparse_losses": (ctypes.c_int32, [ctypes.POINTER(SparseProblem), *message]),
@@ -104,7 +104,7 @@ def _declare(library):
 
 
 @functools.cache
-def load():
+def load() -> ctypes.CDLL:
     """Opens the library once.
 
     Returns:
@@ -116,7 +116,7 @@ def load():
     if not CORE_PATH.exists():
         raise LibraryError(
             f"keras_kd {version.__version__} was installed without its native library: "
-            f"{_why_not_built()} {REMEDY}"
+            f"{_build_failure()} {REMEDY}"
         )
     try:
         library = ctypes.CDLL(os.fspath(CORE_PATH))
@@ -126,13 +126,13 @@ def load():
                 f"{CORE_PATH.name} speaks interface version {found}; keras_kd "
                 f"{version.__version__} expected {ABI_VERSION}. {REMEDY}"
             )
-        _declare(library)
+        _declare_functions(library)
     except (OSError, AttributeError) as error:
         raise LibraryError(f"{CORE_PATH.name} cannot be used: {error}. {REMEDY}") from error
     _check_environment(library)
     return library
 
 
-def build_info():
+def build_info() -> dict[str, Any]:
     """Returns a dict: version, compiler, architecture, instruction sets, ABI version."""
     return json.loads(load().keras_kd_build_info())

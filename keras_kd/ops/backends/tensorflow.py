@@ -3,25 +3,27 @@
 import ctypes
 import functools
 import os
+from typing import Any
 
 import tensorflow as tf
 
 from keras_kd.ops import arguments
+from keras_kd.ops.arguments import Problem, SparseProblem
 from keras_kd.ops.backends import shared_library
 
 THREADS_VARIABLE = "KERAS_KD_NUM_THREADS"
 
 
 @functools.cache
-def load():
-    """Loads the operations once, with the thread count that TensorFlow was told to use.
+def load() -> Any:
+    """Loads the operations once, with as many threads as TensorFlow was set to use.
 
     Returns:
         The module of generated operation wrappers.
 
     Raises:
         LibraryError: The library is missing, broken, or of another version.
-        ValueError: `KERAS_KD_NUM_THREADS` is no number of threads.
+        ValueError: `KERAS_KD_NUM_THREADS` is not a number of threads.
     """
     threads = os.environ.get(THREADS_VARIABLE) or "0"
     if not threads.isdecimal():
@@ -54,8 +56,8 @@ def load():
     return operations
 
 
-def compute(problem):
-    """`reference.compute` by the kernel; labels and temperature are checked by it."""
+def compute(problem: Problem) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`reference.compute` by the kernel, which checks labels and temperature."""
     operations, common = load(), _attributes(problem)
     if problem.labels is None:
         soft, gradient = operations.keras_kd_soft_target_loss(
@@ -80,8 +82,8 @@ def compute(problem):
     return hard, soft, gradient
 
 
-def compute_sparse(problem):
-    """`sparse_reference.compute` by the kernel; indices and temperature are checked by it."""
+def compute_sparse(problem: SparseProblem) -> tuple[tf.Tensor, tf.Tensor]:
+    """`reference.compute_sparse` by the kernel, which checks indices and temperature."""
     soft, gradient = load().keras_kd_sparse_soft_target_loss(
         student=problem.student,
         teacher=problem.teacher,
@@ -95,25 +97,25 @@ def compute_sparse(problem):
     return soft, gradient
 
 
-def _attributes(problem):
+def _attributes(problem: Problem) -> dict[str, Any]:
     return {
-        "divergence": arguments.DIVERGENCES.index(problem.divergence),
+        "divergence": arguments.DIVERGENCES[problem.divergence].code,
         "mixing_weight": problem.mixing_weight,
         "with_gradient": problem.with_gradient,
         "Tgradient": problem.gradient_dtype,
     }
 
 
-def _set_shape(gradient, problem):
+def _set_shape(gradient: tf.Tensor, problem: Problem) -> None:
     # It depends on an attribute, which shape inference in C cannot read.
     gradient.set_shape(problem.student.shape if problem.with_gradient else [0])
 
 
-def or_ones(weight):
-    """The kernels take an empty weight for 1."""
+def or_ones(weight: tf.Tensor | None) -> tf.Tensor:
+    """The weight as the kernels take it: an empty one counts as 1."""
     return tf.zeros([0]) if weight is None else weight
 
 
-def scale(gradient, upstream, dtype):
+def scale(gradient: tf.Tensor, upstream: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """`reference.scale`; in place where TensorFlow allows it."""
     return load().keras_kd_scale_gradient(gradient=gradient, upstream=upstream, Tscaled=dtype)

@@ -1,9 +1,12 @@
 """The kernels inside XLA computations (`jit_compile=True`), through XLA's typed FFI.
 
 A StableHLO module that holds one custom call is embedded with TensorFlow's XlaCallModule
-operation. Two imports below are not public TensorFlow: there is no public way to build that
-operation. They are the only ones of the package, they are looked for once, and without them the
-computation is the reference's.
+operation. Two imports below are not public TensorFlow, because there is no public way to build that
+operation. They are the only ones in the package, they are tried once, and without them the
+reference computes.
+
+The GPU's kernels (`libkeras_kd_cuda.so`) are reached through XLA only: its FFI passes the stream in
+a C interface, which TensorFlow's own interface for operations does not do for CUDA.
 """
 
 import ctypes
@@ -11,10 +14,12 @@ import dataclasses
 import functools
 import json
 import os
+from typing import Any
 
 import tensorflow as tf
 
 from keras_kd.ops import arguments
+from keras_kd.ops.arguments import Problem, SparseProblem
 from keras_kd.ops.backends import shared_library, tensorflow
 
 try:
@@ -27,11 +32,14 @@ except ImportError as error:
 else:
     _IMPORT_ERROR = None
 
-# Platforms a module may be compiled for; its main function is told which, by index.
+# The platforms that a module is compiled for; its main function receives the index of one.
 _PLATFORMS = ("CPU", "CUDA")
 # The oldest StableHLO that every supported TensorFlow reads and that knows api_version 4.
 _STABLEHLO_VERSION = "1.3.0"
 _CALL_MODULE_VERSION = 9
+# Of `libkeras_kd_cuda.so`.
+CUDA_ABI_VERSION = 1
+_MESSAGE_BYTES = 512
 _TYPES = {
     tf.float32: "f32",
     tf.bfloat16: "bf16",
@@ -42,7 +50,7 @@ _TYPES = {
 
 
 @functools.cache
-def unavailable():
+def unavailable() -> str:
     """Why the kernels cannot be used inside XLA; empty if they can."""
     if _IMPORT_ERROR:
         return _IMPORT_ERROR
@@ -56,12 +64,12 @@ def unavailable():
 
 
 @functools.cache
-def unavailable_on_gpu():
+def unavailable_on_gpu() -> str:
     """Why the kernels cannot be used inside XLA on a GPU; empty if they can."""
     return unavailable() or cuda_unavailable() or register()
 
 
-def compute(problem):
+def compute(problem: Problem) -> tuple[tf.Tensor, ...]:
     """`reference.compute` by the kernel, for the branch of a graph that XLA compiles."""
     operands = [problem.student, problem.teacher]
     if problem.labels is not None:
@@ -76,36 +84,39 @@ def compute(problem):
     return tf.zeros_like(soft), soft, gradient
 
 
-def compute_sparse(problem):
-    """`sparse_reference.compute` by the kernel, which runs on CPUs only."""
+def compute_sparse(problem: SparseProblem) -> tuple[tf.Tensor, ...]:
+    """`reference.compute_sparse` by the kernel, which runs on CPUs only."""
     operands = [problem.student, problem.teacher, problem.indices, problem.tail]
     operands += [problem.temperature, tensorflow.or_ones(problem.soft_weight)]
     return _call("keras_kd_sparse_soft_target_loss", problem, operands, 1)
 
 
-def compute_compiled(problem):
+def compute_compiled(problem: Problem) -> tuple[tf.Tensor, ...]:
     """`reference.compute` by the kernel outside of an XLA computation, in a small one of its own.
 
-    The way to the GPU's kernels for what is not compiled with `jit_compile=True`. Compiled once
-    for each shape.
+    This reaches the GPU's kernels where nothing is compiled with `jit_compile=True`. Compiled once
+    per shape.
     """
     tensors = {
         field.name: value
         for field in dataclasses.fields(problem)
         if tf.is_tensor(value := getattr(problem, field.name))
     }
-    static = dataclasses.replace(problem, **dict.fromkeys(tensors))
+    absent: dict[str, Any] = dict.fromkeys(tensors)
+    static = dataclasses.replace(problem, **absent)
     return _compiled(static)(tensors)
 
 
 @functools.cache
-def _compiled(static):
+def _compiled(static: Problem) -> Any:
     return tf.function(
         lambda tensors: compute(dataclasses.replace(static, **tensors)), jit_compile=True
     )
 
 
-def _call(name, problem, operands, losses):
+def _call(
+    name: str, problem: Problem, operands: list[tf.Tensor], losses: int
+) -> tuple[tf.Tensor, ...]:
     """Calls the kernel: a tuple of that many losses and the gradient.
 
     One module for each result, all holding the same custom call, which XLA merges into one (a
@@ -121,7 +132,7 @@ def _call(name, problem, operands, losses):
         tuple(_type(x.dtype, x.shape) for x in operands),
         tuple(_type(dtype, shape) for dtype, shape in zip(dtypes, shapes, strict=True)),
         tuple(len(shape) for shape in shapes),
-        f"{{divergence = {arguments.DIVERGENCES.index(problem.divergence)} : i32, "
+        f"{{divergence = {arguments.DIVERGENCES[problem.divergence].code} : i32, "
         f"mixing_weight = {problem.mixing_weight:.9e} : f32}}",
     )
     results = []
@@ -142,7 +153,7 @@ def _call(name, problem, operands, losses):
     return tuple(results)
 
 
-def _type(dtype, shape):
+def _type(dtype: tf.DType, shape: Any) -> str:
     dims = "".join(f"{'?' if dim is None else dim}x" for dim in shape)
     return f"tensor<{dims}{_TYPES[dtype]}>"
 
@@ -165,7 +176,7 @@ class CustomCall:
     ranks: tuple[int, ...]
     options: str
 
-    def module(self, result):
+    def module(self, result: int) -> str:
         """A module whose main function returns the result of that index."""
         lines = []
         operands = [(f"%a{i}", kind) for i, kind in enumerate(self.inputs)]
@@ -205,17 +216,19 @@ class CustomCall:
         )
 
 
-def _row_major(kind):
+def _row_major(kind: str) -> str:
     """The layout of a tensor type: the last axis first."""
-    rank = kind.removeprefix("tensor<").count("x")  # of no element type the letter
+    rank = kind.removeprefix("tensor<").count("x")  # no element type contains an x
     order = "" if rank == 0 else str(list(reversed(range(rank))))
     return f"dense<{order}> : tensor<{rank}xindex>"
 
 
-def _output_shapes(logits, outputs, ranks):
+def _output_shapes(
+    logits: str, outputs: tuple[str, ...], ranks: tuple[int, ...]
+) -> tuple[list[str], list[tuple[str, str]]]:
     """Operands that hold each output's shape: leading dimensions of the logits, in int32.
 
-    A custom call whose outputs have sizes unknown in the text must be given them.
+    A custom call must receive the sizes of its outputs that the text leaves open.
     """
     lines = []
     for axis in range(max(ranks)):
@@ -238,19 +251,12 @@ def _output_shapes(logits, outputs, ranks):
     return lines, shapes
 
 
-# The kernels of the GPU: finds `libkeras_kd_cuda.so`, and gives it to XLA.
-#
-# A GPU's kernels are reached through XLA only: its FFI hands over the stream in a C interface,
-# which TensorFlow's own interface for operations does not for CUDA.
-
-
-ABI_VERSION = 1
-_MESSAGE_BYTES = 512
+# The GPU's kernels: finding `libkeras_kd_cuda.so`, and registering it with XLA.
 
 
 @functools.cache
-def _open():
-    """Opens the library, which needs neither a driver nor a GPU for that."""
+def _open() -> ctypes.CDLL:
+    """Opens the library; this needs neither a driver nor a GPU."""
     path = shared_library.CUDA_PATH
     if not path.exists():
         raise shared_library.LibraryError(
@@ -262,17 +268,17 @@ def _open():
         found = library.keras_kd_cuda_abi_version()
     except (OSError, AttributeError) as error:
         raise shared_library.LibraryError(f"{path.name} cannot be used: {error}") from error
-    if found != ABI_VERSION:
+    if found != CUDA_ABI_VERSION:
         raise shared_library.LibraryError(
-            f"{path.name} speaks interface version {found}; expected {ABI_VERSION}. "
+            f"{path.name} speaks interface version {found}; expected {CUDA_ABI_VERSION}. "
             f"{shared_library.REMEDY}"
         )
     library.keras_kd_cuda_build_info.restype = ctypes.c_char_p
     return library
 
 
-def build_info():
-    """What the library was built with.
+def build_info() -> dict[str, Any]:
+    """What the CUDA library was built with.
 
     Returns:
         A dict: `version`, `cuda` (the version of its runtime), `architectures` (a list such as
@@ -286,7 +292,7 @@ def build_info():
 
 
 @functools.cache
-def cuda_unavailable():
+def cuda_unavailable() -> str:
     """Why the kernels cannot run on a GPU of this machine; empty if they can."""
     try:
         library = _open()
@@ -301,8 +307,8 @@ def cuda_unavailable():
 
 
 @functools.cache
-def register():
-    """Gives the kernels to XLA; returns why that failed, or an empty string."""
+def register() -> str:
+    """Registers the CUDA kernels with XLA; returns why that failed, or an empty string."""
     library = _open()
     bridge = ctypes.CDLL(os.fspath(shared_library.TENSORFLOW_PATH))
     bridge.keras_kd_register_xla_cuda.restype = ctypes.c_char_p
