@@ -171,8 +171,8 @@ class Request:
     train: Any
     distiller: Any
     seeds: Any
-    breakdowns: Any
-    statistics: Any
+    slices: Any
+    metric: Any
     latency: bool
     directory: Any
     title: str
@@ -195,17 +195,17 @@ def run(request):
     examiner = runs.Examiner(data, request.options, request.latency, steps)
     arguments.check(request, data, examiner.options_of_teacher)
     keys = breakdowns.keys_of(request.slices, data)
-    entrants, said, notes = runs.of_teacher(examiner, request.teacher)
-    if entrants:
-        _metric(entrants, request)  # what is wrong with it is told before any training
-        breakdowns.of_counted(keys, entrants[0].measurements[0])
+    candidates, said, notes = runs.of_teacher(examiner, request.teacher)
+    if candidates:
+        _metric(candidates, request)  # what is wrong with it is told before any training
+        breakdowns.of_counted(keys, candidates[0].measurements[0])
     with runs.folder(request.directory) as folder:
         source = given if recipe is None else _trained(recipe, given, steps)
         kept = folder if request.directory is not None else None
         found, files = _collected(source, exports, folder, kept, steps)
-        entrants += runs.of_students(examiner, said, found, files)
+        candidates += runs.of_students(examiner, said, found, files)
     return Report(
-        compare(_metric(entrants, request), entrants),
+        compare(_metric(candidates, request), candidates),
         title=request.title,
         slice_keys=keys,
         notes=notes,
@@ -216,8 +216,8 @@ def run(request):
     )
 
 
-def _metric(entrants, request):
-    measurements = [each for entrant in entrants for each in entrant.measurements]
+def _metric(candidates, request):
+    measurements = [each for candidate in candidates for each in candidate.measurements]
     return statistics.choose(measurements, request.metric)
 
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from keras_kd._utils import batches, validation
 from keras_kd.reporting import statistics
-from keras_kd.reporting.candidates import BASELINE, STUDENT, mean_and_deviation
+from keras_kd.reporting.comparison import BASELINE, STUDENT, Comparison
+from keras_kd.reporting.statistics import mean_and_deviation
 
 # The models on parts of the test data that the user names.
 
@@ -122,7 +123,7 @@ def table(comparison, keys):
     """The models on each part.
 
     Returns:
-        A list of dicts: `slice`, `value`, `samples`, `scores` (`{entrant: mean over seeds}`: the
+        A list of dicts: `slice`, `value`, `samples`, `scores` (`{candidate: mean over seeds}`: the
         share of right rows, or the mean absolute error), `gain` and `deviation` of the distilled
         student over the one with labels only (positive is better), or `None`.
 
@@ -131,8 +132,8 @@ def table(comparison, keys):
     """
     if not keys:
         return []
-    scores = {each.name: _scores(each) for each in comparison.entrants}
-    first = comparison.entrants[0].measurements[0]
+    scores = {each.name: _scores(each) for each in comparison.candidates}
+    first = comparison.candidates[0].measurements[0]
     weights = statistics.weights(first)
     return [
         _row(comparison, name, value, (rows, weights[rows]), scores)
@@ -141,13 +142,13 @@ def table(comparison, keys):
     ]
 
 
-def _scores(entrant):
+def _scores(candidate):
     """Float64 `[seeds, rows]`, higher is better."""
-    found = [_of_rows(each) for each in entrant.measurements]
+    found = [_of_rows(each) for each in candidate.measurements]
     if any(each is None for each in found):
         raise ValueError(
-            f"Slices need a prediction for each row, which {entrant.name!r} does not have: "
-            f"its task is {entrant.measurements[0].task!r}."
+            f"Slices need a prediction for each row, which {candidate.name!r} does not have: "
+            f"its task is {candidate.measurements[0].task!r}."
         )
     return np.array(found, np.float64)
 
@@ -191,7 +192,7 @@ def _row(comparison, name, value, chosen, scores):
 
 
 def _name(comparison, role):
-    return next((each.name for each in comparison.entrants if each.role == role), None)
+    return next((each.name for each in comparison.candidates if each.role == role), None)
 
 
 # Which classes gained and lost, and what is mistaken for what.
@@ -251,10 +252,10 @@ def changes(comparison):
     ]
 
 
-def _recalls(entrant):
+def _recalls(candidate):
     """`{label: recall by seed}`."""
     found: dict = {}
-    for measurement in entrant.measurements:
+    for measurement in candidate.measurements:
         for row in measurement.per_class or []:
             found.setdefault(row["label"], []).append(row["recall"])
     return found
@@ -293,8 +294,8 @@ def confusion_change(comparison):
     return {"labels": labels, "difference": after - before}
 
 
-def _mean_confusion(entrant):
-    found = [each.confusion for each in entrant.measurements]
+def _mean_confusion(candidate):
+    found = [each.confusion for each in candidate.measurements]
     return None if any(each is None for each in found) else np.mean(found, axis=0)
 
 
@@ -345,22 +346,22 @@ def inherited(comparison):
     )
 
 
-def _has_classes(*entrants):
-    found = [each for entrant in entrants for each in entrant.measurements]
+def _has_classes(*candidates):
+    found = [each for candidate in candidates for each in candidate.measurements]
     return all(each.task in ("multiclass", "binary") for each in found) and not any(
         each.predictions is None or each.labels is None for each in found
     )
 
 
-def _shares(entrant, rows, said):
+def _shares(candidate, rows, said):
     """By seed: in which share of some rows a model says this."""
-    return [statistics.share_that_says(each, said, rows) for each in entrant.measurements]
+    return [statistics.agreement(each, said, rows) for each in candidate.measurements]
 
 
 # Confidence against accuracy, for each model.
 
 
-def curve(entrant):
+def curve(candidate):
     """The reliability curve of a model: all of its seeds together.
 
     Returns:
@@ -368,7 +369,7 @@ def curve(entrant):
         nothing was measured.
     """
     bins: dict = {}
-    for measurement in entrant.measurements:
+    for measurement in candidate.measurements:
         for row in measurement.reliability or []:
             if row["count"]:
                 bins.setdefault((row["low"], row["high"]), []).append(row)

@@ -23,7 +23,7 @@ _CHIPS = {
 
 def header(report):
     """Title, and what was measured."""
-    first = report.comparison.entrants[0].measurements[0]
+    first = report.comparison.candidates[0].measurements[0]
     seeds = max(row["seeds"] for row in report.rows)
     facts = [
         f"{formatting.plural(first.samples, 'test row')}",
@@ -68,7 +68,7 @@ def _large(report):
 
 def route(report):
     """A card for each model, in the order in which one comes from the other."""
-    styles = axes.styles(report.comparison.entrants)
+    styles = axes.styles(report.comparison.candidates)
     cards = [_card(report, row, styles[row["name"]]) for row in report.rows]
     return element(
         "section",
@@ -120,7 +120,7 @@ def _swatch(style):
 
 def legend(report):
     """The models' markers and names."""
-    styles = axes.styles(report.comparison.entrants)
+    styles = axes.styles(report.comparison.candidates)
     items = [element("li", _swatch(style), name) for name, style in styles.items()]
     return element("ul", items, class_="legend")
 
@@ -352,7 +352,7 @@ def _mistakes(report):
 
 def _slices(report):
     rows = [row for row in report.slices if row["gain"] is not None]
-    first = report.comparison.entrants[0].measurements[0]
+    first = report.comparison.candidates[0].measurements[0]
     if not rows or first.task == "regression":
         return None
     names = {row["slice"] for row in rows}

@@ -56,7 +56,7 @@ def _evidence(comparison):
 def _nothing(comparison):
     have = ", ".join(
         f"{each.name} {comparison.metric.text(comparison.score(each))}"
-        for each in comparison.entrants
+        for each in comparison.candidates
     )
     missing = "baseline" if comparison.baseline is None else "student"
     what = "the same student trained with labels only" if missing == "baseline" else "the student"
@@ -89,7 +89,7 @@ def _kept(comparison):
     """A sentence on what the exported files keep of the gain, in a list."""
     if not comparison.kept:
         return []
-    names = [kept.entrant.name for kept in comparison.kept]
+    names = [kept.candidate.name for kept in comparison.kept]
     if comparison.finding == findings.GAIN:
         shares = [formatting.percent(kept.share) for kept in comparison.kept]
         told = [f"{names[0]} keeps {shares[0]} of it"]
@@ -306,10 +306,10 @@ def on_exports(comparison):
 def _loss(comparison, kept):
     drop, metric = kept.difference, comparison.metric
     change = metric.better_by(drop.mean, drop.deviation)
-    text = f"{kept.entrant.name} has {change} against its student"
+    text = f"{kept.candidate.name} has {change} against its student"
     if kept.agreement is not None:
         text += f", answers otherwise in {formatting.percent(1 - kept.agreement, 1)} of the rows"
-    worst = _worst_class(kept.entrant, comparison.student)
+    worst = _worst_class(kept.candidate, comparison.student)
     if worst is not None:
         label, loss = worst
         text += f", and loses most in class {label} ({formatting.fixed(100 * loss, 1, '+')} points)"

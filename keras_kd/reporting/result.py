@@ -95,7 +95,7 @@ class Report:
         self.verdict = narrative.words(comparison, budgets)
         self.advice = narrative.on_training(comparison) + narrative.on_exports(comparison)
         self.remarks = narrative.remarks(self.classes, self.mistakes, self.slices)
-        self.notes = [*notes, *_notes(comparison.entrants)]
+        self.notes = [*notes, *_notes(comparison.candidates)]
 
     @property
     def metric(self):
@@ -135,13 +135,13 @@ class Report:
                 "mistakes": None if self.mistakes is None else dataclasses.asdict(self.mistakes),
                 "slices": self.slices,
                 "calibration": {
-                    each.name: breakdowns.curve(each) for each in self.comparison.entrants
+                    each.name: breakdowns.curve(each) for each in self.comparison.candidates
                 },
                 "notes": self.notes,
                 "environment": self.environment,
                 "measurements": {
                     each.name: [one.to_dict() for one in each.measurements]
-                    for each in self.comparison.entrants
+                    for each in self.comparison.candidates
                 },
             }
         )
@@ -163,12 +163,12 @@ class Report:
         _write(path, html.text(self))
 
 
-def _notes(entrants):
+def _notes(candidates):
     """Each note once, with the models that it is about."""
     found: dict = {}
-    for entrant in entrants:
-        for note in [note for one in entrant.measurements for note in one.notes]:
-            found.setdefault(note, {})[entrant.name] = None
+    for candidate in candidates:
+        for note in [note for one in candidate.measurements for note in one.notes]:
+            found.setdefault(note, {})[candidate.name] = None
     return [f"{', '.join(names)}: {note}" for note, names in found.items()]
 
 

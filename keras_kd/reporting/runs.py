@@ -21,7 +21,7 @@ from keras_kd.measurement import api, reading
 from keras_kd.measurement.api import BATCH_SIZE
 from keras_kd.measurement.subjects import subject_of
 from keras_kd.models import symbolic_pass
-from keras_kd.reporting.candidates import BASELINE, EXPORT, STUDENT, TEACHER, Entrant
+from keras_kd.reporting.comparison import BASELINE, EXPORT, STUDENT, TEACHER, Candidate
 from keras_kd.teachers import protocol
 from keras_kd.teachers.keras_model import adapt
 
@@ -64,7 +64,7 @@ class Examiner:
     latency: bool
     steps: progress.Steps
 
-    def entrant(self, name, role, models, teacher=None):
+    def candidate(self, name, role, models, teacher=None):
         """Measures the models or files of all seeds."""
         options = self.options_of_teacher(models[0]) if role == TEACHER else self.options
         found = []
@@ -76,7 +76,7 @@ class Examiner:
                 model, self.data, teacher=teacher, latency=latency, verbose=verbose, **options
             )
             found.append(made)
-        return Entrant(name, role, found)
+        return Candidate(name, role, found)
 
     def options_of_teacher(self, model):
         """The options for a teacher, which may end in softmax or have one output only."""
@@ -96,7 +96,7 @@ def of_teacher(examiner, teacher):
         teacher: The teacher, or `None`.
 
     Returns:
-        A list of its `Entrant`, empty where it cannot be measured by itself; what the others are to
+        A list of its `Candidate`, empty where it cannot be measured by itself; what the others are to
         be compared with; a list of notes.
     """
     if teacher is None:
@@ -105,12 +105,12 @@ def of_teacher(examiner, teacher):
     if model is None:
         examiner.steps.skip("the teacher is not measured by itself")
         return [], comparable(teacher), notes
-    entrant = examiner.entrant("teacher", TEACHER, [model])
+    candidate = examiner.candidate("teacher", TEACHER, [model])
     if isinstance(model, Asked) and not model.weights:
-        entrant = without_size(entrant)
+        candidate = without_size(candidate)
     options = examiner.options_of_teacher(model)
     answers = teacher_outputs(model, examiner.data, options, examiner.steps.inner)
-    return [entrant], answers, notes
+    return [candidate], answers, notes
 
 
 def of_students(examiner, said, pairs, files):
@@ -123,15 +123,15 @@ def of_students(examiner, said, pairs, files):
         files: `{name: files by seed}`.
 
     Returns:
-        A list of `Entrant`.
+        A list of `Candidate`.
     """
     made = []
     baselines = [pair.baseline for pair in pairs if pair.baseline is not None]
     if baselines:
-        made.append(examiner.entrant("labels only", BASELINE, baselines, said))
+        made.append(examiner.candidate("labels only", BASELINE, baselines, said))
     students = [pair.student for pair in pairs]
-    made.append(examiner.entrant("distilled", STUDENT, students, said))
-    return made + [examiner.entrant(name, EXPORT, found, said) for name, found in files.items()]
+    made.append(examiner.candidate("distilled", STUDENT, students, said))
+    return made + [examiner.candidate(name, EXPORT, found, said) for name, found in files.items()]
 
 
 # The files that are compared with the students they were made of.
@@ -319,8 +319,8 @@ def comparable(teacher):
     return None if adapted.needs_student or adapted.is_sparse else teacher
 
 
-def without_size(entrant):
-    """An `Entrant` that says nothing of weights, which lie where Keras does not see them."""
+def without_size(candidate):
+    """A `Candidate` that says nothing of weights, which lie where Keras does not see them."""
     hidden = ("parameters", "trainable_parameters", "bytes", "gzip_bytes")
     note = "size: left out; Keras does not see the weights of a teacher that is a function."
     made = [
@@ -329,9 +329,9 @@ def without_size(entrant):
             size={key: value for key, value in each.size.items() if key not in hidden},
             notes=[*each.notes, note],
         )
-        for each in entrant.measurements
+        for each in candidate.measurements
     ]
-    return dataclasses.replace(entrant, measurements=made)
+    return dataclasses.replace(candidate, measurements=made)
 
 
 def teacher_outputs(model, data, options, verbose=0):

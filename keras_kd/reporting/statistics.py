@@ -6,7 +6,6 @@ import numpy as np
 
 from keras_kd._utils import formatting
 from keras_kd._utils.validation import invalid, needs
-from keras_kd.reporting.candidates import mean_and_deviation
 
 # `Metric`: the number by which the models are compared, its direction and its unit.
 
@@ -154,15 +153,21 @@ _CLASSES = {"multiclass", "binary", "multilabel"}
 _Z = 1.959963984540054
 
 
+def mean_and_deviation(values):
+    """Mean, and the standard deviation of a sample, `None` of fewer than two values."""
+    values = np.asarray(values, np.float64)
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
+
+
 def weights(measurement):
-    """The weights of the rows, float64 `[rows]`, their mean 1."""
+    """The weights of the samples, float64 `[samples]`, their mean 1."""
     if measurement.weights is None:
         return np.ones(measurement.samples)
     found = np.asarray(measurement.weights, np.float64)
     return found / found.mean()
 
 
-def share_that_says(measurement, classes, rows=...):
+def agreement(measurement, classes, rows=...):
     """In which share of some rows, by their weights, a model says these classes.
 
     Args:
@@ -336,7 +341,7 @@ class Difference:
 
 
 def compare(metric, new, old):
-    """Compares two entrants seed by seed.
+    """Compares two candidates seed by seed.
 
     With two seeds or more: the paired t-test, `t = mean / (deviation / sqrt(seeds))`. With one, or
     where all seeds differ by exactly the same, the rows decide, which say nothing about the luck of
@@ -346,8 +351,8 @@ def compare(metric, new, old):
 
     Args:
         metric: A `Metric`.
-        new: An `Entrant`.
-        old: An `Entrant` with as many seeds.
+        new: A `Candidate`.
+        old: A `Candidate` with as many seeds.
 
     Returns:
         A `Difference`.

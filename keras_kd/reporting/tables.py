@@ -3,25 +3,26 @@
 import textwrap
 
 from keras_kd._utils import formatting
-from keras_kd.reporting import candidates, statistics
-from keras_kd.reporting.candidates import mean_and_deviation
+from keras_kd.reporting import statistics
+from keras_kd.reporting.comparison import BASELINE, TEACHER
+from keras_kd.reporting.statistics import mean_and_deviation
 
 # The main table: one row a model, as numbers and as text.
 
 
 def rows(comparison):
     """A dict for each model, as `Report.rows`."""
-    return [_row(comparison, each) for each in comparison.entrants]
+    return [_row(comparison, each) for each in comparison.candidates]
 
 
-def _row(comparison, entrant):
-    values = entrant.scores(comparison.metric)
+def _row(comparison, candidate):
+    values = candidate.scores(comparison.metric)
     mean, deviation = mean_and_deviation(values)
-    gain = _gain(comparison, entrant)
-    kept = next((each.share for each in comparison.kept if each.entrant is entrant), None)
+    gain = _gain(comparison, candidate)
+    kept = next((each.share for each in comparison.kept if each.candidate is candidate), None)
     return {
-        "name": entrant.name,
-        "role": entrant.role,
+        "name": candidate.name,
+        "role": candidate.role,
         "seeds": len(values),
         "values": [float(value) for value in values],
         "mean": mean,
@@ -31,21 +32,24 @@ def _row(comparison, entrant):
         "p": None if gain is None else gain.p,
         "test": None if gain is None else gain.test,
         "kept": kept,
-        "agreement": entrant.mean("teacher", "agreement"),
-        "ece": entrant.mean("quality", "ece"),
-        **{key: entrant.mean("size", key) for key in ("parameters", "bytes", "gzip_bytes", "macs")},
-        **{key: entrant.first("latency", key) for key in ("median_us", "p95_us")},
-        **{key: entrant.first("latency", key) for key in ("runtime", "threads")},
+        "agreement": candidate.mean("teacher", "agreement"),
+        "ece": candidate.mean("quality", "ece"),
+        **{
+            key: candidate.mean("size", key)
+            for key in ("parameters", "bytes", "gzip_bytes", "macs")
+        },
+        **{key: candidate.first("latency", key) for key in ("median_us", "p95_us")},
+        **{key: candidate.first("latency", key) for key in ("runtime", "threads")},
     }
 
 
-def _gain(comparison, entrant):
+def _gain(comparison, candidate):
     baseline = comparison.baseline
-    if baseline is None or entrant.role in (candidates.TEACHER, candidates.BASELINE):
+    if baseline is None or candidate.role in (TEACHER, BASELINE):
         return None
-    if entrant is comparison.student:
+    if candidate is comparison.student:
         return comparison.difference
-    return statistics.compare(comparison.metric, entrant, baseline)
+    return statistics.compare(comparison.metric, candidate, baseline)
 
 
 def cells(metric, rows):
@@ -155,7 +159,7 @@ def terminal_grid(lines):
 def slice_cells(report):
     """The slices as cells: a list of lines, the heads first."""
     names = list(report.slices[0]["scores"])
-    first = report.comparison.entrants[0].measurements[0]
+    first = report.comparison.candidates[0].measurements[0]
     is_error = first.task == "regression"
     unit = "mean absolute error" if is_error else "% right"
     has_gain = any(row["gain"] is not None for row in report.slices)

@@ -229,13 +229,12 @@ def saved(name, path):
 
 
 def made():
-    from keras_kd.reporting.candidates import Entrant
-    from keras_kd.reporting.comparison import compare
+    from keras_kd.reporting.comparison import Candidate, compare
     from keras_kd.reporting.statistics import Metric
 
     quality = {"accuracy": 0.5}
     found = kd.measurement.Measurement("m", "keras", "multiclass", 2, quality)
-    return kd.Report(compare(Metric("accuracy"), [Entrant("distilled", "student", [found])]))
+    return kd.Report(compare(Metric("accuracy"), [Candidate("distilled", "student", [found])]))
 
 
 OF_REPORTS_FILES = {

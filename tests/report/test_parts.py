@@ -193,7 +193,7 @@ def test_reliability_of_all_seeds_together():
             {"low": 0.5, "high": 1.0, "count": 10, "confidence": 0.7, "accuracy": 0.6},
         ],
     ]
-    found = made_up.entrants(student=[several([TRUTH], reliability=each)[0] for each in bins])
+    found = made_up.candidates(student=[several([TRUTH], reliability=each)[0] for each in bins])
     (row,) = breakdowns.curve(found[0])
     assert row["count"] == 40
     assert row["confidence"] == pytest.approx(0.85)

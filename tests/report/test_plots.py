@@ -124,8 +124,8 @@ def test_confusion_is_coloured_by_better_and_worse():
 
 
 def test_each_model_has_a_look_of_its_own():
-    entrants = samples.full(exports=[f"export {i}" for i in range(8)]).comparison.entrants
-    looks = [(each.class_, each.shape) for each in axes.styles(entrants).values()]
+    candidates = samples.full(exports=[f"export {i}" for i in range(8)]).comparison.candidates
+    looks = [(each.class_, each.shape) for each in axes.styles(candidates).values()]
     assert len(set(looks)) == len(looks) == 11
 
 

@@ -8,7 +8,7 @@ about what a column of the page has in pixels, on a telephone as on a desk.
 import dataclasses
 import math
 
-from keras_kd.reporting import candidates
+from keras_kd.reporting.comparison import BASELINE, EXPORT, STUDENT, TEACHER
 from keras_kd.reporting.markup import element
 
 # A picture with axes, on which the plots draw.
@@ -267,7 +267,7 @@ _SHAPES = ("square", "triangle", "pentagon", "cross")
 
 
 class Style:
-    """How an entrant is drawn.
+    """How a candidate is drawn.
 
     Args:
         class_: Class of the page's style sheet, which sets the colour.
@@ -283,15 +283,15 @@ class Style:
         return _shape(self.shape, x, y, radius, title, f"mark {self.class_}")
 
 
-def styles(entrants):
+def styles(candidates):
     """`{name: Style}`."""
     fixed = {
-        candidates.TEACHER: Style("c-teacher", "diamond"),
-        candidates.BASELINE: Style("c-baseline", "ring"),
-        candidates.STUDENT: Style("c-student", "disc"),
+        TEACHER: Style("c-teacher", "diamond"),
+        BASELINE: Style("c-baseline", "ring"),
+        STUDENT: Style("c-student", "disc"),
     }
-    exports = [each.name for each in entrants if each.role == candidates.EXPORT]
-    made = {each.name: fixed[each.role] for each in entrants if each.role in fixed}
+    exports = [each.name for each in candidates if each.role == EXPORT]
+    made = {each.name: fixed[each.role] for each in candidates if each.role in fixed}
     for i, name in enumerate(exports):
         shape = _SHAPES[(i + i // _FOUR) % len(_SHAPES)]
         made[name] = Style(f"c-export-{i % _FOUR}", shape)

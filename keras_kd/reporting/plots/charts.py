@@ -4,10 +4,12 @@ import dataclasses
 import itertools
 
 from keras_kd._utils import formatting
-from keras_kd.reporting import breakdowns, candidates
+from keras_kd.reporting import breakdowns
+from keras_kd.reporting.comparison import TEACHER
 from keras_kd.reporting.markup import element
 from keras_kd.reporting.plots import axes
 from keras_kd.reporting.plots.axes import WIDTH, Canvas, shortened, width_of
+from keras_kd.reporting.statistics import mean_and_deviation
 
 # Horizontal bars: changes to both sides of zero, and shares.
 
@@ -102,10 +104,10 @@ _SEEDS_ROW, _SEEDS_TOP, _SEEDS_LEFT, _SEEDS_RIGHT = 42, 8, 10, WIDTH - 14
 
 def draw_by_seed(comparison):
     """The picture, an SVG element."""
-    metric, entrants = comparison.metric, comparison.entrants
-    scores = {each.name: each.scores(metric) for each in entrants}
-    bottom = _SEEDS_TOP + _SEEDS_ROW * len(entrants)
-    canvas = Canvas(bottom + 40, f"{metric.label} by seed", _describe_seeds(metric, entrants))
+    metric, candidates = comparison.metric, comparison.candidates
+    scores = {each.name: each.scores(metric) for each in candidates}
+    bottom = _SEEDS_TOP + _SEEDS_ROW * len(candidates)
+    canvas = Canvas(bottom + 40, f"{metric.label} by seed", _describe_seeds(metric, candidates))
     shown = [metric.shown(float(value)) for found in scores.values() for value in found]
     scale = axes.around(shown, _SEEDS_LEFT, _SEEDS_RIGHT, margin=0.08, least=_least(metric, shown))
     unit = f"{metric.label}, %" if metric.is_fraction else metric.label
@@ -115,11 +117,11 @@ def draw_by_seed(comparison):
             (scale(metric.shown(float(value))), _SEEDS_TOP + _SEEDS_ROW * i + 30)
             for value in scores[each.name]
         ]
-        for i, each in enumerate(entrants)
+        for i, each in enumerate(candidates)
     ]
-    _connect(canvas, entrants, places)
-    styles = axes.styles(entrants)
-    for i, each in enumerate(entrants):
+    _connect(canvas, candidates, places)
+    styles = axes.styles(candidates)
+    for i, each in enumerate(candidates):
         _row(canvas, metric, each, _SEEDS_TOP + _SEEDS_ROW * i, places[i], styles[each.name])
     return canvas.svg
 
@@ -128,12 +130,10 @@ def _least(metric, shown):
     return 1.0 if metric.is_fraction else 0.02 * max(map(abs, shown))
 
 
-def _connect(canvas, entrants, places):
+def _connect(canvas, candidates, places):
     """Thin lines from a seed's student to the next row's of the same seed."""
     trained = [
-        found
-        for each, found in zip(entrants, places, strict=True)
-        if each.role != candidates.TEACHER
+        found for each, found in zip(candidates, places, strict=True) if each.role != TEACHER
     ]
     for above, below in itertools.pairwise(trained):
         if len(above) == len(below):
@@ -141,22 +141,22 @@ def _connect(canvas, entrants, places):
                 canvas.path([one, other], "pair")
 
 
-def _row(canvas, metric, entrant, top, places, style):
+def _row(canvas, metric, candidate, top, places, style):
     y = top + 30
     canvas.line(_SEEDS_LEFT, y, _SEEDS_RIGHT, y, "row")
     for seed, (x, _) in enumerate(places):
-        value = metric.text(float(entrant.scores(metric)[seed]))
-        canvas.svg.append(style.mark(x, y, f"{entrant.name}, seed {seed}: {value}"))
-    mean, deviation = candidates.mean_and_deviation(entrant.scores(metric))
+        value = metric.text(float(candidate.scores(metric)[seed]))
+        canvas.svg.append(style.mark(x, y, f"{candidate.name}, seed {seed}: {value}"))
+    mean, deviation = mean_and_deviation(candidate.scores(metric))
     value = metric.text(mean, deviation)
     canvas.text(_SEEDS_RIGHT, top + 16, value, "end", "value")
     room = _SEEDS_RIGHT - _SEEDS_LEFT - width_of(value) - 10
-    canvas.text(_SEEDS_LEFT, top + 16, shortened(entrant.name, room), "start", "name")
+    canvas.text(_SEEDS_LEFT, top + 16, shortened(candidate.name, room), "start", "name")
 
 
-def _describe_seeds(metric, entrants):
+def _describe_seeds(metric, candidates):
     parts = []
-    for each in entrants:
+    for each in candidates:
         listed = ", ".join(metric.text(float(value)) for value in each.scores(metric))
         parts.append(f"{each.name}: {listed}")
     return "; ".join(parts)
@@ -325,7 +325,7 @@ def _beats(metric, one, other, cost):
 
 
 def _points(canvas, comparison, rows, points, y):
-    metric, styles = comparison.metric, axes.styles(comparison.entrants)
+    metric, styles = comparison.metric, axes.styles(comparison.candidates)
     words = [shortened(row["name"], 120) for row in rows]
     frame = axes.Box(_PARETO_LEFT + 2, _PARETO_TOP - 4, _PARETO_RIGHT, _PARETO_BOTTOM)
     places = axes.place([(*point, word) for point, word in zip(points, words, strict=True)], frame)
@@ -362,7 +362,7 @@ FEWEST = 10
 def draw_reliability(comparison):
     """The picture, an SVG element, or `None` where no model has a curve."""
     curves = {}
-    for each in comparison.entrants:
+    for each in comparison.candidates:
         curve = [row for row in breakdowns.curve(each) if row["count"] >= FEWEST]
         if curve:
             curves[each.name] = curve
@@ -386,7 +386,7 @@ def draw_reliability(comparison):
         most=6,
     )
     canvas.line(x(low), y(low), x(100), y(100), "diagonal")
-    styles = axes.styles(comparison.entrants)
+    styles = axes.styles(comparison.candidates)
     for name, curve in curves.items():
         _curve(canvas, name, curve, x, y, styles[name])
     return canvas.svg
@@ -404,6 +404,6 @@ def _curve(canvas, name, curve, x, y, style):
 
 
 def _describe_reliability(comparison):
-    errors = {each.name: each.mean("quality", "ece") for each in comparison.entrants}
+    errors = {each.name: each.mean("quality", "ece") for each in comparison.candidates}
     told = [f"{name} {error:.3f}" for name, error in errors.items() if error is not None]
     return "Expected calibration errors: " + (", ".join(told) or "not measured")
