@@ -48,7 +48,9 @@ class Rows:
         return found[..., 1] if self.task == "multilabel" else found
 
 
-def of(task, name, outputs, labels, weights, from_logits):
+def select(
+    task: str, name: str, outputs: np.ndarray, labels: Any, weights: Any, from_logits: bool
+) -> Rows:
     """The rows that count: with a label, and a weight above 0.
 
     Args:

@@ -299,18 +299,18 @@ def measure_regression(rows):
 _ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 
 
-def checked(name, answers):
-    """Texts and references of the rows that count.
+def select_texts(name: str, outputs: Any) -> tuple[list[Any], list[Any]]:
+    """Texts and references of the samples that count.
 
     Args:
-        name: Of the model, for errors.
-        answers: `Answers`.
+        name: The model's name, for errors.
+        outputs: `ModelOutputs`.
 
     Raises:
-        ValueError: They are no strings, or have weights, which BLEU does not know.
+        ValueError: They are no strings, or have weights, which BLEU does not take.
     """
-    texts, references = list(answers.outputs), np.asarray(answers.labels).tolist()
-    for who, values in ((name, texts), ("The data", np.ravel(answers.labels).tolist())):
+    texts, references = list(outputs.outputs), np.asarray(outputs.labels).tolist()
+    for who, values in ((name, texts), ("The data", np.ravel(outputs.labels).tolist())):
         wrong = next((x for x in values if not isinstance(x, (str, bytes))), None)
         if wrong is not None:
             raise ValueError(
@@ -319,9 +319,9 @@ def checked(name, answers):
             )
     if len(texts) != len(references):
         raise ValueError(
-            f"{name} gives {len(texts)} texts where the data has {len(references)} rows."
+            f"{name} gives {len(texts)} texts where the data has {len(references)} samples."
         )
-    weights = np.ones(len(texts)) if answers.weights is None else np.ravel(answers.weights)
+    weights = np.ones(len(texts)) if outputs.weights is None else np.ravel(outputs.weights)
     if len(set(weights.tolist()) - {0}) != 1 or len(weights) != len(texts):
         raise ValueError(
             "BLEU knows no sample weights: give all texts the same one, or 0 to those that do not "

@@ -2,14 +2,16 @@
 
 import collections
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import batches, validation
+from keras_kd.measurement.result import Measurement
 from keras_kd.reporting import statistics
-from keras_kd.reporting.comparison import BASELINE, STUDENT, Comparison
+from keras_kd.reporting.comparison import BASELINE, STUDENT
 from keras_kd.reporting.statistics import mean_and_deviation
 
 # The models on parts of the test data that the user names.
@@ -19,7 +21,7 @@ from keras_kd.reporting.statistics import mean_and_deviation
 MOST_VALUES = 50
 
 
-def keys_of(slices, data):
+def read_slices(slices: Any, data: Any) -> dict[str, list]:
     """`{name: a value for each row}` of the user's slices.
 
     Args:
@@ -85,11 +87,11 @@ def _plain(values):
     ]
 
 
-def of_counted(keys, measurement):
-    """The keys of the rows that count.
+def select_counted(keys: dict[str, list], measurement: Measurement) -> dict[str, list]:
+    """The keys of the samples that count.
 
     Args:
-        keys: Of `keys_of`.
+        keys: As of `read_slices`.
         measurement: A `Measurement` on the data.
 
     Returns:
@@ -98,10 +100,10 @@ def of_counted(keys, measurement):
     Raises:
         ValueError: There is not one value for each row.
     """
-    return {name: _of_counted(name, values, measurement) for name, values in keys.items()}
+    return {name: _select(name, values, measurement) for name, values in keys.items()}
 
 
-def _of_counted(name, values, measurement):
+def _select(name, values, measurement):
     counted = measurement.counted
     rows = measurement.samples if counted is None else len(counted)
     _check_length(name, values, rows)
@@ -137,7 +139,7 @@ def table(comparison, keys):
     weights = statistics.weights(first)
     return [
         _row(comparison, name, value, (rows, weights[rows]), scores)
-        for name, values in of_counted(keys, first).items()
+        for name, values in select_counted(keys, first).items()
         for value, rows in _groups(values).items()
     ]
 

@@ -1,4 +1,4 @@
-"""`Comparison`: the candidates of a report side by side, what distillation changed, what files kept.
+"""`Comparison`: the candidates of a report side by side, what changed, and what files kept.
 
 A `Candidate` is a model or a file in every seed; `compare` sets all of them side by side.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.measurement import Measurement
+from keras_kd.measurement.result import Measurement
 from keras_kd.reporting import statistics
 from keras_kd.reporting.statistics import Difference, Metric
 
@@ -28,7 +28,7 @@ class Candidate:
 
     name: str
     role: str
-    measurements: list["Measurement"]
+    measurements: list[Measurement]
 
     def scores(self, metric: Metric) -> np.ndarray:
         """The metric by seed, float64 `[seeds]`."""

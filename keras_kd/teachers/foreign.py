@@ -214,16 +214,16 @@ class FileTeacher(host.HostTeacher):
         return self._choice.split(dict(zip(names, found, strict=True)), layers)
 
     def _spec(self, inputs, layers):
-        from keras_kd.runtimes import base
+        from keras_kd.runtimes import outputs
 
         def described(tensor):
             shape = None if tensor.shape.rank is None else tuple(tensor.shape)
-            return base.Described(shape, np.dtype(tensor.dtype.as_numpy_dtype))
+            return outputs.Described(shape, np.dtype(tensor.dtype.as_numpy_dtype))
 
         names = self._choice.wanted(layers)
         given = keras.tree.map_structure(described, inputs)
         with self._turn.value:
-            shapes = base.output_shapes(self._runtime.value, given, names)
+            shapes = outputs.output_shapes(self._runtime.value, given, names)
         specs = [host.Shape(shape) for shape in shapes]
         return self._choice.split(dict(zip(names, specs, strict=True)), layers)
 
@@ -339,11 +339,11 @@ class OnnxTeacher(FileTeacher):
     ):
         validation.needs("onnxruntime", "OnnxTeacher", "onnx")
         # Imported here: the package around it, which measures, imports teachers itself.
-        from keras_kd import runtimes
+        from keras_kd.runtimes.registry import runtime_of
 
         if not os.path.isfile(path):
             raise ValueError(f"`path` must be an .onnx file. Received: path={path!r}")
-        file = runtimes.OnnxFile(
+        file = runtime_of(".onnx")(
             path, threads, providers=providers, constants=constants, channels_first=channels_first
         )
         super().__init__(file, output, preprocess, name or "onnx_teacher", **kwargs)
@@ -405,11 +405,11 @@ class TFLiteTeacher(FileTeacher):
     ):
         validation.needs("ai_edge_litert.interpreter", "TFLiteTeacher", "litert")
         # Imported here: the package around it, which measures, imports teachers itself.
-        from keras_kd import runtimes
+        from keras_kd.runtimes.registry import runtime_of
 
         if not os.path.isfile(path):
             raise ValueError(f"`path` must be a .tflite file. Received: path={path!r}")
-        file = runtimes.TFLiteFile(
+        file = runtime_of(".tflite")(
             path, threads, constants=constants, channels_first=channels_first
         )
         super().__init__(file, output, preprocess, name or "tflite_teacher", **kwargs)

@@ -165,7 +165,7 @@ OF_REPORT = {
     ),
     "rows in another order": (
         lambda: report(data=shuffled()),
-        r"gives other rows when it is read again.*reshuffle_each_iteration=False",
+        r"gives other samples when it is read again.*reshuffle_each_iteration=False",
     ),
     "a function to train beside a student": (
         lambda: report(train=worlds.never),
@@ -219,7 +219,10 @@ OF_TRAINING_REPORT = {
         lambda: trains(student=worlds.model(1)),
         "`student` is a trained model.*Pass either student= and baseline=, or make_student=",
     ),
-    "rows in another order": (lambda: trains(data=shuffled()), "gives other rows when it is read"),
+    "rows in another order": (
+        lambda: trains(data=shuffled()),
+        "gives other samples when it is read",
+    ),
     "data that never ends": (lambda: trains(data=worlds.batches().repeat()), "never ends"),
 }
 

@@ -93,7 +93,7 @@ def test_a_teacher_without_mistakes_has_none_to_inherit():
 
 def test_slices_of_an_array_and_of_a_function():
     x = np.arange(12.0)[:, None]
-    keys = breakdowns.keys_of(
+    keys = breakdowns.read_slices(
         {
             "half": ["first"] * 6 + ["second"] * 6,
             "class": lambda x, y: y,
@@ -129,7 +129,7 @@ def test_rows_that_do_not_count_are_left_out_of_slices_and_weights_count():
     data = tf.data.Dataset.from_tensor_slices(
         (np.zeros((6, 1)), [b"DE", b"DE", b"FR", b"FR", b"FR", b"DE"])
     )
-    keys = breakdowns.keys_of(
+    keys = breakdowns.read_slices(
         {"land": lambda x, y: np.char.add(y.astype(bytes), b"!")}, data.batch(4)
     )
     rows = breakdowns.table(found, keys)
@@ -139,7 +139,9 @@ def test_rows_that_do_not_count_are_left_out_of_slices_and_weights_count():
 
 
 def test_numbers_that_are_missing_are_one_slice():
-    keys = breakdowns.keys_of(np.array([1.0, np.nan, np.nan, 1.0]), (np.zeros((4, 1)), np.zeros(4)))
+    keys = breakdowns.read_slices(
+        np.array([1.0, np.nan, np.nan, 1.0]), (np.zeros((4, 1)), np.zeros(4))
+    )
     assert set(keys["slice"]) == {1.0, "NaN"}
 
 
@@ -182,7 +184,7 @@ def test_slices_of_a_regression_are_mean_absolute_errors():
 def test_slices_that_do_not_fit(key, message):
     found = made_up.compared(student=[made_up.regression(np.zeros(4), [1, 1, 2, 4])])
     with pytest.raises(ValueError, match=message):
-        breakdowns.table(found, breakdowns.keys_of(key, (np.zeros((12, 1)), TRUTH)))
+        breakdowns.table(found, breakdowns.read_slices(key, (np.zeros((12, 1)), TRUTH)))
 
 
 def test_reliability_of_all_seeds_together():

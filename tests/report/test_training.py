@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.reporting import arguments
+from keras_kd.reporting import request
 from keras_kd.runtimes import TFLiteFile
 from tests.report import tiny
 
@@ -174,19 +174,19 @@ def test_slices_are_checked_before_any_training(small):
         report(small, train=train, slices=np.arange(50) % 2)
 
 
-def test_what_is_wrong_with_the_data_and_the_files_is_told_before_any_training(small, tmp_path):
+def test_invalid_data_and_files_raise_before_training(small, tmp_path):
     def train(model):
         pytest.fail("trained before the arguments were looked at")
 
     shuffled = tf.data.Dataset.from_tensor_slices(small).shuffle(100).batch(25)
-    with pytest.raises(ValueError, match="gives other rows when it is read again"):
+    with pytest.raises(ValueError, match="gives other samples when it is read again"):
         report(shuffled, train=train)
     once = tf.data.Dataset.from_tensor_slices(small).shuffle(100, reshuffle_each_iteration=False)
     with pytest.raises(pytest.fail.Exception):
         report(once.batch(25), train=train)
     for labels in (np.where(small[1] == 3, np.nan, small[1]), tf.ragged.range(small[1])):
         data = tf.data.Dataset.from_tensor_slices((small[0], labels)).batch(25)
-        arguments.check_order(data)
+        request.require_same_order(data)
     for name, message in (("a.txt", "a .tflite, .onnx or .keras file"), ("a.tflite", "a.tflite")):
         (tmp_path / name).write_text("no model")
         with pytest.raises(ValueError, match=rf"exports\['int8'\]: .*{message}"):
