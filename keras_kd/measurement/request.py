@@ -37,10 +37,10 @@ class Options:
 
     task: str = "auto"
     from_logits: bool = True
-    teacher_from_logits: bool | None = None
+    teacher_from_logits: Any = None
     class_names: Any = None
     top_k: Any = DEFAULT_TOP_K
-    batch_size: int | None = None
+    batch_size: Any = None
     latency: bool = True
     threads: int = 1
     runs: int = 100

@@ -38,6 +38,7 @@ class Subject:
             ValueError: The model cannot take them.
         """
         del inputs
+        return None
 
     def convert(self, inputs: Any) -> Any:
         """A batch of arrays in the structure of the data, as the model takes it."""
@@ -193,7 +194,7 @@ class FunctionSubject(Subject):
 
     def __init__(self, function: Callable, name: str | None = None):
         self.function = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name = str(name or getattr(function, "__name__", type(function).__name__))
 
     def predict(self, inputs: Any) -> dict[str, Any]:
         return {"output": self.function(inputs)}

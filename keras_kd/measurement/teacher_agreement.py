@@ -152,7 +152,7 @@ def measure_agreement(
     return _of_classes(made, of_model)
 
 
-def check_width(width: int | None, task: str, shape: tuple, name: str = "The teacher") -> None:
+def check_width(width: int | None, task: str | None, shape: Any, name: str = "The teacher") -> None:
     """Raises if a teacher's outputs cannot be those of a model.
 
     Args:

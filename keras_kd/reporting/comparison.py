@@ -115,10 +115,11 @@ class Comparison:
 
     def share_of_gap(self) -> float | None:
         """`(distilled - labels only) / (teacher - labels only)`, or `None` without a gap."""
-        if self.teacher is None or self.finding != GAIN:
+        teacher, baseline, difference = self.teacher, self.baseline, self.difference
+        if teacher is None or baseline is None or difference is None or self.finding != GAIN:
             return None
-        gap = self.metric.gain(self.score(self.teacher), self.score(self.baseline))
-        return self.difference.mean / gap if gap > 0 else None
+        gap = self.metric.gain(self.score(teacher), self.score(baseline))
+        return difference.mean / gap if gap > 0 else None
 
 
 def compare(metric: Metric, candidates: list[Candidate]) -> Comparison:

@@ -317,7 +317,7 @@ def _check_models(request):
     for model in _students(request):
         student = _bind_model(request, model, request.options)
         task, shape = student.task, student.output_shape
-        if None not in (task, shape, teacher_shape) and task != "text":
+        if task not in (None, "text") and None not in (shape, teacher_shape):
             width = teacher_shape[-1] if teacher_shape else None
             teacher_agreement.check_width(width, task, shape)
         _check_metric(request.metric, task, request.options.top_k)

@@ -175,6 +175,7 @@ class ModelFile:
             `"softmax"`, `"sigmoid"`, or `None` for neither, and where it is not known.
         """
         del output
+        return None
 
     def count_parameters(self) -> int | None:
         """How many real numbers the file holds, whatever their type; `None`: not known.

@@ -130,7 +130,7 @@ class TFLiteFile(base.ModelFile):
         found = tflite.signatures(self.model)
         if not found and signature is None:
             return tuple({x["name"]: x for x in details} for details in given)
-        chosen = found.get(_chosen(signature, found))
+        chosen = found[_chosen(signature, found)]
         if chosen["graph"] != 0:
             raise ValueError(
                 f"Signature {signature!r} is not the main graph of the file, the only one that "
@@ -142,7 +142,7 @@ class TFLiteFile(base.ModelFile):
             for side, details in zip(("inputs", "outputs"), by_index, strict=True)
         )
 
-    def run(  # type: ignore[override]  # `quantized` has been third for long
+    def run(
         self,
         inputs: Any,
         batch_size: int = base.BATCH_SIZE,

@@ -138,7 +138,7 @@ class OnnxFile(base.ModelFile):
         return {info.name: tensors.activation(steps, info.name) for info in self.outputs}
 
     @functools.cached_property
-    def files(self) -> list[str]:  # type: ignore[override]  # read once
+    def files(self) -> list[str]:
         """The file, and those that hold its data; by the usual names without the package onnx."""
         try:
             return files(self.path)

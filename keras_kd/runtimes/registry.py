@@ -7,6 +7,7 @@ one subclass of `ModelFile` and one call of `register`.
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 from keras_kd._utils import validation
@@ -83,7 +84,8 @@ def open_file(path: str | os.PathLike, threads: int = 1, **options: Any) -> Mode
     ```
     """
     found = validation.path("path", path, f"a {listed_extensions()} file")
-    return runtime_of(pathlib.Path(found).suffix, found)(found, threads, **options)
+    opens: Callable[..., ModelFile] = runtime_of(pathlib.Path(found).suffix, found)
+    return opens(found, threads, **options)
 
 
 def runtime_of(extension: str, path: str | None = None) -> type[ModelFile]:

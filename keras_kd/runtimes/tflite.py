@@ -1,6 +1,7 @@
 """Reads the graphs of a `.tflite` file: its operators, tensors, constants and signatures."""
 
 import functools
+import os
 import pathlib
 from typing import Any
 
@@ -14,7 +15,7 @@ def schema() -> Any:
     return validation.needs("ai_edge_litert.schema_py_generated", "A .tflite file", "litert")
 
 
-def check(path: str) -> None:
+def check(path: str | os.PathLike) -> None:
     """Raises `ValueError` unless the file has the mark of a TensorFlow Lite model."""
     with open(path, "rb") as file:
         start = file.read(8)
@@ -25,7 +26,7 @@ def check(path: str) -> None:
         )
 
 
-def parsed(path: str | pathlib.Path) -> Any:
+def parsed(path: str | os.PathLike) -> Any:
     """The file as LiteRT's `ModelT`."""
     return of_bytes(pathlib.Path(path).read_bytes())
 

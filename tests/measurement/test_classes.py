@@ -130,7 +130,7 @@ def test_probabilities_are_taken_where_they_are_promised():
         measured((X, Y), from_logits=False)
 
 
-def test_rows_that_do_not_count():
+def test_samples_that_do_not_count():
     weights, labels = WEIGHTS.copy(), Y.copy()
     weights[:4], labels[4:9] = 0.0, -1
     x = X.copy()
@@ -139,7 +139,7 @@ def test_rows_that_do_not_count():
     expected = measured((X[9:], Y[9:], WEIGHTS[9:]))
     assert found.quality == pytest.approx(expected.quality, rel=1e-6)
     assert found.samples == len(Y) - 9
-    assert "9 rows without a label or of weight 0 do not count." in found.notes
+    assert "9 samples without a label or of weight 0 do not count." in found.notes
 
 
 def test_labels_of_positions():
