@@ -1,4 +1,4 @@
-"""Outputs and labels as the rows that count."""
+"""Outputs and labels: which samples count, logits and probabilities, and which task it is."""
 
 import dataclasses
 from typing import Any
@@ -10,15 +10,16 @@ from keras_kd._utils import batches
 
 @dataclasses.dataclass
 class Rows:
-    """What is compared, row by row.
+    """The samples that count, one a row.
 
     Attributes:
-        task: One of `tasks.TASKS` but text.
-        labels: Class indices `[rows]`; 0 and 1 `[rows, labels]`; numbers `[rows, numbers]`.
-        outputs: Log odds against the likeliest class, float64 `[rows, classes]`, or
-            `[rows, labels, 2]` (no, yes) of several labels; of a regression numbers.
-        weights: Float64 `[rows]`, above 0.
-        counted: Bool, which of all rows these are.
+        task: One of `TASKS`, not text.
+        labels: Class indices `[samples]`; 0 and 1 `[samples, labels]`; numbers
+            `[samples, numbers]`.
+        outputs: Log odds against the likeliest class, float64 `[samples, classes]`, or
+            `[samples, labels, 2]` (no, yes) of several labels; of a regression numbers.
+        weights: Float64 `[samples]`, above 0.
+        counted: Bool, which of all samples these are.
     """
 
     task: str
@@ -43,7 +44,7 @@ class Rows:
         return self.outputs
 
     def probabilities(self):
-        """Float64 `[rows, classes]`; of several labels that of each."""
+        """Float64 `[samples, classes]`; of several labels that of each."""
         found = np.exp(logs(self.outputs))
         return found[..., 1] if self.task == "multilabel" else found
 
@@ -51,18 +52,18 @@ class Rows:
 def select(
     task: str, name: str, outputs: np.ndarray, labels: Any, weights: Any, from_logits: bool
 ) -> Rows:
-    """The rows that count: with a label, and a weight above 0.
+    """The samples that count: with a label, and a weight above 0.
 
     Args:
-        task: One of `tasks.TASKS` but text.
-        name: Of the model, for errors.
-        outputs: Array `[rows, ...]`.
-        labels: Likewise.
-        weights: Likewise, or `None`.
+        task: One of `TASKS`, not text.
+        name: The model's name, for errors.
+        outputs: Array `[samples, ...]`.
+        labels: Array `[samples, ...]`.
+        weights: Array `[samples, ...]`, or `None`.
         from_logits: Whether a classifier's outputs are logits.
 
     Raises:
-        ValueError: They do not fit; outputs are not finite, or not what `from_logits` says.
+        ValueError: They do not fit; outputs are not finite, or contradict `from_logits`.
     """
     values = flat(task, name, outputs)
     found, weights, counted = check_labels(task, name, outputs, labels, weights)
@@ -71,14 +72,14 @@ def select(
 
 
 def check_labels(task, name, outputs, labels, weights):
-    """`(labels, weights, counted)` of all rows.
+    """`(labels, weights, counted)` of all samples.
 
     Args:
-        task: As of `of`.
-        name: Likewise.
-        outputs: Likewise; only the shape is looked at.
-        labels: Likewise.
-        weights: Likewise.
+        task: One of `TASKS`, not text.
+        name: The model's name, for errors.
+        outputs: Array `[samples, ...]`; only its shape is read.
+        labels: Array `[samples, ...]`.
+        weights: Array `[samples, ...]`, or `None`.
 
     Raises:
         ValueError: They do not fit.
@@ -91,18 +92,18 @@ def check_labels(task, name, outputs, labels, weights):
     if task == "regression":
         counted = weights > 0
     if not counted.any():
-        raise ValueError("`data` has no row with a label and a weight above 0.")
+        raise ValueError("`data` has no sample with a label and a weight above 0.")
     _check_labels(task, found[counted], values.shape[-1])
     return found, weights, counted
 
 
 def labels_of(task, labels, outputs):
-    """Labels in the form of a task, as of `Rows`, of all rows; negative where there is none.
+    """Labels in the form of a task, as of `Rows`, of all samples; negative where there is none.
 
     Args:
-        task: One of `tasks.TASKS` but text.
-        labels: Array `[rows, ...]`.
-        outputs: Array `[rows, ...]`, what the labels are for.
+        task: One of `TASKS`, not text.
+        labels: Array `[samples, ...]`.
+        outputs: Array `[samples, ...]`, what the labels are for.
 
     Raises:
         ValueError: They do not fit.
@@ -115,28 +116,29 @@ def labels_of(task, labels, outputs):
 
 
 def flat(task, name, outputs):
-    """Outputs as float64: `[rows, classes]`, or `[rows]` of yes or no, or `[rows, numbers]`."""
+    """Outputs as float64: `[samples, classes]`, `[samples]` of yes or no, `[samples, numbers]`."""
     outputs = np.asarray(outputs, np.float64)
     if task == "multiclass":
         if outputs.ndim < 2 or outputs.shape[-1] < 2:
-            raise _misfit(task, name, outputs, "[rows, ..., classes], two classes at least")
+            raise _misfit(task, name, outputs, "[samples, ..., classes], at least two classes")
         return outputs.reshape(-1, outputs.shape[-1])
     if task == "binary":
         return outputs.reshape(-1)
     if task == "multilabel" and outputs.ndim != 2:
-        raise _misfit(task, name, outputs, "[rows, labels]")
+        raise _misfit(task, name, outputs, "[samples, labels]")
     return outputs.reshape(len(outputs), -1)
 
 
 def converted(task, name, values, from_logits):
-    """Outputs of the rows that count as `Rows.outputs`."""
+    """Outputs of the samples that count as `Rows.outputs`."""
     is_finite = np.isfinite(values).reshape(len(values), -1).all(axis=-1)
     if task == "multiclass" and from_logits:  # a class of probability 0 has a logit of -inf
         is_finite = batches.are_finite(values)
     if not is_finite.all():
         raise ValueError(
-            f"{name} gives NaN or infinities in {int((~is_finite).sum())} of {len(values)} rows "
-            f"that count, first in row {int(np.argmin(is_finite))} of them: it cannot be measured."
+            f"{name} gives NaN or infinities in {int((~is_finite).sum())} of {len(values)} samples "
+            f"that count, first in sample {int(np.argmin(is_finite))} of them: it cannot be "
+            "measured."
         )
     if task == "regression":
         return values
@@ -202,12 +204,11 @@ def _check_labels(task, labels, classes):
     if task == "regression" and not np.isfinite(labels).all():
         raise ValueError(
             f"{int((~np.isfinite(labels)).any(axis=-1).sum())} labels are NaN or infinite. Give "
-            "rows without a label the weight 0."
+            "samples without a label the weight 0."
         )
 
 
-# Logits and probabilities: told apart, and made of each other.
-
+# Logits and probabilities: told apart, and converted.
 
 # Sums of probabilities in 8 bits are off by half a step of 1 / 256 for each class.
 _STEP = 1 / 256
@@ -216,28 +217,28 @@ _ROUNDING = 1e-3
 
 
 def check(name, values, from_logits, sums_to_one):
-    """Raises if outputs are not what the user says they are.
+    """Raises if outputs contradict `from_logits`.
 
     Args:
-        name: Of the model.
-        values: Float64 `[rows, ...]`.
-        from_logits: What the user says.
-        sums_to_one: Whether the probabilities of a row do.
+        name: The model's name.
+        values: Float64 `[samples, ...]`.
+        from_logits: What the user passed.
+        sums_to_one: Whether the probabilities of a sample sum to 1.
     """
     are_shares = bool((values >= 0).all() and (values <= 1 + _ROUNDING).all())
     if from_logits and are_shares and _look_like_probabilities(values, sums_to_one):
         raise ValueError(
-            f"The outputs of {name} are probabilities. Say so: from_logits=False (of a teacher "
+            f"The outputs of {name} are probabilities. Pass from_logits=False (of a teacher "
             "alone: teacher_from_logits=False)."
         )
     if from_logits:
         return
     if not are_shares or (sums_to_one and not _sum_to_one(values)):
         raise ValueError(
-            f"The outputs of {name} are no probabilities: they lie from {values.min():.3g} to "
+            f"The outputs of {name} are no probabilities: they range from {values.min():.3g} to "
             f"{values.max():.3g}"
-            + (f", a row sums to {values.sum(axis=-1).max():.3g}" if sums_to_one else "")
-            + ". Of logits say from_logits=True (of a teacher alone: teacher_from_logits=True)."
+            + (f", one sample sums to {values.sum(axis=-1).max():.3g}" if sums_to_one else "")
+            + ". For logits pass from_logits=True (of a teacher alone: teacher_from_logits=True)."
         )
 
 
@@ -251,20 +252,20 @@ def _look_like_probabilities(values, sums_to_one):
     if sums_to_one:
         return _sum_to_one(values)
     # Logits of a trained model have both signs, and probabilities of two classes lie on both sides
-    # of a half. Logits of zero weights, or of a model that says the same of all rows, do neither.
+    # of a half. Logits of zero weights, or of a model with one output for all, do neither.
     return len(values) > 1 and bool((values < 0.5).any() and ((values > 0.5) & (values < 1)).any())
 
 
 def to_logits(values, from_logits, is_yes_or_no):
-    """Finite logits, the largest of each row 0.
+    """Finite logits, the largest of each sample 0.
 
     Args:
-        values: Float64 `[rows, classes]`, or `[rows, ...]` of yes against no.
+        values: Float64 `[samples, classes]`, or `[samples, ...]` of yes against no.
         from_logits: Whether they are logits, else probabilities.
         is_yes_or_no: Whether each number is a question of its own.
 
     Returns:
-        Float64 `[rows, classes]`. Of yes or no one dimension more, `[..., 2]`: no and yes.
+        Float64 `[samples, classes]`. Of yes or no one dimension more, `[..., 2]`: no and yes.
     """
     if is_yes_or_no:
         values = values if from_logits else np.clip(values, 0.0, 1.0)
@@ -278,8 +279,7 @@ def logs(logits):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
-# Which task a model solves, told from its outputs and the labels.
-
+# Which task a model solves, by its outputs and the labels.
 
 TASKS = ("multiclass", "binary", "multilabel", "regression", "text")
 
@@ -288,12 +288,12 @@ def infer(outputs, labels):
     """The task of outputs and labels.
 
     Args:
-        outputs: Array `[rows, ...]` of numbers or strings.
-        labels: Array `[rows, ...]`.
+        outputs: Array `[samples, ...]` of numbers or strings.
+        labels: Array `[samples, ...]`.
 
     Returns:
-        One of `TASKS`. Numbers between 0 and 1 that sum to 1 in each row are a class for each row,
-        zeros and ones that do not are several labels, other numbers are to be predicted.
+        One of `TASKS`. Numbers between 0 and 1 that sum to 1 in each sample are one class per
+        sample, zeros and ones that do not are several labels, other numbers are a regression.
 
     Raises:
         ValueError: They do not belong together.
@@ -306,8 +306,8 @@ def infer(outputs, labels):
         if is_single and are_alike:
             if labels.dtype.kind == "i" and set(np.unique(labels)) == {-1, 0, 1}:
                 raise ValueError(
-                    "The labels are -1, 0 and 1: answers of which some are missing (-1), or "
-                    "numbers? Say task='binary' or task='regression'."
+                    "The labels are -1, 0 and 1: labels some of which are missing (-1), or "
+                    "numbers? Pass task='binary' or task='regression'."
                 )
             return "binary" if _are_flags(labels) else "regression"
         if not is_single and batches.class_indices(labels, outputs.shape) is not None:
@@ -316,8 +316,8 @@ def infer(outputs, labels):
             return "multilabel" if _are_flags(labels) and labels.ndim == 2 else "regression"
     raise ValueError(
         f"Labels of shape {labels.shape} and type {labels.dtype} do not belong to outputs of shape "
-        f"{outputs.shape}. Expected class indices [rows], a number for each output, or reference "
-        "strings of a model that gives strings; `task` says which."
+        f"{outputs.shape}. Expected class indices [samples], a number for each output, or "
+        "reference strings of a model that gives strings; `task` sets which."
     )
 
 

@@ -106,7 +106,7 @@ class GivenOutputs(ReferenceTeacher):
         self._outputs, self._used = np.asarray(outputs), 0
         if self._outputs.ndim == 0 or self._outputs.dtype.kind not in "biuf":
             received = f"shape {self._outputs.shape}, {self._outputs.dtype}"
-            raise invalid("teacher", "outputs as an array of numbers [rows, ...]", received)
+            raise invalid("teacher", "outputs as an array of numbers [samples, ...]", received)
         self.rows_given = len(self._outputs)
 
     def output_shape(self, inputs: Any, key: tuple[int, str]) -> tuple | None:
@@ -168,8 +168,8 @@ def check_width(width: int | None, task: str | None, shape: Any, name: str = "Th
 
 def _other_width(name, width, classes):
     return ValueError(
-        f"{name} has {width} outputs a row where the model has {classes}: they cannot be compared. "
-        "Pass a teacher of the same classes, or teacher=None."
+        f"{name} has {width} outputs per sample where the model has {classes}: they cannot be "
+        "compared. Pass a teacher of the same classes, or teacher=None."
     )
 
 

@@ -17,7 +17,7 @@ from keras_kd.reporting.statistics import mean_and_deviation
 # The models on parts of the test data that the user names.
 
 
-# A key with more values than that names rows, not parts.
+# A key with more values than that names samples, not parts.
 MOST_VALUES = 50
 
 
@@ -25,8 +25,8 @@ def read_slices(slices: Any, data: Any) -> dict[str, list]:
     """`{name: a value for each row}` of the user's slices.
 
     Args:
-        slices: `None`; a function from (inputs, labels) of a batch to a value for each row; an
-            array of them, `[rows]`; or a dict of such, by name.
+        slices: `None`; a function from (inputs, labels) of a batch to a value for each sample; an
+            array of them, `[samples]`; or a dict of such, by name.
         data: The test data.
 
     Raises:
@@ -43,8 +43,8 @@ def read_slices(slices: Any, data: Any) -> dict[str, list]:
         found = len(set(values))
         if found > MOST_VALUES:
             raise ValueError(
-                f"The slice {name!r} has {found} different values in {len(values)} rows; expected "
-                f"at most {MOST_VALUES}. Make groups of them, such as "
+                f"The slice {name!r} has {found} different values in {len(values)} samples; "
+                f"expected at most {MOST_VALUES}. Make groups of them, such as "
                 "np.digitize(values, [10, 100])."
             )
         if not isinstance(data, tf.data.Dataset):
@@ -58,7 +58,7 @@ def _values(name, key, data):
         if values.ndim != 1 or values.dtype.kind not in "biufSUO":
             raise ValueError(
                 f"The slice {name!r} must be a function of (inputs, labels), or one value for each "
-                f"row. Received: an array of shape {values.shape}."
+                f"sample. Received: an array of shape {values.shape}."
             )
         return _plain(values)
     found = []
@@ -69,7 +69,7 @@ def _values(name, key, data):
         if values.shape != (rows,):
             raise ValueError(
                 f"The function of the slice {name!r} must return one value for each of the {rows} "
-                f"rows of a batch, of shape ({rows},). Received: shape {values.shape}."
+                f"samples of a batch, of shape ({rows},). Received: shape {values.shape}."
             )
         found += _plain(values)
     return found
@@ -98,7 +98,7 @@ def select_counted(keys: dict[str, list], measurement: Measurement) -> dict[str,
         As `keys`.
 
     Raises:
-        ValueError: There is not one value for each row.
+        ValueError: There is not one value for each sample.
     """
     return {name: _select(name, values, measurement) for name, values in keys.items()}
 
@@ -109,15 +109,15 @@ def _select(name, values, measurement):
     _check_length(name, values, rows)
     if counted is None:
         return values
-    positions = counted.size // rows  # of each row, where these have labels of their own
+    positions = counted.size // rows  # of each sample, where these have labels of their own
     return np.repeat(np.array(values, object), positions)[counted.reshape(-1)].tolist()
 
 
 def _check_length(name, values, rows):
     if len(values) != rows:
         raise ValueError(
-            f"The slice {name!r} has {len(values)} values, but the test data have {rows} rows. "
-            "Give one value for each row, also for those without a label."
+            f"The slice {name!r} has {len(values)} values, but the test data have {rows} samples. "
+            "Give one value for each sample, also for those without a label."
         )
 
 
@@ -126,11 +126,11 @@ def table(comparison, keys):
 
     Returns:
         A list of dicts: `slice`, `value`, `samples`, `scores` (`{candidate: mean over seeds}`: the
-        share of right rows, or the mean absolute error), `gain` and `deviation` of the distilled
+        share of right samples, or the mean absolute error), `gain` and `deviation` of the distilled
         student over the one with labels only (positive is better), or `None`.
 
     Raises:
-        ValueError: The rows do not fit the test data, or the task has no rows that are right.
+        ValueError: The samples do not fit the test data, or the task has no samples that are right.
     """
     if not keys:
         return []
@@ -145,11 +145,11 @@ def table(comparison, keys):
 
 
 def _scores(candidate):
-    """Float64 `[seeds, rows]`, higher is better."""
+    """Float64 `[seeds, samples]`, higher is better."""
     found = [_of_rows(each) for each in candidate.measurements]
     if any(each is None for each in found):
         raise ValueError(
-            f"Slices need a prediction for each row, which {candidate.name!r} does not have: "
+            f"Slices need a prediction for each sample, which {candidate.name!r} does not have: "
             f"its task is {candidate.measurements[0].task!r}."
         )
     return np.array(found, np.float64)
@@ -206,7 +206,7 @@ class ClassChange:
 
     Attributes:
         label: The class.
-        support: How many rows of the test data have it (the sum of their weights).
+        support: How many samples of the test data have it (the sum of their weights).
         baseline: Recall of the student with labels only, mean over seeds.
         student: Recall of the distilled one.
         gain: The difference of both.
@@ -226,7 +226,7 @@ class ClassChange:
 
     @property
     def is_clear(self):
-        """Whether the change is more than two standard errors, and more than one row.
+        """Whether the change is more than two standard errors, and more than one sample.
 
         Two standard errors of so few seeds are a rule of thumb, and there are many classes: some
         pass it by chance.
@@ -309,7 +309,7 @@ class Inherited:
     """How often each model repeats a mistake of the teacher: says the same wrong class.
 
     Attributes:
-        teacher_mistakes: In how many rows the teacher is wrong.
+        teacher_mistakes: In how many samples the teacher is wrong.
         student: The share of these in which the distilled student says what the teacher says, mean
             over seeds.
         student_deviation: Its standard deviation over seeds, or `None`.
@@ -356,7 +356,7 @@ def _has_classes(*candidates):
 
 
 def _shares(candidate, rows, said):
-    """By seed: in which share of some rows a model says this."""
+    """By seed: in which share of some samples a model says this."""
     return [statistics.agreement(each, said, rows) for each in candidate.measurements]
 
 
@@ -367,8 +367,8 @@ def curve(candidate):
     """The reliability curve of a model: all of its seeds together.
 
     Returns:
-        A list of `{"confidence", "accuracy", "count"}`, one for each bin that has rows; `[]` where
-        nothing was measured.
+        A list of `{"confidence", "accuracy", "count"}`, one for each bin that has samples; `[]`
+        where nothing was measured.
     """
     bins: dict = {}
     for measurement in candidate.measurements:

@@ -4,10 +4,9 @@ import importlib.resources
 
 from keras_kd import version
 from keras_kd._utils import formatting
+from keras_kd.reporting import axes, charts, tables
 from keras_kd.reporting import comparison as findings
-from keras_kd.reporting import tables
 from keras_kd.reporting.markup import document, element
-from keras_kd.reporting.plots import axes, charts
 
 # The top of the page: what was compared, the verdict, the way from teacher to device.
 
@@ -26,7 +25,7 @@ def header(report):
     first = report.comparison.candidates[0].measurements[0]
     seeds = max(row["seeds"] for row in report.rows)
     facts = [
-        f"{formatting.plural(first.samples, 'test row')}",
+        f"{formatting.plural(first.samples, 'test sample')}",
         report.metric.label,
         formatting.plural(seeds, "seed"),
     ]
@@ -182,7 +181,7 @@ def classes(report):
     """What changed for each class, folded away."""
     if not report.classes:
         return None
-    heads = ["class", "rows", "teacher, %", "labels only, %", "distilled, %", "gain, points"]
+    heads = ["class", "samples", "teacher, %", "labels only, %", "distilled, %", "gain, points"]
     lines = [heads, *(_class(each) for each in report.classes)]
     if report.classes[0].teacher is None:
         lines = [line[:2] + line[3:] for line in lines]
@@ -293,7 +292,7 @@ def _latency_figure(report):
 def _calibration(report):
     caption = (
         "Below the diagonal a model is surer than it is right. Confidences that fewer than "
-        f"{charts.FEWEST} rows have are left out."
+        f"{charts.FEWEST} samples have are left out."
     )
     return _figure("Reliability", charts.draw_reliability(report.comparison), caption)
 
@@ -317,7 +316,7 @@ def _class_bar(change):
     deviation = None if change.deviation is None else 100 * change.deviation
     words = (
         f"{change.label}: {100 * change.baseline:.1f} to {100 * change.student:.1f} % of "
-        f"{change.support:,} rows"
+        f"{change.support:,} samples"
     )
     return charts.Change(str(change.label), 100 * change.gain, deviation, words)
 
@@ -329,8 +328,10 @@ def _confusion(report):
     title = "Confusion, distilled minus labels only"
     if len(change["labels"]) > charts.MOST_CLASSES:
         return None
-    caption = "Rows of the test data, mean over seeds: blue is better, orange is worse. "
-    return _figure(title, charts.draw_confusion(change), caption + charts.told(change, 3))
+    caption = "Samples of the test data, mean over seeds: blue is better, orange is worse. "
+    return _figure(
+        title, charts.draw_confusion(change), caption + charts.describe_confusion(change, 3)
+    )
 
 
 def _mistakes(report):
@@ -357,7 +358,7 @@ def _slices(report):
         return None
     names = {row["slice"] for row in rows}
     title = f"Gain by {next(iter(names))}" if len(names) == 1 else "Gain by slice"
-    caption = "Distilled minus labels only, in points of right rows"
+    caption = "Distilled minus labels only, in points of right samples"
     if len(rows) > _MOST_BARS:
         caption += f"; the {_MOST_BARS} of {len(rows)} slices that changed most"
         rows = sorted(rows, key=lambda row: -abs(row["gain"]))[:_MOST_BARS]

@@ -107,7 +107,7 @@ def remarks(changes, inherited, slices):
     Args:
         changes: A list of `ClassChange`.
         inherited: `Inherited`, or `None`.
-        slices: The rows of `slices.table`.
+        slices: The rows of `breakdowns.table`.
 
     Returns:
         A list of sentences.
@@ -161,7 +161,7 @@ def _slices(rows):
         return ["No slice is worse after distillation."]
     return [
         f"The slice that lost most: {worst['slice']} = {worst['value']} "
-        f"({formatting.plural(worst['samples'], 'row')})."
+        f"({formatting.plural(worst['samples'], 'sample')})."
     ]
 
 
@@ -246,7 +246,7 @@ def _follows(comparison):
         return []
     return [
         f"The distilled student agrees with the teacher in {formatting.percent(sides[0], 1)} of "
-        f"the rows, the one with labels only in {formatting.percent(sides[1], 1)}: it hardly "
+        f"the samples, the one with labels only in {formatting.percent(sides[1], 1)}: it hardly "
         "followed the teacher. Try more weight of the teacher (alpha=0.1, beta=0.9), a higher "
         "temperature, or longer training."
     ]
@@ -277,7 +277,7 @@ def _rows(comparison):
     if noise is None or noise.excludes_zero or difference.mean <= 0:
         return []
     return [
-        f"The test data are few: {noise.rows:,} rows show only differences above "
+        f"The test data are few: {noise.rows:,} samples show only differences above "
         f"{metric.difference(noise.visible, sign='')}. For one as small as this use about "
         f"{noise.rows_needed():,}."
     ]
@@ -308,7 +308,7 @@ def _loss(comparison, kept):
     change = metric.better_by(drop.mean, drop.deviation)
     text = f"{kept.candidate.name} has {change} against its student"
     if kept.agreement is not None:
-        text += f", answers otherwise in {formatting.percent(1 - kept.agreement, 1)} of the rows"
+        text += f", answers otherwise in {formatting.percent(1 - kept.agreement, 1)} of the samples"
     worst = _worst_class(kept.candidate, comparison.student)
     if worst is not None:
         label, loss = worst

@@ -81,7 +81,9 @@ class Report:
             if not isinstance(value, (list, tuple)):
                 raise invalid(name, "a list of sentences", repr(value))
         if slice_keys is not None and not isinstance(slice_keys, dict):
-            raise invalid("slice_keys", "a dict of values for each row by name", repr(slice_keys))
+            raise invalid(
+                "slice_keys", "a dict of values for each sample by name", repr(slice_keys)
+            )
         self.comparison, self.title = comparison, title
         self.environment = dict(environment or {})
         self.students, self.baselines = list(students), list(baselines)

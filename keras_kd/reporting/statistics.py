@@ -1,4 +1,4 @@
-"""The statistics of a report: its metric, scores of rows, paired comparisons."""
+"""The statistics of a report: its metric, scores of samples, paired comparisons."""
 
 import dataclasses
 
@@ -145,7 +145,7 @@ def choose(measurements, key=None):
     return Metric(found[0])
 
 
-# How good a model is in each row of the test data, and what so few rows can tell.
+# How good a model is in each sample of the test data, and what so few samples can tell.
 
 
 _CLASSES = {"multiclass", "binary", "multilabel"}
@@ -168,19 +168,19 @@ def weights(measurement):
 
 
 def agreement(measurement, classes, rows=...):
-    """In which share of some rows, by their weights, a model says these classes.
+    """In which share of some samples, by their weights, a model says these classes.
 
     Args:
-        measurement: A `Measurement` of one class for each row.
-        classes: One for each row of the data.
-        rows: Bool `[rows]`: which rows; the sum of their weights must not be 0. Default: all.
+        measurement: A `Measurement` of one class for each sample.
+        classes: One for each sample of the data.
+        rows: Bool `[samples]`: which samples; the sum of their weights must not be 0. Default: all.
     """
     same = np.asarray(measurement.predictions) == np.asarray(classes)
     return float(np.average(same[rows], weights=weights(measurement)[rows]))
 
 
 def right(measurement):
-    """Which rows are right, bool `[rows]`; `None` where the task has no right and wrong."""
+    """Which samples are right, bool `[samples]`; `None` where the task has no right and wrong."""
     if measurement.task not in _CLASSES or measurement.predictions is None:
         return None
     same = np.asarray(measurement.predictions) == np.asarray(measurement.labels)
@@ -188,7 +188,7 @@ def right(measurement):
 
 
 def errors(measurement):
-    """Absolute errors of a regression, float64 `[rows]` (a mean of several outputs), or `None`."""
+    """Absolute errors of a regression, float64 `[samples, outputs]`, or `None`."""
     if measurement.task != "regression" or measurement.predictions is None:
         return None
     predictions = np.asarray(measurement.predictions, np.float64)
@@ -197,19 +197,19 @@ def errors(measurement):
 
 
 def gains(metric, new, old):
-    """The share of each row in the gain of a metric; their mean, by the rows' weights, is the gain.
+    """The share of each sample in the gain of a metric; their weighted mean is the gain.
 
     For the accuracy it is 1 where only the new model is right and -1 where only the old one is. For
-    the root of the mean square it is the influence of the row, `(e_old^2 / rmse_old - e_new^2 /
+    the root of the mean square it is the influence of the sample, `(e_old^2 / rmse_old - e_new^2 /
     rmse_new) / 2` (that makes it the delta method).
 
     Args:
         metric: A `Metric`.
         new: A `Measurement`.
-        old: One of the same rows.
+        old: One of the same samples.
 
     Returns:
-        Float64 `[rows]`, or `None` where the metric is no mean over rows.
+        Float64 `[samples]`, or `None` where the metric is no mean over samples.
     """
     if metric.key == "accuracy":
         sides = right(new), right(old)
@@ -233,13 +233,14 @@ def _influence(absolute, of_rows):
 
 @dataclasses.dataclass(frozen=True)
 class RowNoise:
-    """What the finite number of test rows leaves open in a gain.
+    """What the finite number of test samples leaves open in a gain.
 
     Attributes:
         rows: Their number.
         mean: The gain on them.
-        error: Its standard error: the deviation of the rows' gains over the root of their number;
-            of rows with weights `sqrt(n / (n - 1) sum_i w_i^2 (gain_i - mean)^2) / sum_i w_i`.
+        error: Its standard error: the deviation of the samples' gains over the root of their
+            number; with sample weights
+            `sqrt(n / (n - 1) sum_i w_i^2 (gain_i - mean)^2) / sum_i w_i`.
     """
 
     rows: int
@@ -248,12 +249,12 @@ class RowNoise:
 
     @property
     def interval(self):
-        """95 % confidence interval of the gain on other rows of the same kind."""
+        """95 % confidence interval of the gain on other samples of the same kind."""
         return self.mean - self.visible, self.mean + self.visible
 
     @property
     def visible(self):
-        """The smallest gain that is told apart from 0 on so many rows."""
+        """The smallest gain that is told apart from 0 on so many samples."""
         return _Z * self.error
 
     @property
@@ -262,19 +263,19 @@ class RowNoise:
         return abs(self.mean) > self.visible
 
     def rows_needed(self):
-        """How many rows would tell a gain of this size apart from 0; `None` of a gain of 0."""
+        """How many samples would tell a gain of this size apart from 0; `None` of a gain of 0."""
         if self.mean == 0:
             return None
         return int(np.ceil(self.rows * (self.visible / self.mean) ** 2))
 
 
 def row_noise(metric, new, old):
-    """`RowNoise` of the mean gain over seeds, or `None` where rows cannot tell.
+    """`RowNoise` of the mean gain over seeds, or `None` where samples cannot tell.
 
     Args:
         metric: A `Metric`.
         new: Measurements by seed.
-        old: Likewise, of the same rows.
+        old: Likewise, of the same samples.
     """
     by_seed = [gains(metric, *pair) for pair in zip(new, old, strict=True)]
     if any(each is None or len(each) < 2 for each in by_seed):
@@ -285,14 +286,14 @@ def row_noise(metric, new, old):
     return RowNoise(count, float(mean), float(spread / of_rows.sum()))
 
 
-# Paired comparison of two models: over seeds, and over the rows of the test data.
+# Paired comparison of two models: over seeds, and over the samples of the test data.
 
 
 SIGNIFICANT = 0.05
 CONFIDENCE = 0.95
 T_TEST = "paired t-test"
 MCNEMAR = "McNemar's exact test"
-ROW_TEST = "paired t-test over the rows"
+ROW_TEST = "paired t-test over the samples"
 # Differences of fractions that are equal in all seeds differ by rounding.
 _NO_SPREAD = 1e-12
 
@@ -321,9 +322,9 @@ class Difference:
 
     @property
     def is_clear(self):
-        """Whether the seeds, and the rows where they can tell, rule out that there is none."""
+        """Whether the seeds, and the samples where they can tell, rule out that there is none."""
         by_rows = self.row_noise is None or self.row_noise.excludes_zero
-        # McNemar's exact test is about the rows already, and the better one of few rows.
+        # McNemar's exact test is about the samples already, and the better one of few samples.
         by_rows = by_rows or self.test in (MCNEMAR, ROW_TEST)
         return self.p is not None and self.p < SIGNIFICANT and by_rows
 
@@ -344,18 +345,16 @@ def compare(metric, new, old):
     """Compares two candidates seed by seed.
 
     With two seeds or more: the paired t-test, `t = mean / (deviation / sqrt(seeds))`. With one, or
-    where all seeds differ by exactly the same, the rows decide, which say nothing about the luck of
-    the initial weights. The accuracy: McNemar's exact test of the rows that only one of the two
-    models gets right (a binomial test with probability 1/2). Errors, and the accuracy of rows with
-    weights: the t-test of the rows' gains. Other metrics are no means over rows, and not tested.
+    where all seeds differ by exactly the same, the samples decide, which show nothing about the
+    luck of the initial weights. The accuracy: McNemar's exact test of the samples that only one of
+    the two models gets right (a binomial test with probability 1/2). Errors, and the accuracy of
+    samples with weights: the t-test of the samples' gains. Other metrics are no means over samples,
+    and are not tested.
 
     Args:
-        metric: A `Metric`.
+        metric: What is compared.
         new: A `Candidate`.
         old: A `Candidate` with as many seeds.
-
-    Returns:
-        A `Difference`.
     """
     differences = metric.gain(new.scores(metric), old.scores(metric))
     mean, deviation = mean_and_deviation(differences)
@@ -396,9 +395,9 @@ def seeds_needed(mean, deviation, most=50):
 
 
 def over_rows(metric, new, old):
-    """`(p, name of the test)` of one pair of models by their rows, or `(None, None)`.
+    """`(p, name of the test)` of one pair of models by their samples, or `(None, None)`.
 
-    The accuracy by McNemar's exact test, unless rows have weights, of which it knows nothing.
+    The accuracy by McNemar's exact test, unless samples have weights, of which it knows nothing.
     """
     sides = right(new), right(old)
     if metric.key == "accuracy" and sides[0] is not None and new.weights is None:
@@ -414,7 +413,7 @@ def mcnemar(new, old):
     """The p-value of McNemar's exact test.
 
     Args:
-        new: Which rows one model gets right, bool `[rows]`.
+        new: Which samples one model gets right, bool `[samples]`.
         old: Likewise of the other one.
     """
     only_new, only_old = int(np.sum(new & ~old)), int(np.sum(old & ~new))

@@ -163,7 +163,7 @@ def slice_cells(report):
     is_error = first.task == "regression"
     unit = "mean absolute error" if is_error else "% right"
     has_gain = any(row["gain"] is not None for row in report.slices)
-    lines = [["slice", "rows", *(f"{name}, {unit}" for name in names)]]
+    lines = [["slice", "samples", *(f"{name}, {unit}" for name in names)]]
     lines[0] += ["gain"] if has_gain else []
     for row in report.slices:
         scores = [_score(row["scores"][name], is_error) for name in names]

@@ -97,7 +97,7 @@ class TensorInfo:
         return (values - np.float32(self.zero_point)) * np.float32(self.scale)
 
     def fits(self, shape):
-        """Whether an array of this shape, with any number of rows, can be this input.
+        """Whether an array of this shape, with any number of samples, can be this input.
 
         Sizes that are not known yet are `None`, and fit.
         """
@@ -123,7 +123,7 @@ def _last(sizes):
 
 
 def channels_last(array):
-    """A feature map of `[rows, channels, height, width]` in Keras' order; others as they are."""
+    """A feature map of `[samples, channels, height, width]` in Keras' order; others as they are."""
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
@@ -320,7 +320,7 @@ def in_order(inputs, infos):
         infos: A `TensorInfo` for each input.
 
     Raises:
-        ValueError: They are not the file's inputs, or differ in their rows.
+        ValueError: They are not the file's inputs, or differ in their samples.
     """
     names = [info.name for info in infos]
     if isinstance(inputs, dict):
@@ -338,9 +338,7 @@ def in_order(inputs, infos):
         check_fit(info, array.shape)
     rows = {array.shape[0] for array in arrays}
     if len(rows) != 1 or rows == {0}:
-        raise ValueError(
-            f"The inputs must have one number of rows, above 0. Received: {sorted(rows)}"
-        )
+        raise ValueError(f"The inputs must have one batch size, above 0. Received: {sorted(rows)}")
     return arrays
 
 
@@ -381,9 +379,9 @@ def _hint(info, shape):
 
 
 def batches(arrays, size, is_fixed):
-    """Yields `(arrays, rows)`: parts of `size` rows, and how many of them are the user's.
+    """Yields `(arrays, rows)`: parts of `size` samples, and how many of them are the user's.
 
-    Where the file takes no other number of rows the last part is filled up with its last row.
+    Where the file takes no other number of samples the last part is filled up with its last sample.
     """
     rows = len(arrays[0])
     for start in range(0, rows, size):

@@ -338,7 +338,7 @@ def _matmul(inputs, outputs, options):
 
 
 def _recurrent(weights):
-    """A formula: all weights at each time step of each row; input 0: `[batch, time, ...]`."""
+    """A formula: all weights at each time step of each sample; input 0: `[batch, time, ...]`."""
 
     def formula(inputs, outputs, options):
         used = [inputs[i] for i in weights if i < len(inputs) and inputs[i] is not None]

@@ -90,7 +90,7 @@ OF_REPORT = {
     ),
     "a student of other classes": (
         lambda: report(student=worlds.model(1, 6), teacher=worlds.model(9)),
-        "The teacher has 4 outputs a row where the model has 6",
+        "The teacher has 4 outputs per sample where the model has 6",
     ),
     "a student of too few classes": (
         lambda: report(student=worlds.model(1, 3)),
@@ -148,12 +148,12 @@ OF_REPORT = {
     "labels for another task": (lambda: report(task="regression"), "a number for each output"),
     "slices that are a number": (
         lambda: report(slices=3),
-        r"The slice 'slice' must be a function of \(inputs, labels\), or one value for each row",
+        r"The slice 'slice' must be a function of \(inputs, labels\), or one value for each sample",
     ),
     "slices of two axes": (lambda: report(slices=np.zeros((12, 2))), r"array of shape \(12, 2\)"),
     "slices of other rows": (
         lambda: report(slices={"ink": np.zeros(5)}),
-        "The slice 'ink' has 5 values, but the test data have 12 rows",
+        "The slice 'ink' has 5 values, but the test data have 12 samples",
     ),
     "slices of one argument": (
         lambda: report(slices={"ink": lambda x: x}),
@@ -161,7 +161,7 @@ OF_REPORT = {
     ),
     "a slice of another length": (
         lambda: report(slices=lambda x, y: y[:2]),
-        r"must return one value for each of the 12 rows of a batch.*shape \(2,\)",
+        r"must return one value for each of the 12 samples of a batch.*shape \(2,\)",
     ),
     "rows in another order": (
         lambda: report(data=shuffled()),
@@ -209,7 +209,7 @@ OF_TRAINING_REPORT = {
     ),
     "a student of other classes": (
         lambda: trains(make_student=lambda: worlds.files.classifier(5, classes=6)),
-        "The teacher has 4 outputs a row where the model has 6",
+        "The teacher has 4 outputs per sample where the model has 6",
     ),
     "one student for two": (
         lambda: trains(make_student=lambda: worlds.model(5)),

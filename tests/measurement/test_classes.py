@@ -157,7 +157,7 @@ def test_a_missing_class_leaves_out_the_roc_auc():
     rows = Y != 2
     found = measured((X[rows], Y[rows]), class_names=NAMES)
     assert "roc_auc" not in found.quality
-    assert "roc_auc: left out; the data has no row of the class(es) cat." in found.notes
+    assert "roc_auc: left out; the data has no sample of the class(es) cat." in found.notes
     assert found.per_class[2]["support"] == 0
     expected = metrics.log_loss(Y[rows], softmax(logits()[rows]), labels=range(4))
     assert found.quality["log_loss"] == pytest.approx(expected, rel=1e-5)
@@ -227,7 +227,7 @@ def test_a_label_of_which_all_rows_say_the_same():
     y[:, 1] = 1
     found = measured((X, y), class_names=NAMES)
     assert "roc_auc" not in found.quality
-    assert "roc_auc: left out; all rows say the same of the label(s) bee." in found.notes
+    assert "roc_auc: left out; all samples have the same value of the label(s) bee." in found.notes
 
 
 def test_batches_that_were_padded_to_lengths_of_their_own():

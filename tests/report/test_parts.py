@@ -175,9 +175,9 @@ def test_slices_of_a_regression_are_mean_absolute_errors():
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        (np.arange(12), "12 values, but the test data have 4 rows"),
-        (np.zeros((12, 2)), "one value for each row. Received: an array of shape"),
-        (lambda x, y: y[:2], r"one value for each of the 12 rows of a batch.*\(2,\)"),
+        (np.arange(12), "12 values, but the test data have 4 samples"),
+        (np.zeros((12, 2)), "one value for each sample. Received: an array of shape"),
+        (lambda x, y: y[:2], r"one value for each of the 12 samples of a batch.*\(2,\)"),
         (np.arange(60), "60 different values .* at most 50"),
     ],
 )

@@ -138,7 +138,7 @@ def test_rows_count_by_their_weights():
     assert mean > 0.3  # though one model is right in 36 rows more
     assert found.row_noise.error == pytest.approx(error)
     assert found.interval == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), rel=1e-3)
-    assert found.test == "paired t-test over the rows"
+    assert found.test == "paired t-test over the samples"
     assert found.p == pytest.approx(2 * scipy.stats.t.sf(mean / error, 199))
 
 

@@ -168,9 +168,9 @@ def test_slices_are_checked_before_any_training(small):
     def train(model):
         pytest.fail("trained before the slices were looked at")
 
-    with pytest.raises(ValueError, match="has 7 values, but the test data have 100 rows"):
+    with pytest.raises(ValueError, match="has 7 values, but the test data have 100 samples"):
         report(small, train=train, slices=np.zeros(7))
-    with pytest.raises(ValueError, match="has 50 values, but the test data have 100 rows"):
+    with pytest.raises(ValueError, match="has 50 values, but the test data have 100 samples"):
         report(small, train=train, slices=np.arange(50) % 2)
 
 
@@ -259,7 +259,7 @@ def other_shapes(widths=None):
         ({"exports": [1]}, "`exports`. Expected a dict"),
         ({"exports": {"w 1": no_file, "w+1": no_file}}, "names whose letters"),
         ({"exports": {"int8": lambda student, path: None}}, "wrote no file"),
-        ({"slices": np.zeros((2, 2))}, "one value for each row"),
+        ({"slices": np.zeros((2, 2))}, "one value for each sample"),
         ({"data": None}, "`data` is missing"),
         ({"data": np.zeros(3)}, "`data` must be a tf.data.Dataset"),
         ({"metric": "colour"}, "`metric`. Expected one of"),

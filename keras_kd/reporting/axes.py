@@ -1,8 +1,8 @@
-"""Plots as SVG, in the colours of the page that holds them.
+"""Plots as SVG, in the colors of the page that holds them: canvas, axes, labels, markers.
 
-Drawn here, not by a plotting library: text stays text in the page's own font and colours follow its
-light and dark themes, which a picture of a library does not. All are `WIDTH` units wide, which is
-about what a column of the page has in pixels, on a telephone as on a desk.
+They are not drawn by a plotting library: here text stays text in the page's own font, and colors
+follow its light and dark themes. All pictures are `WIDTH` units wide, about what a column of the
+page has in pixels, on a phone as on a desktop.
 """
 
 import dataclasses
@@ -258,11 +258,11 @@ def _cost(box, others, frame):
     return 100 * box.outside(frame) + sum(box.meets(other) for other in others)
 
 
-# A colour and a shape for each model, the same in all plots.
+# A color and a shape for each model, the same in all plots.
 
 
 RADIUS = 5.0
-_FOUR = 4  # colours of exported files; a fifth file begins again with another shape
+_FOUR = 4  # colors of exported files; a fifth file begins again with another shape
 _SHAPES = ("square", "triangle", "pentagon", "cross")
 
 
@@ -270,7 +270,7 @@ class Style:
     """How a candidate is drawn.
 
     Args:
-        class_: Class of the page's style sheet, which sets the colour.
+        class_: Class of the page's style sheet, which sets the color.
         shape: `"diamond"`, `"ring"`, `"disc"`, `"square"`, `"triangle"`, `"pentagon"`, `"cross"`.
     """
 
