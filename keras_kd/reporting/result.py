@@ -73,7 +73,9 @@ class Report:
     ):
         if not isinstance(comparison, Comparison):
             raise invalid(
-                "comparison", "a comparison of reporting.comparison.compare", repr(comparison)
+                "comparison",
+                "the comparison of a report, such as report.comparison",
+                repr(comparison),
             )
         if not isinstance(title, str):
             raise invalid("title", "text", repr(title))

@@ -45,7 +45,7 @@ class TestMeasure:
         assert "top_2_accuracy" in measure(top_k=(2,)).quality
         one = worlds.model(1, 1)
         numbers = (X, Y * 0.5)
-        assert "Leave it out, or say which `task`" in message(
+        assert "Leave it out, or set `task`" in message(
             lambda: measure(one, numbers, class_names=["no", "yes"])
         )
         assert measure(one, numbers).task == "regression"

@@ -252,7 +252,7 @@ OF_REPORTS_FILES = {
     )
 }
 OF_REPORTS_FILES |= {
-    "no comparison": (lambda: kd.Report(None), argument("comparison", "a keras_kd.report")),
+    "no comparison": (lambda: kd.Report(None), argument("comparison", "the comparison of")),
     "notes in one text": (
         lambda: kd.Report(made().comparison, notes="ab"),
         argument("notes", "a list of sentences"),

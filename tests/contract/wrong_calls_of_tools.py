@@ -177,7 +177,7 @@ OF_MEASURE = {
     ),
     "a teacher of other classes": (
         lambda: measure(teacher=worlds.model(2, 3)),
-        "has 3 outputs per sample where the model has 4.*Pass a teacher of the same classes, or teacher",
+        "has 3 outputs per sample where the model has 4.*Pass a teacher of the same classes",
     ),
     "a teacher's outputs for other rows": (
         lambda: measure(teacher=np.zeros((5, 4))),

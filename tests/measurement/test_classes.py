@@ -124,7 +124,7 @@ def test_probabilities_are_taken_where_they_are_promised():
     model = keras.Sequential([keras.Input((5,)), inner, keras.layers.Softmax()])
     found = measured((X, Y), model=model, from_logits=False)
     assert found.quality == pytest.approx(measured((X, Y)).quality, rel=1e-4)
-    with pytest.raises(ValueError, match=r"are probabilities. Say so: from_logits=False"):
+    with pytest.raises(ValueError, match=r"are probabilities. Pass from_logits=False"):
         measured((X, Y), model=model)
     with pytest.raises(ValueError, match="are no probabilities: they lie from -"):
         measured((X, Y), from_logits=False)
@@ -193,7 +193,7 @@ def test_yes_or_no(from_logits, weights):
 
 def test_yes_or_no_of_probabilities_must_be_said():
     model = files.classifier(classes=1, activation="sigmoid")
-    with pytest.raises(ValueError, match="Say so: from_logits=False"):
+    with pytest.raises(ValueError, match="Pass from_logits=False"):
         measured((X, Y > 1), model=model)
 
 

@@ -52,7 +52,7 @@ def test_an_int8_file_that_ends_in_softmax(tmp_path):
     path = files.tflite(model, tmp_path / "s.tflite", [X])
     found = kd.measure(path, (X, Y), from_logits=False, latency=False)
     plain = kd.measure(model, (X, Y), from_logits=False, latency=False)
-    with pytest.raises(ValueError, match="s.tflite are probabilities. Say so: from_logits=False"):
+    with pytest.raises(ValueError, match="s.tflite are probabilities. Pass from_logits=False"):
         kd.measure(path, (X, Y), latency=False)
     assert found.quality["log_loss"] == pytest.approx(plain.quality["log_loss"], rel=0.1)
 
