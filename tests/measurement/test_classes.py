@@ -126,7 +126,7 @@ def test_probabilities_are_taken_where_they_are_promised():
     assert found.quality == pytest.approx(measured((X, Y)).quality, rel=1e-4)
     with pytest.raises(ValueError, match=r"are probabilities. Pass from_logits=False"):
         measured((X, Y), model=model)
-    with pytest.raises(ValueError, match="are no probabilities: they lie from -"):
+    with pytest.raises(ValueError, match="are no probabilities: they range from -"):
         measured((X, Y), from_logits=False)
 
 
