@@ -6,7 +6,7 @@ import sys
 from keras_kd.cli import doctor, measure, report
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Runs a command line and returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_kd",

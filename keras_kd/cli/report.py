@@ -1,13 +1,15 @@
 """`python -m keras_kd report`: the report of models and files on disk."""
 
+import argparse
 import os
+from typing import Any
 
 from keras_kd.cli import arguments
 from keras_kd.cli.measure import output_of
 from keras_kd.reporting.api import report
 
 
-def add_to(commands):
+def add_to(commands: Any) -> None:
     """Adds the command to those of a parser."""
     parser = commands.add_parser(
         "report",
@@ -60,7 +62,7 @@ def add_to(commands):
     arguments.add_quiet(parser)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
     paths = options.out, options.json, options.markdown
     try:

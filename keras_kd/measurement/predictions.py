@@ -29,21 +29,21 @@ class Rows:
     counted: Any
 
     @property
-    def classes(self):
+    def classes(self) -> int:
         """How many classes, labels or numbers there are."""
         return self.outputs.shape[1]
 
     @property
-    def logits(self):
+    def logits(self) -> np.ndarray:
         """Of a classifier, as of `outputs`."""
         return self.outputs
 
     @property
-    def values(self):
+    def values(self) -> np.ndarray:
         """Of a regression, as of `outputs`."""
         return self.outputs
 
-    def probabilities(self):
+    def probabilities(self) -> np.ndarray:
         """Float64 `[samples, classes]`; of several labels that of each."""
         found = np.exp(logs(self.outputs))
         return found[..., 1] if self.task == "multilabel" else found
@@ -71,7 +71,9 @@ def select(
     return Rows(task, found[counted], made, weights[counted], counted)
 
 
-def check_labels(task, name, outputs, labels, weights):
+def check_labels(
+    task: str, name: str, outputs: np.ndarray, labels: Any, weights: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`(labels, weights, counted)` of all samples.
 
     Args:
@@ -97,7 +99,7 @@ def check_labels(task, name, outputs, labels, weights):
     return found, weights, counted
 
 
-def labels_of(task, labels, outputs):
+def labels_of(task: str, labels: Any, outputs: np.ndarray) -> np.ndarray:
     """Labels in the form of a task, as of `Rows`, of all samples; negative where there is none.
 
     Args:
@@ -115,7 +117,7 @@ def labels_of(task, labels, outputs):
     return found
 
 
-def flat(task, name, outputs):
+def flat(task: str, name: str, outputs: Any) -> np.ndarray:
     """Outputs as float64: `[samples, classes]`, `[samples]` of yes or no, `[samples, numbers]`."""
     outputs = np.asarray(outputs, np.float64)
     if task == "multiclass":
@@ -129,7 +131,7 @@ def flat(task, name, outputs):
     return outputs.reshape(len(outputs), -1)
 
 
-def converted(task, name, values, from_logits):
+def converted(task: str, name: str, values: np.ndarray, from_logits: bool) -> np.ndarray:
     """Outputs of the samples that count as `Rows.outputs`."""
     is_finite = np.isfinite(values).reshape(len(values), -1).all(axis=-1)
     if task == "multiclass" and from_logits:  # a class of probability 0 has a logit of -inf
@@ -216,7 +218,7 @@ _STEP = 1 / 256
 _ROUNDING = 1e-3
 
 
-def check(name, values, from_logits, sums_to_one):
+def check(name: str, values: np.ndarray, from_logits: bool, sums_to_one: bool) -> None:
     """Raises if outputs contradict `from_logits`.
 
     Args:
@@ -256,7 +258,7 @@ def _look_like_probabilities(values, sums_to_one):
     return len(values) > 1 and bool((values < 0.5).any() and ((values > 0.5) & (values < 1)).any())
 
 
-def to_logits(values, from_logits, is_yes_or_no):
+def to_logits(values: np.ndarray, from_logits: bool, is_yes_or_no: bool) -> np.ndarray:
     """Finite logits, the largest of each sample 0.
 
     Args:
@@ -274,7 +276,7 @@ def to_logits(values, from_logits, is_yes_or_no):
     return batches.to_logits(values, from_logits)
 
 
-def logs(logits):
+def logs(logits: np.ndarray) -> np.ndarray:
     """Logarithms of the probabilities over the last dimension, of logits of at most 0."""
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
@@ -284,7 +286,7 @@ def logs(logits):
 TASKS = ("multiclass", "binary", "multilabel", "regression", "text")
 
 
-def infer(outputs, labels):
+def infer(outputs: np.ndarray, labels: np.ndarray) -> str:
     """The task of outputs and labels.
 
     Args:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._utils import validation
+from keras_kd.measurement.predictions import Rows
 
 
 @dataclasses.dataclass
@@ -23,17 +24,19 @@ class Figures:
     counted: Any = None
 
 
-def sklearn():
+def sklearn() -> Any:
     """`sklearn.metrics`."""
     return validation.needs("sklearn.metrics", "keras_kd.measure", "measure")
 
 
-def of_weights(weights):
+def of_weights(weights: np.ndarray) -> np.ndarray | None:
     """The weights for scikit-learn: `None` where all are 1, so that counts are whole numbers."""
     return None if (weights == 1).all() else weights
 
 
-def per_class_table(labels, predictions, weights, names):
+def per_class_table(
+    labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray | None, names: list
+) -> list[dict]:
     """Precision, recall and F1 of each class.
 
     Args:
@@ -56,7 +59,7 @@ def per_class_table(labels, predictions, weights, names):
     ]
 
 
-def number(value):
+def number(value: Any) -> int | float:
     """A number of NumPy as one of Python; whole counts as `int`."""
     return int(value) if isinstance(value, np.integer) else float(value)
 
@@ -66,7 +69,9 @@ def number(value):
 BINS = 15
 
 
-def reliability(confidence, is_right, weights):
+def reliability(
+    confidence: np.ndarray, is_right: np.ndarray, weights: np.ndarray
+) -> tuple[float, list[dict]]:
     """The expected calibration error, and the curve that it is made of.
 
     `ECE = sum_b w_b / w |accuracy_b - confidence_b|` over 15 bins `((b - 1) / 15, b / 15]` of the
@@ -112,7 +117,7 @@ def _bin(place, count, weight, confidence, right):
 MOST_CLASSES = 100
 
 
-def measure_classes(rows, names, top_k):
+def measure_classes(rows: Rows, names: list, top_k: tuple[int, ...]) -> Figures:
     """The figures of a classifier.
 
     `log_loss` is scikit-learn's, which takes a probability below 2.2e-16 for that.
@@ -197,7 +202,7 @@ def _confusion(metrics, labels, predicted, weights, every):
 # Classifiers with several labels per sample.
 
 
-def measure_several_labels(rows, names):
+def measure_several_labels(rows: Rows, names: list) -> Figures:
     """The figures of a classifier with several labels.
 
     `accuracy` is the share of samples whose labels are all right, `log_loss` and `roc_auc` are
@@ -247,7 +252,7 @@ def _auc_of_labels(metrics, labels, yes, weights, names):
 # Models that predict numbers.
 
 
-def measure_regression(rows):
+def measure_regression(rows: Rows) -> Figures:
     """Mean absolute error, root of the mean square error, and R2.
 
     Several numbers per sample count alike: `mae` and `rmse` are means over them of the errors of
@@ -333,7 +338,7 @@ def _text(value):
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def measure_text(texts, references):
+def measure_text(texts: list[str], references: list[Any]) -> Figures:
     """BLEU of sacrebleu (0 to 100) and the mean F-measures of rouge-score (0 to 1, no stemmer).
 
     Args:

@@ -126,7 +126,8 @@ def read_outputs(
             parts["teacher"].append(teacher.predict_batch(inputs, carried, key))
     if first is None:
         raise ValueError("`data` is empty.")
-    found = ModelOutputs(*(_together(name, each) for name, each in parts.items()), first)
+    joined = {name: _join(name, each) for name, each in parts.items()}
+    found = ModelOutputs(**joined, inputs=first)
     for each in (subject, teacher):
         require_samples(each, len(found.labels))
     return found
@@ -174,7 +175,7 @@ def of_output(values: Any, key: tuple[int, str]) -> Any:
     return values[index] if isinstance(values, (list, tuple)) else values
 
 
-def _together(name, parts):
+def _join(name, parts):
     if not parts or parts[0] is None:
         return None
     if isinstance(parts[0], (list, tuple)):

@@ -7,8 +7,11 @@ page has in pixels, on a phone as on a desktop.
 
 import dataclasses
 import math
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from typing import Any
 
-from keras_kd.reporting.comparison import BASELINE, EXPORT, STUDENT, TEACHER
+from keras_kd.reporting.comparison import BASELINE, EXPORT, STUDENT, TEACHER, Candidate
 from keras_kd.reporting.markup import element
 
 # A picture with axes, on which the plots draw.
@@ -37,35 +40,59 @@ class Canvas:
             "svg", viewBox=f"0 0 {WIDTH} {_short(height)}", role="img", aria_label=label
         )
 
-    def add(self, tag, *children, **attributes):
+    def add(self, tag: str, *children: Any, **attributes: Any) -> ET.Element:
         """Draws an element; numbers are shortened."""
         made = element(tag, *children, **{key: _short(value) for key, value in attributes.items()})
         self.svg.append(made)
         return made
 
-    def text(self, x, y, words, anchor="start", class_=None, **attributes):
+    def text(
+        self,
+        x: float,
+        y: float,
+        words: str,
+        anchor: str = "start",
+        class_: str | None = None,
+        **attributes: Any,
+    ) -> None:
         """Writes; `y` is the base line."""
         self.add("text", words, x=x, y=y, text_anchor=anchor, class_=class_, **attributes)
 
-    def line(self, x1, y1, x2, y2, class_="grid"):
+    def line(self, x1: float, y1: float, x2: float, y2: float, class_: str = "grid") -> None:
         """Draws a straight line."""
         self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
-    def path(self, points, class_):
+    def path(self, points: list[tuple[float, float]], class_: str) -> None:
         """Draws a line through points."""
         steps = " ".join(
             f"{'L' if i else 'M'}{_short(x)} {_short(y)}" for i, (x, y) in enumerate(points)
         )
         self.add("path", d=steps, class_=class_)
 
-    def x_axis(self, scale, y, top, label, tick_text, most=5):
+    def x_axis(
+        self,
+        scale: "Scale",
+        y: float,
+        top: float,
+        label: str,
+        tick_text: Callable[[float], str],
+        most: int = 5,
+    ) -> None:
         """An axis along the bottom, with lines up to `top`."""
         for value in scale.ticks(most):
             self.line(scale(value), top, scale(value), y)
             self.text(scale(value), y + 16, tick_text(value), "middle", "tick")
         self.text((scale.start + scale.end) / 2, y + 33, label, "middle", "axis")
 
-    def y_axis(self, scale, x, right, label, tick_text, most=6):
+    def y_axis(
+        self,
+        scale: "Scale",
+        x: float,
+        right: float,
+        label: str,
+        tick_text: Callable[[float], str],
+        most: int = 6,
+    ) -> None:
         """An axis along the left, with lines to `right`; its label stands on top of it."""
         for value in scale.ticks(most):
             self.line(x, scale(value), right, scale(value))
@@ -77,7 +104,7 @@ def _short(value):
     return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else value
 
 
-def shortened(words, room):
+def shortened(words: Any, room: float) -> str:
     """Text cut to a width in units, with an ellipsis where something is missing.
 
     Not at its end: names that begin alike, as of numbered classes, must stay apart.
@@ -89,7 +116,7 @@ def shortened(words, room):
     return words[: most - 1 - end] + "…" + words[len(words) - end :]
 
 
-def width_of(words):
+def width_of(words: Any) -> float:
     """About how wide a text is, in units."""
     return len(str(words)) * CHARACTER
 
@@ -126,7 +153,7 @@ class Scale:
     def _of(self, value):
         return math.log10(value) if self.is_log else value
 
-    def ticks(self, most=5):
+    def ticks(self, most: int = 5) -> list[float]:
         """Round values on the axis, at most so many."""
         return (
             _log_ticks(self.low, self.high, most)
@@ -135,7 +162,16 @@ class Scale:
         )
 
 
-def around(values, start, end, *, is_log=False, margin=0.12, least=0.0, limits=(None, None)):
+def around(
+    values: list[float],
+    start: float,
+    end: float,
+    *,
+    is_log: bool = False,
+    margin: float = 0.12,
+    least: float = 0.0,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> Scale:
     """A scale that holds all values, with room at both ends.
 
     Args:
@@ -199,13 +235,13 @@ class Box:
     right: float
     bottom: float
 
-    def meets(self, other):
+    def meets(self, other: "Box") -> float:
         """By how much two rectangles overlap, as an area."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(width, 0.0) * max(height, 0.0)
 
-    def outside(self, frame):
+    def outside(self, frame: "Box") -> float:
         """How far it reaches beyond another rectangle."""
         return (
             max(frame.left - self.left, 0.0)
@@ -215,7 +251,7 @@ class Box:
         )
 
 
-def place(points, frame):
+def place(points: list[tuple[float, float, str]], frame: Box) -> list[tuple[float, float, str]]:
     """Where the names of points are written.
 
     Args:
@@ -277,13 +313,15 @@ class Style:
     def __init__(self, class_, shape):
         self.class_, self.shape = class_, shape
 
-    def mark(self, x, y, words=None, radius=RADIUS):
+    def mark(
+        self, x: float, y: float, words: str | None = None, radius: float = RADIUS
+    ) -> ET.Element:
         """The marker at a place, with words that appear under the pointer."""
         title = None if words is None else element("title", words)
         return _shape(self.shape, x, y, radius, title, f"mark {self.class_}")
 
 
-def styles(candidates):
+def styles(candidates: list[Candidate]) -> dict[str, Style]:
     """`{name: Style}`."""
     fixed = {
         TEACHER: Style("c-teacher", "diamond"),

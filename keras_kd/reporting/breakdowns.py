@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_kd._utils import batches, validation
 from keras_kd.measurement.result import Measurement
 from keras_kd.reporting import statistics
-from keras_kd.reporting.comparison import BASELINE, STUDENT
+from keras_kd.reporting.comparison import BASELINE, STUDENT, Candidate, Comparison
 from keras_kd.reporting.statistics import mean_and_deviation
 
 # The models on parts of the test data that the user names.
@@ -121,7 +121,7 @@ def _check_length(name, values, rows):
         )
 
 
-def table(comparison, keys):
+def table(comparison: Comparison, keys: dict[str, list]) -> list[dict]:
     """The models on each part.
 
     Returns:
@@ -225,7 +225,7 @@ class ClassChange:
     teacher: float | None
 
     @property
-    def is_clear(self):
+    def is_clear(self) -> bool:
         """Whether the change is more than two standard errors, and more than one sample.
 
         Two standard errors of so few seeds are a rule of thumb, and there are many classes: some
@@ -236,7 +236,7 @@ class ClassChange:
         return abs(self.gain) > 2 * self.deviation / np.sqrt(self.seeds)
 
 
-def changes(comparison):
+def changes(comparison: Comparison) -> list[ClassChange]:
     """A `ClassChange` for each class, in the order of the classes; `[]` where nothing is known."""
     baseline, student = comparison.baseline, comparison.student
     if baseline is None or student is None:
@@ -277,7 +277,7 @@ def _change(label, support, before, after, teacher):
     )
 
 
-def confusion_change(comparison):
+def confusion_change(comparison: Comparison) -> dict[str, Any] | None:
     """Distilled minus labels only: what is mistaken for what, more often or less.
 
     Returns:
@@ -327,24 +327,28 @@ class Inherited:
     corrected: float
 
 
-def inherited(comparison):
+def inherited(comparison: Comparison) -> Inherited | None:
     """`Inherited`, or `None`: no classes, no teacher, or a teacher that is always right."""
     teacher, student = comparison.teacher, comparison.student
     if teacher is None or student is None or not _has_classes(teacher, student):
         return None
-    said = np.asarray(teacher.measurements[0].predictions)
+    answers = np.asarray(teacher.measurements[0].predictions)
     truth = np.asarray(teacher.measurements[0].labels)
-    wrong = said != truth
+    wrong = answers != truth
     if not wrong.any():
         return None
-    baseline = None, None
+    repeated, deviation = mean_and_deviation(_shares(student, wrong, answers))
+    baseline, baseline_deviation = None, None
     if comparison.baseline is not None and _has_classes(comparison.baseline):
-        baseline = mean_and_deviation(_shares(comparison.baseline, wrong, said))
+        shares = _shares(comparison.baseline, wrong, answers)
+        baseline, baseline_deviation = mean_and_deviation(shares)
     return Inherited(
-        int(wrong.sum()),
-        *mean_and_deviation(_shares(student, wrong, said)),
-        *baseline,
-        float(np.mean(_shares(student, wrong, truth))),
+        teacher_mistakes=int(wrong.sum()),
+        student=repeated,
+        student_deviation=deviation,
+        baseline=baseline,
+        baseline_deviation=baseline_deviation,
+        corrected=float(np.mean(_shares(student, wrong, truth))),
     )
 
 
@@ -355,15 +359,15 @@ def _has_classes(*candidates):
     )
 
 
-def _shares(candidate, rows, said):
-    """By seed: in which share of some samples a model says this."""
-    return [statistics.agreement(each, said, rows) for each in candidate.measurements]
+def _shares(candidate, rows, classes):
+    """By seed: for which share of some samples a model gives these classes."""
+    return [statistics.agreement(each, classes, rows) for each in candidate.measurements]
 
 
 # Confidence against accuracy, for each model.
 
 
-def curve(candidate):
+def curve(candidate: Candidate) -> list[dict]:
     """The reliability curve of a model: all of its seeds together.
 
     Returns:

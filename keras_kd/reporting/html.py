@@ -1,6 +1,8 @@
 """The report as one HTML page that needs no other file and no network."""
 
 import importlib.resources
+import xml.etree.ElementTree as ET
+from typing import Any
 
 from keras_kd import version
 from keras_kd._utils import formatting
@@ -20,7 +22,7 @@ _CHIPS = {
 }
 
 
-def header(report):
+def header(report: Any) -> ET.Element:
     """Title, and what was measured."""
     first = report.comparison.candidates[0].measurements[0]
     seeds = max(row["seeds"] for row in report.rows)
@@ -39,7 +41,7 @@ def header(report):
     )
 
 
-def verdict(report):
+def verdict(report: Any) -> ET.Element:
     """The finding: one large number, and the words."""
     kind = report.finding.replace(" ", "-")
     return element(
@@ -65,7 +67,7 @@ def _large(report):
     return element("p", element("strong", number), f" {unit}", class_="large")
 
 
-def route(report):
+def route(report: Any) -> ET.Element:
     """A card for each model, in the order in which one comes from the other."""
     styles = axes.styles(report.comparison.candidates)
     cards = [_card(report, row, styles[row["name"]]) for row in report.rows]
@@ -117,14 +119,14 @@ def _swatch(style):
     )
 
 
-def legend(report):
+def legend(report: Any) -> ET.Element:
     """The models' markers and names."""
     styles = axes.styles(report.comparison.candidates)
     items = [element("li", _swatch(style), name) for name, style in styles.items()]
     return element("ul", items, class_="legend")
 
 
-def advice(report):
+def advice(report: Any) -> ET.Element | None:
     """What to try, or nothing."""
     if not report.advice:
         return None
@@ -163,7 +165,7 @@ def _table(lines, caption, class_=None):
     )
 
 
-def main(report):
+def main(report: Any) -> ET.Element:
     """All models side by side."""
     lines = tables.cells(report.metric, report.rows)
     legend = tables.legend(report.metric, report.rows)
@@ -177,7 +179,7 @@ def main(report):
     )
 
 
-def classes(report):
+def classes(report: Any) -> ET.Element | None:
     """What changed for each class, folded away."""
     if not report.classes:
         return None
@@ -203,7 +205,7 @@ def _class(change):
     ]
 
 
-def slices(report):
+def slices(report: Any) -> ET.Element | None:
     """The models on parts of the test data."""
     if not report.slices:
         return None
@@ -213,7 +215,7 @@ def slices(report):
     )
 
 
-def notes(report):
+def notes(report: Any) -> ET.Element | None:
     """What could not be measured, and with what the rest was."""
     facts = [
         [element("dt", name), element("dd", words)] for name, words in report.environment.items()
@@ -239,7 +241,7 @@ def _folded(head, *children):
 _MOST_BARS = 24
 
 
-def section(report):
+def section(report: Any) -> ET.Element:
     """All pictures that the measurements allow."""
     made = [figure for figure in (make(report) for make in _FIGURES) if figure is not None]
     return element(
@@ -397,7 +399,7 @@ _FIGURES = (
 _TITLE = 70
 
 
-def text(report):
+def text(report: Any) -> str:
     """The page as text: HTML with its style sheet and pictures inside."""
     head = element(
         "head",
@@ -429,6 +431,6 @@ def _shortened(title):
     return title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
 
 
-def style_sheet():
+def style_sheet() -> str:
     """The text of `style.css`."""
     return importlib.resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")

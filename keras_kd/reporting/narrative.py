@@ -1,15 +1,19 @@
 """The words of a report: its verdict, and what to try next."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from keras_kd._utils import formatting
 from keras_kd.reporting import comparison as findings
 from keras_kd.reporting import statistics
+from keras_kd.reporting.breakdowns import ClassChange, Inherited
+from keras_kd.reporting.comparison import Comparison
 
 # The verdict: what the numbers show, in a few sentences, and no more than that.
 
 
-def words(comparison, budgets=()):
+def words(comparison: Comparison, budgets: Sequence[str] = ()) -> str:
     """The verdict.
 
     Args:
@@ -101,7 +105,9 @@ def _kept(comparison):
     return [f"{', '.join(told)}."]
 
 
-def remarks(changes, inherited, slices):
+def remarks(
+    changes: list[ClassChange], inherited: Inherited | None, slices: list[dict]
+) -> list[str]:
     """Sentences on classes, on the teacher's mistakes and on slices.
 
     Args:
@@ -178,7 +184,7 @@ KEPT_WELL = 0.9
 FOLLOWS = 0.01
 
 
-def on_training(comparison):
+def on_training(comparison: Comparison) -> list[str]:
     """What to try where no gain is clear, or where it cannot be told.
 
     Args:
@@ -283,7 +289,7 @@ def _rows(comparison):
     ]
 
 
-def on_exports(comparison):
+def on_exports(comparison: Comparison) -> list[str]:
     """Why exported files lose much of the gain, as far as the figures show it.
 
     Args:

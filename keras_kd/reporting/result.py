@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 
 from keras_kd._utils import files, validation
@@ -9,6 +10,7 @@ from keras_kd._utils.serialization import plain
 from keras_kd._utils.validation import invalid
 from keras_kd.reporting import breakdowns, narrative, tables
 from keras_kd.reporting.comparison import Comparison
+from keras_kd.reporting.statistics import Metric
 
 
 class Report:
@@ -102,7 +104,7 @@ class Report:
         self.notes = [*notes, *_notes(comparison.candidates)]
 
     @property
-    def metric(self):
+    def metric(self) -> Metric:
         """The number that is compared, a `Metric`."""
         return self.comparison.metric
 
@@ -115,11 +117,11 @@ class Report:
     def _repr_markdown_(self):
         return self.to_markdown()
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         """Verdict, advice and tables as Markdown."""
         return tables.markdown_text(self)
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Everything but models and predictions, as what JSON can hold."""
         confusion = self.confusion
         if confusion is not None:
@@ -150,16 +152,16 @@ class Report:
             }
         )
 
-    def save_json(self, path):
+    def save_json(self, path: str | os.PathLike) -> None:
         """Writes `to_dict` to a file."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         _write(path, text + "\n")
 
-    def save_markdown(self, path):
+    def save_markdown(self, path: str | os.PathLike) -> None:
         """Writes `to_markdown` to a file."""
         _write(path, self.to_markdown())
 
-    def save_html(self, path):
+    def save_html(self, path: str | os.PathLike) -> None:
         """Writes one page that holds everything: no other file and no network is needed."""
         # Imported here: pages are written seldom.
         from keras_kd.reporting import html

@@ -1,11 +1,13 @@
 """The statistics of a report: its metric, scores of samples, paired comparisons."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from keras_kd._utils import formatting
 from keras_kd._utils.validation import invalid, needs
+from keras_kd.measurement.result import Measurement
 
 # `Metric`: the number by which the models are compared, its direction and its unit.
 
@@ -48,38 +50,38 @@ class Metric:
     key: str
 
     @property
-    def label(self):
+    def label(self) -> str:
         """What a reader calls it."""
         return _LABELS.get(self.key, self.key.replace("_", " "))
 
     @property
-    def is_fraction(self):
+    def is_fraction(self) -> bool:
         """Whether it lies between 0 and 1 and is shown in percent."""
         return self.key not in _NOT_FRACTIONS
 
     @property
-    def higher_is_better(self):
+    def higher_is_better(self) -> bool:
         """Whether more of it is better."""
         return self.key not in _LOWER_IS_BETTER
 
-    def of(self, measurement):
+    def of(self, measurement: Measurement) -> float:
         """Its value in a measurement."""
         return float(measurement.quality[self.key])
 
-    def gain(self, new, old):
+    def gain(self, new: Any, old: Any) -> Any:
         """By how much a value is better than another one; negative where it is worse."""
         return new - old if self.higher_is_better else old - new
 
-    def shown(self, value):
+    def shown(self, value: float) -> float:
         """A value, or a difference, in the unit that is shown."""
         return 100 * value if self.is_fraction else value
 
-    def text(self, mean, deviation=None):
+    def text(self, mean: float, deviation: float | None = None) -> str:
         """A value: `"93.0 ± 0.3 %"`."""
         number = self.number(mean, deviation)
         return f"{number} %" if self.is_fraction else number
 
-    def number(self, mean, deviation=None, sign=""):
+    def number(self, mean: float, deviation: float | None = None, sign: str = "") -> str:
         """A value or a difference without its unit: `"93.0 ± 0.3"`."""
         if deviation is not None:
             deviation = self.shown(deviation)
@@ -90,22 +92,22 @@ class Metric:
             places = min(_places(mean, deviation), formatting.significant(*seen))
         return formatting.spread(self.shown(mean), deviation, places, sign)
 
-    def interval(self, low, high):
+    def interval(self, low: float, high: float) -> str:
         """Two ends, as precise as their distance is: `"+1.1 to +2.5"`."""
         most = _places(low, high)
         places = 1 if self.is_fraction else min(most, formatting.significant(high - low, 2))
         ends = [formatting.fixed(self.shown(end), places, "+") for end in (low, high)]
         return " to ".join(ends)
 
-    def difference(self, mean, deviation=None, sign="+"):
+    def difference(self, mean: float, deviation: float | None = None, sign: str = "+") -> str:
         """A difference: `"+1.8 ± 0.3 points"`."""
         return self.with_unit(self.number(mean, deviation, sign))
 
-    def with_unit(self, number):
+    def with_unit(self, number: str) -> str:
         """A number of `number` as a difference: `"1.8 points"`."""
         return f"{number} points" if self.is_fraction or self.key == "bleu" else number
 
-    def better_by(self, mean, deviation=None):
+    def better_by(self, mean: float, deviation: float | None = None) -> str:
         """A gain in words: `"+1.8 ± 0.3 points of accuracy"`, `"1.0 ± 0.6 lower RMSE"`."""
         if self.higher_is_better:
             amount = self.difference(mean, deviation)
@@ -113,7 +115,7 @@ class Metric:
         amount = self.difference(abs(mean), deviation, sign="")
         return f"{amount} {'lower' if mean >= 0 else 'higher'} {self.label}"
 
-    def changed(self, mean, deviation=None):
+    def changed(self, mean: float, deviation: float | None = None) -> str:
         """A gain in words: `"gained 1.8 ± 0.3 points of accuracy"`, `"raised RMSE by 0.1"`."""
         amount = self.difference(abs(mean), deviation, sign="")
         if self.is_fraction or self.key == "bleu":
@@ -127,7 +129,7 @@ def _places(*values):
     return 4 if max(abs(value or 0) for value in values) >= 1e-3 else 12
 
 
-def choose(measurements, key=None):
+def choose(measurements: list[Measurement], key: str | None = None) -> Metric:
     """The metric that all of the measurements have.
 
     Args:
@@ -153,13 +155,13 @@ _CLASSES = {"multiclass", "binary", "multilabel"}
 _Z = 1.959963984540054
 
 
-def mean_and_deviation(values):
+def mean_and_deviation(values: Any) -> tuple[float, float | None]:
     """Mean, and the standard deviation of a sample, `None` of fewer than two values."""
     values = np.asarray(values, np.float64)
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
 
 
-def weights(measurement):
+def weights(measurement: Measurement) -> np.ndarray:
     """The weights of the samples, float64 `[samples]`, their mean 1."""
     if measurement.weights is None:
         return np.ones(measurement.samples)
@@ -167,7 +169,7 @@ def weights(measurement):
     return found / found.mean()
 
 
-def agreement(measurement, classes, rows=...):
+def agreement(measurement: Measurement, classes: Any, rows: Any = ...) -> float:
     """In which share of some samples, by their weights, a model says these classes.
 
     Args:
@@ -179,7 +181,7 @@ def agreement(measurement, classes, rows=...):
     return float(np.average(same[rows], weights=weights(measurement)[rows]))
 
 
-def right(measurement):
+def right(measurement: Measurement) -> np.ndarray | None:
     """Which samples are right, bool `[samples]`; `None` where the task has no right and wrong."""
     if measurement.task not in _CLASSES or measurement.predictions is None:
         return None
@@ -187,7 +189,7 @@ def right(measurement):
     return same.reshape(len(same), -1).all(axis=-1)
 
 
-def errors(measurement):
+def errors(measurement: Measurement) -> np.ndarray | None:
     """Absolute errors of a regression, float64 `[samples, outputs]`, or `None`."""
     if measurement.task != "regression" or measurement.predictions is None:
         return None
@@ -196,7 +198,7 @@ def errors(measurement):
     return np.abs(predictions - labels).reshape(len(labels), -1)
 
 
-def gains(metric, new, old):
+def gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
     """The share of each sample in the gain of a metric; their weighted mean is the gain.
 
     For the accuracy it is 1 where only the new model is right and -1 where only the old one is. For
@@ -212,10 +214,12 @@ def gains(metric, new, old):
         Float64 `[samples]`, or `None` where the metric is no mean over samples.
     """
     if metric.key == "accuracy":
-        sides = right(new), right(old)
-        return None if sides[0] is None else sides[0].astype(np.float64) - sides[1]
+        is_right, was_right = right(new), right(old)
+        if is_right is None or was_right is None:
+            return None
+        return is_right.astype(np.float64) - was_right
     sides = errors(new), errors(old)
-    if sides[0] is None:
+    if sides[0] is None or sides[1] is None:
         return None
     if metric.key == "mae":
         return (sides[1] - sides[0]).mean(axis=-1)
@@ -248,28 +252,28 @@ class RowNoise:
     error: float
 
     @property
-    def interval(self):
+    def interval(self) -> tuple[float, float]:
         """95 % confidence interval of the gain on other samples of the same kind."""
         return self.mean - self.visible, self.mean + self.visible
 
     @property
-    def visible(self):
+    def visible(self) -> float:
         """The smallest gain that is told apart from 0 on so many samples."""
         return _Z * self.error
 
     @property
-    def excludes_zero(self):
+    def excludes_zero(self) -> bool:
         """Whether the interval does."""
         return abs(self.mean) > self.visible
 
-    def rows_needed(self):
+    def rows_needed(self) -> int | None:
         """How many samples would tell a gain of this size apart from 0; `None` of a gain of 0."""
         if self.mean == 0:
             return None
         return int(np.ceil(self.rows * (self.visible / self.mean) ** 2))
 
 
-def row_noise(metric, new, old):
+def row_noise(metric: Metric, new: list[Measurement], old: list[Measurement]) -> RowNoise | None:
     """`RowNoise` of the mean gain over seeds, or `None` where samples cannot tell.
 
     Args:
@@ -321,7 +325,7 @@ class Difference:
     row_noise: RowNoise | None
 
     @property
-    def is_clear(self):
+    def is_clear(self) -> bool:
         """Whether the seeds, and the samples where they can tell, rule out that there is none."""
         by_rows = self.row_noise is None or self.row_noise.excludes_zero
         # McNemar's exact test is about the samples already, and the better one of few samples.
@@ -329,19 +333,19 @@ class Difference:
         return self.p is not None and self.p < SIGNIFICANT and by_rows
 
     @property
-    def seeds(self):
+    def seeds(self) -> int:
         """Their number."""
         return len(self.by_seed)
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """For JSON."""
         found = dataclasses.asdict(self)
-        noise = found.pop("row_noise")
-        interval = None if noise is None else list(self.row_noise.interval)
+        del found["row_noise"]
+        interval = None if self.row_noise is None else list(self.row_noise.interval)
         return {**found, "interval_of_rows": interval, "is_clear": self.is_clear}
 
 
-def compare(metric, new, old):
+def compare(metric: Metric, new: Any, old: Any) -> Difference:
     """Compares two candidates seed by seed.
 
     With two seeds or more: the paired t-test, `t = mean / (deviation / sqrt(seeds))`. With one, or
@@ -359,6 +363,8 @@ def compare(metric, new, old):
     differences = metric.gain(new.scores(metric), old.scores(metric))
     mean, deviation = mean_and_deviation(differences)
     noise = row_noise(metric, new.measurements, old.measurements)
+    p: float | None
+    test: str | None
     if deviation is not None and deviation > _NO_SPREAD:
         p, test = _t_test(differences), T_TEST
         interval = _t_interval(differences)
@@ -382,26 +388,29 @@ def _t_interval(differences):
     return float(low), float(high)
 
 
-def smallest_clear(deviation, seeds):
+def smallest_clear(deviation: float, seeds: int) -> float:
     """The smallest mean gain that the t-test calls clear, at a deviation and a number of seeds."""
     quantile = _stats().t.ppf(1 - SIGNIFICANT / 2, seeds - 1)
     return float(quantile * deviation / np.sqrt(seeds))
 
 
-def seeds_needed(mean, deviation, most=50):
+def seeds_needed(mean: float, deviation: float, most: int = 50) -> int | None:
     """How many seeds make a mean clear at this deviation; `None` of more than `most`."""
     counts = range(2, most + 1)
     return next((n for n in counts if smallest_clear(deviation, n) < abs(mean)), None)
 
 
-def over_rows(metric, new, old):
+def over_rows(
+    metric: Metric, new: Measurement, old: Measurement
+) -> tuple[float | None, str | None]:
     """`(p, name of the test)` of one pair of models by their samples, or `(None, None)`.
 
     The accuracy by McNemar's exact test, unless samples have weights, of which it knows nothing.
     """
-    sides = right(new), right(old)
-    if metric.key == "accuracy" and sides[0] is not None and new.weights is None:
-        return mcnemar(*sides), MCNEMAR
+    is_right, was_right = right(new), right(old)
+    is_plain = metric.key == "accuracy" and new.weights is None
+    if is_plain and is_right is not None and was_right is not None:
+        return mcnemar(is_right, was_right), MCNEMAR
     noise = row_noise(metric, [new], [old])
     if noise is None or noise.error == 0:
         return None, None
@@ -409,7 +418,7 @@ def over_rows(metric, new, old):
     return float(p), ROW_TEST
 
 
-def mcnemar(new, old):
+def mcnemar(new: np.ndarray, old: np.ndarray) -> float:
     """The p-value of McNemar's exact test.
 
     Args:

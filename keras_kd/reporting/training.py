@@ -166,7 +166,10 @@ def _budget(trainer):
 
 def save(pair: Pair, folder: pathlib.Path) -> None:
     """Saves both students of a seed, so that nothing that fails later can lose them."""
-    for name, model in (("labels-only", pair.baseline), ("distilled", pair.student)):
+    models_by_name = {"labels-only": pair.baseline, "distilled": pair.student}
+    for name, model in models_by_name.items():
+        if model is None:
+            continue
         with renamed(folder / f"{name}-{pair.seed}.keras") as partial:
             model.save(partial)
 

@@ -95,7 +95,7 @@ class ModelFile:
     #: What messages call the runtime.
     runtime_name = ""
     #: What the runtime raises when it cannot run a batch.
-    failures: tuple[type[Exception], ...] = ()
+    failures: tuple[type[BaseException], ...] = ()
 
     def __init__(
         self,
@@ -290,6 +290,10 @@ class ModelFile:
         arrays, size = self.encoded(inputs), self.fixed_rows or 1
         return next(tensors.batches([x[:size] for x in arrays], size, is_fixed=True))[0]
 
+    @property
+    def _expected_failures(self) -> tuple[type[BaseException], ...]:
+        return (*self.failures, BatchSizeError)
+
     def _in_keras_order(self, infos):
         return [info.turned() for info in infos] if self.channels_first else list(infos)
 
@@ -299,7 +303,7 @@ class ModelFile:
             return self._run_fixed(arrays, fixed, infos)
         try:
             return self._run_batches(arrays, size, infos, is_fixed=False)
-        except (*self.failures, BatchSizeError) as error:
+        except self._expected_failures as error:
             self.renew()
             if len(arrays[0]) == 1:
                 raise self._as_value_error(error) from error
@@ -311,7 +315,7 @@ class ModelFile:
     def _run_fixed(self, arrays, size, infos):
         try:
             return self._run_batches(arrays, size, infos, is_fixed=True)
-        except (*self.failures, BatchSizeError) as error:
+        except self._expected_failures as error:
             self.renew()
             raise self._as_value_error(error) from error
 

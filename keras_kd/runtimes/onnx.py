@@ -319,7 +319,8 @@ def _made(tensor, is_value=False, is_scale=False):
 
 def _roles(nodes):
     """Names of what quantized operators read as values, and as scales, inner graphs included."""
-    values, scales = set(), set()
+    values: set[str] = set()
+    scales: set[str] = set()
     for node in nodes:
         for index, name in enumerate(node.input):
             if name and node.op_type in _QUANTIZED:

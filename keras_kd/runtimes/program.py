@@ -7,6 +7,7 @@ them.
 import collections
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -79,17 +80,17 @@ def count(program: Program) -> tuple[int, list[str]]:
         and could not be counted.
     """
     counter = _Counter(program)
-    macs = counter.of(MAIN)
+    macs = counter.count_graph(MAIN)
     return macs, counter.notes()
 
 
 class _Counter:
     def __init__(self, program):
         self._program = program
-        self._missed = collections.Counter()
+        self._missed: collections.Counter[str] = collections.Counter()
         self._notes = []
 
-    def of(self, name):
+    def count_graph(self, name: str) -> int:
         graph = self._program[name]
         return sum(self._node(graph, node) for node in graph.needed())
 
@@ -103,7 +104,7 @@ class _Counter:
         return node.macs or 0
 
     def _loop(self, graph, node):
-        once = sum(self.of(name) for name in node.loop)
+        once = sum(self.count_graph(name) for name in node.loop)
         steps = loop_steps(self._program, graph, node)
         if steps is not None:
             return once * steps
@@ -115,14 +116,14 @@ class _Counter:
         return once
 
     def _branches(self, node):
-        macs = [self.of(name) for name in node.branches]
+        macs = [self.count_graph(name) for name in node.branches]
         if len(set(macs)) > 1:
             self._notes.append(
                 f"macs: of the branches of {node.label} the largest is counted: {macs}."
             )
         return max(macs)
 
-    def notes(self):
+    def notes(self) -> list[str]:
         missed = [f"{label} ({times})" for label, times in sorted(self._missed.items())]
         if missed:
             self._notes.append(
@@ -199,11 +200,11 @@ class Values:
         self._graph, self._found = graph, dict(inputs)
         self._producers = graph.producers()
 
-    def of(self, names):
+    def of(self, names: list) -> list:
         """A list of arrays, with `None` for values that are not known."""
         return [None if name is None else self.one(name) for name in names]
 
-    def one(self, name):
+    def one(self, name: str) -> Any:
         """The array of a value, or `None`."""
         if name not in self._found:
             self._found[name] = self._computed(name)

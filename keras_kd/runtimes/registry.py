@@ -84,11 +84,10 @@ def open_file(path: str | os.PathLike, threads: int = 1, **options: Any) -> Mode
     ```
     """
     found = validation.path("path", path, f"a {listed_extensions()} file")
-    opens: Callable[..., ModelFile] = runtime_of(pathlib.Path(found).suffix, found)
-    return opens(found, threads, **options)
+    return runtime_of(pathlib.Path(found).suffix, found)(found, threads, **options)
 
 
-def runtime_of(extension: str, path: str | None = None) -> type[ModelFile]:
+def runtime_of(extension: str, path: str | None = None) -> Callable[..., ModelFile]:
     """The class that is registered for an extension.
 
     Args:

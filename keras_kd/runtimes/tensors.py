@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -45,7 +47,7 @@ class TensorInfo:
     zero_point: int = 0
     symbols: tuple = ()
 
-    def encoded(self, values):
+    def encoded(self, values: Any) -> np.ndarray:
         """Real numbers as the file takes them.
 
         Integers of the file's own type are taken to be quantized already.
@@ -89,14 +91,14 @@ class TensorInfo:
                 f"Received numbers from {values.min()} to {values.max()}."
             )
 
-    def decoded(self, values):
+    def decoded(self, values: Any) -> np.ndarray:
         """What the file gives as real numbers, float32."""
         values = np.asarray(values).astype(np.float32)
         if self.scale is None:
             return values
         return (values - np.float32(self.zero_point)) * np.float32(self.scale)
 
-    def fits(self, shape):
+    def fits(self, shape: tuple) -> bool:
         """Whether an array of this shape, with any number of samples, can be this input.
 
         Sizes that are not known yet are `None`, and fit.
@@ -106,7 +108,7 @@ class TensorInfo:
             for wanted, size in zip(self.shape[1:], shape[1:], strict=True)
         )
 
-    def turned(self):
+    def turned(self) -> "TensorInfo":
         """Of an image or feature map with channels first, how Keras would have it: last."""
         return dataclasses.replace(
             self, shape=_last(self.shape), symbols=_last(self.symbols) if self.symbols else ()
@@ -122,12 +124,12 @@ def _last(sizes):
     return (sizes[0], *sizes[2:], sizes[1]) if len(sizes) == 4 else tuple(sizes)
 
 
-def channels_last(array):
+def channels_last(array: np.ndarray) -> np.ndarray:
     """A feature map of `[samples, channels, height, width]` in Keras' order; others as they are."""
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
-def channels_first(array):
+def channels_first(array: np.ndarray) -> np.ndarray:
     """`channels_last` the other way round."""
     return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
 
@@ -192,7 +194,7 @@ class Step:
         self.kind = self.kind.replace("_", "").upper()
 
 
-def activation(steps, tensor):
+def activation(steps: dict, tensor: Any) -> str | None:
     """`"softmax"`, `"sigmoid"`, or `None` for what is neither, or not plain.
 
     A softmax may be spelled out, as `exp(x) / sum(exp(x))`.
@@ -233,7 +235,7 @@ def _maker(steps, tensor, passed):
 _MOST_INPUTS = 6
 
 
-def by_name(inputs, infos):
+def by_name(inputs: Any, infos: list[TensorInfo]) -> dict[str, Any]:
     """The inputs of a batch as `{name: array}` of the file.
 
     Of a dict those of the file's names are taken; the only input may have another name. A file has
@@ -297,7 +299,7 @@ def _fits(info, array):
 # From the user's arrays to the batches that a file takes.
 
 
-def existing(path, ending):
+def existing(path: Any, ending: str) -> str:
     """The path as text; raises unless it is a file."""
     path = validation.path("path", path, f"a {ending} file")
     if not os.path.isfile(path):
@@ -305,14 +307,14 @@ def existing(path, ending):
     return path
 
 
-def positive(name, value, least=1):
+def positive(name: str, value: Any, least: int = 1) -> int:
     """A whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise invalid(name, f"a whole number of at least {least}", repr(value))
     return int(value)
 
 
-def in_order(inputs, infos):
+def in_order(inputs: Any, infos: list[TensorInfo]) -> list[np.ndarray]:
     """The arrays of a batch in the order of the file's inputs.
 
     Args:
@@ -342,7 +344,7 @@ def in_order(inputs, infos):
     return arrays
 
 
-def check_fit(info, shape):
+def check_fit(info: TensorInfo, shape: tuple) -> None:
     """Raises `ValueError` unless an array of a shape can be an input."""
     if not info.shape:
         raise ValueError(
@@ -378,7 +380,9 @@ def _hint(info, shape):
     return ""
 
 
-def batches(arrays, size, is_fixed):
+def batches(
+    arrays: list[np.ndarray], size: int, is_fixed: bool
+) -> Iterator[tuple[list[np.ndarray], int]]:
     """Yields `(arrays, rows)`: parts of `size` samples, and how many of them are the user's.
 
     Where the file takes no other number of samples the last part is filled up with its last sample.

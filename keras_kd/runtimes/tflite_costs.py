@@ -143,7 +143,7 @@ class _Sizes:
             return None
         return (math.prod(shape) * bits + 7) // 8
 
-    def are_unknown(self):
+    def are_unknown(self) -> bool:
         """Whether an operator reads or makes a tensor of a size that is not known."""
         return any(
             self.bytes[number][i] is None
@@ -184,7 +184,8 @@ def _inside(sizes, operator):
 
 def _spans(model, graph, operators):
     """`{tensor: (first step, last step)}` at which it is in memory."""
-    views, spans = {}, {}
+    views: dict[int, int] = {}
+    spans: dict[int, tuple[int, int]] = {}
     last = max(len(operators) - 1, 0)
     for index in tflite.indices(graph.inputs):
         spans[index] = (0, 0)
