@@ -45,7 +45,7 @@ class Rows:
 
     def probabilities(self) -> np.ndarray:
         """Float64 `[samples, classes]`; of several labels that of each."""
-        found = np.exp(logs(self.outputs))
+        found = np.exp(log_probabilities(self.outputs))
         return found[..., 1] if self.task == "multilabel" else found
 
 
@@ -65,9 +65,9 @@ def select(
     Raises:
         ValueError: They do not fit; outputs are not finite, or contradict `from_logits`.
     """
-    values = flat(task, name, outputs)
+    values = flatten_outputs(task, name, outputs)
     found, weights, counted = check_labels(task, name, outputs, labels, weights)
-    made = converted(task, name, values[counted], from_logits)
+    made = convert_outputs(task, name, values[counted], from_logits)
     return Rows(task, found[counted], made, weights[counted], counted)
 
 
@@ -86,7 +86,7 @@ def check_labels(
     Raises:
         ValueError: They do not fit.
     """
-    values = flat(task, name, outputs)
+    values = flatten_outputs(task, name, outputs)
     found = _LABELS[task](labels, outputs, values)
     shape = (*outputs.shape[:-1], 2) if task == "multiclass" else (*_positions(task, outputs), 2)
     weights = batches.row_weights("data", weights, shape)
@@ -110,14 +110,14 @@ def labels_of(task: str, labels: Any, outputs: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: They do not fit.
     """
-    values = flat(task, "The model", outputs)
+    values = flatten_outputs(task, "The model", outputs)
     found = _LABELS[task](labels, outputs, values)
     if task == "multiclass":
         _check_labels(task, found, values.shape[-1])
     return found
 
 
-def flat(task: str, name: str, outputs: Any) -> np.ndarray:
+def flatten_outputs(task: str, name: str, outputs: Any) -> np.ndarray:
     """Outputs as float64: `[samples, classes]`, `[samples]` of yes or no, `[samples, numbers]`."""
     outputs = np.asarray(outputs, np.float64)
     if task == "multiclass":
@@ -131,7 +131,7 @@ def flat(task: str, name: str, outputs: Any) -> np.ndarray:
     return outputs.reshape(len(outputs), -1)
 
 
-def converted(task: str, name: str, values: np.ndarray, from_logits: bool) -> np.ndarray:
+def convert_outputs(task: str, name: str, values: np.ndarray, from_logits: bool) -> np.ndarray:
     """Outputs of the samples that count as `Rows.outputs`."""
     is_finite = np.isfinite(values).reshape(len(values), -1).all(axis=-1)
     if task == "multiclass" and from_logits:  # a class of probability 0 has a logit of -inf
@@ -144,7 +144,7 @@ def converted(task: str, name: str, values: np.ndarray, from_logits: bool) -> np
         )
     if task == "regression":
         return values
-    check(name, values, from_logits, sums_to_one=task == "multiclass")
+    check_from_logits(name, values, from_logits, sums_to_one=task == "multiclass")
     return to_logits(values, from_logits, is_yes_or_no=task != "multiclass")
 
 
@@ -218,7 +218,7 @@ _STEP = 1 / 256
 _ROUNDING = 1e-3
 
 
-def check(name: str, values: np.ndarray, from_logits: bool, sums_to_one: bool) -> None:
+def check_from_logits(name: str, values: np.ndarray, from_logits: bool, sums_to_one: bool) -> None:
     """Raises if outputs contradict `from_logits`.
 
     Args:
@@ -276,7 +276,7 @@ def to_logits(values: np.ndarray, from_logits: bool, is_yes_or_no: bool) -> np.n
     return batches.to_logits(values, from_logits)
 
 
-def logs(logits: np.ndarray) -> np.ndarray:
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
     """Logarithms of the probabilities over the last dimension, of logits of at most 0."""
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 

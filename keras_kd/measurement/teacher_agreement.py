@@ -139,12 +139,12 @@ def measure_agreement(
     Returns:
         A dict; only `mean_abs_difference` of a regression.
     """
-    values = predictions.flat(of_model.task, name, outputs)
+    values = predictions.flatten_outputs(of_model.task, name, outputs)
     if len(values) != len(of_model.counted):
         raise ValueError(
             f"{name} gives {len(values)} outputs where the model gives {len(of_model.counted)}."
         )
-    made = predictions.converted(of_model.task, name, values[of_model.counted], from_logits)
+    made = predictions.convert_outputs(of_model.task, name, values[of_model.counted], from_logits)
     if made.shape != of_model.outputs.shape:
         raise _other_width(name, made.shape[1], of_model.classes)
     if of_model.task == "regression":
@@ -174,7 +174,10 @@ def _other_width(name, width, classes):
 
 
 def _of_classes(teacher, of_model):
-    logs, own = predictions.logs(teacher), predictions.logs(of_model.logits)
+    logs, own = (
+        predictions.log_probabilities(teacher),
+        predictions.log_probabilities(of_model.logits),
+    )
     shares, weights = np.exp(logs), of_model.weights
     same = teacher.argmax(axis=-1) == of_model.logits.argmax(axis=-1)
     divergence = (shares * (logs - own)).sum(axis=-1)

@@ -185,7 +185,7 @@ def run(request: Request) -> Report:
 
 def _choose_metric(request, candidates):
     measurements = [each for candidate in candidates for each in candidate.measurements]
-    return statistics.choose(measurements, request.metric)
+    return statistics.choose_metric(measurements, request.metric)
 
 
 def _make_students(request, folder, steps):

@@ -121,7 +121,7 @@ def _check_length(name, values, rows):
         )
 
 
-def table(comparison: Comparison, keys: dict[str, list]) -> list[dict]:
+def compare_slices(comparison: Comparison, keys: dict[str, list]) -> list[dict]:
     """The models on each part.
 
     Returns:
@@ -136,7 +136,7 @@ def table(comparison: Comparison, keys: dict[str, list]) -> list[dict]:
         return []
     scores = {each.name: _scores(each) for each in comparison.candidates}
     first = comparison.candidates[0].measurements[0]
-    weights = statistics.weights(first)
+    weights = statistics.sample_weights(first)
     return [
         _row(comparison, name, value, (rows, weights[rows]), scores)
         for name, values in select_counted(keys, first).items()
@@ -156,10 +156,10 @@ def _scores(candidate):
 
 
 def _of_rows(measurement):
-    right = statistics.right(measurement)
+    right = statistics.correct_samples(measurement)
     if right is not None:
         return right
-    errors = statistics.errors(measurement)
+    errors = statistics.absolute_errors(measurement)
     return None if errors is None else -errors.mean(axis=-1)
 
 
@@ -236,7 +236,7 @@ class ClassChange:
         return abs(self.gain) > 2 * self.deviation / np.sqrt(self.seeds)
 
 
-def changes(comparison: Comparison) -> list[ClassChange]:
+def compare_classes(comparison: Comparison) -> list[ClassChange]:
     """A `ClassChange` for each class, in the order of the classes; `[]` where nothing is known."""
     baseline, student = comparison.baseline, comparison.student
     if baseline is None or student is None:
@@ -277,7 +277,7 @@ def _change(label, support, before, after, teacher):
     )
 
 
-def confusion_change(comparison: Comparison) -> dict[str, Any] | None:
+def compare_confusion(comparison: Comparison) -> dict[str, Any] | None:
     """Distilled minus labels only: what is mistaken for what, more often or less.
 
     Returns:
@@ -327,7 +327,7 @@ class Inherited:
     corrected: float
 
 
-def inherited(comparison: Comparison) -> Inherited | None:
+def count_inherited(comparison: Comparison) -> Inherited | None:
     """`Inherited`, or `None`: no classes, no teacher, or a teacher that is always right."""
     teacher, student = comparison.teacher, comparison.student
     if teacher is None or student is None or not _has_classes(teacher, student):
@@ -367,7 +367,7 @@ def _shares(candidate, rows, classes):
 # Confidence against accuracy, for each model.
 
 
-def curve(candidate: Candidate) -> list[dict]:
+def reliability_curve(candidate: Candidate) -> list[dict]:
     """The reliability curve of a model: all of its seeds together.
 
     Returns:

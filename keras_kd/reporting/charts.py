@@ -202,7 +202,7 @@ def draw_confusion(change: dict[str, Any]) -> ET.Element:
     """What is mistaken for what, more often or less than without the teacher.
 
     Args:
-        change: As of `breakdowns.confusion_change`, with at most `MOST_CLASSES` classes.
+        change: See `breakdowns.compare_confusion`, with at most `MOST_CLASSES` classes.
     """
     labels, difference = change["labels"], change["difference"]
     names = min(84.0, max(width_of(label) for label in labels)) + 6
@@ -284,7 +284,7 @@ def draw_pareto(comparison: Comparison, rows: list[dict], cost: str) -> ET.Eleme
 
     Args:
         comparison: The models.
-        rows: The main table, as of `tables.rows`.
+        rows: The main table, as of `tables.main_rows`.
         cost: `"bytes"` or `"median_us"`.
     """
     name, cost_text = COSTS[cost]
@@ -370,7 +370,7 @@ def draw_reliability(comparison: Comparison) -> ET.Element | None:
     """
     curves = {}
     for each in comparison.candidates:
-        curve = [row for row in breakdowns.curve(each) if row["count"] >= FEWEST]
+        curve = [row for row in breakdowns.reliability_curve(each) if row["count"] >= FEWEST]
         if curve:
             curves[each.name] = curve
     if not curves:

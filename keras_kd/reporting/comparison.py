@@ -132,7 +132,7 @@ def compare(metric: Metric, candidates: list[Candidate]) -> Comparison:
     baseline, student = find_role(candidates, BASELINE), find_role(candidates, STUDENT)
     difference = None
     if baseline is not None and student is not None:
-        difference = statistics.compare(metric, student, baseline)
+        difference = statistics.compare_paired(metric, student, baseline)
     made = Comparison(metric, candidates, difference, [])
     if student is not None:
         exports = [each for each in candidates if each.role == EXPORT]
@@ -170,7 +170,7 @@ def _compare_export(comparison, export):
     if comparison.finding == GAIN:
         gain = metric.gain(comparison.score(export), comparison.score(comparison.baseline))
         share = gain / comparison.difference.mean
-    difference = statistics.compare(metric, export, student)
+    difference = statistics.compare_paired(metric, export, student)
     return Kept(export, difference, share, _agreement(export, student))
 
 

@@ -13,7 +13,7 @@ from keras_kd.reporting.comparison import Comparison
 # The verdict: what the numbers show, in a few sentences, and no more than that.
 
 
-def words(comparison: Comparison, budgets: Sequence[str] = ()) -> str:
+def verdict(comparison: Comparison, budgets: Sequence[str] = ()) -> str:
     """The verdict.
 
     Args:
@@ -105,7 +105,7 @@ def _kept(comparison):
     return [f"{', '.join(told)}."]
 
 
-def remarks(
+def remark(
     changes: list[ClassChange], inherited: Inherited | None, slices: list[dict]
 ) -> list[str]:
     """Sentences on classes, on the teacher's mistakes and on slices.
@@ -113,7 +113,7 @@ def remarks(
     Args:
         changes: A list of `ClassChange`.
         inherited: `Inherited`, or `None`.
-        slices: The rows of `breakdowns.table`.
+        slices: The rows of `breakdowns.compare_slices`.
 
     Returns:
         A list of sentences.
@@ -184,7 +184,7 @@ KEPT_WELL = 0.9
 FOLLOWS = 0.01
 
 
-def on_training(comparison: Comparison) -> list[str]:
+def advise_training(comparison: Comparison) -> list[str]:
     """What to try where no gain is clear, or where it cannot be told.
 
     Args:
@@ -289,7 +289,7 @@ def _rows(comparison):
     ]
 
 
-def on_exports(comparison: Comparison) -> list[str]:
+def advise_exports(comparison: Comparison) -> list[str]:
     """Why exported files lose much of the gain, as far as the figures show it.
 
     Args:

@@ -360,8 +360,8 @@ def _check_outputs(student):
     inputs = keras.tree.map_structure(np.asarray, next(iter(batches.of(student.data.source)))[0])
     outputs = subject.predict(protocol.split(inputs)[0])
     chosen = reading.choose_output(outputs, options.output, subject.name)[1]
-    values = predictions.flat(task, subject.name, chosen)
+    values = predictions.flatten_outputs(task, subject.name, chosen)
     values = values[np.isfinite(values).reshape(len(values), -1).all(axis=-1)]
     if len(values) and task != "regression":
         sums_to_one = task == "multiclass"
-        predictions.check(subject.name, values, options.from_logits, sums_to_one)
+        predictions.check_from_logits(subject.name, values, options.from_logits, sums_to_one)

@@ -39,7 +39,7 @@ class Report:
     Args:
         comparison: A `Comparison`.
         title: As above.
-        slice_keys: As of `slices.keys_of`.
+        slice_keys: See `breakdowns.read_slices`.
         notes: As above.
         budgets: Sentences about trainings of unequal length, for the verdict.
         environment: `{name: text}` of what was measured with.
@@ -91,16 +91,16 @@ class Report:
         self.comparison, self.title = comparison, title
         self.environment = dict(environment or {})
         self.students, self.baselines = list(students), list(baselines)
-        self.rows = tables.rows(comparison)
+        self.rows = tables.main_rows(comparison)
         self.difference = comparison.difference
-        self.classes = breakdowns.changes(comparison)
-        self.confusion = breakdowns.confusion_change(comparison)
-        self.mistakes = breakdowns.inherited(comparison)
-        self.slices = breakdowns.table(comparison, slice_keys or {})
+        self.classes = breakdowns.compare_classes(comparison)
+        self.confusion = breakdowns.compare_confusion(comparison)
+        self.mistakes = breakdowns.count_inherited(comparison)
+        self.slices = breakdowns.compare_slices(comparison, slice_keys or {})
         self.finding = comparison.finding
-        self.verdict = narrative.words(comparison, budgets)
-        self.advice = narrative.on_training(comparison) + narrative.on_exports(comparison)
-        self.remarks = narrative.remarks(self.classes, self.mistakes, self.slices)
+        self.verdict = narrative.verdict(comparison, budgets)
+        self.advice = narrative.advise_training(comparison) + narrative.advise_exports(comparison)
+        self.remarks = narrative.remark(self.classes, self.mistakes, self.slices)
         self.notes = [*notes, *_notes(comparison.candidates)]
 
     @property
@@ -141,7 +141,8 @@ class Report:
                 "mistakes": None if self.mistakes is None else dataclasses.asdict(self.mistakes),
                 "slices": self.slices,
                 "calibration": {
-                    each.name: breakdowns.curve(each) for each in self.comparison.candidates
+                    each.name: breakdowns.reliability_curve(each)
+                    for each in self.comparison.candidates
                 },
                 "notes": self.notes,
                 "environment": self.environment,

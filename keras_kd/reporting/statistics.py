@@ -129,7 +129,7 @@ def _places(*values):
     return 4 if max(abs(value or 0) for value in values) >= 1e-3 else 12
 
 
-def choose(measurements: list[Measurement], key: str | None = None) -> Metric:
+def choose_metric(measurements: list[Measurement], key: str | None = None) -> Metric:
     """The metric that all of the measurements have.
 
     Args:
@@ -161,7 +161,7 @@ def mean_and_deviation(values: Any) -> tuple[float, float | None]:
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
 
 
-def weights(measurement: Measurement) -> np.ndarray:
+def sample_weights(measurement: Measurement) -> np.ndarray:
     """The weights of the samples, float64 `[samples]`, their mean 1."""
     if measurement.weights is None:
         return np.ones(measurement.samples)
@@ -178,10 +178,10 @@ def agreement(measurement: Measurement, classes: Any, rows: Any = ...) -> float:
         rows: Bool `[samples]`: which samples; the sum of their weights must not be 0. Default: all.
     """
     same = np.asarray(measurement.predictions) == np.asarray(classes)
-    return float(np.average(same[rows], weights=weights(measurement)[rows]))
+    return float(np.average(same[rows], weights=sample_weights(measurement)[rows]))
 
 
-def right(measurement: Measurement) -> np.ndarray | None:
+def correct_samples(measurement: Measurement) -> np.ndarray | None:
     """Which samples are right, bool `[samples]`; `None` where the task has no right and wrong."""
     if measurement.task not in _CLASSES or measurement.predictions is None:
         return None
@@ -189,7 +189,7 @@ def right(measurement: Measurement) -> np.ndarray | None:
     return same.reshape(len(same), -1).all(axis=-1)
 
 
-def errors(measurement: Measurement) -> np.ndarray | None:
+def absolute_errors(measurement: Measurement) -> np.ndarray | None:
     """Absolute errors of a regression, float64 `[samples, outputs]`, or `None`."""
     if measurement.task != "regression" or measurement.predictions is None:
         return None
@@ -198,7 +198,7 @@ def errors(measurement: Measurement) -> np.ndarray | None:
     return np.abs(predictions - labels).reshape(len(labels), -1)
 
 
-def gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
+def sample_gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
     """The share of each sample in the gain of a metric; their weighted mean is the gain.
 
     For the accuracy it is 1 where only the new model is right and -1 where only the old one is. For
@@ -214,17 +214,17 @@ def gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
         Float64 `[samples]`, or `None` where the metric is no mean over samples.
     """
     if metric.key == "accuracy":
-        is_right, was_right = right(new), right(old)
+        is_right, was_right = correct_samples(new), correct_samples(old)
         if is_right is None or was_right is None:
             return None
         return is_right.astype(np.float64) - was_right
-    sides = errors(new), errors(old)
+    sides = absolute_errors(new), absolute_errors(old)
     if sides[0] is None or sides[1] is None:
         return None
     if metric.key == "mae":
         return (sides[1] - sides[0]).mean(axis=-1)
     if metric.key == "rmse":
-        of_rows = weights(new)
+        of_rows = sample_weights(new)
         return _influence(sides[1], of_rows) - _influence(sides[0], of_rows)
     return None
 
@@ -281,10 +281,10 @@ def row_noise(metric: Metric, new: list[Measurement], old: list[Measurement]) ->
         new: Measurements by seed.
         old: Likewise, of the same samples.
     """
-    by_seed = [gains(metric, *pair) for pair in zip(new, old, strict=True)]
+    by_seed = [sample_gains(metric, *pair) for pair in zip(new, old, strict=True)]
     if any(each is None or len(each) < 2 for each in by_seed):
         return None
-    rows, of_rows = np.mean(by_seed, axis=0), weights(new[0])
+    rows, of_rows = np.mean(by_seed, axis=0), sample_weights(new[0])
     mean, count = np.average(rows, weights=of_rows), len(rows)
     spread = np.sqrt(count / (count - 1) * ((of_rows * (rows - mean)) ** 2).sum())
     return RowNoise(count, float(mean), float(spread / of_rows.sum()))
@@ -345,7 +345,7 @@ class Difference:
         return {**found, "interval_of_rows": interval, "is_clear": self.is_clear}
 
 
-def compare(metric: Metric, new: Any, old: Any) -> Difference:
+def compare_paired(metric: Metric, new: Any, old: Any) -> Difference:
     """Compares two candidates seed by seed.
 
     With two seeds or more: the paired t-test, `t = mean / (deviation / sqrt(seeds))`. With one, or
@@ -369,7 +369,7 @@ def compare(metric: Metric, new: Any, old: Any) -> Difference:
         p, test = _t_test(differences), T_TEST
         interval = _t_interval(differences)
     else:
-        p, test = over_rows(metric, new.measurements[0], old.measurements[0])
+        p, test = p_over_samples(metric, new.measurements[0], old.measurements[0])
         interval = None if noise is None else noise.interval
     return Difference(tuple(map(float, differences)), mean, deviation, interval, p, test, noise)
 
@@ -400,14 +400,14 @@ def seeds_needed(mean: float, deviation: float, most: int = 50) -> int | None:
     return next((n for n in counts if smallest_clear(deviation, n) < abs(mean)), None)
 
 
-def over_rows(
+def p_over_samples(
     metric: Metric, new: Measurement, old: Measurement
 ) -> tuple[float | None, str | None]:
     """`(p, name of the test)` of one pair of models by their samples, or `(None, None)`.
 
     The accuracy by McNemar's exact test, unless samples have weights, of which it knows nothing.
     """
-    is_right, was_right = right(new), right(old)
+    is_right, was_right = correct_samples(new), correct_samples(old)
     is_plain = metric.key == "accuracy" and new.weights is None
     if is_plain and is_right is not None and was_right is not None:
         return mcnemar(is_right, was_right), MCNEMAR

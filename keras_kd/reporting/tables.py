@@ -11,7 +11,7 @@ from keras_kd.reporting.statistics import Metric, mean_and_deviation
 # The main table: one row a model, as numbers and as text.
 
 
-def rows(comparison: Comparison) -> list[dict]:
+def main_rows(comparison: Comparison) -> list[dict]:
     """A dict for each model, as `Report.rows`."""
     return [_row(comparison, each) for each in comparison.candidates]
 
@@ -50,7 +50,7 @@ def _gain(comparison, candidate):
         return None
     if candidate is comparison.student:
         return comparison.difference
-    return statistics.compare(comparison.metric, candidate, baseline)
+    return statistics.compare_paired(comparison.metric, candidate, baseline)
 
 
 def cells(metric: Metric, rows: list[dict]) -> list[list[str]]:

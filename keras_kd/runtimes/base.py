@@ -105,7 +105,7 @@ class ModelFile:
         channels_first: bool = False,
         least_threads: int = 1,
     ):
-        self.path: str = tensors.existing(path, extension)
+        self.path: str = tensors.require_file(path, extension)
         self.threads: int = tensors.positive("threads", threads, least_threads)
         self.channels_first = validation.boolean("channels_first", channels_first)
         self.inputs: list[TensorInfo] = []
@@ -254,7 +254,7 @@ class ModelFile:
 
     def encoded(self, inputs: Any) -> list[np.ndarray]:
         """Inputs as of `run` in the order, types and layout of the file."""
-        given = tensors.in_order(inputs, self.inputs)
+        given = tensors.order_inputs(inputs, self.inputs)
         arrays = [info.encoded(array) for info, array in zip(self.inputs, given, strict=True)]
         if not self.channels_first:
             return arrays
@@ -295,7 +295,7 @@ class ModelFile:
         return (*self.failures, BatchSizeError)
 
     def _in_keras_order(self, infos):
-        return [info.turned() for info in infos] if self.channels_first else list(infos)
+        return [info.to_channels_last() for info in infos] if self.channels_first else list(infos)
 
     def _run(self, arrays, size, infos):
         fixed = 1 if self._needs_single_samples else self.fixed_rows

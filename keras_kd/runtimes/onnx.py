@@ -141,7 +141,7 @@ class OnnxFile(base.ModelFile):
     def files(self) -> list[str]:
         """The file, and those that hold its data; by the usual names without the package onnx."""
         try:
-            return files(self.path)
+            return list_files(self.path)
         except ImportError:
             usual = [f"{self.path}.data", f"{self.path}_data"]
             return [self.path, *(each for each in usual if os.path.isfile(each))]
@@ -219,7 +219,7 @@ def count_parameters(model: Any) -> int:
     """
     return sum(
         math.prod(each.dims)
-        for each in held(model)
+        for each in held_tensors(model)
         if not each.is_scale and (each.is_value or each.data_type in _real_types())
     )
 
@@ -252,7 +252,7 @@ class Held:
     is_scale: bool = False
 
 
-def held(model: Any) -> list[Held]:
+def held_tensors(model: Any) -> list[Held]:
     """A `Held` for each tensor: initializers, constants, those of inner graphs and functions."""
     found = _of_graph(model.graph)
     for function in model.functions:
@@ -332,11 +332,11 @@ def _roles(nodes):
     return values, scales
 
 
-def files(path: str) -> list[str]:
+def list_files(path: str) -> list[str]:
     """The file, and those beside it that hold data of its tensors."""
     locations = {
         entry.value
-        for each in held(parsed(path))
+        for each in held_tensors(parsed(path))
         if each.tensor is not None
         for entry in each.tensor.external_data
         if entry.key == "location"

@@ -108,7 +108,7 @@ class TensorInfo:
             for wanted, size in zip(self.shape[1:], shape[1:], strict=True)
         )
 
-    def turned(self) -> "TensorInfo":
+    def to_channels_last(self) -> "TensorInfo":
         """Of an image or feature map with channels first, how Keras would have it: last."""
         return dataclasses.replace(
             self, shape=_last(self.shape), symbols=_last(self.symbols) if self.symbols else ()
@@ -299,7 +299,7 @@ def _fits(info, array):
 # From the user's arrays to the batches that a file takes.
 
 
-def existing(path: Any, ending: str) -> str:
+def require_file(path: Any, ending: str) -> str:
     """The path as text; raises unless it is a file."""
     path = validation.path("path", path, f"a {ending} file")
     if not os.path.isfile(path):
@@ -314,7 +314,7 @@ def positive(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def in_order(inputs: Any, infos: list[TensorInfo]) -> list[np.ndarray]:
+def order_inputs(inputs: Any, infos: list[TensorInfo]) -> list[np.ndarray]:
     """The arrays of a batch in the order of the file's inputs.
 
     Args:

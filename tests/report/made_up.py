@@ -122,7 +122,7 @@ def compared(key=None, **sides):
     """A `Comparison` of such candidates."""
     made = candidates(**sides)
     found = [one for each in made for one in each.measurements]
-    return findings.compare(statistics.choose(found, key), made)
+    return findings.compare(statistics.choose_metric(found, key), made)
 
 
 def report(options=None, **sides):

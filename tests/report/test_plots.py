@@ -113,7 +113,7 @@ def test_confusion_is_coloured_by_better_and_worse():
         baseline=[made_up.classifier(truth, np.where(truth == 1, 2, truth))],
         student=[made_up.classifier(truth, np.where(truth == 3, 0, truth))],
     )
-    svg = charts.draw_confusion(breakdowns.confusion_change(found))
+    svg = charts.draw_confusion(breakdowns.compare_confusion(found))
     told = {each[0].text: each.get("class") for each in svg.iter("rect")}
     assert told[f"1 taken for 2: {MINUS}10 samples"] == "cell better"
     assert told["1 taken for 1: +10 samples"] == "cell better"
