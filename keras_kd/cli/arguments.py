@@ -1,4 +1,4 @@
-"""What the commands of `python -m keras_kd` share."""
+"""Arguments of the commands of `python -m keras_kd`: files, models and functions of the user's."""
 
 import argparse
 import contextlib
@@ -15,7 +15,7 @@ import keras
 
 from keras_kd._utils import files, validation
 
-# What Python's arguments are called here.
+# Options of the command line for arguments of Python.
 _OPTIONS = {
     "teacher_from_logits=False": "--teacher-probabilities",
     "teacher_from_logits=True": "without --teacher-probabilities",
@@ -32,7 +32,7 @@ _OPTIONS = {
 def fail(error: Exception) -> int:
     """Prints an error with its remedies in the words of the command line; returns the status."""
     text = str(error)
-    known = [f"{said.strip()} is {option}" for said, option in _OPTIONS.items() if said in text]
+    known = [f"{name.strip()} is {option}" for name, option in _OPTIONS.items() if name in text]
     hint = f" (On the command line {'; '.join(known)}.)" if known else ""
     print(f"error: {text}{hint}", file=sys.stderr)
     return 2
@@ -66,7 +66,7 @@ def check_files(options: argparse.Namespace, inputs: list[str], outputs: list[st
             if path is None:
                 continue
             path = path.partition("=")[2] if name == "export" else path
-            if path or name != "export":  # NAME=FILE without a file is told of as such
+            if path or name != "export":  # NAME=FILE without a file has a message of its own
                 existing(path, _option(name))
                 taken[os.path.realpath(path)] = _option(name)
     for name in outputs:
@@ -97,11 +97,11 @@ def existing(path: str, option: str) -> str:
 
 
 def check_teacher(options: argparse.Namespace) -> None:
-    """Raises where something is said of a teacher that there is not."""
+    """Raises where an option describes a teacher that is not given."""
     if options.teacher_probabilities and options.teacher is None:
         raise ValueError(
-            "--teacher-probabilities says what a teacher returns, and there is none. Name it with "
-            "--teacher, or leave this out; --probabilities is for the other models."
+            "--teacher-probabilities describes what a teacher returns, and there is none. Name it "
+            "with --teacher, or leave this out; --probabilities is for the other models."
         )
 
 
@@ -173,8 +173,8 @@ def users_code(what: str) -> Iterator[None]:
     except SystemExit as error:
         raise ValueError(f"{what} ended the program: SystemExit({error.code!r})") from error
     except Exception as error:
-        told = "".join(traceback.format_exception(error)).rstrip()
-        raise ValueError(f"{what} failed:\n{told}") from error
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        raise ValueError(f"{what} failed:\n{trace}") from error
 
 
 def called(words: str, option: str) -> Any:
@@ -199,7 +199,7 @@ def called(words: str, option: str) -> Any:
 
 
 def function_of_users(function: Any, option: str) -> Any:
-    """The function of a user's, whose failures are told as such; other values as they are."""
+    """A function of the user's whose failures name the option; other values as they are."""
     if not callable(function):
         return function
 

@@ -15,7 +15,7 @@ def add_to(commands: Any) -> None:
         "report",
         allow_abbrev=False,
         help="compare a distilled student with its teacher, a baseline and exported files",
-        description="Measures models and files on test data and says whether distillation helped. "
+        description="Measures models and files on test data and shows whether distillation helped. "
         "Options that name a model or a file can be repeated, once for each seed.",
     )
     option = parser.add_argument

@@ -39,7 +39,7 @@ def measure(
     """Measures quality, size and speed of a Keras model, a `.tflite` or an `.onnx` file.
 
     Needs `pip install 'keras-kd[measure]'`. The model is not changed. What cannot be measured is
-    left out, and `notes` says why.
+    left out, and `notes` has the reason.
 
     | task | labels | quality |
     |---|---|---|
@@ -158,7 +158,7 @@ def evaluate(request: Request, outputs: ModelOutputs) -> Measurement:
 
     Args:
         request: The call of `measure`.
-        outputs: As of `run`.
+        outputs: What `run` returned.
     """
     subject, options = request.subject, request.options
     task = _find_task(options, outputs)

@@ -35,12 +35,12 @@ class Rows:
 
     @property
     def logits(self) -> np.ndarray:
-        """Of a classifier, as of `outputs`."""
+        """`outputs` of a classifier."""
         return self.outputs
 
     @property
     def values(self) -> np.ndarray:
-        """Of a regression, as of `outputs`."""
+        """`outputs` of a regression."""
         return self.outputs
 
     def probabilities(self) -> np.ndarray:
@@ -100,7 +100,7 @@ def check_labels(
 
 
 def labels_of(task: str, labels: Any, outputs: np.ndarray) -> np.ndarray:
-    """Labels in the form of a task, as of `Rows`, of all samples; negative where there is none.
+    """Labels of all samples in the form that a task needs; negative where there is none.
 
     Args:
         task: One of `TASKS`, not text.
@@ -210,7 +210,7 @@ def _check_labels(task, labels, classes):
         )
 
 
-# Logits and probabilities: told apart, and converted.
+# Logits and probabilities: how they are distinguished and converted.
 
 # Sums of probabilities in 8 bits are off by half a step of 1 / 256 for each class.
 _STEP = 1 / 256
@@ -308,7 +308,7 @@ def infer(outputs: np.ndarray, labels: np.ndarray) -> str:
         if is_single and are_alike:
             if labels.dtype.kind == "i" and set(np.unique(labels)) == {-1, 0, 1}:
                 raise ValueError(
-                    "The labels are -1, 0 and 1: labels some of which are missing (-1), or "
+                    "The labels are -1, 0 and 1: labels with some missing (-1), or "
                     "numbers? Pass task='binary' or task='regression'."
                 )
             return "binary" if _are_flags(labels) else "regression"

@@ -41,7 +41,7 @@ def per_class_table(
 
     Args:
         labels: Class indices `[samples]`, or 0 and 1 `[samples, classes]`.
-        predictions: Likewise.
+        predictions: In the same form.
         weights: Float64 `[samples]`, or `None`.
         names: A label for each class.
     """

@@ -150,9 +150,9 @@ class Request:
         """Opens the model and the teacher, and checks that all fits together.
 
         Args:
-            model_or_file: As of `measure`.
+            model_or_file: The argument of `measure`.
             data: The data, or what `measure` takes as such.
-            teacher: As of `measure`.
+            teacher: The argument of `measure`.
             options: The other arguments.
 
         Raises:

@@ -32,7 +32,7 @@ def measure_keras(model: keras.Model, inputs: Any) -> tuple[dict[str, Any], list
         inputs: Inputs of one sample, arrays in their structure.
 
     Returns:
-        `(size, notes)`: a dict as of `Measurement.size`, and why something is not in it.
+        `(size, notes)`: a dict for `Measurement.size`, and why something is not in it.
     """
     macs, notes = program.count(read_keras(model, inputs))
     size = {
@@ -57,10 +57,10 @@ def measure_file(file: ModelFile, inputs: Any) -> tuple[dict[str, Any], list[str
 
     Args:
         file: The file.
-        inputs: Inputs of one sample, as of `ModelFile.run`.
+        inputs: Inputs of one sample, in a form that `ModelFile.run` takes.
 
     Returns:
-        `(size, notes)`: a dict as of `Measurement.size`, and why something is not in it.
+        `(size, notes)`: a dict for `Measurement.size`, and why something is not in it.
     """
     size, why_not = {}, []
     try:
@@ -80,7 +80,7 @@ def measure_file(file: ModelFile, inputs: Any) -> tuple[dict[str, Any], list[str
 
 # A Keras model's graph as a program: every operation that it runs, whatever layer made it.
 
-# Functions whose name of an output does not say which of all outputs it is.
+# Functions that name an output without its place among all outputs.
 _OUTPUT_PLACES = {
     "FusedBatchNormV3": ["y", "batch_mean", "batch_variance"],
     "TensorListPopBack": ["output_handle", "tensor"],

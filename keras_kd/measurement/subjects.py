@@ -56,7 +56,7 @@ class Subject:
         """`(size, notes)` of a `Measurement`.
 
         Args:
-            sample: Inputs of one sample, as of `convert`.
+            sample: Inputs of one sample, from `convert`.
         """
         del sample
         return {}, [f"size: left out; a {self.kind} has none that is known."]
@@ -65,7 +65,7 @@ class Subject:
         """What runs one sample, to be timed.
 
         Args:
-            sample: Inputs of one sample, as of `convert`.
+            sample: Inputs of one sample, from `convert`.
 
         Returns:
             `(call, facts, notes)`: a function, and `runtime`, `threads`, `batch_size`; the function

@@ -14,13 +14,10 @@ from typing import Any
 from keras_kd.reporting.comparison import BASELINE, EXPORT, STUDENT, TEACHER, Candidate
 from keras_kd.reporting.markup import element
 
-# A picture with axes, on which the plots draw.
-
-
 WIDTH = 330
 # In the units of the picture, which are pixels or a little more.
 FONT = 12
-# The width of a character of `FONT`, on the wide side: so that texts are known not to meet.
+# The width of a character of `FONT`, on the wide side, so that texts do not overlap.
 CHARACTER = 6.7
 
 
@@ -28,7 +25,7 @@ class Canvas:
     """An SVG picture, from the top left corner.
 
     Args:
-        height: In units of which the picture is `WIDTH` wide.
+        height: The height, in the units of `WIDTH`.
         title: What it is, in a few words: the alternative text.
         description: What it shows, with the figures: read to those who cannot see it.
     """
@@ -121,7 +118,7 @@ def width_of(words: Any) -> float:
     return len(str(words)) * CHARACTER
 
 
-# From values to places, and the values at which an axis has ticks.
+# Scales: from values to places, and where an axis has ticks.
 
 
 _NICE = (1, 2, 2.5, 5, 10)
@@ -134,8 +131,8 @@ class Scale:
     Attributes:
         low: The value at `start`.
         high: The value at `end`; above `low`.
-        start: A place in the picture.
-        end: Likewise; below `start` for an axis that points upwards.
+        start: The place of `low` in the picture.
+        end: The place of `high`; above `start` in the picture for an axis that points upwards.
         is_log: Whether equal ratios are equally far apart.
     """
 
@@ -176,9 +173,9 @@ def around(
 
     Args:
         values: One number or more; above 0 for a logarithmic axis.
-        start: As of `Scale`.
-        end: As of `Scale`.
-        is_log: As of `Scale`.
+        start: The place of the low end in the picture.
+        end: The place of the high end.
+        is_log: Whether equal ratios are equally far apart.
         margin: The room, as a part of the range.
         least: The smallest range that is shown (of a logarithmic axis: in powers of ten).
         limits: What the axis must not pass, or `None`.
@@ -220,8 +217,7 @@ def _log_ticks(low, high, most):
     return found[:: math.ceil(len(found) / most)]
 
 
-# Places the names of points so that they do not cover each other or the points.
-
+# Labels: names of points, placed so that they cover neither each other nor the points.
 
 _GAP = 9.0
 
@@ -294,8 +290,7 @@ def _cost(box, others, frame):
     return 100 * box.outside(frame) + sum(box.meets(other) for other in others)
 
 
-# A color and a shape for each model, the same in all plots.
-
+# Markers: a color and a shape for each model, the same in all plots.
 
 RADIUS = 5.0
 _FOUR = 4  # colors of exported files; a fifth file begins again with another shape

@@ -14,10 +14,7 @@ from keras_kd.reporting import statistics
 from keras_kd.reporting.comparison import BASELINE, STUDENT, Candidate, Comparison
 from keras_kd.reporting.statistics import mean_and_deviation
 
-# The models on parts of the test data that the user names.
-
-
-# A key with more values than that names samples, not parts.
+# A slice with more values names samples, not parts.
 MOST_VALUES = 50
 
 
@@ -30,7 +27,7 @@ def read_slices(slices: Any, data: Any) -> dict[str, list]:
         data: The test data.
 
     Raises:
-        ValueError: They are none of this, or have too many values.
+        ValueError: They are nothing of this kind, or have too many values.
     """
     if slices is None:
         return {}
@@ -91,7 +88,7 @@ def select_counted(keys: dict[str, list], measurement: Measurement) -> dict[str,
     """The keys of the samples that count.
 
     Args:
-        keys: As of `read_slices`.
+        keys: What `read_slices` returned.
         measurement: A `Measurement` on the data.
 
     Returns:
@@ -301,16 +298,16 @@ def _mean_confusion(candidate):
     return None if any(each is None for each in found) else np.mean(found, axis=0)
 
 
-# Does the student inherit the teacher's mistakes?
+# The teacher's mistakes, inherited or not.
 
 
 @dataclasses.dataclass(frozen=True)
 class Inherited:
-    """How often each model repeats a mistake of the teacher: says the same wrong class.
+    """How often each model repeats a mistake of the teacher: gives the same wrong class.
 
     Attributes:
         teacher_mistakes: In how many samples the teacher is wrong.
-        student: The share of these in which the distilled student says what the teacher says, mean
+        student: The share of these for which the distilled student gives the teacher's class, mean
             over seeds.
         student_deviation: Its standard deviation over seeds, or `None`.
         baseline: The same of the student with labels only, which never saw the teacher: some

@@ -34,7 +34,7 @@ class Rows:
     right: float = WIDTH - 2
 
     def top_of(self, row: int) -> float:
-        """Where a row begins; that of the row behind the last one is the end of them all."""
+        """Where a row begins; the one after the last row is the end of all."""
         return self.top + self.height * row
 
 
@@ -284,7 +284,7 @@ def draw_pareto(comparison: Comparison, rows: list[dict], cost: str) -> ET.Eleme
 
     Args:
         comparison: The models.
-        rows: The main table, as of `tables.main_rows`.
+        rows: The main table, from `tables.main_rows`.
         cost: `"bytes"` or `"median_us"`.
     """
     name, cost_text = COSTS[cost]

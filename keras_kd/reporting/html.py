@@ -12,7 +12,6 @@ from keras_kd.reporting.markup import document, element
 
 # The top of the page: what was compared, the verdict, the way from teacher to device.
 
-
 _CHIPS = {
     findings.GAIN: "Gain",
     findings.LOSS: "Loss",
@@ -237,7 +236,7 @@ def _folded(head, *children):
 # The pictures of the page with their captions.
 
 
-# More classes than that are shown by those that changed most.
+# Of more classes only those that changed most are shown.
 _MOST_BARS = 24
 
 
@@ -261,10 +260,11 @@ def _figure(title, picture, caption):
 
 def _by_seed(report):
     caption = (
-        "One dot a seed; a line joins the models of one seed. The gain is tested on these pairs."
+        "One dot for each seed; a line joins the models of one seed. The gain is tested on these "
+        "pairs."
     )
     if max(row["seeds"] for row in report.rows) == 1:
-        caption = "One seed: nothing tells how much of a difference is luck of the training."
+        caption = "One seed: nothing shows how much of a difference is luck of the training."
     return _figure("Each seed", charts.draw_by_seed(report.comparison), caption)
 
 
@@ -310,8 +310,8 @@ def _classes(report):
     if changes[0].deviation is not None:
         caption += "; whiskers: standard deviation over seeds"
     drawn = [_class_bar(each) for each in changes]
-    told = ", ".join(f"{bar.label} {formatting.fixed(bar.value, 1, '+')}" for bar in drawn)
-    return _figure(title, charts.changes(title, drawn, f"In points: {told}"), f"{caption}.")
+    words = ", ".join(f"{bar.label} {formatting.fixed(bar.value, 1, '+')}" for bar in drawn)
+    return _figure(title, charts.changes(title, drawn, f"In points: {words}"), f"{caption}.")
 
 
 def _class_bar(change):
@@ -345,12 +345,12 @@ def _mistakes(report):
         drawn.append(("labels only, never saw the teacher", found.baseline, "c-baseline"))
     drawn.append(("distilled student gets right", found.corrected, "better"))
     title = "The teacher's mistakes"
-    told = "; ".join(f"{label} {formatting.percent(share)}" for label, share, _ in drawn)
+    words = "; ".join(f"{label} {formatting.percent(share)}" for label, share, _ in drawn)
     caption = (
         f"Of {formatting.plural(found.teacher_mistakes, 'mistake')} on the test data; repeated: "
         "the same wrong class."
     )
-    return _figure(title, charts.shares(title, drawn, told), caption)
+    return _figure(title, charts.shares(title, drawn, words), caption)
 
 
 def _slices(report):
@@ -372,8 +372,8 @@ def _slices(report):
         )
         for row in rows
     ]
-    told = ", ".join(f"{bar.label} {formatting.fixed(bar.value, 1, '+')}" for bar in drawn)
-    return _figure(title, charts.changes(title, drawn, f"In points: {told}"), f"{caption}.")
+    words = ", ".join(f"{bar.label} {formatting.fixed(bar.value, 1, '+')}" for bar in drawn)
+    return _figure(title, charts.changes(title, drawn, f"In points: {words}"), f"{caption}.")
 
 
 def _capital(words):
@@ -395,7 +395,7 @@ _FIGURES = (
 # The whole page.
 
 
-# Characters that a tab or a search engine shows of a title.
+# How many characters of a title a tab or a search engine shows.
 _TITLE = 70
 
 

@@ -10,14 +10,12 @@ from keras_kd.reporting import statistics
 from keras_kd.reporting.breakdowns import ClassChange, Inherited
 from keras_kd.reporting.comparison import Comparison
 
-# The verdict: what the numbers show, in a few sentences, and no more than that.
-
 
 def verdict(comparison: Comparison, budgets: Sequence[str] = ()) -> str:
-    """The verdict.
+    """The verdict: what the numbers show, in a few sentences, and no more than that.
 
     Args:
-        comparison: A `Comparison`.
+        comparison: The candidates.
         budgets: Sentences about trainings of unequal length.
 
     Returns:
@@ -65,7 +63,7 @@ def _nothing(comparison):
     missing = "baseline" if comparison.baseline is None else "student"
     what = "the same student trained with labels only" if missing == "baseline" else "the student"
     return (
-        f"Nothing to compare: {have}. Whether distillation helped can only be told beside {what}: "
+        f"Nothing to compare: {have}. Whether distillation helped only shows beside {what}: "
         f"pass {missing}=."
     )
 
@@ -85,7 +83,7 @@ def _context(comparison):
                 f"It closes {formatting.percent(share)} of the gap to the teacher ({teacher})."
             )
     if comparison.finding == findings.GAIN and difference.seeds == 1:
-        parts.append("That is one pair of models: how much was luck only more seeds can tell.")
+        parts.append("That is one pair of models: only more seeds can show how much was luck.")
     return parts
 
 
@@ -96,13 +94,13 @@ def _kept(comparison):
     names = [kept.candidate.name for kept in comparison.kept]
     if comparison.finding == findings.GAIN:
         shares = [formatting.percent(kept.share) for kept in comparison.kept]
-        told = [f"{names[0]} keeps {shares[0]} of it"]
+        sentences = [f"{names[0]} keeps {shares[0]} of it"]
     else:
         metric, drops = comparison.metric, [kept.difference for kept in comparison.kept]
         shares = [f"by {metric.better_by(drop.mean, drop.deviation)}" for drop in drops]
-        told = [f"{names[0]} differs from the float student {shares[0]}"]
-    told += [f"{name} {share}" for name, share in zip(names[1:], shares[1:], strict=True)]
-    return [f"{', '.join(told)}."]
+        sentences = [f"{names[0]} differs from the float student {shares[0]}"]
+    sentences += [f"{name} {share}" for name, share in zip(names[1:], shares[1:], strict=True)]
+    return [f"{', '.join(sentences)}."]
 
 
 def remark(
@@ -159,10 +157,10 @@ def _mistakes(inherited):
 
 
 def _slices(rows):
-    told = [row for row in rows if row["gain"] is not None]
-    if not told:
+    compared = [row for row in rows if row["gain"] is not None]
+    if not compared:
         return []
-    worst = min(told, key=lambda row: row["gain"])
+    worst = min(compared, key=lambda row: row["gain"])
     if worst["gain"] >= 0:
         return ["No slice is worse after distillation."]
     return [
@@ -171,8 +169,7 @@ def _slices(rows):
     ]
 
 
-# What to try, by what the figures show. Each piece of advice gives the figure it rests on.
-
+# What to try. Each piece of advice gives the figure that it rests on.
 
 # Points of a fraction, or this part of another metric's value: there is hardly a gap to close.
 SMALL_GAP = 0.01
@@ -185,7 +182,7 @@ FOLLOWS = 0.01
 
 
 def advise_training(comparison: Comparison) -> list[str]:
-    """What to try where no gain is clear, or where it cannot be told.
+    """What to try where no gain is clear.
 
     Args:
         comparison: A `Comparison`.
@@ -214,7 +211,7 @@ def _single_seed(comparison):
 
 
 def _teacher(comparison):
-    """On what the teacher knows more than the student with labels only."""
+    """On what the teacher knows beyond the student with labels only."""
     teacher, metric = comparison.teacher, comparison.metric
     if teacher is None:
         return ["Pass teacher= to learn whether it knows more than the student."]
@@ -244,7 +241,7 @@ def _teacher(comparison):
 
 
 def _follows(comparison):
-    """On a student that does not do as its teacher does."""
+    """On a student that does not follow its teacher."""
     sides = [
         each.mean("teacher", "agreement") for each in (comparison.student, comparison.baseline)
     ]
@@ -259,10 +256,10 @@ def _follows(comparison):
 
 
 def _seeds(comparison):
-    """On seeds that are too few to tell."""
+    """On seeds that are too few to show a gain."""
     difference, metric = comparison.difference, comparison.metric
     if difference.seeds == 1:
-        return ["One seed cannot tell a gain from luck: train three or more."]
+        return ["One seed cannot separate a gain from luck: train three or more."]
     if difference.mean <= 0 or difference.test != statistics.T_TEST:
         return []  # seeds that all differ by the same have no spread
     if difference.p < statistics.SIGNIFICANT:
@@ -277,7 +274,7 @@ def _seeds(comparison):
 
 
 def _rows(comparison):
-    """On test data that are too few to tell."""
+    """On test data that are too few to show a gain."""
     difference, metric = comparison.difference, comparison.metric
     noise = difference.row_noise
     if noise is None or noise.excludes_zero or difference.mean <= 0:
@@ -301,9 +298,9 @@ def advise_exports(comparison: Comparison) -> list[str]:
     lossy = [kept for kept in comparison.kept if kept.share is not None and kept.share < KEPT_WELL]
     if not lossy:
         return []
-    told = [_loss(comparison, kept) for kept in lossy]
+    losses = [_loss(comparison, kept) for kept in lossy]
     return [
-        *told,
+        *losses,
         "To lose less: more representative data, 16-bit activations or float16, or training with "
         "quantization (kd.quantization_aware).",
     ]

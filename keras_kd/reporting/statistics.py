@@ -9,9 +9,6 @@ from keras_kd._utils import formatting
 from keras_kd._utils.validation import invalid, needs
 from keras_kd.measurement.result import Measurement
 
-# `Metric`: the number by which the models are compared, its direction and its unit.
-
-
 # The first of these that was measured, where the user names none.
 _DEFAULTS = {
     "multiclass": ("accuracy",),
@@ -147,7 +144,7 @@ def choose_metric(measurements: list[Measurement], key: str | None = None) -> Me
     return Metric(found[0])
 
 
-# How good a model is in each sample of the test data, and what so few samples can tell.
+# Scores of samples, and how much a finite number of samples can show.
 
 
 _CLASSES = {"multiclass", "binary", "multilabel"}
@@ -170,7 +167,7 @@ def sample_weights(measurement: Measurement) -> np.ndarray:
 
 
 def agreement(measurement: Measurement, classes: Any, rows: Any = ...) -> float:
-    """In which share of some samples, by their weights, a model says these classes.
+    """For which share of some samples, by their weights, a model gives these classes.
 
     Args:
         measurement: A `Measurement` of one class for each sample.
@@ -206,9 +203,9 @@ def sample_gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
     rmse_new) / 2` (that makes it the delta method).
 
     Args:
-        metric: A `Metric`.
-        new: A `Measurement`.
-        old: One of the same samples.
+        metric: What is compared.
+        new: The one model.
+        old: The other one, measured on the same samples.
 
     Returns:
         Float64 `[samples]`, or `None` where the metric is no mean over samples.
@@ -258,7 +255,7 @@ class RowNoise:
 
     @property
     def visible(self) -> float:
-        """The smallest gain that is told apart from 0 on so many samples."""
+        """The smallest gain that so many samples distinguish from 0."""
         return _Z * self.error
 
     @property
@@ -267,19 +264,19 @@ class RowNoise:
         return abs(self.mean) > self.visible
 
     def rows_needed(self) -> int | None:
-        """How many samples would tell a gain of this size apart from 0; `None` of a gain of 0."""
+        """How many samples would distinguish a gain of this size from 0; `None` of a gain of 0."""
         if self.mean == 0:
             return None
         return int(np.ceil(self.rows * (self.visible / self.mean) ** 2))
 
 
 def row_noise(metric: Metric, new: list[Measurement], old: list[Measurement]) -> RowNoise | None:
-    """`RowNoise` of the mean gain over seeds, or `None` where samples cannot tell.
+    """`RowNoise` of the mean gain over seeds, or `None` where the metric is no mean over samples.
 
     Args:
         metric: A `Metric`.
         new: Measurements by seed.
-        old: Likewise, of the same samples.
+        old: Measurements of the same samples by seed.
     """
     by_seed = [sample_gains(metric, *pair) for pair in zip(new, old, strict=True)]
     if any(each is None or len(each) < 2 for each in by_seed):
@@ -326,7 +323,7 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the seeds, and the samples where they can tell, rule out that there is none."""
+        """Whether the seeds, and the samples where they can be tested, rule out a gain of 0."""
         by_rows = self.row_noise is None or self.row_noise.excludes_zero
         # McNemar's exact test is about the samples already, and the better one of few samples.
         by_rows = by_rows or self.test in (MCNEMAR, ROW_TEST)
@@ -405,7 +402,7 @@ def p_over_samples(
 ) -> tuple[float | None, str | None]:
     """`(p, name of the test)` of one pair of models by their samples, or `(None, None)`.
 
-    The accuracy by McNemar's exact test, unless samples have weights, of which it knows nothing.
+    The accuracy by McNemar's exact test, unless samples have weights, which it does not take.
     """
     is_right, was_right = correct_samples(new), correct_samples(old)
     is_plain = metric.key == "accuracy" and new.weights is None
@@ -423,7 +420,7 @@ def mcnemar(new: np.ndarray, old: np.ndarray) -> float:
 
     Args:
         new: Which samples one model gets right, bool `[samples]`.
-        old: Likewise of the other one.
+        old: Which samples the other one gets right, bool `[samples]`.
     """
     only_new, only_old = int(np.sum(new & ~old)), int(np.sum(old & ~new))
     if only_new + only_old == 0:

@@ -8,7 +8,7 @@ from keras_kd.reporting import statistics
 from keras_kd.reporting.comparison import BASELINE, TEACHER, Comparison
 from keras_kd.reporting.statistics import Metric, mean_and_deviation
 
-# The main table: one row a model, as numbers and as text.
+# The main table: one row for each model, as numbers and as text.
 
 
 def main_rows(comparison: Comparison) -> list[dict]:

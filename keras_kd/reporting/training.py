@@ -22,9 +22,9 @@ from keras_kd._utils.validation import invalid
 from keras_kd.measurement.subjects import subject_of
 from keras_kd.runtimes import registry
 
-# What the tables call models that are no files.
+# What the tables call the models that are not files.
 RESERVED = ("teacher", "labels only", "distilled")
-# Of files whose name mentions no registered extension.
+# For files whose name mentions no registered extension.
 DEFAULT_EXTENSION = ".tflite"
 
 

@@ -39,9 +39,9 @@ class ModelFile:
     It may
 
     - set `failures`, what the runtime raises where it cannot run a batch, and `renew` it after one;
-    - implement `last_activation`, which tells logits from probabilities;
+    - implement `last_activation`, which distinguishes logits from probabilities;
     - implement `count_parameters` and `count_costs` (multiply-adds, memory of activations): without
-      them these figures are left out of a measurement, and a note says so;
+      them these figures are left out of a measurement, with a note;
     - override `files`, where the model consists of several.
 
     Args:
@@ -189,7 +189,7 @@ class ModelFile:
         """What one sample costs.
 
         Args:
-            inputs: Inputs of one sample, as of `run`.
+            inputs: Inputs of one sample, in a form that `run` takes.
 
         Returns:
             `(figures, notes)`: `macs` and `peak_activation_bytes` where they are known, and a
@@ -243,7 +243,7 @@ class ModelFile:
     def raw(
         self, inputs: Any, batch_size: int, outputs: Sequence[str] | None
     ) -> tuple[list[TensorInfo], list[np.ndarray]]:
-        """`(infos, arrays)`: the outputs in the file's own types; arguments as of `run`."""
+        """`(infos, arrays)`: outputs in the file's own types; the arguments are those of `run`."""
         by_name = {info.name: info for info in self.outputs}
         infos = self.outputs if outputs is None else [by_name[name] for name in outputs]
         arrays = self.encoded(inputs)
@@ -253,7 +253,7 @@ class ModelFile:
         return infos, found
 
     def encoded(self, inputs: Any) -> list[np.ndarray]:
-        """Inputs as of `run` in the order, types and layout of the file."""
+        """Inputs, in a form that `run` takes, in the order, types and layout of the file."""
         given = tensors.order_inputs(inputs, self.inputs)
         arrays = [info.encoded(array) for info, array in zip(self.inputs, given, strict=True)]
         if not self.channels_first:
@@ -268,7 +268,7 @@ class ModelFile:
         return [info.decoded(array) for info, array in zip(infos, outputs, strict=True)]
 
     def with_constants(self, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """A batch as of `set_inputs` with the constants: `{name: array}` in the file's order."""
+        """A batch for `set_inputs` with the constants: `{name: array}` in the file's order."""
         sizes = sizes_of(self._data_inputs, arrays)
         rows, given = len(arrays[0]), iter(arrays)
         return {
@@ -282,7 +282,7 @@ class ModelFile:
         """The least that the file can be run on: one sample, or its fixed batch size.
 
         Args:
-            inputs: As of `run`.
+            inputs: In a form that `run` takes.
 
         Returns:
             Arrays for `set_inputs`.
@@ -451,7 +451,7 @@ def _constant(info, value, batch, known):
 
 
 def _axis_of_rows(info, shape, batch, known):
-    """The dimension that is as long as the batch; `None`: there is none, or its name tells it."""
+    """The dimension that is as long as the batch; `None`: there is none, or its name shows it."""
     open_axes = [axis for axis, size in enumerate(info.shape) if size is None]
     symbols = dict(enumerate(info.symbols))
     if any(symbols.get(axis) in known & batch for axis in open_axes):

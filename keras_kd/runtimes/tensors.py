@@ -12,15 +12,13 @@ import numpy as np
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 
-# What a file takes and gives: names, shapes, types and scales.
-
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
     """An input or output of a file.
 
     Args:
-        name: By which a dict of inputs calls it.
+        name: Its name in a dict of inputs.
         shape: Its dimensions; `None` for one that may have any size.
         dtype: NumPy's name of its type, such as `"float32"` or `"int8"`.
         scale: For integers that stand for real numbers, `real = scale * (integer - zero_point)`;
@@ -32,7 +30,7 @@ class TensorInfo:
     Example:
 
     ```python
-    from keras_kd.measurement import runtimes
+    from keras_kd import runtimes
 
     info = runtimes.TensorInfo("image", (None, 2), "int8", scale=0.5, zero_point=-1)
     assert info.encoded([[0.0, 2.0]]).tolist() == [[-1, 3]]
@@ -149,7 +147,7 @@ class Operator:
 
     ```python
     def in_float(path):  # path: a .tflite file
-        from keras_kd.measurement import runtimes
+        from keras_kd import runtimes
 
         return [x.label for x in runtimes.TFLiteFile(path).operators if "float32" in x.outputs]
     ```
@@ -162,8 +160,7 @@ class Operator:
     graph: int = 0
 
 
-# What a file's output is made by: softmax, sigmoid, or anything else.
-
+# What makes an output: softmax, sigmoid, or anything else.
 
 # Operators after which values are still the same probabilities.
 _PASSES_ON = {
@@ -177,13 +174,13 @@ _NAMES = {"LOGISTIC": "sigmoid", "SIGMOID": "sigmoid", "SOFTMAX": "softmax"}
 
 @dataclasses.dataclass
 class Step:
-    """An operator as far as it matters here.
+    """An operator, as far as its activation matters.
 
     Args:
-        kind: Its name in the file's format.
-        inputs: What tells the tensors apart that it reads: names, or indices.
-        branches: For an operator that runs one of several graphs: `(steps, tensor)` of each, as of
-            `activation`.
+        kind: The operator's name in the file's format.
+        inputs: The tensors that it reads: names, or indices.
+        branches: For an operator that runs one of several graphs: `(steps, tensor)` of each, the
+            arguments of `activation`.
     """
 
     kind: str
@@ -228,10 +225,9 @@ def _maker(steps, tensor, passed):
     return step
 
 
-# Which of the data's inputs is which of a file's.
+# Which input of the data is which input of a file.
 
-
-# So many inputs have 720 orders, which are tried.
+# The 720 orders of so many inputs are tried.
 _MOST_INPUTS = 6
 
 
@@ -284,7 +280,7 @@ def _ordered(flat, infos):
     fitting = [order for order in orders if all(map(_fits, infos, order))]
     if len(fitting) != 1:
         raise ValueError(
-            f"Which of the data's inputs is which of the file's, {described}, cannot be told from "
+            f"Which of the data's inputs is which of the file's, {described}, cannot be found by "
             f"their shapes and types. {_remedy(names)}"
         )
     return {info.name: x for info, x in zip(infos, fitting[0], strict=True)}

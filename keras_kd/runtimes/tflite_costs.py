@@ -40,7 +40,7 @@ def count_costs(model: Any, shapes: Shapes, samples: int) -> tuple[dict[str, Any
 
     Args:
         model: LiteRT's `ModelT`.
-        shapes: The shapes of a run, as of `read_shapes`.
+        shapes: The shapes of a run, from `read_shapes`.
         samples: How many samples that run had.
 
     Returns:
@@ -116,7 +116,7 @@ def peak_memory(model: Any, shapes: Shapes) -> int | None:
 
     Args:
         model: LiteRT's `ModelT`.
-        shapes: The shapes of a run, as of `read_shapes`.
+        shapes: The shapes of a run, from `read_shapes`.
 
     Returns:
         Bytes, a whole number; `None` where a tensor's size is not known.
@@ -219,7 +219,7 @@ def read_program(model: Any, shapes: Shapes) -> Program:
 
     Args:
         model: LiteRT's `ModelT`.
-        shapes: The shapes of a run, as of `read_shapes`.
+        shapes: The shapes of a run, from `read_shapes`.
     """
     found: Program = {}
     for index, graph in enumerate(model.subgraphs):

@@ -91,7 +91,7 @@ def test_several_outputs_and_labels_by_name(tmp_path):
 def test_inputs_without_names_are_never_guessed(tmp_path):
     path = files.tflite(two_of_all(), tmp_path / "two.tflite")
     data = ([X, X], Y)
-    with pytest.raises(ValueError, match="cannot be told from their shapes and types"):
+    with pytest.raises(ValueError, match="cannot be found by their shapes and types"):
         kd.measure(path, data, output="kind", latency=False)
     with pytest.raises(ValueError, match="The file takes 2 inputs; the batch has 1"):
         kd.measure(path, (X, Y), output="kind", latency=False)
