@@ -6,7 +6,7 @@ import sys
 from keras_kd.cli import doctor, measure, report
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """Runs a command line and returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m keras_kd",
@@ -17,9 +17,9 @@ def main(arguments=None):
     diagnosis = commands.add_parser(
         "doctor",
         allow_abbrev=False,
-        help="tell what is installed, which kernels are used, and why not the others",
-        description="Tells what is installed and used. Exit status 1 if the fused kernel was "
-        "asked for (KERAS_KD_KERNEL=native) and cannot be used, else 0.",
+        help="show what is installed, which kernels are used, and why not the others",
+        description="Shows what is installed and used. Exit status 1 if the fused kernel was "
+        "requested (KERAS_KD_KERNEL=native) and cannot be used, else 0.",
     )
     diagnosis.add_argument("--json", action="store_true", help="print JSON")
     measure.add_to(commands)

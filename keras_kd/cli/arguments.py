@@ -1,4 +1,4 @@
-"""What the commands of `python -m keras_kd` share."""
+"""Arguments of the commands of `python -m keras_kd`: files, models and functions of the user's."""
 
 import argparse
 import contextlib
@@ -8,12 +8,14 @@ import os
 import sys
 import traceback
 import zipfile
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 
 from keras_kd._utils import files, validation
 
-# What Python's arguments are called here.
+# Options of the command line for arguments of Python.
 _OPTIONS = {
     "teacher_from_logits=False": "--teacher-probabilities",
     "teacher_from_logits=True": "without --teacher-probabilities",
@@ -27,16 +29,16 @@ _OPTIONS = {
 }
 
 
-def fail(error):
+def fail(error: Exception) -> int:
     """Prints an error with its remedies in the words of the command line; returns the status."""
     text = str(error)
-    known = [f"{said.strip()} is {option}" for said, option in _OPTIONS.items() if said in text]
+    known = [f"{name.strip()} is {option}" for name, option in _OPTIONS.items() if name in text]
     hint = f" (On the command line {'; '.join(known)}.)" if known else ""
     print(f"error: {text}{hint}", file=sys.stderr)
     return 2
 
 
-def whole(least):
+def whole(least: int) -> Callable[[str], int]:
     """A type for `argparse`: a whole number of at least `least`."""
 
     def parsed(words):
@@ -49,7 +51,7 @@ def whole(least):
     return parsed
 
 
-def check_files(options, inputs, outputs):
+def check_files(options: argparse.Namespace, inputs: list[str], outputs: list[str]) -> None:
     """Raises for files that are not there, and for results that would go over others.
 
     Args:
@@ -64,7 +66,7 @@ def check_files(options, inputs, outputs):
             if path is None:
                 continue
             path = path.partition("=")[2] if name == "export" else path
-            if path or name != "export":  # NAME=FILE without a file is told of as such
+            if path or name != "export":  # NAME=FILE without a file has a message of its own
                 existing(path, _option(name))
                 taken[os.path.realpath(path)] = _option(name)
     for name in outputs:
@@ -87,23 +89,23 @@ def _option(name):
     return "FILE" if name == "file" else f"--{name.replace('_', '-')}"
 
 
-def existing(path, option):
+def existing(path: str, option: str) -> str:
     """The path of a file; raises unless there is one."""
     if not os.path.isfile(validation.path(option, path)):
         raise ValueError(f"{option}: there is no file {path!r}.")
     return path
 
 
-def check_teacher(options):
-    """Raises where something is said of a teacher that there is not."""
+def check_teacher(options: argparse.Namespace) -> None:
+    """Raises where an option describes a teacher that is not given."""
     if options.teacher_probabilities and options.teacher is None:
         raise ValueError(
-            "--teacher-probabilities says what a teacher returns, and there is none. Name it with "
-            "--teacher, or leave this out; --probabilities is for the other models."
+            "--teacher-probabilities describes what a teacher returns, and there is none. Name it "
+            "with --teacher, or leave this out; --probabilities is for the other models."
         )
 
 
-def add_quiet(parser):
+def add_quiet(parser: argparse.ArgumentParser) -> None:
     """Adds `--quiet` to a command whose work can take long."""
     parser.add_argument(
         "-q", "--quiet", action="store_true", help="print no progress (it goes to stderr)"
@@ -111,13 +113,13 @@ def add_quiet(parser):
 
 
 @contextlib.contextmanager
-def printing_to_stderr():
+def printing_to_stderr() -> Iterator[None]:
     """While it is open what is printed goes to stderr: stdout is for the command's result alone."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
-def named(words, option, form, what=""):
+def named(words: str, option: str, form: str, what: str = "") -> Any:
     """What a module holds under a name, `"module:name"`; modules of the current folder count.
 
     Args:
@@ -153,14 +155,14 @@ def _imported(module, missing):
             return importlib.import_module(module)
     except ValueError as error:
         cause = error.__cause__
-        is_missing = isinstance(cause, ModuleNotFoundError) and cause.name is not None
-        if is_missing and f"{module}.".startswith(f"{cause.name}."):
+        name = cause.name if isinstance(cause, ModuleNotFoundError) else None
+        if name is not None and f"{module}.".startswith(f"{name}."):
             raise ValueError(f"{missing}: {cause}") from cause
         raise
 
 
 @contextlib.contextmanager
-def users_code(what):
+def users_code(what: str) -> Iterator[None]:
     """Whatever fails in the user's own code becomes a `ValueError` that shows where.
 
     Args:
@@ -171,11 +173,11 @@ def users_code(what):
     except SystemExit as error:
         raise ValueError(f"{what} ended the program: SystemExit({error.code!r})") from error
     except Exception as error:
-        told = "".join(traceback.format_exception(error)).rstrip()
-        raise ValueError(f"{what} failed:\n{told}") from error
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        raise ValueError(f"{what} failed:\n{trace}") from error
 
 
-def called(words, option):
+def called(words: str, option: str) -> Any:
     """What a function of the user's returns, named as `module:function`.
 
     Raises:
@@ -196,8 +198,8 @@ def called(words, option):
         return function()
 
 
-def function_of_users(function, option):
-    """The function of a user's, whose failures are told as such; other values as they are."""
+def function_of_users(function: Any, option: str) -> Any:
+    """A function of the user's whose failures name the option; other values as they are."""
     if not callable(function):
         return function
 
@@ -209,7 +211,7 @@ def function_of_users(function, option):
     return called_by_us
 
 
-def model(path, option):
+def model(path: str, option: str) -> keras.Model:
     """The model in a `.keras` file.
 
     Raises:

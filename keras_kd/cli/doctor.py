@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,7 +26,7 @@ VARIABLES = (
 )
 
 
-def report():
+def report() -> dict[str, Any]:
     """Gathers the facts.
 
     Returns:
@@ -146,7 +147,7 @@ def _lines(section, indent):
             yield f"{indent}{label + ':':<28} {text or '-'}"
 
 
-def run(as_json=False):
+def run(as_json: bool = False) -> int:
     """Prints the report and returns the exit status."""
     facts = report()
     if as_json:

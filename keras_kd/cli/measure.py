@@ -1,12 +1,14 @@
 """`python -m keras_kd measure FILE --data module:function`."""
 
+import argparse
 import json
+from typing import Any
 
 from keras_kd import measurement
 from keras_kd.cli import arguments
 
 
-def add_to(commands):
+def add_to(commands: Any) -> None:
     """Adds the command to those of a parser."""
     parser = commands.add_parser(
         "measure",
@@ -38,7 +40,7 @@ def add_to(commands):
     arguments.add_quiet(parser)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
     try:
         with arguments.printing_to_stderr():
@@ -71,7 +73,7 @@ def _measured(options):
     )
 
 
-def output_of(options):
+def output_of(options: argparse.Namespace) -> str | int | None:
     """The output that the user chose, by its name or its number, or `None`."""
     output = options.output
     return int(output) if output is not None and output.isdigit() else output

@@ -1,19 +1,21 @@
 """`python -m keras_kd report`: the report of models and files on disk."""
 
+import argparse
 import os
+from typing import Any
 
 from keras_kd.cli import arguments
 from keras_kd.cli.measure import output_of
 from keras_kd.reporting.api import report
 
 
-def add_to(commands):
+def add_to(commands: Any) -> None:
     """Adds the command to those of a parser."""
     parser = commands.add_parser(
         "report",
         allow_abbrev=False,
         help="compare a distilled student with its teacher, a baseline and exported files",
-        description="Measures models and files on test data and says whether distillation helped. "
+        description="Measures models and files on test data and shows whether distillation helped. "
         "Options that name a model or a file can be repeated, once for each seed.",
     )
     option = parser.add_argument
@@ -60,7 +62,7 @@ def add_to(commands):
     arguments.add_quiet(parser)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
     paths = options.out, options.json, options.markdown
     try:

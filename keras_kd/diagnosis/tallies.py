@@ -71,7 +71,7 @@ class Tallies:
     pair: "PairTally | None" = None
 
 
-def tally_data(models: DiagnosedModels, name: str, data: Any, verbose: int | str = 0) -> Tallies:
+def tally_data(models: DiagnosedModels, name: str, data: Any, verbose: Any = 0) -> Tallies:
     """Runs both models once over the data, in inference.
 
     Args:

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_kd._utils import validation
-
-# `Figures`: what the measures of any task give.
+from keras_kd.measurement.predictions import Rows
 
 
 @dataclasses.dataclass
@@ -25,23 +24,25 @@ class Figures:
     counted: Any = None
 
 
-def sklearn():
+def sklearn() -> Any:
     """`sklearn.metrics`."""
     return validation.needs("sklearn.metrics", "keras_kd.measure", "measure")
 
 
-def of_weights(weights):
+def of_weights(weights: np.ndarray) -> np.ndarray | None:
     """The weights for scikit-learn: `None` where all are 1, so that counts are whole numbers."""
     return None if (weights == 1).all() else weights
 
 
-def per_class_table(labels, predictions, weights, names):
+def per_class_table(
+    labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray | None, names: list
+) -> list[dict]:
     """Precision, recall and F1 of each class.
 
     Args:
-        labels: Class indices `[rows]`, or 0 and 1 `[rows, classes]`.
-        predictions: Likewise.
-        weights: Float64 `[rows]`, or `None`.
+        labels: Class indices `[samples]`, or 0 and 1 `[samples, classes]`.
+        predictions: In the same form.
+        weights: Float64 `[samples]`, or `None`.
         names: A label for each class.
     """
     found = sklearn().precision_recall_fscore_support(
@@ -58,28 +59,29 @@ def per_class_table(labels, predictions, weights, names):
     ]
 
 
-def number(value):
+def number(value: Any) -> int | float:
     """A number of NumPy as one of Python; whole counts as `int`."""
     return int(value) if isinstance(value, np.integer) else float(value)
 
 
-# Are a model's probabilities what they say?
-
+# Calibration: does a model predict as sure as it is right?
 
 BINS = 15
 
 
-def reliability(confidence, is_right, weights):
+def reliability(
+    confidence: np.ndarray, is_right: np.ndarray, weights: np.ndarray
+) -> tuple[float, list[dict]]:
     """The expected calibration error, and the curve that it is made of.
 
     `ECE = sum_b w_b / w |accuracy_b - confidence_b|` over 15 bins `((b - 1) / 15, b / 15]` of the
-    confidence, the probability of the predicted class; `w_b` is the sum of the weights of the rows
-    in a bin, `accuracy_b` and `confidence_b` are their weighted means.
+    confidence, the probability of the predicted class; `w_b` is the sum of the weights of the
+    samples in a bin, `accuracy_b` and `confidence_b` are their weighted means.
 
     Args:
-        confidence: Float64 `[rows]`, in 0 to 1.
-        is_right: Bool `[rows]`, whether the predicted class is the true one.
-        weights: Float64 `[rows]`.
+        confidence: Float64 `[samples]`, in 0 to 1.
+        is_right: Bool `[samples]`, whether the predicted class is the true one.
+        weights: Float64 `[samples]`.
 
     Returns:
         `(ece, bins)`: a float, and for each bin `{"low", "high", "count", "weight", "confidence",
@@ -109,20 +111,19 @@ def _bin(place, count, weight, confidence, right):
     }
 
 
-# Figures of classifiers that choose one class for each row.
+# Classifiers that choose one class for each sample.
 
-
-# Larger confusion matrices are no longer looked at, and large in a report.
+# Nobody reads a larger confusion matrix, and it is large in a report.
 MOST_CLASSES = 100
 
 
-def measure_classes(rows, names, top_k):
+def measure_classes(rows: Rows, names: list, top_k: tuple[int, ...]) -> Figures:
     """The figures of a classifier.
 
     `log_loss` is scikit-learn's, which takes a probability below 2.2e-16 for that.
 
     Args:
-        rows: `Rows` of logits `[rows, classes]`.
+        rows: `Rows` of logits `[samples, classes]`.
         names: A label for each class.
         top_k: Whole numbers.
     """
@@ -165,8 +166,8 @@ def _top(metrics, rows, top_k, weights, every):
 
 
 def _f1(metrics, labels, predicted, weights):
-    # The macro average is over the classes that have rows, for every model the same. By default
-    # scikit-learn adds those that a model predicts: one stray row in 300 made 1.0 of two classes
+    # The macro average is over the classes that have samples, for every model the same. By default
+    # scikit-learn adds those that a model predicts: one stray sample in 300 made 1.0 of two classes
     # 0.67.
     options = {"sample_weight": weights, "zero_division": 0}
     present = np.unique(labels)
@@ -177,11 +178,11 @@ def _f1(metrics, labels, predicted, weights):
 
 
 def _auc_of_classes(metrics, labels, probabilities, weights, names):
-    """One class against the rest, the mean over classes; needs rows of each."""
+    """One class against the rest, the mean over classes; needs samples of each."""
     missing = [name for i, name in enumerate(names) if not (labels == i).any()]
     if missing:
         listed = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        return {}, [f"roc_auc: left out; the data has no row of the class(es) {listed}."]
+        return {}, [f"roc_auc: left out; the data has no sample of the class(es) {listed}."]
     if len(names) == 2:
         score = metrics.roc_auc_score(labels, probabilities[:, 1], sample_weight=weights)
     else:
@@ -198,17 +199,17 @@ def _confusion(metrics, labels, predicted, weights, every):
     return found.tolist()
 
 
-# Figures of classifiers that say yes or no to each of several labels of a row.
+# Classifiers with several labels per sample.
 
 
-def measure_several_labels(rows, names):
+def measure_several_labels(rows: Rows, names: list) -> Figures:
     """The figures of a classifier with several labels.
 
-    `accuracy` is the share of rows of which all labels are right, `log_loss` and `roc_auc` are
-    means over labels, `ece` counts each label of each row.
+    `accuracy` is the share of samples whose labels are all right, `log_loss` and `roc_auc` are
+    means over labels, `ece` counts each label of each sample.
 
     Args:
-        rows: `Rows` of logits `[rows, labels]`, with labels 0 and 1 of the same shape.
+        rows: `Rows` of logits `[samples, labels]`, with labels 0 and 1 of the same shape.
         names: A name for each label.
     """
     metrics, weights = sklearn(), of_weights(rows.weights)
@@ -245,23 +246,24 @@ def _auc_of_labels(metrics, labels, yes, weights, names):
     listed = ", ".join(
         str(name) for name, has_both in zip(names, both, strict=True) if not has_both
     )
-    return {}, [f"roc_auc: left out; all rows say the same of the label(s) {listed}."]
+    return {}, [f"roc_auc: left out; all samples have the same value of the label(s) {listed}."]
 
 
-# Figures of models that predict numbers.
+# Models that predict numbers.
 
 
-def measure_regression(rows):
+def measure_regression(rows: Rows) -> Figures:
     """Mean absolute error, root of the mean square error, and R2.
 
-    Several numbers a row count alike: `mae` and `rmse` are means over them of the errors of each.
+    Several numbers per sample count alike: `mae` and `rmse` are means over them of the errors of
+    each.
     `r2 = 1 - sum of all squared errors / sum of all squared distances of the labels from the means
     of their columns`: the R2 of each, weighted by the variance of its labels, as of scikit-learn's
     `multioutput="variance_weighted"`. A mean would be that of the columns that hardly vary. A
     column whose labels are all the same has no R2 and is left out of it.
 
     Args:
-        rows: `Rows` of values `[rows, numbers]`, with labels of the same shape.
+        rows: `Rows` of values `[samples, numbers]`, with labels of the same shape.
     """
     metrics, weights = sklearn(), of_weights(rows.weights)
     labels, values = rows.labels, rows.values
@@ -281,11 +283,11 @@ def measure_regression(rows):
     elif len(labels) > 1:
         notes.append("r2: left out; the labels are all the same.")
     else:
-        notes.append("r2: left out; it needs two rows at least.")
+        notes.append("r2: left out; it needs at least two samples.")
     if varies.any() and not varies.all():
         notes.append(
-            f"r2: {(~varies).sum()} of {len(varies)} numbers have the same label in all rows and "
-            "do not count."
+            f"r2: {(~varies).sum()} of {len(varies)} numbers have the same label in all samples "
+            "and do not count."
         )
     quality = {name: float(value) for name, value in quality.items()}
     if values.shape[1] == 1:
@@ -293,24 +295,23 @@ def measure_regression(rows):
     return Figures(quality, values, labels, notes=notes)
 
 
-# Figures of generated text.
-
+# Generated text.
 
 _ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 
 
-def checked(name, answers):
-    """Texts and references of the rows that count.
+def select_texts(name: str, outputs: Any) -> tuple[list[Any], list[Any]]:
+    """Texts and references of the samples that count.
 
     Args:
-        name: Of the model, for errors.
-        answers: `Answers`.
+        name: The model's name, for errors.
+        outputs: `ModelOutputs`.
 
     Raises:
-        ValueError: They are no strings, or have weights, which BLEU does not know.
+        ValueError: They are no strings, or have weights, which BLEU does not take.
     """
-    texts, references = list(answers.outputs), np.asarray(answers.labels).tolist()
-    for who, values in ((name, texts), ("The data", np.ravel(answers.labels).tolist())):
+    texts, references = list(outputs.outputs), np.asarray(outputs.labels).tolist()
+    for who, values in ((name, texts), ("The data", np.ravel(outputs.labels).tolist())):
         wrong = next((x for x in values if not isinstance(x, (str, bytes))), None)
         if wrong is not None:
             raise ValueError(
@@ -319,12 +320,12 @@ def checked(name, answers):
             )
     if len(texts) != len(references):
         raise ValueError(
-            f"{name} gives {len(texts)} texts where the data has {len(references)} rows."
+            f"{name} gives {len(texts)} texts where the data has {len(references)} samples."
         )
-    weights = np.ones(len(texts)) if answers.weights is None else np.ravel(answers.weights)
+    weights = np.ones(len(texts)) if outputs.weights is None else np.ravel(outputs.weights)
     if len(set(weights.tolist()) - {0}) != 1 or len(weights) != len(texts):
         raise ValueError(
-            "BLEU knows no sample weights: give all texts the same one, or 0 to those that do not "
+            "BLEU takes no sample weights: give all texts the same one, or 0 to those that do not "
             "count."
         )
     rows = np.flatnonzero(weights)
@@ -337,7 +338,7 @@ def _text(value):
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def measure_text(texts, references):
+def measure_text(texts: list[str], references: list[Any]) -> Figures:
     """BLEU of sacrebleu (0 to 100) and the mean F-measures of rouge-score (0 to 1, no stemmer).
 
     Args:

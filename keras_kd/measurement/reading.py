@@ -1,4 +1,4 @@
-"""Runs a model, and its teacher, over the data."""
+"""Reads the data: checks it, and runs a model and its teacher over it in one pass."""
 
 import dataclasses
 from typing import Any
@@ -8,19 +8,77 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import batches, progress
+from keras_kd.measurement.subjects import Subject
+from keras_kd.models import symbolic_pass
 from keras_kd.teachers import protocol
 
 
-@dataclasses.dataclass
-class Answers:
-    """What was said of the data.
+@dataclasses.dataclass(frozen=True)
+class EvaluationData:
+    """The data that models are measured on, checked.
 
     Attributes:
-        outputs: Of the model, an array `[rows, ...]` or a list of strings.
-        labels: Array `[rows, ...]`.
-        weights: Likewise, or `None`.
+        source: A batched `tf.data.Dataset`, or a tuple of arrays with labels as arrays.
+        inputs: `keras.KerasTensor`s like the inputs of a batch; `None` where shapes are not known.
+        samples: How many samples arrays have; `None` of a dataset.
+    """
+
+    source: Any
+    inputs: Any
+    samples: int | None
+
+    @classmethod
+    def read(cls, data: Any) -> "EvaluationData":
+        """Checks what `measure` takes as data, and reads its shapes.
+
+        Raises:
+            ValueError: It is no finite dataset of batches, and no tuple of arrays of one length.
+        """
+        source = _with_label_arrays(data)
+        batches.check("data", source)
+        is_dataset = isinstance(source, tf.data.Dataset)
+        if (source.element_spec if is_dataset else source)[1] is None:
+            raise ValueError("`data` has no labels: (inputs, None). Pass (inputs, labels).")
+        inputs = symbolic_pass.specs_of(source)
+        inputs = None if inputs is None else protocol.split(inputs)[0]
+        samples = None if is_dataset else len(np.asarray(_first_array(source[1])))
+        return cls(source, inputs, samples)
+
+
+def _with_label_arrays(data):
+    if not isinstance(data, tuple) or len(data) not in (2, 3):
+        return data
+    x, *others = data
+    is_texts = isinstance(x, list) and x and all(isinstance(each, str) for each in x)
+    x = np.asarray(x) if is_texts else x
+    return (x, *(None if each is None else _label_arrays(each) for each in others))
+
+
+def _label_arrays(labels):
+    if isinstance(labels, dict):
+        return {name: np.asarray(each) for name, each in labels.items()}
+    is_several = isinstance(labels, (list, tuple)) and all(np.ndim(x) > 0 for x in labels)
+    if is_several and not all(isinstance(x, (list, tuple)) for x in labels):
+        return [np.asarray(each) for each in labels]  # one array for each output
+    return np.asarray(labels)
+
+
+def _first_array(labels):
+    while isinstance(labels, (dict, list, tuple)):
+        labels = next(iter(labels.values() if isinstance(labels, dict) else labels))
+    return labels
+
+
+@dataclasses.dataclass
+class ModelOutputs:
+    """What a pass over the data gave.
+
+    Attributes:
+        outputs: The model's outputs, an array `[samples, ...]` or a list of strings.
+        labels: Array `[samples, ...]`.
+        weights: Array `[samples, ...]`, or `None`.
         teacher: The teacher's outputs, or `None`.
-        inputs: Inputs of the first row, in their structure, as a batch of one.
+        inputs: The inputs of the first sample, in their structure, as a batch of one.
     """
 
     outputs: Any
@@ -30,74 +88,56 @@ class Answers:
     inputs: Any
 
 
-def prepared(data):
-    """The data with labels as arrays, checked.
-
-    Raises:
-        ValueError: It is no finite dataset of batches, and no tuple of arrays of one length.
-    """
-    if isinstance(data, tuple) and len(data) in (2, 3):
-        x, *others = data
-        is_texts = isinstance(x, list) and x and all(isinstance(each, str) for each in x)
-        x = np.asarray(x) if is_texts else x
-        data = (x, *(None if each is None else _labels(each) for each in others))
-    batches.check("data", data)
-    if isinstance(data, tuple) and data[1] is None:
-        raise ValueError("`data` has no labels: (inputs, None). Pass (inputs, labels).")
-    if isinstance(data, tf.data.Dataset) and data.element_spec[1] is None:
-        raise ValueError("`data` has no labels: (inputs, None). Pass (inputs, labels).")
-    return data
-
-
-def _labels(labels):
-    if isinstance(labels, dict):
-        return {name: np.asarray(each) for name, each in labels.items()}
-    is_several = isinstance(labels, (list, tuple)) and all(np.ndim(x) > 0 for x in labels)
-    if is_several and not all(isinstance(x, (list, tuple)) for x in labels):
-        return [np.asarray(each) for each in labels]  # one array for each output
-    return np.asarray(labels)
-
-
-def read(subject, data, output, batch_size, teacher, verbose=0):
-    """`Answers` of a model over data.
+def read_outputs(
+    subject: Subject,
+    data: EvaluationData,
+    teacher: Any,
+    *,
+    output: str | int | None,
+    batch_size: int,
+    verbose: int,
+) -> ModelOutputs:
+    """Runs a model, and its teacher, once over the data.
 
     Args:
-        subject: A `Subject`.
-        data: As of `prepared`.
+        subject: The model.
+        data: The data.
+        teacher: A `ReferenceTeacher`, or `None`.
         output: Name or index of the output that is measured, or `None` for the only one.
-        batch_size: Rows at once of arrays.
-        teacher: As of `teaching.teacher_of`, or `None`.
+        batch_size: Samples at once, of arrays.
         verbose: 0, 1 or 2.
 
     Raises:
-        ValueError: An output must be chosen, or what was given is not of these rows.
+        ValueError: An output must be chosen, or what was given is not of these samples.
     """
+    source = data.source
     parts: dict = {"outputs": [], "labels": [], "weights": [], "teacher": []}
     first = None
-    label, total = f"measure: {subject.name}", batches.count(data, batch_size)
-    parted = _batches(data, batch_size)
+    label, total = f"measure: {subject.name}", batches.count(source, batch_size)
+    parted = _batches(source, batch_size)
     for x, y, weights in progress.over(parted, label, total, verbose=verbose):
-        inputs, said = protocol.split(x)
-        first = _first_row(inputs) if first is None else first
-        key, values = chosen(subject.predict(inputs), output, subject.name)
+        inputs, carried = protocol.split(x)
+        first = _first_sample(inputs) if first is None else first
+        key, values = choose_output(subject.predict(inputs), output, subject.name)
         parts["outputs"].append(values)
         parts["labels"].append(of_output(y, key))
         parts["weights"].append(of_output(weights, key))
         if teacher is not None:
-            parts["teacher"].append(teacher.predict_batch(inputs, said, key))
+            parts["teacher"].append(teacher.predict_batch(inputs, carried, key))
     if first is None:
         raise ValueError("`data` is empty.")
-    found = Answers(*(_together(name, each) for name, each in parts.items()), first)
+    joined = {name: _join(name, each) for name, each in parts.items()}
+    found = ModelOutputs(**joined, inputs=first)
     for each in (subject, teacher):
-        check_rows(each, len(found.labels))
+        require_samples(each, len(found.labels))
     return found
 
 
-def check_rows(given, rows):
-    """Raises if answers that were given row by row are of other rows than the data's."""
+def require_samples(given: Any, samples: int) -> None:
+    """Raises if outputs that were given sample by sample are not those of the data."""
     expected = getattr(given, "rows_given", None)
-    if expected not in (None, rows):
-        raise ValueError(f"{given.name} has {expected} rows where the data has {rows}.")
+    if expected not in (None, samples):
+        raise ValueError(f"{given.name} has {expected} samples where the data has {samples}.")
 
 
 def _batches(data, size):
@@ -119,11 +159,11 @@ def _arrays(value):
     return keras.tree.map_structure(lambda x: None if x is None else np.asarray(x), value)
 
 
-def _first_row(inputs):
+def _first_sample(inputs):
     return keras.tree.map_structure(lambda x: x[:1], inputs)
 
 
-def of_output(values, key):
+def of_output(values: Any, key: tuple[int, str]) -> Any:
     """The labels or weights of an output, where each has its own."""
     index, name = key
     if isinstance(values, dict):
@@ -135,7 +175,7 @@ def of_output(values, key):
     return values[index] if isinstance(values, (list, tuple)) else values
 
 
-def _together(name, parts):
+def _join(name, parts):
     if not parts or parts[0] is None:
         return None
     if isinstance(parts[0], (list, tuple)):
@@ -147,8 +187,8 @@ def _of_one_length(name, parts):
     """Batches that were padded to lengths of their own, padded to the longest.
 
     Args:
-        name: The `Answers`' field: labels are -1, which is none, where a batch has no position.
-        parts: Arrays `[rows, positions, ...]`, or `[rows]`.
+        name: The field of `ModelOutputs`; labels are padded with -1, which is no class.
+        parts: Arrays `[samples, positions, ...]`, or `[samples]`.
     """
     lengths = {part.shape[1] for part in parts if part.ndim > 1}
     if len(lengths) < 2 or len({part.ndim for part in parts}) > 1:
@@ -156,7 +196,7 @@ def _of_one_length(name, parts):
     if name == "labels" and parts[0].dtype.kind not in "iu":
         raise ValueError(
             f"`data` has batches of different lengths {sorted(lengths)} and labels that are no "
-            "class indices, of which none can be left out. Pad them to one length."
+            "class indices, so that none can be left out. Pad them to one length."
         )
     longest = max(lengths)
     return [
@@ -169,10 +209,9 @@ def _of_one_length(name, parts):
     ]
 
 
-# One of several outputs.
-
-
-def chosen(outputs, output, who):
+def choose_output(
+    outputs: dict[str, Any], output: str | int | None, who: str
+) -> tuple[tuple[int, str], Any]:
     """`((index, name), array)` of one of several outputs.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`Measurement`: what `keras_kd.measure` found."""
+"""`Measurement`: the result of `keras_kd.measure`, as an object and as a table."""
 
 import dataclasses
 import textwrap
@@ -7,40 +7,42 @@ import numpy as np
 
 from keras_kd._utils.serialization import plain
 
-WIDTH = 100
+TABLE_WIDTH = 100
+_FIRST = 24
+_BYTES = ("bytes", "gzip_bytes", "peak_activation_bytes")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Measurement:
-    """What `keras_kd.measure` found. `print`, a notebook and the prompt show a short table of it.
+    """The result of `keras_kd.measure`. `print`, a notebook and the prompt show a short table.
 
     Args:
         name: The model's name, or the file's without its folder.
         kind: `"keras"`, `"tflite"`, `"onnx"`; `"function"` or `"texts"` for generated text.
         task: `"multiclass"`, `"binary"`, `"multilabel"`, `"regression"` or `"text"`.
-        samples: How many rows count: those with a label and a weight above 0. Of labels for each
-            position of a row each is one.
+        samples: How many samples count: those with a label and a weight above 0. Where each
+            position of a sample has a label, each position is one.
         quality: Figures by name. Shares and probabilities lie in 0 to 1, `log_loss` is in nats,
             `bleu` in 0 to 100, `mae` and `rmse` in the unit of the labels.
-        per_class: A dict for each class: `label`, `support` (the sum of its rows' weights),
+        per_class: A dict for each class: `label`, `support` (the sum of its samples' weights),
             `recall`, `precision`, `f1`; 0 where they are 0 / 0.
-        reliability: A dict for each bin of the confidence: `low`, `high`, `count` (rows),
+        reliability: A dict for each bin of the confidence: `low`, `high`, `count` (samples),
             `weight` (their sum), `confidence`, `accuracy`; the last two are `None` where there is
-            no row.
-        confusion: Rows are the truth, columns the prediction, in rows or sums of their weights;
-            `None` above 100 classes and where rows have several labels.
+            no sample.
+        confusion: Rows are the truth, columns the prediction, in samples or sums of their weights;
+            `None` above 100 classes and where samples have several labels.
         teacher: `agreement`, `kl` and `mean_abs_difference`, or `None`.
-        size: `parameters`, `trainable_parameters`, `bytes`, `gzip_bytes`, `macs` (of one row),
+        size: `parameters`, `trainable_parameters`, `bytes`, `gzip_bytes`, `macs` (of one sample),
             `peak_activation_bytes`; those that are known.
         latency: `runtime`, `threads`, `batch_size`, `warmup`, `runs`, `median_us`, `p95_us`
             (microseconds), or `None`.
         notes: What could not be measured and why, in words.
-        predictions: The class index of each row that counts, a 0 or 1 for each of its labels, its
-            numbers, or its text; not in `to_dict()`.
-        labels: Likewise what is true.
-        weights: Likewise their weights, or `None` where all are equal.
-        counted: Bool `[rows, positions]` (1 where a row has one label), which of all the data's
-            these are, or `None`: all rows.
+        predictions: The class index of each sample that counts, a 0 or 1 for each of its labels,
+            its numbers, or its text; not in `to_dict()`.
+        labels: The truth, in the same form.
+        weights: Their weights, or `None` where all are equal.
+        counted: Bool `[samples, positions]` (1 where a sample has one label): which of all the data
+            count, or `None`: all.
 
     Example:
 
@@ -75,8 +77,8 @@ class Measurement:
     weights: np.ndarray | None = dataclasses.field(default=None, compare=False)
     counted: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
-    def to_dict(self):
-        """Everything but what there is of each row, as JSON takes it; infinities become `None`."""
+    def to_dict(self) -> dict:
+        """All but what there is for each sample, as JSON takes it; infinities become `None`."""
         fields = [each.name for each in dataclasses.fields(self)]
         return {
             name: plain(getattr(self, name))
@@ -88,22 +90,13 @@ class Measurement:
         return str(self)
 
     def __str__(self):
-
-        return of(self)
-
-
-# A measurement as a short table for a terminal.
+        return format_table(self)
 
 
-TABLE_WIDTH = 100
-_FIRST = 24
-_BYTES = ("bytes", "gzip_bytes", "peak_activation_bytes")
-
-
-def of(measurement):
-    """The table of a `Measurement`, lines of at most 100 characters."""
+def format_table(measurement: Measurement) -> str:
+    """A measurement as a short table for a terminal, lines of at most 100 characters."""
     head = f"{measurement.name} ({measurement.kind}, {measurement.task})"
-    lines = [f"{head}: {measurement.samples:,} rows"]
+    lines = [f"{head}: {measurement.samples:,} samples"]
     lines += _section("quality", {k: f"{v:.4f}" for k, v in measurement.quality.items()})
     lines += _section("teacher", {k: f"{v:.4f}" for k, v in (measurement.teacher or {}).items()})
     lines += _section("size", {k: _size(k, v) for k, v in measurement.size.items()})

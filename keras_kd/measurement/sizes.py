@@ -1,18 +1,22 @@
-"""Size: parameters, bytes, memory and multiply-adds of models and files."""
+"""Size of models and files: parameters, bytes and multiply-adds; how Keras models are counted.
 
-import functools
+Files count their own parameters and costs: see `keras_kd.runtimes.ModelFile`.
+"""
+
 import gzip
 import math
 import pathlib
+import re
+from typing import Any
 
-from keras_kd._utils import validation
-from keras_kd.measurement import program
-from keras_kd.runtimes import onnx, tflite
+import keras
+import numpy as np
+import tensorflow as tf
 
-# The size of a Keras model.
+from keras_kd.runtimes import ModelFile, program
+from keras_kd.runtimes.program import MAIN, Graph, Node, Program
 
-
-NOTES = [
+_NOTES_OF_KERAS = [
     "bytes: of the weights in memory, in their own types; a .keras file holds more (such as the "
     "optimizer's state), so its size and gzip_bytes are left out.",
     "peak_activation_bytes: left out; in which order TensorFlow runs the graph, and what it fuses, "
@@ -20,24 +24,24 @@ NOTES = [
 ]
 
 
-def of_keras(model, inputs):
-    """Its size.
+def measure_keras(model: keras.Model, inputs: Any) -> tuple[dict[str, Any], list[str]]:
+    """The size of a Keras model.
 
     Args:
         model: A Keras model that has been called.
-        inputs: Inputs of one row, arrays in their structure.
+        inputs: Inputs of one sample, arrays in their structure.
 
     Returns:
-        `(size, notes)`: a dict as of `Measurement.size`, and why something is not in it.
+        `(size, notes)`: a dict for `Measurement.size`, and why something is not in it.
     """
-    macs, notes = program.count(program.read_keras(model, inputs))
+    macs, notes = program.count(read_keras(model, inputs))
     size = {
         "parameters": _elements(model.weights),
         "trainable_parameters": _elements(model.trainable_weights),
         "bytes": sum(_elements([x]) * _item_bytes(x) for x in model.weights),
         "macs": macs,
     }
-    return size, NOTES + notes
+    return size, _NOTES_OF_KERAS + notes
 
 
 def _elements(weights):
@@ -48,248 +52,256 @@ def _item_bytes(weight):
     return weight.numpy().dtype.itemsize
 
 
-# The size of a `.tflite` or `.onnx` file.
-
-
-def of_tflite(file, inputs):
-    """Its size.
+def measure_file(file: ModelFile, inputs: Any) -> tuple[dict[str, Any], list[str]]:
+    """The size of a file, as its runtime counts it.
 
     Args:
-        file: A `TFLiteFile`.
-        inputs: Inputs of one row, in the order of the file's.
+        file: The file.
+        inputs: Inputs of one sample, in a form that `ModelFile.run` takes.
 
     Returns:
-        `(size, notes)`: a dict as of `Measurement.size`, and why something is not in it.
+        `(size, notes)`: a dict for `Measurement.size`, and why something is not in it.
     """
-    size = {"parameters": tflite_parameters(file.model), **_of_bytes(file)}
-    arrays = file.one_batch(inputs)
+    size, why_not = {}, []
     try:
-        given = file.with_constants(arrays)
-        shapes = read(file.path, file.indices, list(given.values()))
-    except ValueError as error:
-        return size, [f"macs, peak_activation_bytes: left out. {error}"]
-    macs, notes = program.count(program.read_tflite(file.model, shapes))
-    size["macs"] = _each(macs, len(arrays[0]))
-    peak = peak_memory(file.model, shapes)
-    if peak is None:
-        notes.append("peak_activation_bytes: left out; the file has tensors without a size.")
-    else:
-        size["peak_activation_bytes"] = peak
-    return size, notes
-
-
-def _each(macs, rows):
-    return macs // rows if macs % rows == 0 else macs / rows
-
-
-def of_onnx(file):
-    """Its size; as of `of_tflite`."""
-    notes = ["macs, peak_activation_bytes: not counted for .onnx files; measure the .tflite file."]
-    try:
-        parameters = {"parameters": onnx_parameters(file.model)}
+        parameters = file.count_parameters()
+        if parameters is None:
+            why_not.append(f"parameters: left out; {file.runtime_name} does not count them.")
+        else:
+            size["parameters"] = parameters
     except ImportError as error:
-        parameters = {}
-        notes.append(f"parameters: left out. {error}")
-    return {**parameters, **_of_bytes(file)}, notes
-
-
-def _of_bytes(file):
+        why_not.append(f"parameters: left out. {error}")
     contents = [pathlib.Path(path).read_bytes() for path in file.files]
     packed = [gzip.compress(content, compresslevel=9, mtime=0) for content in contents]
-    return {"bytes": sum(map(len, contents)), "gzip_bytes": sum(map(len, packed))}
+    size |= {"bytes": sum(map(len, contents)), "gzip_bytes": sum(map(len, packed))}
+    costs, notes = file.count_costs(inputs)
+    return {**size, **costs}, [*notes, *why_not]
 
 
-def tflite_parameters(model):
-    """How many real numbers a `.tflite` file holds, whatever their type.
+# A Keras model's graph as a program: every operation that it runs, whatever layer made it.
 
-    Shapes, axes and the like, which are integers without a scale, are none.
-    """
-    found = {}
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            if tflite.is_constant(model, tensor) and _is_real(tensor):
-                found[tensor.buffer] = math.prod(tflite.shape(tensor))
-    return sum(found.values())
-
-
-def _is_real(tensor):
-    details = tensor.quantization
-    has_scale = details is not None and details.scale is not None and len(details.scale) > 0
-    return has_scale or "float" in tflite.type_name(tensor)
+# Functions that name an output without its place among all outputs.
+_OUTPUT_PLACES = {
+    "FusedBatchNormV3": ["y", "batch_mean", "batch_variance"],
+    "TensorListPopBack": ["output_handle", "tensor"],
+    "TopKV2": ["values", "indices"],
+}
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_BRANCHES = {
+    "If": ("then_branch", "else_branch"),
+    "StatelessIf": ("then_branch", "else_branch"),
+}
+# Largest constant that can have to do with the number of steps of a loop.
+_LARGEST = 10_000
 
 
-def onnx_parameters(model):
-    """How many real numbers an `.onnx` file holds, whatever their type, wherever it keeps them.
-
-    Initializers and constants, those of inner graphs and functions too; of a sparse tensor with its
-    zeros. Integers count where a quantized operator reads them as values; shapes, indices, scales
-    and zero points are none.
-    """
-    return sum(
-        math.prod(each.dims)
-        for each in onnx.held(model)
-        if not each.is_scale and (each.is_value or each.data_type in _real_types())
-    )
-
-
-@functools.cache
-def _real_types():
-    kinds = validation.needs(
-        "onnx", "Reading the graph of an .onnx file", "onnx"
-    ).TensorProto.DataType
-    named = ("FLOAT", "DOUBLE", "BFLOAT16")  # also FLOAT16 and FLOAT8E4M3FN, FLOAT4E2M1
-    return {value for name, value in kinds.items() if name.startswith(named)}
-
-
-# The memory that the activations of a `.tflite` file need at once.
-
-
-# Their output is their input under another shape: LiteRT lets both share their memory.
-_VIEWS = {"BITCAST", "EXPAND_DIMS", "RESHAPE", "SQUEEZE"}
-_BITS = {"int2": 2, "int4": 4, "uint4": 4, "bool": 8, "bfloat16": 16, "resource": 0}
-_BITS |= {"float8_e4m3fn": 8, "float8_e5m2": 8, "complex64": 64, "complex128": 128}
-_BITS |= {f"{kind}{bits}": bits for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)}
-
-
-def peak_memory(model, shapes):
-    """Most bytes of tensors that are needed at the same time.
-
-    `max_i sum of bytes(t)` over the tensors `t` that operator `i` reads or makes, or that were made
-    before it and are read after it, in the file's order; no constants. A loop holds the largest
-    such sum of its body too. No planner can do with less, unless operators write over their own
-    inputs; alignment, gaps between tensors and scratch memory of the kernels come on top.
+def read_keras(model: keras.Model, inputs: Any) -> Program:
+    """The program that a model runs in inference.
 
     Args:
-        model: LiteRT's `ModelT`.
-        shapes: As of `tflite_shapes.read`.
-
-    Returns:
-        Bytes, a whole number; `None` where a tensor's size is not known.
+        model: A Keras model.
+        inputs: Inputs of one sample, arrays in their structure.
     """
-    sizes = _Sizes(model, shapes)
-    return None if sizes.are_unknown() else _peak(sizes, 0, is_main=True)
+    specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), inputs)
+    forward = tf.function(lambda x: model(x, training=False), autograph=False)
+    concrete = forward.get_concrete_function(specs)
+    definition = concrete.graph.as_graph_def(add_shapes=True)
+    outputs = [_main_name(x.name) for x in concrete.outputs]
+    found: Program = {MAIN: _graph(definition.node, [], {}, outputs, _main_name)}
+    for function in definition.library.function:
+        found[function.signature.name] = _function(function)
+    return found
 
 
-class _Sizes:
-    """Bytes of the tensors of each graph; a constant has none."""
+def _main_name(reference):
+    name, _, index = reference.partition(":")
+    return f"{name}:{index or 0}"
 
-    def __init__(self, model, shapes):
-        self.model = model
-        self.bytes = [
-            [self._of(tensor, shapes[number].get(i)) for i, tensor in enumerate(graph.tensors)]
-            for number, graph in enumerate(model.subgraphs)
-        ]
 
-    def _of(self, tensor, shape):
-        if tflite.is_constant(self.model, tensor):
-            return 0
-        bits = _BITS.get(tflite.type_name(tensor))
-        if bits is None or shape is None:
+def _function(function):
+    arguments = [each.name for each in function.signature.input_arg]
+    outputs = [function.ret[each.name] for each in function.signature.output_arg]
+    kinds = {node.name: node.op for node in function.node_def}
+    shapes = [_shape(x) for x in function.attr["_input_shapes"].list.shape]
+    known = dict(zip(arguments, shapes, strict=False))
+
+    def name(reference):
+        return _name_in_function(reference, kinds)
+
+    return _graph(function.node_def, arguments, known, [name(x) for x in outputs], name)
+
+
+def _name_in_function(reference, kinds):
+    """From `node:output:index` to `node:number`; an argument keeps its name."""
+    node, *rest = reference.split(":")
+    if not rest:
+        return node
+    output, index = rest
+    places = _OUTPUT_PLACES.get(kinds[node], [output])
+    place = places.index(output) if output in places else "?"
+    return f"{node}:{place if places != [output] else index}"
+
+
+def _graph(nodes, arguments, shapes, outputs, name_of):
+    shapes = dict(shapes)
+    for node in nodes:
+        for index, shape in enumerate(node.attr["_output_shapes"].list.shape):
+            shapes[f"{node.name}:{index}"] = _shape(shape)
+    made = shapes | _uncropped(nodes, shapes, name_of)
+    constants = {f"{node.name}:0": node for node in nodes if node.op == "Const"}
+
+    def constant(name):
+        node = constants.get(name)
+        if node is None or np.prod(shapes.get(name) or ()) > _LARGEST:
             return None
-        return (math.prod(shape) * bits + 7) // 8
+        return tf.make_ndarray(node.attr["value"].tensor)
 
-    def are_unknown(self):
-        """Whether an operator reads or makes a tensor of a size that is not known."""
-        return any(
-            self.bytes[number][i] is None
-            for number, graph in enumerate(self.model.subgraphs)
-            for operator in graph.operators or []
-            for i in _touched(operator)
-        )
+    return Graph(arguments, outputs, [_node(x, shapes, made, name_of) for x in nodes], constant)
 
 
-def _touched(operator):
-    indices = tflite.indices
-    return [i for i in indices(operator.inputs) + indices(operator.outputs) if i >= 0]
+def _uncropped(nodes, shapes, name_of):
+    """Shapes of what dilated convolutions mean to make.
+
+    TensorFlow cuts their input into the batch, pads it to fit, convolves, and puts it together
+    again without what the padding gave: `BatchToSpaceND(Squeeze(Conv2D(...)))`.
+    """
+    first = {f"{x.name}:0": name_of(x.input[0]) for x in nodes if x.op == "Squeeze"}
+    found = {}
+    for node in nodes:
+        if node.op == "BatchToSpaceND":
+            source = name_of(node.input[0])
+            found[first.get(source, source)] = shapes.get(f"{node.name}:0")
+    return found
 
 
-def _peak(sizes, number, is_main):
-    graph = sizes.model.subgraphs[number]
-    operators = graph.operators or []
-    spans = _spans(sizes.model, graph, operators)
-    if not is_main:  # the graph around the loop holds what goes into it
-        for index in tflite.indices(graph.inputs):
-            spans.pop(index, None)
-    most = 0
-    for step, operator in enumerate(operators):
-        live = sum(
-            sizes.bytes[number][i] or 0 for i, (start, end) in spans.items() if start <= step <= end
-        )
-        most = max(most, live + _inside(sizes, operator))
-    return most
+def _node(node, shapes, made_shapes, name_of):
+    inputs = [name_of(x) for x in node.input if not x.startswith("^")]
+    outputs = [f"{node.name}:{i}" for i in range(len(node.attr["_output_shapes"].list.shape))]
+    outputs = outputs or [f"{node.name}:0"]
+    loop, branches = _called_by_node(node)
+    given, made = [shapes.get(x) for x in inputs], [made_shapes.get(x) for x in outputs]
+    macs = 0 if loop or branches else count_multiply_adds(node, given, made)
+    kind = re.sub("_", "", node.op).lower()
+    label = f"{node.op} {node.name}" if loop or branches else node.op
+    return Node(kind, label, inputs, outputs, macs, loop, branches)
 
 
-def _inside(sizes, operator):
-    """The peak of the graphs that an operator calls."""
-    options = operator.builtinOptions
-    keys = ("condSubgraphIndex", "bodySubgraphIndex", "thenSubgraphIndex", "elseSubgraphIndex")
-    called = [getattr(options, key) for key in keys if hasattr(options, key)]
-    return max((_peak(sizes, number, is_main=False) for number in called), default=0)
+def _called_by_node(node):
+    """Names of the graphs of a loop, and of those that are branches."""
+    if node.op in ("While", "StatelessWhile"):
+        return (node.attr["cond"].func.name, node.attr["body"].func.name), ()
+    if node.op in _CALLS:
+        return (), (node.attr["f"].func.name,)
+    if node.op in _BRANCHES:
+        return (), tuple(node.attr[key].func.name for key in _BRANCHES[node.op])
+    if node.op in ("Case", "StatelessCase"):
+        return (), tuple(each.name for each in node.attr["branches"].list.func)
+    return (), ()
 
 
-def _spans(model, graph, operators):
-    """`{tensor: (first step, last step)}` at which it is in memory."""
-    views, spans = {}, {}
-    last = max(len(operators) - 1, 0)
-    for index in tflite.indices(graph.inputs):
-        spans[index] = (0, 0)
-    for step, operator in enumerate(operators):
-        touched = [views.get(i, i) for i in _touched(operator)]
-        for i in touched:
-            spans[i] = (spans.get(i, (step, step))[0], step)
-        if tflite.operator_name(model, operator) in _VIEWS:
-            source, made = touched[0], tflite.indices(operator.outputs)[0]
-            if not tflite.is_constant(model, graph.tensors[source]):
-                views[made] = source
-                spans.pop(made)
-    for index in tflite.indices(graph.outputs):
-        index = views.get(index, index)
-        spans[index] = (spans.get(index, (last, last))[0], last)
-    for index, tensor in enumerate(graph.tensors):
-        if tensor.isVariable:
-            spans[index] = (0, last)
-    return spans
+def _shape(proto):
+    """Its sizes, or `None` where one is not known."""
+    sizes = tuple(dim.size for dim in proto.dim)
+    return None if proto.unknown_rank or any(size < 0 for size in sizes) else sizes
 
 
-# Shapes of all tensors of a `.tflite` file, as they are when it runs.
+# Multiply-adds of TensorFlow's operations, from the shapes of their inputs and outputs.
+
+# Operations that multiply matrices, or may, by any of their names in TensorFlow.
+_MULTIPLIES = re.compile(
+    "MatMul|Conv[123]D|Conv2d|ConvV2|Einsum|RNN|LSTM|GRU|Dot|FFT|Cholesky|MatrixSolve|"
+    "TriangularSolve|MatrixInverse|Svd|^Qr|Eig|PyFunc|XlaCallModule"
+)
 
 
-def read(path, details, arrays):
-    """Runs the file once and reads the shapes.
-
-    A file tells 1 for a dimension that may have any size, also where it is the number of rows
-    times the number of steps; only a run shows the shape.
+def count_multiply_adds(node: Any, inputs: list[Any], outputs: list[Any]) -> int | None:
+    """The multiply-accumulates of a node.
 
     Args:
-        path: The file.
-        details: Indices of the input tensors.
-        arrays: Their values, of the file's types.
+        node: A `NodeDef`.
+        inputs: Shapes, `None` where they are not known.
+        outputs: Shapes, `None` where they are not known.
 
     Returns:
-        For each graph `{index of a tensor: its shape}`.
-
-    Raises:
-        ValueError: LiteRT's own kernels, which keep the shapes, cannot run the file.
+        A whole number; `None` if the node multiplies and cannot be counted.
     """
-    litert = validation.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
-    # XNNPACK would swallow the tensors between its operators.
-    plain = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = litert.Interpreter(model_path=path, experimental_op_resolver_type=plain)
-    try:
-        for index, array in zip(details, arrays, strict=True):
-            interpreter.resize_tensor_input(index, array.shape)
-        interpreter.allocate_tensors()
-        for index, array in zip(details, arrays, strict=True):
-            interpreter.set_tensor(index, array)
-        interpreter.invoke()
-    except RuntimeError as error:
-        raise ValueError(f"LiteRT cannot run it without XNNPACK: {error}") from error
-    graphs = tflite.parsed(path).subgraphs
-    return [_of_graph(interpreter, number) for number in range(len(graphs))]
+    if node.op in _FORMULAS:
+        return _FORMULAS[node.op](node, inputs, outputs)
+    return None if _MULTIPLIES.search(node.op) else 0
 
 
-def _of_graph(interpreter, number):
-    return {
-        detail["index"]: tuple(int(size) for size in detail["shape"])
-        for detail in interpreter.get_tensor_details(number)
-    }
+def _matmul(node, inputs, outputs):
+    """Rows times columns times the dimension that is summed."""
+    transposed = [node.attr[key].b for key in _TRANSPOSED[node.op]]
+    summed = None
+    for shape, at_end, flag in zip(inputs, (True, False), transposed, strict=True):
+        if shape is not None:
+            summed = shape[-1 if at_end != flag else -2]
+    return None if summed is None or outputs[0] is None else math.prod(outputs[0]) * summed
+
+
+_TRANSPOSED = {
+    "MatMul": ("transpose_a", "transpose_b"),
+    "BatchMatMul": ("adj_x", "adj_y"),
+    "BatchMatMulV2": ("adj_x", "adj_y"),
+    "BatchMatMulV3": ("adj_x", "adj_y"),
+}
+
+
+def _einsum(node, inputs, outputs):
+    """The product of the sizes of all letters."""
+    if len(inputs) == 1:
+        return 0
+    if None in inputs:
+        return None
+    equation = node.attr["equation"].s.decode()
+    sizes: dict = {}
+    for term, shape in zip(equation.split("->")[0].split(","), inputs, strict=True):
+        sizes |= _letters(term, shape)
+    return math.prod(sizes.values())
+
+
+def _letters(term, shape):
+    """`{letter: size}` of one operand; dimensions of `...` count from its end."""
+    before, dots, after = term.partition("...")
+    spread = len(shape) - len(before) - len(after) if dots else 0
+    names = [*before, *(f"...{spread - i}" for i in range(spread)), *after]
+    return dict(zip(names, shape, strict=True))
+
+
+def _convolution(node, inputs, outputs):
+    """Each output sums over the kernel and the channels of its group."""
+    kernel = inputs[1]
+    if kernel is None or outputs[0] is None:
+        return None
+    return math.prod(outputs[0]) * math.prod(kernel[:-1])
+
+
+def _depthwise(node, inputs, outputs):
+    """Each output sums over the kernel."""
+    kernel = inputs[1]
+    if kernel is None or outputs[0] is None:
+        return None
+    return math.prod(outputs[0]) * math.prod(kernel[:2])
+
+
+def _transposed(node, inputs, outputs):
+    """Each input is spread over the kernel `[..., out, in]`; inputs: shape, kernel, values."""
+    kernel, values = inputs[1:]
+    if kernel is None or values is None:
+        return None
+    return math.prod(values) * math.prod(kernel[:-1])
+
+
+_FORMULAS = {
+    "MatMul": _matmul,
+    "BatchMatMul": _matmul,
+    "BatchMatMulV2": _matmul,
+    "BatchMatMulV3": _matmul,
+    "Einsum": _einsum,
+    "Conv2D": _convolution,
+    "Conv3D": _convolution,
+    "DepthwiseConv2dNative": _depthwise,
+    "Conv2DBackpropInput": _transposed,
+    "Conv3DBackpropInputV2": _transposed,
+}

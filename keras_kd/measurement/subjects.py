@@ -1,45 +1,50 @@
-"""What can be measured: a Keras model, a file, a function or its texts."""
+"""`Subject`: what can be measured: a Keras model, a file, a function or its texts."""
 
 import os
 import zipfile
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd import models, runtimes
+from keras_kd import models
 from keras_kd._utils import validation
 from keras_kd.measurement import sizes
 from keras_kd.models import symbolic_pass
-from keras_kd.runtimes import tensors
+from keras_kd.runtimes import ModelFile, registry, tensors
 from keras_kd.runtimes.tensors import by_name
-
-# `Subject`: what `measure` asks of whatever is measured.
 
 
 class Subject:
-    """Base class.
+    """Base class: whatever is measured, with one interface.
 
     Attributes:
-        kind: As of `Measurement`.
-        name: Likewise.
+        kind: The kind of a `Measurement`.
+        name: The name of a `Measurement`.
     """
 
     kind = ""
     name = ""
 
-    def promised(self, inputs):
-        """`{name: shape}` of the outputs for such inputs, or `None` where only running it tells.
+    def output_shapes(self, inputs: Any) -> dict[str, tuple] | None:
+        """`{name: shape}` of the outputs for such inputs, or `None` where only a run shows them.
 
         Args:
             inputs: `keras.KerasTensor`s in the structure of the data.
 
         Raises:
-            ValueError: It cannot take them.
+            ValueError: The model cannot take them.
         """
         del inputs
+        return None
 
-    def predict(self, inputs):
+    def convert(self, inputs: Any) -> Any:
+        """A batch of arrays in the structure of the data, as the model takes it."""
+        return inputs
+
+    def predict(self, inputs: Any) -> dict[str, Any]:
         """Outputs of a batch, `{name: array}` in their order.
 
         Args:
@@ -47,26 +52,27 @@ class Subject:
         """
         raise NotImplementedError
 
-    def size(self, inputs):
-        """`(size, notes)` as of `Measurement`, from inputs of one row."""
-        del inputs
-        return {}, [f"size: left out; a {self.kind} has none that is known."]
-
-    def timed(self, inputs):
-        """What runs one row, to be timed.
+    def measure_size(self, sample: Any) -> tuple[dict[str, Any], list[str]]:
+        """`(size, notes)` of a `Measurement`.
 
         Args:
-            inputs: Inputs of one row.
+            sample: Inputs of one sample, from `convert`.
+        """
+        del sample
+        return {}, [f"size: left out; a {self.kind} has none that is known."]
+
+    def prepare_run(self, sample: Any) -> tuple[Callable | None, dict[str, Any], list[str]]:
+        """What runs one sample, to be timed.
+
+        Args:
+            sample: Inputs of one sample, from `convert`.
 
         Returns:
             `(call, facts, notes)`: a function, and `runtime`, `threads`, `batch_size`; the function
             is `None` where nothing can be timed.
         """
-        del inputs
+        del sample
         return None, {}, [f"latency: left out; that of a {self.kind} is not measured."]
-
-
-# A Keras model that is measured.
 
 
 class KerasSubject(Subject):
@@ -79,40 +85,42 @@ class KerasSubject(Subject):
 
     kind = "keras"
 
-    def __init__(self, model, name=None):
+    def __init__(self, model: keras.Model, name: str | None = None):
         self.model, self.name = model, name or model.name
         self._forward = tf.function(
             lambda x: model(x, training=False), autograph=False, reduce_retracing=True
         )
 
-    def promised(self, inputs):
+    def output_shapes(self, inputs: Any) -> dict[str, tuple] | None:
         outputs = symbolic_pass.check("data", inputs, "model", self.model)
         if outputs is None:
             return None
         return {name: tuple(x.shape) for name, x in outputs_by_name(self.model, outputs).items()}
 
-    def predict(self, inputs):
-        given = as_tensors(inputs)
-        # Called by itself, TensorFlow takes several models for one that is traced again and again,
-        # and warns of it.
+    def convert(self, inputs: Any) -> Any:
+        return as_tensors(inputs)
+
+    def predict(self, inputs: Any) -> dict[str, np.ndarray]:
+        given = self.convert(inputs)
+        # Called directly, several models look to TensorFlow like one that is retraced again and
+        # again, and it warns.
         return named(self.model, self._forward.get_concrete_function(given)(given))
 
-    def size(self, inputs):
-        return sizes.of_keras(self.model, as_tensors(inputs))
+    def measure_size(self, sample: Any) -> tuple[dict[str, Any], list[str]]:
+        return sizes.measure_keras(self.model, sample)
 
-    def timed(self, inputs):
-        given = as_tensors(inputs)
+    def prepare_run(self, sample: Any) -> tuple[Callable | None, dict[str, Any], list[str]]:
         fixed = tf.function(self._forward.python_function, autograph=False)
-        forward = fixed.get_concrete_function(given)
+        forward = fixed.get_concrete_function(sample)
         threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
         facts = {"runtime": "keras", "threads": threads, "batch_size": 1}
         notes = [f"latency: of TensorFlow's own {threads} threads; `threads` is for files."]
         if tf.config.list_logical_devices("GPU"):
             notes.append("latency: TensorFlow sees a GPU, and may run the model there.")
-        return lambda: keras.tree.map_structure(np.asarray, forward(given)), facts, notes
+        return lambda: keras.tree.map_structure(np.asarray, forward(sample)), facts, notes
 
 
-def as_tensors(inputs):
+def as_tensors(inputs: Any) -> Any:
     """Arrays as the model takes them; NumPy's own float64 is taken for an accident, as by `fit`."""
 
     def tensor(x):
@@ -122,12 +130,12 @@ def as_tensors(inputs):
     return keras.tree.map_structure(tensor, inputs)
 
 
-def named(model, outputs):
+def named(model: Any, outputs: Any) -> dict[str, np.ndarray]:
     """`{name: array}` of a model's outputs in any structure; a dict in the order of its names."""
     return {name: np.asarray(x) for name, x in outputs_by_name(model, outputs).items()}
 
 
-def outputs_by_name(model, outputs):
+def outputs_by_name(model: Any, outputs: Any) -> dict[str, Any]:
     """`{name: output}` of a model's outputs; a dict in the order of its names."""
     if isinstance(outputs, dict):  # a file has this order too, and an index means the same
         return {name: outputs[name] for name in sorted(outputs)}
@@ -136,38 +144,35 @@ def outputs_by_name(model, outputs):
     return dict(zip(names, flat, strict=True))
 
 
-# A `.tflite` or `.onnx` file that is measured.
-
-
 class FileSubject(Subject):
-    """Runs a file.
+    """Runs a file of any registered runtime.
 
     Args:
-        file: A `TFLiteFile` or `OnnxFile`.
-        kind: `"tflite"` or `"onnx"`.
+        file: The file.
         name: A name; default: the file's.
     """
 
-    def __init__(self, file, kind, name=None):
-        self.file, self.kind, self.name = file, kind, name or file.name
+    def __init__(self, file: ModelFile, name: str | None = None):
+        self.file, self.kind, self.name = file, file.kind, name or file.name
 
-    def promised(self, inputs):
-        given = by_name(inputs, self.file.inputs)
+    def convert(self, inputs: Any) -> dict[str, Any]:
+        return by_name(inputs, self.file.inputs)
+
+    def output_shapes(self, inputs: Any) -> dict[str, tuple] | None:
+        given = self.convert(inputs)
         for info in self.file.inputs:
             tensors.check_fit(info, tuple(given[info.name].shape))
         return {info.name: (None, *info.shape[1:]) for info in self.file.outputs}
 
-    def predict(self, inputs):
-        outputs = self.file.run(by_name(inputs, self.file.inputs))
+    def predict(self, inputs: Any) -> dict[str, np.ndarray]:
+        outputs = self.file.run(self.convert(inputs))
         return {info.name: x for info, x in zip(self.file.outputs, outputs, strict=True)}
 
-    def size(self, inputs):
-        if self.kind == "onnx":
-            return sizes.of_onnx(self.file)
-        return sizes.of_tflite(self.file, by_name(inputs, self.file.inputs))
+    def measure_size(self, sample: Any) -> tuple[dict[str, Any], list[str]]:
+        return sizes.measure_file(self.file, sample)
 
-    def timed(self, inputs):
-        arrays = self.file.one_batch(by_name(inputs, self.file.inputs))
+    def prepare_run(self, sample: Any) -> tuple[Callable | None, dict[str, Any], list[str]]:
+        arrays = self.file.one_batch(sample)
         self.file.set_inputs(arrays)
         facts = {
             "runtime": self.file.runtime,
@@ -175,9 +180,6 @@ class FileSubject(Subject):
             "batch_size": len(arrays[0]),
         }
         return self.file.invoke, facts, []
-
-
-# Generated text that is measured: of a function, or as it is.
 
 
 class FunctionSubject(Subject):
@@ -190,16 +192,16 @@ class FunctionSubject(Subject):
 
     kind = "function"
 
-    def __init__(self, function, name=None):
+    def __init__(self, function: Callable, name: str | None = None):
         self.function = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name = str(name or getattr(function, "__name__", type(function).__name__))
 
-    def predict(self, inputs):
+    def predict(self, inputs: Any) -> dict[str, Any]:
         return {"output": self.function(inputs)}
 
 
 class TextsSubject(Subject):
-    """Strings that were generated before, one for each row of the data in its order.
+    """Strings that were generated before, one for each sample of the data in its order.
 
     Args:
         texts: A list of strings.
@@ -208,60 +210,59 @@ class TextsSubject(Subject):
 
     kind = "texts"
 
-    def __init__(self, texts, name=None):
+    def __init__(self, texts: Any, name: str | None = None):
         self.texts, self.name = list(texts), name or "texts"
         self.rows_given, self._used = len(self.texts), 0
 
-    def predict(self, inputs):
+    def predict(self, inputs: Any) -> dict[str, Any]:
         start = self._used
         self._used += len(keras.tree.flatten(inputs)[0])
         return {"output": self.texts[start : self._used]}
 
 
 class Decoded(Subject):
-    """A subject of which a function makes strings.
+    """A subject whose outputs a function turns into strings.
 
     Args:
         subject: A `Subject`.
         decode: From the outputs of a batch, an array, to a list of strings.
     """
 
-    def __init__(self, subject, decode):
+    def __init__(self, subject: Subject, decode: Callable):
         self.subject, self.decode = subject, decode
         self.kind, self.name = subject.kind, subject.name
 
-    def predict(self, inputs):
+    def convert(self, inputs: Any) -> Any:
+        return self.subject.convert(inputs)
+
+    def predict(self, inputs: Any) -> dict[str, Any]:
         return {name: self._decoded(x) for name, x in self.subject.predict(inputs).items()}
 
     def _decoded(self, outputs):
         found = self.decode(outputs)
         if not isinstance(found, (list, tuple, np.ndarray)) or len(found) != len(outputs):
             raise ValueError(
-                f"`decode` must return a list with a string for each of {len(outputs)} rows. "
+                f"`decode` must return a list with a string for each of {len(outputs)} samples. "
                 f"Received: {found!r}"
             )
         return found
 
-    def size(self, inputs):
-        return self.subject.size(inputs)
+    def measure_size(self, sample: Any) -> tuple[dict[str, Any], list[str]]:
+        return self.subject.measure_size(sample)
 
-    def timed(self, inputs):
-        return self.subject.timed(inputs)
-
-
-# Finds out what is to be measured.
+    def prepare_run(self, sample: Any) -> tuple[Callable | None, dict[str, Any], list[str]]:
+        return self.subject.prepare_run(sample)
 
 
-_KINDS: dict[type, str] = {runtimes.TFLiteFile: "tflite", runtimes.OnnxFile: "onnx"}
-
-
-def subject_of(given, threads=1, name=None, decode=None):
-    """The `Subject` that stands for whatever `measure` was given.
+def subject_of(
+    given: Any, threads: int = 1, name: str | None = None, decode: Callable | None = None
+) -> Subject:
+    """The `Subject` for whatever `measure` was given.
 
     Args:
-        given: A Keras model; the path of a `.tflite`, `.onnx` or `.keras` file; a `TFLiteFile` or
-            `OnnxFile`; a function; a list of strings.
-        threads: Of the runtime of a file.
+        given: A Keras model; the path of a `.keras` file or of one that a runtime is registered
+            for; a `ModelFile`; a function; a list of strings.
+        threads: Threads of the runtime of a file.
         name: A name in place of its own.
         decode: A function from outputs to strings, or `None`.
 
@@ -271,37 +272,39 @@ def subject_of(given, threads=1, name=None, decode=None):
     validation.text("name", name, "a name", optional=True)
     tensors.positive("threads", threads)  # 0, any number, would time nothing
     validation.function("decode", decode, ["outputs"], optional=True)
-    found = _found(given, threads, name)
+    found = _open(given, threads, name)
     return found if decode is None else Decoded(found, decode)
 
 
-def _found(given, threads, name):
+def _open(given, threads, name):
     if isinstance(given, keras.Model):
         symbolic_pass.check_built("model_or_file", given)
         return KerasSubject(given, name)
-    if isinstance(given, tuple(_KINDS)):
-        return FileSubject(given, _KINDS[type(given)], name)
+    if isinstance(given, ModelFile):
+        return FileSubject(given, name)
     if isinstance(given, (str, os.PathLike)):
-        return _of_path(os.fspath(given), threads, name)
+        return _open_path(os.fspath(given), threads, name)
     if isinstance(given, (list, np.ndarray)) and all(isinstance(x, str) for x in given):
         return TextsSubject(given, name)
     if callable(given) and not isinstance(given, type):
         return FunctionSubject(given, name)
     raise ValueError(
-        "`model_or_file` must be a keras.Model, the path of a .tflite, .onnx or .keras file, or, "
-        "of generated text, a function or a list of strings. "
+        f"`model_or_file` must be a keras.Model, the path of a {_extensions()} file, or, of "
+        "generated text, a function or a list of strings. "
         f"Received: {given!r} of type {type(given).__name__}"
     )
 
 
-def _of_path(path, threads, name):
-    ending = os.path.splitext(path)[1]
-    if ending == ".tflite":
-        return FileSubject(runtimes.TFLiteFile(path, threads), "tflite", name)
-    if ending == ".onnx":
-        return FileSubject(runtimes.OnnxFile(path, threads), "onnx", name)
-    if ending != ".keras":
-        raise ValueError(f"Expected a .tflite, .onnx or .keras file. Received: {path!r}")
+def _extensions():
+    return registry.listed_extensions(".keras")
+
+
+def _open_path(path, threads, name):
+    extension = os.path.splitext(path)[1]
+    if extension in registry.extensions():
+        return FileSubject(registry.open_file(path, threads), name)
+    if extension != ".keras":
+        raise ValueError(f"Expected a {_extensions()} file. Received: {path!r}")
     if not os.path.isfile(path):
         raise ValueError(f"There is no file {path!r}. Expected the path of a .keras file.")
     if not zipfile.is_zipfile(path):
@@ -311,6 +314,3 @@ def _of_path(path, threads, name):
         )
     model = keras.models.load_model(path, compile=False)
     return KerasSubject(model, name or os.path.basename(path))
-
-
-__all__ = ["subject_of"]

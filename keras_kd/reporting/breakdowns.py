@@ -2,32 +2,32 @@
 
 import collections
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import batches, validation
+from keras_kd.measurement.result import Measurement
 from keras_kd.reporting import statistics
-from keras_kd.reporting.candidates import BASELINE, STUDENT, mean_and_deviation
+from keras_kd.reporting.comparison import BASELINE, STUDENT, Candidate, Comparison
+from keras_kd.reporting.statistics import mean_and_deviation
 
-# The models on parts of the test data that the user names.
-
-
-# A key with more values than that names rows, not parts.
+# A slice with more values names samples, not parts.
 MOST_VALUES = 50
 
 
-def keys_of(slices, data):
+def read_slices(slices: Any, data: Any) -> dict[str, list]:
     """`{name: a value for each row}` of the user's slices.
 
     Args:
-        slices: `None`; a function from (inputs, labels) of a batch to a value for each row; an
-            array of them, `[rows]`; or a dict of such, by name.
+        slices: `None`; a function from (inputs, labels) of a batch to a value for each sample; an
+            array of them, `[samples]`; or a dict of such, by name.
         data: The test data.
 
     Raises:
-        ValueError: They are none of this, or have too many values.
+        ValueError: They are nothing of this kind, or have too many values.
     """
     if slices is None:
         return {}
@@ -40,8 +40,8 @@ def keys_of(slices, data):
         found = len(set(values))
         if found > MOST_VALUES:
             raise ValueError(
-                f"The slice {name!r} has {found} different values in {len(values)} rows; expected "
-                f"at most {MOST_VALUES}. Make groups of them, such as "
+                f"The slice {name!r} has {found} different values in {len(values)} samples; "
+                f"expected at most {MOST_VALUES}. Make groups of them, such as "
                 "np.digitize(values, [10, 100])."
             )
         if not isinstance(data, tf.data.Dataset):
@@ -55,7 +55,7 @@ def _values(name, key, data):
         if values.ndim != 1 or values.dtype.kind not in "biufSUO":
             raise ValueError(
                 f"The slice {name!r} must be a function of (inputs, labels), or one value for each "
-                f"row. Received: an array of shape {values.shape}."
+                f"sample. Received: an array of shape {values.shape}."
             )
         return _plain(values)
     found = []
@@ -66,7 +66,7 @@ def _values(name, key, data):
         if values.shape != (rows,):
             raise ValueError(
                 f"The function of the slice {name!r} must return one value for each of the {rows} "
-                f"rows of a batch, of shape ({rows},). Received: shape {values.shape}."
+                f"samples of a batch, of shape ({rows},). Received: shape {values.shape}."
             )
         found += _plain(values)
     return found
@@ -84,79 +84,79 @@ def _plain(values):
     ]
 
 
-def of_counted(keys, measurement):
-    """The keys of the rows that count.
+def select_counted(keys: dict[str, list], measurement: Measurement) -> dict[str, list]:
+    """The keys of the samples that count.
 
     Args:
-        keys: Of `keys_of`.
+        keys: What `read_slices` returned.
         measurement: A `Measurement` on the data.
 
     Returns:
         As `keys`.
 
     Raises:
-        ValueError: There is not one value for each row.
+        ValueError: There is not one value for each sample.
     """
-    return {name: _of_counted(name, values, measurement) for name, values in keys.items()}
+    return {name: _select(name, values, measurement) for name, values in keys.items()}
 
 
-def _of_counted(name, values, measurement):
+def _select(name, values, measurement):
     counted = measurement.counted
     rows = measurement.samples if counted is None else len(counted)
     _check_length(name, values, rows)
     if counted is None:
         return values
-    positions = counted.size // rows  # of each row, where these have labels of their own
+    positions = counted.size // rows  # of each sample, where these have labels of their own
     return np.repeat(np.array(values, object), positions)[counted.reshape(-1)].tolist()
 
 
 def _check_length(name, values, rows):
     if len(values) != rows:
         raise ValueError(
-            f"The slice {name!r} has {len(values)} values, but the test data have {rows} rows. "
-            "Give one value for each row, also for those without a label."
+            f"The slice {name!r} has {len(values)} values, but the test data have {rows} samples. "
+            "Give one value for each sample, also for those without a label."
         )
 
 
-def table(comparison, keys):
+def compare_slices(comparison: Comparison, keys: dict[str, list]) -> list[dict]:
     """The models on each part.
 
     Returns:
-        A list of dicts: `slice`, `value`, `samples`, `scores` (`{entrant: mean over seeds}`: the
-        share of right rows, or the mean absolute error), `gain` and `deviation` of the distilled
+        A list of dicts: `slice`, `value`, `samples`, `scores` (`{candidate: mean over seeds}`: the
+        share of right samples, or the mean absolute error), `gain` and `deviation` of the distilled
         student over the one with labels only (positive is better), or `None`.
 
     Raises:
-        ValueError: The rows do not fit the test data, or the task has no rows that are right.
+        ValueError: The samples do not fit the test data, or the task has no samples that are right.
     """
     if not keys:
         return []
-    scores = {each.name: _scores(each) for each in comparison.entrants}
-    first = comparison.entrants[0].measurements[0]
-    weights = statistics.weights(first)
+    scores = {each.name: _scores(each) for each in comparison.candidates}
+    first = comparison.candidates[0].measurements[0]
+    weights = statistics.sample_weights(first)
     return [
         _row(comparison, name, value, (rows, weights[rows]), scores)
-        for name, values in of_counted(keys, first).items()
+        for name, values in select_counted(keys, first).items()
         for value, rows in _groups(values).items()
     ]
 
 
-def _scores(entrant):
-    """Float64 `[seeds, rows]`, higher is better."""
-    found = [_of_rows(each) for each in entrant.measurements]
+def _scores(candidate):
+    """Float64 `[seeds, samples]`, higher is better."""
+    found = [_of_rows(each) for each in candidate.measurements]
     if any(each is None for each in found):
         raise ValueError(
-            f"Slices need a prediction for each row, which {entrant.name!r} does not have: "
-            f"its task is {entrant.measurements[0].task!r}."
+            f"Slices need a prediction for each sample, which {candidate.name!r} does not have: "
+            f"its task is {candidate.measurements[0].task!r}."
         )
     return np.array(found, np.float64)
 
 
 def _of_rows(measurement):
-    right = statistics.right(measurement)
+    right = statistics.correct_samples(measurement)
     if right is not None:
         return right
-    errors = statistics.errors(measurement)
+    errors = statistics.absolute_errors(measurement)
     return None if errors is None else -errors.mean(axis=-1)
 
 
@@ -191,7 +191,7 @@ def _row(comparison, name, value, chosen, scores):
 
 
 def _name(comparison, role):
-    return next((each.name for each in comparison.entrants if each.role == role), None)
+    return next((each.name for each in comparison.candidates if each.role == role), None)
 
 
 # Which classes gained and lost, and what is mistaken for what.
@@ -203,7 +203,7 @@ class ClassChange:
 
     Attributes:
         label: The class.
-        support: How many rows of the test data have it (the sum of their weights).
+        support: How many samples of the test data have it (the sum of their weights).
         baseline: Recall of the student with labels only, mean over seeds.
         student: Recall of the distilled one.
         gain: The difference of both.
@@ -222,8 +222,8 @@ class ClassChange:
     teacher: float | None
 
     @property
-    def is_clear(self):
-        """Whether the change is more than two standard errors, and more than one row.
+    def is_clear(self) -> bool:
+        """Whether the change is more than two standard errors, and more than one sample.
 
         Two standard errors of so few seeds are a rule of thumb, and there are many classes: some
         pass it by chance.
@@ -233,7 +233,7 @@ class ClassChange:
         return abs(self.gain) > 2 * self.deviation / np.sqrt(self.seeds)
 
 
-def changes(comparison):
+def compare_classes(comparison: Comparison) -> list[ClassChange]:
     """A `ClassChange` for each class, in the order of the classes; `[]` where nothing is known."""
     baseline, student = comparison.baseline, comparison.student
     if baseline is None or student is None:
@@ -251,10 +251,10 @@ def changes(comparison):
     ]
 
 
-def _recalls(entrant):
+def _recalls(candidate):
     """`{label: recall by seed}`."""
     found: dict = {}
-    for measurement in entrant.measurements:
+    for measurement in candidate.measurements:
         for row in measurement.per_class or []:
             found.setdefault(row["label"], []).append(row["recall"])
     return found
@@ -274,7 +274,7 @@ def _change(label, support, before, after, teacher):
     )
 
 
-def confusion_change(comparison):
+def compare_confusion(comparison: Comparison) -> dict[str, Any] | None:
     """Distilled minus labels only: what is mistaken for what, more often or less.
 
     Returns:
@@ -293,21 +293,21 @@ def confusion_change(comparison):
     return {"labels": labels, "difference": after - before}
 
 
-def _mean_confusion(entrant):
-    found = [each.confusion for each in entrant.measurements]
+def _mean_confusion(candidate):
+    found = [each.confusion for each in candidate.measurements]
     return None if any(each is None for each in found) else np.mean(found, axis=0)
 
 
-# Does the student inherit the teacher's mistakes?
+# The teacher's mistakes, inherited or not.
 
 
 @dataclasses.dataclass(frozen=True)
 class Inherited:
-    """How often each model repeats a mistake of the teacher: says the same wrong class.
+    """How often each model repeats a mistake of the teacher: gives the same wrong class.
 
     Attributes:
-        teacher_mistakes: In how many rows the teacher is wrong.
-        student: The share of these in which the distilled student says what the teacher says, mean
+        teacher_mistakes: In how many samples the teacher is wrong.
+        student: The share of these for which the distilled student gives the teacher's class, mean
             over seeds.
         student_deviation: Its standard deviation over seeds, or `None`.
         baseline: The same of the student with labels only, which never saw the teacher: some
@@ -324,51 +324,55 @@ class Inherited:
     corrected: float
 
 
-def inherited(comparison):
+def count_inherited(comparison: Comparison) -> Inherited | None:
     """`Inherited`, or `None`: no classes, no teacher, or a teacher that is always right."""
     teacher, student = comparison.teacher, comparison.student
     if teacher is None or student is None or not _has_classes(teacher, student):
         return None
-    said = np.asarray(teacher.measurements[0].predictions)
+    answers = np.asarray(teacher.measurements[0].predictions)
     truth = np.asarray(teacher.measurements[0].labels)
-    wrong = said != truth
+    wrong = answers != truth
     if not wrong.any():
         return None
-    baseline = None, None
+    repeated, deviation = mean_and_deviation(_shares(student, wrong, answers))
+    baseline, baseline_deviation = None, None
     if comparison.baseline is not None and _has_classes(comparison.baseline):
-        baseline = mean_and_deviation(_shares(comparison.baseline, wrong, said))
+        shares = _shares(comparison.baseline, wrong, answers)
+        baseline, baseline_deviation = mean_and_deviation(shares)
     return Inherited(
-        int(wrong.sum()),
-        *mean_and_deviation(_shares(student, wrong, said)),
-        *baseline,
-        float(np.mean(_shares(student, wrong, truth))),
+        teacher_mistakes=int(wrong.sum()),
+        student=repeated,
+        student_deviation=deviation,
+        baseline=baseline,
+        baseline_deviation=baseline_deviation,
+        corrected=float(np.mean(_shares(student, wrong, truth))),
     )
 
 
-def _has_classes(*entrants):
-    found = [each for entrant in entrants for each in entrant.measurements]
+def _has_classes(*candidates):
+    found = [each for candidate in candidates for each in candidate.measurements]
     return all(each.task in ("multiclass", "binary") for each in found) and not any(
         each.predictions is None or each.labels is None for each in found
     )
 
 
-def _shares(entrant, rows, said):
-    """By seed: in which share of some rows a model says this."""
-    return [statistics.share_that_says(each, said, rows) for each in entrant.measurements]
+def _shares(candidate, rows, classes):
+    """By seed: for which share of some samples a model gives these classes."""
+    return [statistics.agreement(each, classes, rows) for each in candidate.measurements]
 
 
 # Confidence against accuracy, for each model.
 
 
-def curve(entrant):
+def reliability_curve(candidate: Candidate) -> list[dict]:
     """The reliability curve of a model: all of its seeds together.
 
     Returns:
-        A list of `{"confidence", "accuracy", "count"}`, one for each bin that has rows; `[]` where
-        nothing was measured.
+        A list of `{"confidence", "accuracy", "count"}`, one for each bin that has samples; `[]`
+        where nothing was measured.
     """
     bins: dict = {}
-    for measurement in entrant.measurements:
+    for measurement in candidate.measurements:
         for row in measurement.reliability or []:
             if row["count"]:
                 bins.setdefault((row["low"], row["high"]), []).append(row)

@@ -1,16 +1,16 @@
 """The report as one HTML page that needs no other file and no network."""
 
 import importlib.resources
+import xml.etree.ElementTree as ET
+from typing import Any
 
 from keras_kd import version
 from keras_kd._utils import formatting
+from keras_kd.reporting import axes, charts, tables
 from keras_kd.reporting import comparison as findings
-from keras_kd.reporting import tables
 from keras_kd.reporting.markup import document, element
-from keras_kd.reporting.plots import axes, charts
 
 # The top of the page: what was compared, the verdict, the way from teacher to device.
-
 
 _CHIPS = {
     findings.GAIN: "Gain",
@@ -21,12 +21,12 @@ _CHIPS = {
 }
 
 
-def header(report):
+def header(report: Any) -> ET.Element:
     """Title, and what was measured."""
-    first = report.comparison.entrants[0].measurements[0]
+    first = report.comparison.candidates[0].measurements[0]
     seeds = max(row["seeds"] for row in report.rows)
     facts = [
-        f"{formatting.plural(first.samples, 'test row')}",
+        f"{formatting.plural(first.samples, 'test sample')}",
         report.metric.label,
         formatting.plural(seeds, "seed"),
     ]
@@ -40,7 +40,7 @@ def header(report):
     )
 
 
-def verdict(report):
+def verdict(report: Any) -> ET.Element:
     """The finding: one large number, and the words."""
     kind = report.finding.replace(" ", "-")
     return element(
@@ -66,9 +66,9 @@ def _large(report):
     return element("p", element("strong", number), f" {unit}", class_="large")
 
 
-def route(report):
+def route(report: Any) -> ET.Element:
     """A card for each model, in the order in which one comes from the other."""
-    styles = axes.styles(report.comparison.entrants)
+    styles = axes.styles(report.comparison.candidates)
     cards = [_card(report, row, styles[row["name"]]) for row in report.rows]
     return element(
         "section",
@@ -118,14 +118,14 @@ def _swatch(style):
     )
 
 
-def legend(report):
+def legend(report: Any) -> ET.Element:
     """The models' markers and names."""
-    styles = axes.styles(report.comparison.entrants)
+    styles = axes.styles(report.comparison.candidates)
     items = [element("li", _swatch(style), name) for name, style in styles.items()]
     return element("ul", items, class_="legend")
 
 
-def advice(report):
+def advice(report: Any) -> ET.Element | None:
     """What to try, or nothing."""
     if not report.advice:
         return None
@@ -164,7 +164,7 @@ def _table(lines, caption, class_=None):
     )
 
 
-def main(report):
+def main(report: Any) -> ET.Element:
     """All models side by side."""
     lines = tables.cells(report.metric, report.rows)
     legend = tables.legend(report.metric, report.rows)
@@ -178,11 +178,11 @@ def main(report):
     )
 
 
-def classes(report):
+def classes(report: Any) -> ET.Element | None:
     """What changed for each class, folded away."""
     if not report.classes:
         return None
-    heads = ["class", "rows", "teacher, %", "labels only, %", "distilled, %", "gain, points"]
+    heads = ["class", "samples", "teacher, %", "labels only, %", "distilled, %", "gain, points"]
     lines = [heads, *(_class(each) for each in report.classes)]
     if report.classes[0].teacher is None:
         lines = [line[:2] + line[3:] for line in lines]
@@ -204,7 +204,7 @@ def _class(change):
     ]
 
 
-def slices(report):
+def slices(report: Any) -> ET.Element | None:
     """The models on parts of the test data."""
     if not report.slices:
         return None
@@ -214,7 +214,7 @@ def slices(report):
     )
 
 
-def notes(report):
+def notes(report: Any) -> ET.Element | None:
     """What could not be measured, and with what the rest was."""
     facts = [
         [element("dt", name), element("dd", words)] for name, words in report.environment.items()
@@ -236,11 +236,11 @@ def _folded(head, *children):
 # The pictures of the page with their captions.
 
 
-# More classes than that are shown by those that changed most.
+# Of more classes only those that changed most are shown.
 _MOST_BARS = 24
 
 
-def section(report):
+def section(report: Any) -> ET.Element:
     """All pictures that the measurements allow."""
     made = [figure for figure in (make(report) for make in _FIGURES) if figure is not None]
     return element(
@@ -260,10 +260,11 @@ def _figure(title, picture, caption):
 
 def _by_seed(report):
     caption = (
-        "One dot a seed; a line joins the models of one seed. The gain is tested on these pairs."
+        "One dot for each seed; a line joins the models of one seed. The gain is tested on these "
+        "pairs."
     )
     if max(row["seeds"] for row in report.rows) == 1:
-        caption = "One seed: nothing tells how much of a difference is luck of the training."
+        caption = "One seed: nothing shows how much of a difference is luck of the training."
     return _figure("Each seed", charts.draw_by_seed(report.comparison), caption)
 
 
@@ -293,7 +294,7 @@ def _latency_figure(report):
 def _calibration(report):
     caption = (
         "Below the diagonal a model is surer than it is right. Confidences that fewer than "
-        f"{charts.FEWEST} rows have are left out."
+        f"{charts.FEWEST} samples have are left out."
     )
     return _figure("Reliability", charts.draw_reliability(report.comparison), caption)
 
@@ -309,15 +310,15 @@ def _classes(report):
     if changes[0].deviation is not None:
         caption += "; whiskers: standard deviation over seeds"
     drawn = [_class_bar(each) for each in changes]
-    told = ", ".join(f"{bar.label} {formatting.fixed(bar.value, 1, '+')}" for bar in drawn)
-    return _figure(title, charts.changes(title, drawn, f"In points: {told}"), f"{caption}.")
+    words = ", ".join(f"{bar.label} {formatting.fixed(bar.value, 1, '+')}" for bar in drawn)
+    return _figure(title, charts.changes(title, drawn, f"In points: {words}"), f"{caption}.")
 
 
 def _class_bar(change):
     deviation = None if change.deviation is None else 100 * change.deviation
     words = (
         f"{change.label}: {100 * change.baseline:.1f} to {100 * change.student:.1f} % of "
-        f"{change.support:,} rows"
+        f"{change.support:,} samples"
     )
     return charts.Change(str(change.label), 100 * change.gain, deviation, words)
 
@@ -329,8 +330,10 @@ def _confusion(report):
     title = "Confusion, distilled minus labels only"
     if len(change["labels"]) > charts.MOST_CLASSES:
         return None
-    caption = "Rows of the test data, mean over seeds: blue is better, orange is worse. "
-    return _figure(title, charts.draw_confusion(change), caption + charts.told(change, 3))
+    caption = "Samples of the test data, mean over seeds: blue is better, orange is worse. "
+    return _figure(
+        title, charts.draw_confusion(change), caption + charts.describe_confusion(change, 3)
+    )
 
 
 def _mistakes(report):
@@ -342,22 +345,22 @@ def _mistakes(report):
         drawn.append(("labels only, never saw the teacher", found.baseline, "c-baseline"))
     drawn.append(("distilled student gets right", found.corrected, "better"))
     title = "The teacher's mistakes"
-    told = "; ".join(f"{label} {formatting.percent(share)}" for label, share, _ in drawn)
+    words = "; ".join(f"{label} {formatting.percent(share)}" for label, share, _ in drawn)
     caption = (
         f"Of {formatting.plural(found.teacher_mistakes, 'mistake')} on the test data; repeated: "
         "the same wrong class."
     )
-    return _figure(title, charts.shares(title, drawn, told), caption)
+    return _figure(title, charts.shares(title, drawn, words), caption)
 
 
 def _slices(report):
     rows = [row for row in report.slices if row["gain"] is not None]
-    first = report.comparison.entrants[0].measurements[0]
+    first = report.comparison.candidates[0].measurements[0]
     if not rows or first.task == "regression":
         return None
     names = {row["slice"] for row in rows}
     title = f"Gain by {next(iter(names))}" if len(names) == 1 else "Gain by slice"
-    caption = "Distilled minus labels only, in points of right rows"
+    caption = "Distilled minus labels only, in points of right samples"
     if len(rows) > _MOST_BARS:
         caption += f"; the {_MOST_BARS} of {len(rows)} slices that changed most"
         rows = sorted(rows, key=lambda row: -abs(row["gain"]))[:_MOST_BARS]
@@ -369,8 +372,8 @@ def _slices(report):
         )
         for row in rows
     ]
-    told = ", ".join(f"{bar.label} {formatting.fixed(bar.value, 1, '+')}" for bar in drawn)
-    return _figure(title, charts.changes(title, drawn, f"In points: {told}"), f"{caption}.")
+    words = ", ".join(f"{bar.label} {formatting.fixed(bar.value, 1, '+')}" for bar in drawn)
+    return _figure(title, charts.changes(title, drawn, f"In points: {words}"), f"{caption}.")
 
 
 def _capital(words):
@@ -392,11 +395,11 @@ _FIGURES = (
 # The whole page.
 
 
-# Characters that a tab or a search engine shows of a title.
+# How many characters of a title a tab or a search engine shows.
 _TITLE = 70
 
 
-def text(report):
+def text(report: Any) -> str:
     """The page as text: HTML with its style sheet and pictures inside."""
     head = element(
         "head",
@@ -428,6 +431,6 @@ def _shortened(title):
     return title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
 
 
-def style_sheet():
+def style_sheet() -> str:
     """The text of `style.css`."""
     return importlib.resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")

@@ -2,12 +2,13 @@
 
 import re
 import xml.etree.ElementTree as ET
+from typing import Any
 
 # What neither XML nor HTML may hold, and halves of surrogate pairs, which UTF-8 has no bytes for.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def element(tag, *children, **attributes):
+def element(tag: str, *children: Any, **attributes: Any) -> ET.Element:
     """An element.
 
     Args:
@@ -45,11 +46,11 @@ def _append_text(parent, text):
         parent.text = (parent.text or "") + text
 
 
-def clean(value):
+def clean(value: Any) -> str:
     """Text without characters that a page may not hold."""
     return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(value))
 
 
-def document(root):
+def document(root: ET.Element) -> str:
     """The text of a whole HTML page."""
     return "<!DOCTYPE html>\n" + ET.tostring(root, encoding="unicode", method="html") + "\n"

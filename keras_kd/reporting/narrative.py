@@ -1,19 +1,21 @@
 """The words of a report: its verdict, and what to try next."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from keras_kd._utils import formatting
 from keras_kd.reporting import comparison as findings
 from keras_kd.reporting import statistics
+from keras_kd.reporting.breakdowns import ClassChange, Inherited
+from keras_kd.reporting.comparison import Comparison
 
-# The verdict: what the numbers show, in a few sentences, and no more than that.
 
-
-def words(comparison, budgets=()):
-    """The verdict.
+def verdict(comparison: Comparison, budgets: Sequence[str] = ()) -> str:
+    """The verdict: what the numbers show, in a few sentences, and no more than that.
 
     Args:
-        comparison: A `Comparison`.
+        comparison: The candidates.
         budgets: Sentences about trainings of unequal length.
 
     Returns:
@@ -56,12 +58,12 @@ def _evidence(comparison):
 def _nothing(comparison):
     have = ", ".join(
         f"{each.name} {comparison.metric.text(comparison.score(each))}"
-        for each in comparison.entrants
+        for each in comparison.candidates
     )
     missing = "baseline" if comparison.baseline is None else "student"
     what = "the same student trained with labels only" if missing == "baseline" else "the student"
     return (
-        f"Nothing to compare: {have}. Whether distillation helped can only be told beside {what}: "
+        f"Nothing to compare: {have}. Whether distillation helped only shows beside {what}: "
         f"pass {missing}=."
     )
 
@@ -81,7 +83,7 @@ def _context(comparison):
                 f"It closes {formatting.percent(share)} of the gap to the teacher ({teacher})."
             )
     if comparison.finding == findings.GAIN and difference.seeds == 1:
-        parts.append("That is one pair of models: how much was luck only more seeds can tell.")
+        parts.append("That is one pair of models: only more seeds can show how much was luck.")
     return parts
 
 
@@ -89,25 +91,27 @@ def _kept(comparison):
     """A sentence on what the exported files keep of the gain, in a list."""
     if not comparison.kept:
         return []
-    names = [kept.entrant.name for kept in comparison.kept]
+    names = [kept.candidate.name for kept in comparison.kept]
     if comparison.finding == findings.GAIN:
         shares = [formatting.percent(kept.share) for kept in comparison.kept]
-        told = [f"{names[0]} keeps {shares[0]} of it"]
+        sentences = [f"{names[0]} keeps {shares[0]} of it"]
     else:
         metric, drops = comparison.metric, [kept.difference for kept in comparison.kept]
         shares = [f"by {metric.better_by(drop.mean, drop.deviation)}" for drop in drops]
-        told = [f"{names[0]} differs from the float student {shares[0]}"]
-    told += [f"{name} {share}" for name, share in zip(names[1:], shares[1:], strict=True)]
-    return [f"{', '.join(told)}."]
+        sentences = [f"{names[0]} differs from the float student {shares[0]}"]
+    sentences += [f"{name} {share}" for name, share in zip(names[1:], shares[1:], strict=True)]
+    return [f"{', '.join(sentences)}."]
 
 
-def remarks(changes, inherited, slices):
+def remark(
+    changes: list[ClassChange], inherited: Inherited | None, slices: list[dict]
+) -> list[str]:
     """Sentences on classes, on the teacher's mistakes and on slices.
 
     Args:
         changes: A list of `ClassChange`.
         inherited: `Inherited`, or `None`.
-        slices: The rows of `slices.table`.
+        slices: The rows of `breakdowns.compare_slices`.
 
     Returns:
         A list of sentences.
@@ -153,20 +157,19 @@ def _mistakes(inherited):
 
 
 def _slices(rows):
-    told = [row for row in rows if row["gain"] is not None]
-    if not told:
+    compared = [row for row in rows if row["gain"] is not None]
+    if not compared:
         return []
-    worst = min(told, key=lambda row: row["gain"])
+    worst = min(compared, key=lambda row: row["gain"])
     if worst["gain"] >= 0:
         return ["No slice is worse after distillation."]
     return [
         f"The slice that lost most: {worst['slice']} = {worst['value']} "
-        f"({formatting.plural(worst['samples'], 'row')})."
+        f"({formatting.plural(worst['samples'], 'sample')})."
     ]
 
 
-# What to try, by what the figures show. Each piece of advice gives the figure it rests on.
-
+# What to try. Each piece of advice gives the figure that it rests on.
 
 # Points of a fraction, or this part of another metric's value: there is hardly a gap to close.
 SMALL_GAP = 0.01
@@ -178,8 +181,8 @@ KEPT_WELL = 0.9
 FOLLOWS = 0.01
 
 
-def on_training(comparison):
-    """What to try where no gain is clear, or where it cannot be told.
+def advise_training(comparison: Comparison) -> list[str]:
+    """What to try where no gain is clear.
 
     Args:
         comparison: A `Comparison`.
@@ -208,7 +211,7 @@ def _single_seed(comparison):
 
 
 def _teacher(comparison):
-    """On what the teacher knows more than the student with labels only."""
+    """On what the teacher knows beyond the student with labels only."""
     teacher, metric = comparison.teacher, comparison.metric
     if teacher is None:
         return ["Pass teacher= to learn whether it knows more than the student."]
@@ -238,7 +241,7 @@ def _teacher(comparison):
 
 
 def _follows(comparison):
-    """On a student that does not do as its teacher does."""
+    """On a student that does not follow its teacher."""
     sides = [
         each.mean("teacher", "agreement") for each in (comparison.student, comparison.baseline)
     ]
@@ -246,17 +249,17 @@ def _follows(comparison):
         return []
     return [
         f"The distilled student agrees with the teacher in {formatting.percent(sides[0], 1)} of "
-        f"the rows, the one with labels only in {formatting.percent(sides[1], 1)}: it hardly "
+        f"the samples, the one with labels only in {formatting.percent(sides[1], 1)}: it hardly "
         "followed the teacher. Try more weight of the teacher (alpha=0.1, beta=0.9), a higher "
         "temperature, or longer training."
     ]
 
 
 def _seeds(comparison):
-    """On seeds that are too few to tell."""
+    """On seeds that are too few to show a gain."""
     difference, metric = comparison.difference, comparison.metric
     if difference.seeds == 1:
-        return ["One seed cannot tell a gain from luck: train three or more."]
+        return ["One seed cannot separate a gain from luck: train three or more."]
     if difference.mean <= 0 or difference.test != statistics.T_TEST:
         return []  # seeds that all differ by the same have no spread
     if difference.p < statistics.SIGNIFICANT:
@@ -271,19 +274,19 @@ def _seeds(comparison):
 
 
 def _rows(comparison):
-    """On test data that are too few to tell."""
+    """On test data that are too few to show a gain."""
     difference, metric = comparison.difference, comparison.metric
     noise = difference.row_noise
     if noise is None or noise.excludes_zero or difference.mean <= 0:
         return []
     return [
-        f"The test data are few: {noise.rows:,} rows show only differences above "
+        f"The test data are few: {noise.rows:,} samples show only differences above "
         f"{metric.difference(noise.visible, sign='')}. For one as small as this use about "
         f"{noise.rows_needed():,}."
     ]
 
 
-def on_exports(comparison):
+def advise_exports(comparison: Comparison) -> list[str]:
     """Why exported files lose much of the gain, as far as the figures show it.
 
     Args:
@@ -295,9 +298,9 @@ def on_exports(comparison):
     lossy = [kept for kept in comparison.kept if kept.share is not None and kept.share < KEPT_WELL]
     if not lossy:
         return []
-    told = [_loss(comparison, kept) for kept in lossy]
+    losses = [_loss(comparison, kept) for kept in lossy]
     return [
-        *told,
+        *losses,
         "To lose less: more representative data, 16-bit activations or float16, or training with "
         "quantization (kd.quantization_aware).",
     ]
@@ -306,10 +309,10 @@ def on_exports(comparison):
 def _loss(comparison, kept):
     drop, metric = kept.difference, comparison.metric
     change = metric.better_by(drop.mean, drop.deviation)
-    text = f"{kept.entrant.name} has {change} against its student"
+    text = f"{kept.candidate.name} has {change} against its student"
     if kept.agreement is not None:
-        text += f", answers otherwise in {formatting.percent(1 - kept.agreement, 1)} of the rows"
-    worst = _worst_class(kept.entrant, comparison.student)
+        text += f", answers otherwise in {formatting.percent(1 - kept.agreement, 1)} of the samples"
+    worst = _worst_class(kept.candidate, comparison.student)
     if worst is not None:
         label, loss = worst
         text += f", and loses most in class {label} ({formatting.fixed(100 * loss, 1, '+')} points)"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 
 from keras_kd._utils import files, validation
@@ -9,6 +10,7 @@ from keras_kd._utils.serialization import plain
 from keras_kd._utils.validation import invalid
 from keras_kd.reporting import breakdowns, narrative, tables
 from keras_kd.reporting.comparison import Comparison
+from keras_kd.reporting.statistics import Metric
 
 
 class Report:
@@ -37,7 +39,7 @@ class Report:
     Args:
         comparison: A `Comparison`.
         title: As above.
-        slice_keys: As of `slices.keys_of`.
+        slice_keys: See `breakdowns.read_slices`.
         notes: As above.
         budgets: Sentences about trainings of unequal length, for the verdict.
         environment: `{name: text}` of what was measured with.
@@ -73,7 +75,9 @@ class Report:
     ):
         if not isinstance(comparison, Comparison):
             raise invalid(
-                "comparison", "a comparison of reporting.comparison.compare", repr(comparison)
+                "comparison",
+                "the comparison of a report, such as report.comparison",
+                repr(comparison),
             )
         if not isinstance(title, str):
             raise invalid("title", "text", repr(title))
@@ -81,24 +85,26 @@ class Report:
             if not isinstance(value, (list, tuple)):
                 raise invalid(name, "a list of sentences", repr(value))
         if slice_keys is not None and not isinstance(slice_keys, dict):
-            raise invalid("slice_keys", "a dict of values for each row by name", repr(slice_keys))
+            raise invalid(
+                "slice_keys", "a dict of values for each sample by name", repr(slice_keys)
+            )
         self.comparison, self.title = comparison, title
         self.environment = dict(environment or {})
         self.students, self.baselines = list(students), list(baselines)
-        self.rows = tables.rows(comparison)
+        self.rows = tables.main_rows(comparison)
         self.difference = comparison.difference
-        self.classes = breakdowns.changes(comparison)
-        self.confusion = breakdowns.confusion_change(comparison)
-        self.mistakes = breakdowns.inherited(comparison)
-        self.slices = breakdowns.table(comparison, slice_keys or {})
+        self.classes = breakdowns.compare_classes(comparison)
+        self.confusion = breakdowns.compare_confusion(comparison)
+        self.mistakes = breakdowns.count_inherited(comparison)
+        self.slices = breakdowns.compare_slices(comparison, slice_keys or {})
         self.finding = comparison.finding
-        self.verdict = narrative.words(comparison, budgets)
-        self.advice = narrative.on_training(comparison) + narrative.on_exports(comparison)
-        self.remarks = narrative.remarks(self.classes, self.mistakes, self.slices)
-        self.notes = [*notes, *_notes(comparison.entrants)]
+        self.verdict = narrative.verdict(comparison, budgets)
+        self.advice = narrative.advise_training(comparison) + narrative.advise_exports(comparison)
+        self.remarks = narrative.remark(self.classes, self.mistakes, self.slices)
+        self.notes = [*notes, *_notes(comparison.candidates)]
 
     @property
-    def metric(self):
+    def metric(self) -> Metric:
         """The number that is compared, a `Metric`."""
         return self.comparison.metric
 
@@ -111,11 +117,11 @@ class Report:
     def _repr_markdown_(self):
         return self.to_markdown()
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         """Verdict, advice and tables as Markdown."""
         return tables.markdown_text(self)
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Everything but models and predictions, as what JSON can hold."""
         confusion = self.confusion
         if confusion is not None:
@@ -135,27 +141,28 @@ class Report:
                 "mistakes": None if self.mistakes is None else dataclasses.asdict(self.mistakes),
                 "slices": self.slices,
                 "calibration": {
-                    each.name: breakdowns.curve(each) for each in self.comparison.entrants
+                    each.name: breakdowns.reliability_curve(each)
+                    for each in self.comparison.candidates
                 },
                 "notes": self.notes,
                 "environment": self.environment,
                 "measurements": {
                     each.name: [one.to_dict() for one in each.measurements]
-                    for each in self.comparison.entrants
+                    for each in self.comparison.candidates
                 },
             }
         )
 
-    def save_json(self, path):
+    def save_json(self, path: str | os.PathLike) -> None:
         """Writes `to_dict` to a file."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         _write(path, text + "\n")
 
-    def save_markdown(self, path):
+    def save_markdown(self, path: str | os.PathLike) -> None:
         """Writes `to_markdown` to a file."""
         _write(path, self.to_markdown())
 
-    def save_html(self, path):
+    def save_html(self, path: str | os.PathLike) -> None:
         """Writes one page that holds everything: no other file and no network is needed."""
         # Imported here: pages are written seldom.
         from keras_kd.reporting import html
@@ -163,12 +170,12 @@ class Report:
         _write(path, html.text(self))
 
 
-def _notes(entrants):
+def _notes(candidates):
     """Each note once, with the models that it is about."""
     found: dict = {}
-    for entrant in entrants:
-        for note in [note for one in entrant.measurements for note in one.notes]:
-            found.setdefault(note, {})[entrant.name] = None
+    for candidate in candidates:
+        for note in [note for one in candidate.measurements for note in one.notes]:
+            found.setdefault(note, {})[candidate.name] = None
     return [f"{', '.join(names)}: {note}" for note, names in found.items()]
 
 

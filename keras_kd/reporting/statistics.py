@@ -1,15 +1,13 @@
-"""The statistics of a report: its metric, scores of rows, paired comparisons."""
+"""The statistics of a report: its metric, scores of samples, paired comparisons."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from keras_kd._utils import formatting
 from keras_kd._utils.validation import invalid, needs
-from keras_kd.reporting.candidates import mean_and_deviation
-
-# `Metric`: the number by which the models are compared, its direction and its unit.
-
+from keras_kd.measurement.result import Measurement
 
 # The first of these that was measured, where the user names none.
 _DEFAULTS = {
@@ -49,38 +47,38 @@ class Metric:
     key: str
 
     @property
-    def label(self):
+    def label(self) -> str:
         """What a reader calls it."""
         return _LABELS.get(self.key, self.key.replace("_", " "))
 
     @property
-    def is_fraction(self):
+    def is_fraction(self) -> bool:
         """Whether it lies between 0 and 1 and is shown in percent."""
         return self.key not in _NOT_FRACTIONS
 
     @property
-    def higher_is_better(self):
+    def higher_is_better(self) -> bool:
         """Whether more of it is better."""
         return self.key not in _LOWER_IS_BETTER
 
-    def of(self, measurement):
+    def of(self, measurement: Measurement) -> float:
         """Its value in a measurement."""
         return float(measurement.quality[self.key])
 
-    def gain(self, new, old):
+    def gain(self, new: Any, old: Any) -> Any:
         """By how much a value is better than another one; negative where it is worse."""
         return new - old if self.higher_is_better else old - new
 
-    def shown(self, value):
+    def shown(self, value: float) -> float:
         """A value, or a difference, in the unit that is shown."""
         return 100 * value if self.is_fraction else value
 
-    def text(self, mean, deviation=None):
+    def text(self, mean: float, deviation: float | None = None) -> str:
         """A value: `"93.0 ± 0.3 %"`."""
         number = self.number(mean, deviation)
         return f"{number} %" if self.is_fraction else number
 
-    def number(self, mean, deviation=None, sign=""):
+    def number(self, mean: float, deviation: float | None = None, sign: str = "") -> str:
         """A value or a difference without its unit: `"93.0 ± 0.3"`."""
         if deviation is not None:
             deviation = self.shown(deviation)
@@ -91,22 +89,22 @@ class Metric:
             places = min(_places(mean, deviation), formatting.significant(*seen))
         return formatting.spread(self.shown(mean), deviation, places, sign)
 
-    def interval(self, low, high):
+    def interval(self, low: float, high: float) -> str:
         """Two ends, as precise as their distance is: `"+1.1 to +2.5"`."""
         most = _places(low, high)
         places = 1 if self.is_fraction else min(most, formatting.significant(high - low, 2))
         ends = [formatting.fixed(self.shown(end), places, "+") for end in (low, high)]
         return " to ".join(ends)
 
-    def difference(self, mean, deviation=None, sign="+"):
+    def difference(self, mean: float, deviation: float | None = None, sign: str = "+") -> str:
         """A difference: `"+1.8 ± 0.3 points"`."""
         return self.with_unit(self.number(mean, deviation, sign))
 
-    def with_unit(self, number):
+    def with_unit(self, number: str) -> str:
         """A number of `number` as a difference: `"1.8 points"`."""
         return f"{number} points" if self.is_fraction or self.key == "bleu" else number
 
-    def better_by(self, mean, deviation=None):
+    def better_by(self, mean: float, deviation: float | None = None) -> str:
         """A gain in words: `"+1.8 ± 0.3 points of accuracy"`, `"1.0 ± 0.6 lower RMSE"`."""
         if self.higher_is_better:
             amount = self.difference(mean, deviation)
@@ -114,7 +112,7 @@ class Metric:
         amount = self.difference(abs(mean), deviation, sign="")
         return f"{amount} {'lower' if mean >= 0 else 'higher'} {self.label}"
 
-    def changed(self, mean, deviation=None):
+    def changed(self, mean: float, deviation: float | None = None) -> str:
         """A gain in words: `"gained 1.8 ± 0.3 points of accuracy"`, `"raised RMSE by 0.1"`."""
         amount = self.difference(abs(mean), deviation, sign="")
         if self.is_fraction or self.key == "bleu":
@@ -128,7 +126,7 @@ def _places(*values):
     return 4 if max(abs(value or 0) for value in values) >= 1e-3 else 12
 
 
-def choose(measurements, key=None):
+def choose_metric(measurements: list[Measurement], key: str | None = None) -> Metric:
     """The metric that all of the measurements have.
 
     Args:
@@ -146,7 +144,7 @@ def choose(measurements, key=None):
     return Metric(found[0])
 
 
-# How good a model is in each row of the test data, and what so few rows can tell.
+# Scores of samples, and how much a finite number of samples can show.
 
 
 _CLASSES = {"multiclass", "binary", "multilabel"}
@@ -154,36 +152,42 @@ _CLASSES = {"multiclass", "binary", "multilabel"}
 _Z = 1.959963984540054
 
 
-def weights(measurement):
-    """The weights of the rows, float64 `[rows]`, their mean 1."""
+def mean_and_deviation(values: Any) -> tuple[float, float | None]:
+    """Mean, and the standard deviation of a sample, `None` of fewer than two values."""
+    values = np.asarray(values, np.float64)
+    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
+
+
+def sample_weights(measurement: Measurement) -> np.ndarray:
+    """The weights of the samples, float64 `[samples]`, their mean 1."""
     if measurement.weights is None:
         return np.ones(measurement.samples)
     found = np.asarray(measurement.weights, np.float64)
     return found / found.mean()
 
 
-def share_that_says(measurement, classes, rows=...):
-    """In which share of some rows, by their weights, a model says these classes.
+def agreement(measurement: Measurement, classes: Any, rows: Any = ...) -> float:
+    """For which share of some samples, by their weights, a model gives these classes.
 
     Args:
-        measurement: A `Measurement` of one class for each row.
-        classes: One for each row of the data.
-        rows: Bool `[rows]`: which rows; the sum of their weights must not be 0. Default: all.
+        measurement: A `Measurement` of one class for each sample.
+        classes: One for each sample of the data.
+        rows: Bool `[samples]`: which samples; the sum of their weights must not be 0. Default: all.
     """
     same = np.asarray(measurement.predictions) == np.asarray(classes)
-    return float(np.average(same[rows], weights=weights(measurement)[rows]))
+    return float(np.average(same[rows], weights=sample_weights(measurement)[rows]))
 
 
-def right(measurement):
-    """Which rows are right, bool `[rows]`; `None` where the task has no right and wrong."""
+def correct_samples(measurement: Measurement) -> np.ndarray | None:
+    """Which samples are right, bool `[samples]`; `None` where the task has no right and wrong."""
     if measurement.task not in _CLASSES or measurement.predictions is None:
         return None
     same = np.asarray(measurement.predictions) == np.asarray(measurement.labels)
     return same.reshape(len(same), -1).all(axis=-1)
 
 
-def errors(measurement):
-    """Absolute errors of a regression, float64 `[rows]` (a mean of several outputs), or `None`."""
+def absolute_errors(measurement: Measurement) -> np.ndarray | None:
+    """Absolute errors of a regression, float64 `[samples, outputs]`, or `None`."""
     if measurement.task != "regression" or measurement.predictions is None:
         return None
     predictions = np.asarray(measurement.predictions, np.float64)
@@ -191,31 +195,33 @@ def errors(measurement):
     return np.abs(predictions - labels).reshape(len(labels), -1)
 
 
-def gains(metric, new, old):
-    """The share of each row in the gain of a metric; their mean, by the rows' weights, is the gain.
+def sample_gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
+    """The share of each sample in the gain of a metric; their weighted mean is the gain.
 
     For the accuracy it is 1 where only the new model is right and -1 where only the old one is. For
-    the root of the mean square it is the influence of the row, `(e_old^2 / rmse_old - e_new^2 /
+    the root of the mean square it is the influence of the sample, `(e_old^2 / rmse_old - e_new^2 /
     rmse_new) / 2` (that makes it the delta method).
 
     Args:
-        metric: A `Metric`.
-        new: A `Measurement`.
-        old: One of the same rows.
+        metric: What is compared.
+        new: The one model.
+        old: The other one, measured on the same samples.
 
     Returns:
-        Float64 `[rows]`, or `None` where the metric is no mean over rows.
+        Float64 `[samples]`, or `None` where the metric is no mean over samples.
     """
     if metric.key == "accuracy":
-        sides = right(new), right(old)
-        return None if sides[0] is None else sides[0].astype(np.float64) - sides[1]
-    sides = errors(new), errors(old)
-    if sides[0] is None:
+        is_right, was_right = correct_samples(new), correct_samples(old)
+        if is_right is None or was_right is None:
+            return None
+        return is_right.astype(np.float64) - was_right
+    sides = absolute_errors(new), absolute_errors(old)
+    if sides[0] is None or sides[1] is None:
         return None
     if metric.key == "mae":
         return (sides[1] - sides[0]).mean(axis=-1)
     if metric.key == "rmse":
-        of_rows = weights(new)
+        of_rows = sample_weights(new)
         return _influence(sides[1], of_rows) - _influence(sides[0], of_rows)
     return None
 
@@ -228,13 +234,14 @@ def _influence(absolute, of_rows):
 
 @dataclasses.dataclass(frozen=True)
 class RowNoise:
-    """What the finite number of test rows leaves open in a gain.
+    """What the finite number of test samples leaves open in a gain.
 
     Attributes:
         rows: Their number.
         mean: The gain on them.
-        error: Its standard error: the deviation of the rows' gains over the root of their number;
-            of rows with weights `sqrt(n / (n - 1) sum_i w_i^2 (gain_i - mean)^2) / sum_i w_i`.
+        error: Its standard error: the deviation of the samples' gains over the root of their
+            number; with sample weights
+            `sqrt(n / (n - 1) sum_i w_i^2 (gain_i - mean)^2) / sum_i w_i`.
     """
 
     rows: int
@@ -242,52 +249,52 @@ class RowNoise:
     error: float
 
     @property
-    def interval(self):
-        """95 % confidence interval of the gain on other rows of the same kind."""
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the gain on other samples of the same kind."""
         return self.mean - self.visible, self.mean + self.visible
 
     @property
-    def visible(self):
-        """The smallest gain that is told apart from 0 on so many rows."""
+    def visible(self) -> float:
+        """The smallest gain that so many samples distinguish from 0."""
         return _Z * self.error
 
     @property
-    def excludes_zero(self):
+    def excludes_zero(self) -> bool:
         """Whether the interval does."""
         return abs(self.mean) > self.visible
 
-    def rows_needed(self):
-        """How many rows would tell a gain of this size apart from 0; `None` of a gain of 0."""
+    def rows_needed(self) -> int | None:
+        """How many samples would distinguish a gain of this size from 0; `None` of a gain of 0."""
         if self.mean == 0:
             return None
         return int(np.ceil(self.rows * (self.visible / self.mean) ** 2))
 
 
-def row_noise(metric, new, old):
-    """`RowNoise` of the mean gain over seeds, or `None` where rows cannot tell.
+def row_noise(metric: Metric, new: list[Measurement], old: list[Measurement]) -> RowNoise | None:
+    """`RowNoise` of the mean gain over seeds, or `None` where the metric is no mean over samples.
 
     Args:
         metric: A `Metric`.
         new: Measurements by seed.
-        old: Likewise, of the same rows.
+        old: Measurements of the same samples by seed.
     """
-    by_seed = [gains(metric, *pair) for pair in zip(new, old, strict=True)]
+    by_seed = [sample_gains(metric, *pair) for pair in zip(new, old, strict=True)]
     if any(each is None or len(each) < 2 for each in by_seed):
         return None
-    rows, of_rows = np.mean(by_seed, axis=0), weights(new[0])
+    rows, of_rows = np.mean(by_seed, axis=0), sample_weights(new[0])
     mean, count = np.average(rows, weights=of_rows), len(rows)
     spread = np.sqrt(count / (count - 1) * ((of_rows * (rows - mean)) ** 2).sum())
     return RowNoise(count, float(mean), float(spread / of_rows.sum()))
 
 
-# Paired comparison of two models: over seeds, and over the rows of the test data.
+# Paired comparison of two models: over seeds, and over the samples of the test data.
 
 
 SIGNIFICANT = 0.05
 CONFIDENCE = 0.95
 T_TEST = "paired t-test"
 MCNEMAR = "McNemar's exact test"
-ROW_TEST = "paired t-test over the rows"
+ROW_TEST = "paired t-test over the samples"
 # Differences of fractions that are equal in all seeds differ by rounding.
 _NO_SPREAD = 1e-12
 
@@ -315,51 +322,51 @@ class Difference:
     row_noise: RowNoise | None
 
     @property
-    def is_clear(self):
-        """Whether the seeds, and the rows where they can tell, rule out that there is none."""
+    def is_clear(self) -> bool:
+        """Whether the seeds, and the samples where they can be tested, rule out a gain of 0."""
         by_rows = self.row_noise is None or self.row_noise.excludes_zero
-        # McNemar's exact test is about the rows already, and the better one of few rows.
+        # McNemar's exact test is about the samples already, and the better one of few samples.
         by_rows = by_rows or self.test in (MCNEMAR, ROW_TEST)
         return self.p is not None and self.p < SIGNIFICANT and by_rows
 
     @property
-    def seeds(self):
+    def seeds(self) -> int:
         """Their number."""
         return len(self.by_seed)
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """For JSON."""
         found = dataclasses.asdict(self)
-        noise = found.pop("row_noise")
-        interval = None if noise is None else list(self.row_noise.interval)
+        del found["row_noise"]
+        interval = None if self.row_noise is None else list(self.row_noise.interval)
         return {**found, "interval_of_rows": interval, "is_clear": self.is_clear}
 
 
-def compare(metric, new, old):
-    """Compares two entrants seed by seed.
+def compare_paired(metric: Metric, new: Any, old: Any) -> Difference:
+    """Compares two candidates seed by seed.
 
     With two seeds or more: the paired t-test, `t = mean / (deviation / sqrt(seeds))`. With one, or
-    where all seeds differ by exactly the same, the rows decide, which say nothing about the luck of
-    the initial weights. The accuracy: McNemar's exact test of the rows that only one of the two
-    models gets right (a binomial test with probability 1/2). Errors, and the accuracy of rows with
-    weights: the t-test of the rows' gains. Other metrics are no means over rows, and not tested.
+    where all seeds differ by exactly the same, the samples decide, which show nothing about the
+    luck of the initial weights. The accuracy: McNemar's exact test of the samples that only one of
+    the two models gets right (a binomial test with probability 1/2). Errors, and the accuracy of
+    samples with weights: the t-test of the samples' gains. Other metrics are no means over samples,
+    and are not tested.
 
     Args:
-        metric: A `Metric`.
-        new: An `Entrant`.
-        old: An `Entrant` with as many seeds.
-
-    Returns:
-        A `Difference`.
+        metric: What is compared.
+        new: A `Candidate`.
+        old: A `Candidate` with as many seeds.
     """
     differences = metric.gain(new.scores(metric), old.scores(metric))
     mean, deviation = mean_and_deviation(differences)
     noise = row_noise(metric, new.measurements, old.measurements)
+    p: float | None
+    test: str | None
     if deviation is not None and deviation > _NO_SPREAD:
         p, test = _t_test(differences), T_TEST
         interval = _t_interval(differences)
     else:
-        p, test = over_rows(metric, new.measurements[0], old.measurements[0])
+        p, test = p_over_samples(metric, new.measurements[0], old.measurements[0])
         interval = None if noise is None else noise.interval
     return Difference(tuple(map(float, differences)), mean, deviation, interval, p, test, noise)
 
@@ -378,26 +385,29 @@ def _t_interval(differences):
     return float(low), float(high)
 
 
-def smallest_clear(deviation, seeds):
+def smallest_clear(deviation: float, seeds: int) -> float:
     """The smallest mean gain that the t-test calls clear, at a deviation and a number of seeds."""
     quantile = _stats().t.ppf(1 - SIGNIFICANT / 2, seeds - 1)
     return float(quantile * deviation / np.sqrt(seeds))
 
 
-def seeds_needed(mean, deviation, most=50):
+def seeds_needed(mean: float, deviation: float, most: int = 50) -> int | None:
     """How many seeds make a mean clear at this deviation; `None` of more than `most`."""
     counts = range(2, most + 1)
     return next((n for n in counts if smallest_clear(deviation, n) < abs(mean)), None)
 
 
-def over_rows(metric, new, old):
-    """`(p, name of the test)` of one pair of models by their rows, or `(None, None)`.
+def p_over_samples(
+    metric: Metric, new: Measurement, old: Measurement
+) -> tuple[float | None, str | None]:
+    """`(p, name of the test)` of one pair of models by their samples, or `(None, None)`.
 
-    The accuracy by McNemar's exact test, unless rows have weights, of which it knows nothing.
+    The accuracy by McNemar's exact test, unless samples have weights, which it does not take.
     """
-    sides = right(new), right(old)
-    if metric.key == "accuracy" and sides[0] is not None and new.weights is None:
-        return mcnemar(*sides), MCNEMAR
+    is_right, was_right = correct_samples(new), correct_samples(old)
+    is_plain = metric.key == "accuracy" and new.weights is None
+    if is_plain and is_right is not None and was_right is not None:
+        return mcnemar(is_right, was_right), MCNEMAR
     noise = row_noise(metric, [new], [old])
     if noise is None or noise.error == 0:
         return None, None
@@ -405,12 +415,12 @@ def over_rows(metric, new, old):
     return float(p), ROW_TEST
 
 
-def mcnemar(new, old):
+def mcnemar(new: np.ndarray, old: np.ndarray) -> float:
     """The p-value of McNemar's exact test.
 
     Args:
-        new: Which rows one model gets right, bool `[rows]`.
-        old: Likewise of the other one.
+        new: Which samples one model gets right, bool `[samples]`.
+        old: Which samples the other one gets right, bool `[samples]`.
     """
     only_new, only_old = int(np.sum(new & ~old)), int(np.sum(old & ~new))
     if only_new + only_old == 0:

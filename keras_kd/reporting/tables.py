@@ -1,27 +1,29 @@
 """The report as text: one table, for terminals and Markdown."""
 
 import textwrap
+from typing import Any
 
 from keras_kd._utils import formatting
-from keras_kd.reporting import candidates, statistics
-from keras_kd.reporting.candidates import mean_and_deviation
+from keras_kd.reporting import statistics
+from keras_kd.reporting.comparison import BASELINE, TEACHER, Comparison
+from keras_kd.reporting.statistics import Metric, mean_and_deviation
 
-# The main table: one row a model, as numbers and as text.
+# The main table: one row for each model, as numbers and as text.
 
 
-def rows(comparison):
+def main_rows(comparison: Comparison) -> list[dict]:
     """A dict for each model, as `Report.rows`."""
-    return [_row(comparison, each) for each in comparison.entrants]
+    return [_row(comparison, each) for each in comparison.candidates]
 
 
-def _row(comparison, entrant):
-    values = entrant.scores(comparison.metric)
+def _row(comparison, candidate):
+    values = candidate.scores(comparison.metric)
     mean, deviation = mean_and_deviation(values)
-    gain = _gain(comparison, entrant)
-    kept = next((each.share for each in comparison.kept if each.entrant is entrant), None)
+    gain = _gain(comparison, candidate)
+    kept = next((each.share for each in comparison.kept if each.candidate is candidate), None)
     return {
-        "name": entrant.name,
-        "role": entrant.role,
+        "name": candidate.name,
+        "role": candidate.role,
         "seeds": len(values),
         "values": [float(value) for value in values],
         "mean": mean,
@@ -31,24 +33,27 @@ def _row(comparison, entrant):
         "p": None if gain is None else gain.p,
         "test": None if gain is None else gain.test,
         "kept": kept,
-        "agreement": entrant.mean("teacher", "agreement"),
-        "ece": entrant.mean("quality", "ece"),
-        **{key: entrant.mean("size", key) for key in ("parameters", "bytes", "gzip_bytes", "macs")},
-        **{key: entrant.first("latency", key) for key in ("median_us", "p95_us")},
-        **{key: entrant.first("latency", key) for key in ("runtime", "threads")},
+        "agreement": candidate.mean("teacher", "agreement"),
+        "ece": candidate.mean("quality", "ece"),
+        **{
+            key: candidate.mean("size", key)
+            for key in ("parameters", "bytes", "gzip_bytes", "macs")
+        },
+        **{key: candidate.first("latency", key) for key in ("median_us", "p95_us")},
+        **{key: candidate.first("latency", key) for key in ("runtime", "threads")},
     }
 
 
-def _gain(comparison, entrant):
+def _gain(comparison, candidate):
     baseline = comparison.baseline
-    if baseline is None or entrant.role in (candidates.TEACHER, candidates.BASELINE):
+    if baseline is None or candidate.role in (TEACHER, BASELINE):
         return None
-    if entrant is comparison.student:
+    if candidate is comparison.student:
         return comparison.difference
-    return statistics.compare(comparison.metric, entrant, baseline)
+    return statistics.compare_paired(comparison.metric, candidate, baseline)
 
 
-def cells(metric, rows):
+def cells(metric: Metric, rows: list[dict]) -> list[list[str]]:
     """The table as text: a list of lines, the heads first; columns without any number left out.
 
     The first column is the name. All others hold numbers, but for the last one, the runtime.
@@ -97,7 +102,7 @@ def _shown(metric):
     ]
 
 
-def legend(metric, rows):
+def legend(metric: Metric, rows: list[dict]) -> str:
     """What the columns mean, in a sentence or two."""
     seeds = max(row["seeds"] for row in rows)
     parts = [f"±: standard deviation over {formatting.plural(seeds, 'seed')}"] if seeds > 1 else []
@@ -124,7 +129,7 @@ def legend(metric, rows):
 WIDTH = 100
 
 
-def terminal_text(report):
+def terminal_text(report: Any) -> str:
     """Verdict, table, advice, remarks and notes, lines of at most 100 characters but for tables."""
     parts = [_wrapped(report.verdict), terminal_grid(cells(report.metric, report.rows))]
     parts.append(_wrapped(legend(report.metric, report.rows)))
@@ -139,7 +144,7 @@ def terminal_text(report):
     return "\n\n".join(filter(None, parts))
 
 
-def terminal_grid(lines):
+def terminal_grid(lines: list[list[str]]) -> str:
     """Cells as columns: the first one to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     made = [
@@ -152,14 +157,14 @@ def terminal_grid(lines):
     return "\n".join([made[0], "  ".join("-" * width for width in widths), *made[1:]])
 
 
-def slice_cells(report):
+def slice_cells(report: Any) -> list[list[str]]:
     """The slices as cells: a list of lines, the heads first."""
     names = list(report.slices[0]["scores"])
-    first = report.comparison.entrants[0].measurements[0]
+    first = report.comparison.candidates[0].measurements[0]
     is_error = first.task == "regression"
     unit = "mean absolute error" if is_error else "% right"
     has_gain = any(row["gain"] is not None for row in report.slices)
-    lines = [["slice", "rows", *(f"{name}, {unit}" for name in names)]]
+    lines = [["slice", "samples", *(f"{name}, {unit}" for name in names)]]
     lines[0] += ["gain"] if has_gain else []
     for row in report.slices:
         scores = [_score(row["scores"][name], is_error) for name in names]
@@ -189,7 +194,7 @@ def _listed(head, sentences):
 # The report as Markdown.
 
 
-def markdown_text(report):
+def markdown_text(report: Any) -> str:
     """Heading, verdict, table, advice, remarks, slices and notes."""
     parts = [f"# {escaped(report.title)}", f"**{escaped(report.verdict)}**"]
     parts.append(markdown_grid(cells(report.metric, report.rows)))
@@ -204,7 +209,7 @@ def markdown_text(report):
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def markdown_grid(lines):
+def markdown_grid(lines: list[list[str]]) -> str:
     """Cells as a table."""
     head, *body = [f"| {' | '.join(map(escaped, line))} |" for line in lines]
     columns = ["---", *["---:"] * (len(lines[0]) - 1)]
@@ -215,7 +220,7 @@ def _section(head, sentences):
     return f"## {head}\n\n" + "\n".join(f"- {escaped(each)}" for each in sentences)
 
 
-def escaped(words):
+def escaped(words: Any) -> str:
     """Text in which nothing is taken for Markdown or HTML."""
     one_line = " ".join(str(words).split())
     return "".join(f"\\{char}" if char in "\\`*_[]<>|#" else char for char in one_line)

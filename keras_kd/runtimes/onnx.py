@@ -2,8 +2,12 @@
 
 import dataclasses
 import functools
+import math
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
@@ -22,17 +26,17 @@ class OnnxFile(base.ModelFile):
         providers: ONNX Runtime's execution providers, by name or as `(name, options)`.
         constants: `{name of an input: value}` for inputs that the data does not have, such as a
             sample rate or a state of zeros. A size of 1 where the file leaves it open is repeated
-            to the rows of the batch.
-        outputs: Names of the outputs that are run for; default: all.
-        channels_first: Whether the file has images as `[rows, channels, height, width]`: inputs
-            and outputs of rank 4 are then turned from and to Keras' order.
+            to the batch size.
+        outputs: Names of the outputs that are computed. Default: all.
+        channels_first: Whether the file has images as `[batch, channels, height, width]`: inputs
+            and outputs of rank 4 are then transposed from and to Keras' order.
 
     Attributes:
         inputs: A `TensorInfo` for each input that comes from the data, in the file's order.
-        outputs: Likewise.
+        outputs: A `TensorInfo` for each output that is computed, in the file's order.
         model: The file as `onnx.ModelProto`, without data that lies in other files; needs the
             package onnx.
-        operators: An `Operator` for each node of the main graph, in order; likewise.
+        operators: An `Operator` for each node of the main graph, in order; needs the package onnx.
 
     Raises:
         ImportError: ONNX Runtime is missing.
@@ -41,26 +45,27 @@ class OnnxFile(base.ModelFile):
     Example:
 
     ```python
-    def logits(path, images):  # path: an .onnx file; images: [rows, height, width, channels]
-        from keras_kd.measurement import runtimes
+    def logits(path, images):  # path: an .onnx file; images: [samples, height, width, channels]
+        from keras_kd import runtimes
 
         return runtimes.OnnxFile(path, channels_first=True).run(images)[0]
     ```
     """
 
+    kind = "onnx"
     runtime = "onnxruntime"
     runtime_name = "ONNX Runtime"
     failures = (Exception,)  # ONNX Runtime's errors have no public base class
 
     def __init__(
         self,
-        path,
-        threads=1,
+        path: str | os.PathLike,
+        threads: int = 1,
         *,
-        providers=("CPUExecutionProvider",),
-        constants=None,
-        outputs=None,
-        channels_first=False,
+        providers: Sequence[Any] = ("CPUExecutionProvider",),
+        constants: dict[str, Any] | None = None,
+        outputs: Sequence[str] | None = None,
+        channels_first: bool = False,
     ):
         runtime = validation.needs("onnxruntime", "An .onnx file", "onnx")
         super().__init__(path, ".onnx", threads, channels_first, least_threads=0)
@@ -85,11 +90,11 @@ class OnnxFile(base.ModelFile):
             raise ValueError(f"ONNX Runtime cannot load {self.name}: {error}") from error
 
     @functools.cached_property
-    def model(self):
+    def model(self) -> Any:
         return parsed(self.path)
 
     @functools.cached_property
-    def operators(self):
+    def operators(self) -> list[Operator]:
         onnx = validation.needs("onnx", "Reading the graph of an .onnx file", "onnx")
         types = _value_types(onnx, self.model)
         return [
@@ -102,26 +107,25 @@ class OnnxFile(base.ModelFile):
             for node in self.model.graph.node
         ]
 
-    def run(self, inputs, batch_size=base.BATCH_SIZE, outputs=None):
-        """What the file says of arrays.
+    def run(
+        self,
+        inputs: Any,
+        batch_size: int = base.BATCH_SIZE,
+        outputs: Sequence[str] | None = None,
+    ) -> list[np.ndarray]:
+        return super().run(inputs, batch_size, outputs=outputs)
 
-        Args:
-            inputs: A dict of arrays by name, a list of them in the order of `inputs`, or one
-                array, `[rows, ...]`.
-            batch_size: Rows at once. A file with a fixed number of rows is given that many.
-            outputs: Names of the outputs that are wanted; default: those of `outputs`.
+    def count_parameters(self) -> int:
+        return count_parameters(self.model)
 
-        Returns:
-            A list of arrays `[rows, ...]` in the order of the outputs, float32.
+    def count_costs(self, inputs: Any) -> tuple[dict[str, Any], list[str]]:
+        del inputs
+        notes = (
+            "macs, peak_activation_bytes: not counted for .onnx files; measure the .tflite file."
+        )
+        return {}, [notes]
 
-        Raises:
-            ValueError: The inputs are not the file's, ONNX Runtime fails, or an output has not a
-                row for each of input.
-        """
-        infos, found = self.raw(inputs, batch_size, outputs)
-        return self.decoded(found, infos)
-
-    def last_activation(self, output):
+    def last_activation(self, output: str) -> str | None:
         return self._activations.get(output)
 
     @functools.cached_property
@@ -134,27 +138,27 @@ class OnnxFile(base.ModelFile):
         return {info.name: tensors.activation(steps, info.name) for info in self.outputs}
 
     @functools.cached_property
-    def files(self):
+    def files(self) -> list[str]:
         """The file, and those that hold its data; by the usual names without the package onnx."""
         try:
-            return files(self.path)
+            return list_files(self.path)
         except ImportError:
             usual = [f"{self.path}.data", f"{self.path}_data"]
             return [self.path, *(each for each in usual if os.path.isfile(each))]
 
-    def set_inputs(self, arrays):
+    def set_inputs(self, arrays: list[np.ndarray]) -> None:
         self._feed = self.with_constants(arrays)
 
-    def invoke(self, outputs=None):
+    def invoke(self, outputs: Sequence[str] | None = None) -> None:
         names = [info.name for info in self.outputs] if outputs is None else outputs
         self._found = self._session.run(names, self._feed)
 
-    def results(self):
+    def results(self) -> list[np.ndarray]:
         return self._found
 
 
 def _providers(runtime, given):
-    """Execution providers; raises where one is not there, which ONNX Runtime would pass over."""
+    """Execution providers; raises where one is missing, which ONNX Runtime would ignore."""
     available = runtime.get_available_providers()
     given = [given] if isinstance(given, str) else list(given)
     # A configuration that was saved holds lists.
@@ -173,7 +177,7 @@ def _info(value):
 
 
 def _value_types(onnx, model):
-    """`{name of a value: type}` for what the file tells or shape inference finds."""
+    """`{name of a value: type}`, as far as the file has it or shape inference finds it."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     name_of = onnx.helper.tensor_dtype_to_np_dtype
     values = [*graph.input, *graph.output, *graph.value_info]
@@ -186,8 +190,7 @@ def _value_types(onnx, model):
     return {name: name_of(kind).name for name, kind in types.items()}
 
 
-# Reads the graphs of an `.onnx` file: its nodes, and the tensors that it holds.
-
+# The graphs of an `.onnx` file: its nodes, and the tensors that it holds.
 
 # Which inputs of the operators of quantized models are values; the others scale or shift them.
 _QUANTIZED = {
@@ -201,10 +204,33 @@ _QUANTIZED = {
 }
 
 
-def parsed(path):
+def parsed(path: str) -> Any:
     """The file as `onnx.ModelProto`; data that lies in other files is not read."""
     onnx = validation.needs("onnx", "Reading the graph of an .onnx file", "onnx")
     return onnx.load(path, load_external_data=False)
+
+
+def count_parameters(model: Any) -> int:
+    """How many real numbers an `.onnx` file holds, whatever their type, wherever it keeps them.
+
+    Initializers and constants, those of inner graphs and functions too; of a sparse tensor with its
+    zeros. Integers count where a quantized operator reads them as values; shapes, indices, scales
+    and zero points do not.
+    """
+    return sum(
+        math.prod(each.dims)
+        for each in held_tensors(model)
+        if not each.is_scale and (each.is_value or each.data_type in _real_types())
+    )
+
+
+@functools.cache
+def _real_types():
+    kinds = validation.needs(
+        "onnx", "Reading the graph of an .onnx file", "onnx"
+    ).TensorProto.DataType
+    named = ("FLOAT", "DOUBLE", "BFLOAT16")  # also FLOAT16 and FLOAT8E4M3FN, FLOAT4E2M1
+    return {value for name, value in kinds.items() if name.startswith(named)}
 
 
 @dataclasses.dataclass
@@ -213,10 +239,10 @@ class Held:
 
     Attributes:
         dims: Its sizes; of a sparse tensor, those with its zeros.
-        data_type: Of `onnx.TensorProto`.
+        data_type: The type as in `onnx.TensorProto`.
         tensor: The `onnx.TensorProto`, or `None` where the node has the numbers themselves.
         is_value: Whether an operator of a quantized model reads it as a value.
-        is_scale: Whether one does as a scale or zero point.
+        is_scale: Whether an operator of a quantized model reads it as a scale or zero point.
     """
 
     dims: tuple
@@ -226,7 +252,7 @@ class Held:
     is_scale: bool = False
 
 
-def held(model):
+def held_tensors(model: Any) -> list[Held]:
     """A `Held` for each tensor: initializers, constants, those of inner graphs and functions."""
     found = _of_graph(model.graph)
     for function in model.functions:
@@ -234,7 +260,7 @@ def held(model):
     return found
 
 
-def inner_graphs(node):
+def inner_graphs(node: Any) -> Iterator[Any]:
     """The graphs that a node runs: branches and bodies of loops."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -284,7 +310,7 @@ def _of_attribute(attribute):
         return [Held((), 1)]
     if attribute.name == "value_floats":
         return [Held((len(attribute.floats),), 1)]
-    return []  # whole numbers and texts are no weights
+    return []  # whole numbers and texts are not weights
 
 
 def _made(tensor, is_value=False, is_scale=False):
@@ -293,7 +319,8 @@ def _made(tensor, is_value=False, is_scale=False):
 
 def _roles(nodes):
     """Names of what quantized operators read as values, and as scales, inner graphs included."""
-    values, scales = set(), set()
+    values: set[str] = set()
+    scales: set[str] = set()
     for node in nodes:
         for index, name in enumerate(node.input):
             if name and node.op_type in _QUANTIZED:
@@ -305,11 +332,11 @@ def _roles(nodes):
     return values, scales
 
 
-def files(path):
+def list_files(path: str) -> list[str]:
     """The file, and those beside it that hold data of its tensors."""
     locations = {
         entry.value
-        for each in held(parsed(path))
+        for each in held_tensors(parsed(path))
         if each.tensor is not None
         for entry in each.tensor.external_data
         if entry.key == "location"
@@ -318,7 +345,7 @@ def files(path):
     return [path, *(os.path.join(folder, each) for each in sorted(locations))]
 
 
-def steps_by_tensor(graph, outer=None):
+def steps_by_tensor(graph: Any, outer: dict | None = None) -> dict[str, tensors.Step]:
     """`{name of a tensor: the Step that makes it}`."""
     found = dict(outer or {})
     for node in graph.node:

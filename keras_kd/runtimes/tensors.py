@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,15 +12,13 @@ import numpy as np
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 
-# What a file takes and gives: names, shapes, types and scales.
-
 
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
     """An input or output of a file.
 
     Args:
-        name: By which a dict of inputs calls it.
+        name: Its name in a dict of inputs.
         shape: Its dimensions; `None` for one that may have any size.
         dtype: NumPy's name of its type, such as `"float32"` or `"int8"`.
         scale: For integers that stand for real numbers, `real = scale * (integer - zero_point)`;
@@ -30,7 +30,7 @@ class TensorInfo:
     Example:
 
     ```python
-    from keras_kd.measurement import runtimes
+    from keras_kd import runtimes
 
     info = runtimes.TensorInfo("image", (None, 2), "int8", scale=0.5, zero_point=-1)
     assert info.encoded([[0.0, 2.0]]).tolist() == [[-1, 3]]
@@ -45,7 +45,7 @@ class TensorInfo:
     zero_point: int = 0
     symbols: tuple = ()
 
-    def encoded(self, values):
+    def encoded(self, values: Any) -> np.ndarray:
         """Real numbers as the file takes them.
 
         Integers of the file's own type are taken to be quantized already.
@@ -89,15 +89,15 @@ class TensorInfo:
                 f"Received numbers from {values.min()} to {values.max()}."
             )
 
-    def decoded(self, values):
+    def decoded(self, values: Any) -> np.ndarray:
         """What the file gives as real numbers, float32."""
         values = np.asarray(values).astype(np.float32)
         if self.scale is None:
             return values
         return (values - np.float32(self.zero_point)) * np.float32(self.scale)
 
-    def fits(self, shape):
-        """Whether an array of this shape, with any number of rows, can be this input.
+    def fits(self, shape: tuple) -> bool:
+        """Whether an array of this shape, with any number of samples, can be this input.
 
         Sizes that are not known yet are `None`, and fit.
         """
@@ -106,7 +106,7 @@ class TensorInfo:
             for wanted, size in zip(self.shape[1:], shape[1:], strict=True)
         )
 
-    def turned(self):
+    def to_channels_last(self) -> "TensorInfo":
         """Of an image or feature map with channels first, how Keras would have it: last."""
         return dataclasses.replace(
             self, shape=_last(self.shape), symbols=_last(self.symbols) if self.symbols else ()
@@ -122,12 +122,12 @@ def _last(sizes):
     return (sizes[0], *sizes[2:], sizes[1]) if len(sizes) == 4 else tuple(sizes)
 
 
-def channels_last(array):
-    """A feature map of `[rows, channels, height, width]` in Keras' order; others as they are."""
+def channels_last(array: np.ndarray) -> np.ndarray:
+    """A feature map of `[samples, channels, height, width]` in Keras' order; others as they are."""
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
-def channels_first(array):
+def channels_first(array: np.ndarray) -> np.ndarray:
     """`channels_last` the other way round."""
     return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
 
@@ -147,7 +147,7 @@ class Operator:
 
     ```python
     def in_float(path):  # path: a .tflite file
-        from keras_kd.measurement import runtimes
+        from keras_kd import runtimes
 
         return [x.label for x in runtimes.TFLiteFile(path).operators if "float32" in x.outputs]
     ```
@@ -160,8 +160,7 @@ class Operator:
     graph: int = 0
 
 
-# What a file's output is made by: softmax, sigmoid, or anything else.
-
+# What makes an output: softmax, sigmoid, or anything else.
 
 # Operators after which values are still the same probabilities.
 _PASSES_ON = {
@@ -175,13 +174,13 @@ _NAMES = {"LOGISTIC": "sigmoid", "SIGMOID": "sigmoid", "SOFTMAX": "softmax"}
 
 @dataclasses.dataclass
 class Step:
-    """An operator as far as it matters here.
+    """An operator, as far as its activation matters.
 
     Args:
-        kind: Its name in the file's format.
-        inputs: What tells the tensors apart that it reads: names, or indices.
-        branches: For an operator that runs one of several graphs: `(steps, tensor)` of each, as of
-            `activation`.
+        kind: The operator's name in the file's format.
+        inputs: The tensors that it reads: names, or indices.
+        branches: For an operator that runs one of several graphs: `(steps, tensor)` of each, the
+            arguments of `activation`.
     """
 
     kind: str
@@ -192,7 +191,7 @@ class Step:
         self.kind = self.kind.replace("_", "").upper()
 
 
-def activation(steps, tensor):
+def activation(steps: dict, tensor: Any) -> str | None:
     """`"softmax"`, `"sigmoid"`, or `None` for what is neither, or not plain.
 
     A softmax may be spelled out, as `exp(x) / sum(exp(x))`.
@@ -226,14 +225,13 @@ def _maker(steps, tensor, passed):
     return step
 
 
-# Which of the data's inputs is which of a file's.
+# Which input of the data is which input of a file.
 
-
-# So many inputs have 720 orders, which are tried.
+# The 720 orders of so many inputs are tried.
 _MOST_INPUTS = 6
 
 
-def by_name(inputs, infos):
+def by_name(inputs: Any, infos: list[TensorInfo]) -> dict[str, Any]:
     """The inputs of a batch as `{name: array}` of the file.
 
     Of a dict those of the file's names are taken; the only input may have another name. A file has
@@ -282,7 +280,7 @@ def _ordered(flat, infos):
     fitting = [order for order in orders if all(map(_fits, infos, order))]
     if len(fitting) != 1:
         raise ValueError(
-            f"Which of the data's inputs is which of the file's, {described}, cannot be told from "
+            f"Which of the data's inputs is which of the file's, {described}, cannot be found by "
             f"their shapes and types. {_remedy(names)}"
         )
     return {info.name: x for info, x in zip(infos, fitting[0], strict=True)}
@@ -297,7 +295,7 @@ def _fits(info, array):
 # From the user's arrays to the batches that a file takes.
 
 
-def existing(path, ending):
+def require_file(path: Any, ending: str) -> str:
     """The path as text; raises unless it is a file."""
     path = validation.path("path", path, f"a {ending} file")
     if not os.path.isfile(path):
@@ -305,14 +303,14 @@ def existing(path, ending):
     return path
 
 
-def positive(name, value, least=1):
+def positive(name: str, value: Any, least: int = 1) -> int:
     """A whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise invalid(name, f"a whole number of at least {least}", repr(value))
     return int(value)
 
 
-def in_order(inputs, infos):
+def order_inputs(inputs: Any, infos: list[TensorInfo]) -> list[np.ndarray]:
     """The arrays of a batch in the order of the file's inputs.
 
     Args:
@@ -320,7 +318,7 @@ def in_order(inputs, infos):
         infos: A `TensorInfo` for each input.
 
     Raises:
-        ValueError: They are not the file's inputs, or differ in their rows.
+        ValueError: They are not the file's inputs, or differ in their samples.
     """
     names = [info.name for info in infos]
     if isinstance(inputs, dict):
@@ -338,13 +336,11 @@ def in_order(inputs, infos):
         check_fit(info, array.shape)
     rows = {array.shape[0] for array in arrays}
     if len(rows) != 1 or rows == {0}:
-        raise ValueError(
-            f"The inputs must have one number of rows, above 0. Received: {sorted(rows)}"
-        )
+        raise ValueError(f"The inputs must have one batch size, above 0. Received: {sorted(rows)}")
     return arrays
 
 
-def check_fit(info, shape):
+def check_fit(info: TensorInfo, shape: tuple) -> None:
     """Raises `ValueError` unless an array of a shape can be an input."""
     if not info.shape:
         raise ValueError(
@@ -380,10 +376,12 @@ def _hint(info, shape):
     return ""
 
 
-def batches(arrays, size, is_fixed):
-    """Yields `(arrays, rows)`: parts of `size` rows, and how many of them are the user's.
+def batches(
+    arrays: list[np.ndarray], size: int, is_fixed: bool
+) -> Iterator[tuple[list[np.ndarray], int]]:
+    """Yields `(arrays, rows)`: parts of `size` samples, and how many of them are the user's.
 
-    Where the file takes no other number of rows the last part is filled up with its last row.
+    Where the file takes no other number of samples the last part is filled up with its last sample.
     """
     rows = len(arrays[0])
     for start in range(0, rows, size):

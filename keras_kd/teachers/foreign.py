@@ -10,11 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kd import models, runtimes
+from keras_kd import models
 from keras_kd._utils import validation
 from keras_kd._utils.files import digest_files
-from keras_kd.runtimes import base, tensors
+from keras_kd.runtimes import base, outputs, tensors
 from keras_kd.runtimes.outputs import FileOutputs
+from keras_kd.runtimes.registry import runtime_of
 from keras_kd.teachers import host
 
 
@@ -237,14 +238,14 @@ class FileTeacher(host.HostTeacher):
     def output_shapes(self, inputs: Any, layers: list) -> Any:
         """See `HostTeacher`; the file itself may know them."""
 
-        def described(tensor: Any) -> base.Described:
+        def described(tensor: Any) -> outputs.Described:
             shape = None if tensor.shape.rank is None else tuple(tensor.shape)
-            return base.Described(shape, np.dtype(tensor.dtype.as_numpy_dtype))
+            return outputs.Described(shape, np.dtype(tensor.dtype.as_numpy_dtype))
 
         names = self._choice.wanted(layers)
         given = keras.tree.map_structure(described, inputs)
         with self.prediction_lock.value:
-            shapes = base.output_shapes(self._runtime.value, given, names)
+            shapes = outputs.output_shapes(self._runtime.value, given, names)
         specs = [host.Shape(shape) for shape in shapes]
         return self._choice.split(dict(zip(names, specs, strict=True)), layers)
 
@@ -357,7 +358,7 @@ class OnnxTeacher(FileTeacher):
     ) -> None:
         validation.needs("onnxruntime", "OnnxTeacher", "onnx")
         validation.existing_file("path", path, "an .onnx file")
-        file = runtimes.OnnxFile(
+        file = runtime_of(".onnx")(
             path, threads, providers=providers, constants=constants, channels_first=channels_first
         )
         super().__init__(file, output, preprocess, name or "onnx_teacher", **kwargs)
@@ -416,7 +417,7 @@ class TFLiteTeacher(FileTeacher):
     ) -> None:
         validation.needs("ai_edge_litert.interpreter", "TFLiteTeacher", "litert")
         validation.existing_file("path", path, "a .tflite file")
-        file = runtimes.TFLiteFile(
+        file = runtime_of(".tflite")(
             path, threads, constants=constants, channels_first=channels_first
         )
         super().__init__(file, output, preprocess, name or "tflite_teacher", **kwargs)

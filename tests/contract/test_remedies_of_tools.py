@@ -46,7 +46,7 @@ class TestMeasure:
         assert "top_2_accuracy" in measure(top_k=(2,)).quality
         one = worlds.model(1, 1)
         numbers = (X, Y * 0.5)
-        assert "Leave it out, or say which `task`" in message(
+        assert "Leave it out, or set `task`" in message(
             lambda: measure(one, numbers, class_names=["no", "yes"])
         )
         assert measure(one, numbers).task == "regression"
@@ -95,7 +95,7 @@ class TestMeasure:
         numbers = np.where(Y == 3, np.nan, Y).astype("float32")
         one = worlds.model(1, 1)
         told = message(lambda: measure(one, (X, numbers), task="regression"))
-        assert "Give rows without a label the weight 0" in told
+        assert "Give samples without a label the weight 0" in told
         there = np.isfinite(numbers)
         found = measure(one, (X, numbers, there.astype("float32")), task="regression")
         assert found.samples == there.sum()
@@ -208,7 +208,7 @@ class TestReport:
         made = report(exports={"made": lambda student, path: worlds.file("whole.keras")}).rows
         assert made[-1]["name"] == "made"
         told = message(lambda: report(slices=np.zeros(5)))
-        assert "one value for each row, also for those without a label" in told
+        assert "one value for each sample, also for those without a label" in told
         unlabelled = np.where(np.arange(len(Y)) < 2, -1, Y)
         found = report(data=(X, unlabelled), slices=np.arange(len(Y)) % 2)
         assert sum(row["samples"] for row in found.slices) == len(Y) - 2

@@ -138,7 +138,7 @@ OF_BOTH = {
         ),
         f"{call.__name__}: numbers or answers": (
             functools.partial(call, made=student(1), data=(rows(), LABELS - 1)),
-            "Say task='binary' or task='regression'",
+            "Pass task='binary' or task='regression'",
         ),
         f"{call.__name__}: data of another width": (
             functools.partial(call, data=rows(width=5)),

@@ -90,7 +90,7 @@ OF_REPORT = {
     ),
     "a student of other classes": (
         lambda: report(student=worlds.model(1, 6), teacher=worlds.model(9)),
-        "The teacher has 4 outputs a row where the model has 6",
+        "The teacher has 4 outputs per sample where the model has 6",
     ),
     "a student of too few classes": (
         lambda: report(student=worlds.model(1, 3)),
@@ -148,12 +148,12 @@ OF_REPORT = {
     "labels for another task": (lambda: report(task="regression"), "a number for each output"),
     "slices that are a number": (
         lambda: report(slices=3),
-        r"The slice 'slice' must be a function of \(inputs, labels\), or one value for each row",
+        r"The slice 'slice' must be a function of \(inputs, labels\), or one value for each sample",
     ),
     "slices of two axes": (lambda: report(slices=np.zeros((12, 2))), r"array of shape \(12, 2\)"),
     "slices of other rows": (
         lambda: report(slices={"ink": np.zeros(5)}),
-        "The slice 'ink' has 5 values, but the test data have 12 rows",
+        "The slice 'ink' has 5 values, but the test data have 12 samples",
     ),
     "slices of one argument": (
         lambda: report(slices={"ink": lambda x: x}),
@@ -161,11 +161,11 @@ OF_REPORT = {
     ),
     "a slice of another length": (
         lambda: report(slices=lambda x, y: y[:2]),
-        r"must return one value for each of the 12 rows of a batch.*shape \(2,\)",
+        r"must return one value for each of the 12 samples of a batch.*shape \(2,\)",
     ),
     "rows in another order": (
         lambda: report(data=shuffled()),
-        r"gives other rows when it is read again.*reshuffle_each_iteration=False",
+        r"gives other samples when it is read again.*reshuffle_each_iteration=False",
     ),
     "a function to train beside a student": (
         lambda: report(train=worlds.never),
@@ -209,7 +209,7 @@ OF_TRAINING_REPORT = {
     ),
     "a student of other classes": (
         lambda: trains(make_student=lambda: worlds.files.classifier(5, classes=6)),
-        "The teacher has 4 outputs a row where the model has 6",
+        "The teacher has 4 outputs per sample where the model has 6",
     ),
     "one student for two": (
         lambda: trains(make_student=lambda: worlds.model(5)),
@@ -219,7 +219,10 @@ OF_TRAINING_REPORT = {
         lambda: trains(student=worlds.model(1)),
         "`student` is a trained model.*Pass either student= and baseline=, or make_student=",
     ),
-    "rows in another order": (lambda: trains(data=shuffled()), "gives other rows when it is read"),
+    "rows in another order": (
+        lambda: trains(data=shuffled()),
+        "gives other samples when it is read",
+    ),
     "data that never ends": (lambda: trains(data=worlds.batches().repeat()), "never ends"),
 }
 
@@ -229,13 +232,12 @@ def saved(name, path):
 
 
 def made():
-    from keras_kd.reporting.candidates import Entrant
-    from keras_kd.reporting.comparison import compare
+    from keras_kd.reporting.comparison import Candidate, compare
     from keras_kd.reporting.statistics import Metric
 
     quality = {"accuracy": 0.5}
     found = kd.measurement.Measurement("m", "keras", "multiclass", 2, quality)
-    return kd.Report(compare(Metric("accuracy"), [Entrant("distilled", "student", [found])]))
+    return kd.Report(compare(Metric("accuracy"), [Candidate("distilled", "student", [found])]))
 
 
 OF_REPORTS_FILES = {
@@ -250,7 +252,7 @@ OF_REPORTS_FILES = {
     )
 }
 OF_REPORTS_FILES |= {
-    "no comparison": (lambda: kd.Report(None), argument("comparison", "a keras_kd.report")),
+    "no comparison": (lambda: kd.Report(None), argument("comparison", "the comparison of")),
     "notes in one text": (
         lambda: kd.Report(made().comparison, notes="ab"),
         argument("notes", "a list of sentences"),

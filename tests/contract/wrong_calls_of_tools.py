@@ -117,7 +117,7 @@ OF_MEASURE = {
     ),
     "texts for other rows": (
         lambda: measure(["a", "b"], (X, ["a"] * 12)),
-        "texts has 2 rows where the data has 12",
+        "texts has 2 samples where the data has 12",
     ),
     "a format that is not known": (
         lambda: measure(worlds.file("text.txt")),
@@ -152,7 +152,7 @@ OF_MEASURE = {
         lambda: measure(data=(X, Y + 10)),
         r"The data has the label 13, but the model only 4 classes \(0 is the first\)",
     ),
-    "labels of no row": (lambda: measure(data=(X, Y - 10)), "no row with a label and a weight abo"),
+    "labels of no row": (lambda: measure(data=(X, Y - 10)), "no sample with a label and a weight"),
     "labels that are halves": (
         lambda: measure(data=(X, Y + 0.5)),
         r"Labels of shape \(12,\) and type float64 do not belong to outputs of shape \(12, 4\)",
@@ -177,15 +177,15 @@ OF_MEASURE = {
     ),
     "a teacher of other classes": (
         lambda: measure(teacher=worlds.model(2, 3)),
-        "has 3 outputs a row where the model has 4.*Pass a teacher of the same classes, or teacher",
+        "has 3 outputs per sample where the model has 4.*Pass a teacher of the same classes",
     ),
     "a teacher's outputs for other rows": (
         lambda: measure(teacher=np.zeros((5, 4))),
-        "`teacher` has 5 rows where the data has 12",
+        "`teacher` has 5 samples where the data has 12",
     ),
     "a teacher's outputs of other classes": (
         lambda: measure(teacher=np.zeros((12, 3))),
-        "has 3 outputs a row where the model has 4",
+        "has 3 outputs per sample where the model has 4",
     ),
     "a teacher's outputs that are words": (
         lambda: measure(teacher=["a"] * 12),
@@ -239,7 +239,7 @@ OF_FILES = {
         lambda: run(inputs=X[:, :2]),
         r"Input 'x' of the file has shape \(None, 5\). Received an array of shape \(12, 2\)",
     ),
-    "no rows for a file": (lambda: run(inputs=X[:0]), "one number of rows, above 0"),
+    "no rows for a file": (lambda: run(inputs=X[:0]), "one batch size, above 0"),
     "inputs by another name": (lambda: run(inputs={"z": X}), r"takes the inputs \['x'\].*\['z'\]"),
     "two inputs for one": (lambda: run(inputs=[X, X]), "takes 1 inputs; the batch has 2"),
     "texts for numbers": (lambda: run(inputs=X.astype(str)), "'x' is of type float32.*no numbers"),

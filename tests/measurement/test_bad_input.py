@@ -78,7 +78,7 @@ def test_bad_data(data, message):
         (Y.astype(str), {}, "do not belong to outputs of shape"),
         (Y, {"task": "multilabel"}, "Expected a 0 or 1 for each output"),
         (Y, {"task": "regression"}, "Expected a number for each output"),
-        (np.full(37, -1), {}, "no row with a label and a weight above 0"),
+        (np.full(37, -1), {}, "no sample with a label and a weight above 0"),
     ],
 )
 def test_labels_that_do_not_fit(labels, options, message):
@@ -97,7 +97,7 @@ def test_a_task_that_the_outputs_do_not_fit():
         (-np.ones(37), "must be finite and at least 0"),
         (np.full(37, np.nan), "must be finite and at least 0"),
         (np.ones((37, 2)), "does not fit outputs of shape"),
-        (np.zeros(37), "no row with a label and a weight above 0"),
+        (np.zeros(37), "no sample with a label and a weight above 0"),
     ],
 )
 def test_bad_weights(weights, message):
@@ -112,7 +112,7 @@ def test_outputs_that_are_no_numbers_are_named(value):
     outputs[5, 2] = outputs[9, 0] = value
     with pytest.raises(
         ValueError,
-        match="broken gives NaN or infinities in 2 of 37 rows that count, first in row 5",
+        match="broken gives NaN or infinities in 2 of 37 samples that count, first in sample 5",
     ):
         measure(outputs, Y, model=model)
     with pytest.raises(ValueError, match="broken gives NaN or infinities in 2 of 37"):

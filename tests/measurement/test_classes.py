@@ -124,13 +124,13 @@ def test_probabilities_are_taken_where_they_are_promised():
     model = keras.Sequential([keras.Input((5,)), inner, keras.layers.Softmax()])
     found = measured((X, Y), model=model, from_logits=False)
     assert found.quality == pytest.approx(measured((X, Y)).quality, rel=1e-4)
-    with pytest.raises(ValueError, match=r"are probabilities. Say so: from_logits=False"):
+    with pytest.raises(ValueError, match=r"are probabilities. Pass from_logits=False"):
         measured((X, Y), model=model)
-    with pytest.raises(ValueError, match="are no probabilities: they lie from -"):
+    with pytest.raises(ValueError, match="are no probabilities: they range from -"):
         measured((X, Y), from_logits=False)
 
 
-def test_rows_that_do_not_count():
+def test_samples_that_do_not_count():
     weights, labels = WEIGHTS.copy(), Y.copy()
     weights[:4], labels[4:9] = 0.0, -1
     x = X.copy()
@@ -139,7 +139,7 @@ def test_rows_that_do_not_count():
     expected = measured((X[9:], Y[9:], WEIGHTS[9:]))
     assert found.quality == pytest.approx(expected.quality, rel=1e-6)
     assert found.samples == len(Y) - 9
-    assert "9 rows without a label or of weight 0 do not count." in found.notes
+    assert "9 samples without a label or of weight 0 do not count." in found.notes
 
 
 def test_labels_of_positions():
@@ -157,7 +157,7 @@ def test_a_missing_class_leaves_out_the_roc_auc():
     rows = Y != 2
     found = measured((X[rows], Y[rows]), class_names=NAMES)
     assert "roc_auc" not in found.quality
-    assert "roc_auc: left out; the data has no row of the class(es) cat." in found.notes
+    assert "roc_auc: left out; the data has no sample of the class(es) cat." in found.notes
     assert found.per_class[2]["support"] == 0
     expected = metrics.log_loss(Y[rows], softmax(logits()[rows]), labels=range(4))
     assert found.quality["log_loss"] == pytest.approx(expected, rel=1e-5)
@@ -193,7 +193,7 @@ def test_yes_or_no(from_logits, weights):
 
 def test_yes_or_no_of_probabilities_must_be_said():
     model = files.classifier(classes=1, activation="sigmoid")
-    with pytest.raises(ValueError, match="Say so: from_logits=False"):
+    with pytest.raises(ValueError, match="Pass from_logits=False"):
         measured((X, Y > 1), model=model)
 
 
@@ -227,7 +227,7 @@ def test_a_label_of_which_all_rows_say_the_same():
     y[:, 1] = 1
     found = measured((X, y), class_names=NAMES)
     assert "roc_auc" not in found.quality
-    assert "roc_auc: left out; all rows say the same of the label(s) bee." in found.notes
+    assert "roc_auc: left out; all samples have the same value of the label(s) bee." in found.notes
 
 
 def test_batches_that_were_padded_to_lengths_of_their_own():

@@ -52,7 +52,7 @@ def test_an_int8_file_that_ends_in_softmax(tmp_path):
     path = files.tflite(model, tmp_path / "s.tflite", [X])
     found = kd.measure(path, (X, Y), from_logits=False, latency=False)
     plain = kd.measure(model, (X, Y), from_logits=False, latency=False)
-    with pytest.raises(ValueError, match="s.tflite are probabilities. Say so: from_logits=False"):
+    with pytest.raises(ValueError, match="s.tflite are probabilities. Pass from_logits=False"):
         kd.measure(path, (X, Y), latency=False)
     assert found.quality["log_loss"] == pytest.approx(plain.quality["log_loss"], rel=0.1)
 
@@ -91,7 +91,7 @@ def test_several_outputs_and_labels_by_name(tmp_path):
 def test_inputs_without_names_are_never_guessed(tmp_path):
     path = files.tflite(two_of_all(), tmp_path / "two.tflite")
     data = ([X, X], Y)
-    with pytest.raises(ValueError, match="cannot be told from their shapes and types"):
+    with pytest.raises(ValueError, match="cannot be found by their shapes and types"):
         kd.measure(path, data, output="kind", latency=False)
     with pytest.raises(ValueError, match="The file takes 2 inputs; the batch has 1"):
         kd.measure(path, (X, Y), output="kind", latency=False)

@@ -50,7 +50,7 @@ def test_regression(numbers, weights):
 def test_regression_of_a_row_has_no_r2():
     found = kd.measure(files.classifier(classes=1), (X[:1], [0.5]), latency=False)
     assert set(found.quality) == {"mae", "rmse"}
-    assert "r2: left out; it needs two rows at least." in found.notes
+    assert "r2: left out; it needs at least two samples." in found.notes
 
 
 def test_columns_that_hardly_vary_do_not_rule_r2():
@@ -65,7 +65,7 @@ def test_columns_that_hardly_vary_do_not_rule_r2():
     y[:, 1] = 0.1
     found = kd.measure(model, (X, y), task="regression", latency=False)
     assert found.quality["r2"] == pytest.approx(expected, rel=1e-5)
-    told = "r2: 1 of 3 numbers have the same label in all rows and do not count."
+    told = "r2: 1 of 3 numbers have the same label in all samples and do not count."
     assert told in found.notes
     found = kd.measure(model, (X, np.full_like(y, 0.1)), task="regression", latency=False)
     assert "r2" not in found.quality
@@ -76,7 +76,7 @@ def test_numbers_that_are_missing():
     y = np.linspace(0, 1, len(X))
     y[3] = np.nan
     model = files.classifier(classes=1)
-    with pytest.raises(ValueError, match="1 labels are NaN or infinite. Give rows without a label"):
+    with pytest.raises(ValueError, match="are NaN or infinite. Give samples without a label"):
         kd.measure(model, (X, y), latency=False)
     weights = np.isfinite(y).astype("float32")
     assert kd.measure(model, (X, y, weights), latency=False).samples == len(X) - 1
@@ -140,11 +140,11 @@ def test_texts_of_weight_0_do_not_count():
 
 
 def test_bad_texts():
-    with pytest.raises(ValueError, match="BLEU knows no sample weights"):
+    with pytest.raises(ValueError, match="BLEU takes no sample weights"):
         kd.measure(TEXTS, (["x"] * 3, TRUE, [1.0, 2.0, 1.0]), latency=False)
-    with pytest.raises(ValueError, match=r"texts has 2 rows where the data has 3"):
+    with pytest.raises(ValueError, match=r"texts has 2 samples where the data has 3"):
         kd.measure(TEXTS[:2], (["x"] * 3, TRUE), latency=False)
-    with pytest.raises(ValueError, match="gives 2 texts where the data has 3 rows"):
+    with pytest.raises(ValueError, match="gives 2 texts where the data has 3 samples"):
         kd.measure(lambda x: TEXTS[:2], (["x"] * 3, TRUE), latency=False)
     with pytest.raises(ValueError, match="`decode` makes strings of a model's outputs"):
         kd.measure(files.classifier(), (X[:3], TRUE), task="text", latency=False)

@@ -42,7 +42,7 @@ def test_what_is_infinite_becomes_null():
 
 def test_as_a_table(found):
     text = str(found)
-    assert "classifier (keras, multiclass): 37 rows" in text
+    assert "classifier (keras, multiclass): 37 samples" in text
     for word in (*found.quality, *found.teacher, *found.size, "median", "95th percentile"):
         assert word in text
     assert f"{found.quality['accuracy']:.4f}" in text
@@ -125,7 +125,7 @@ def test_the_command(project, capsys):
     assert again["latency"]["runs"] == 2
     assert __main__.main([*common, "--runs", "0"]) == 0
     loud = capsys.readouterr().out
-    assert loud.startswith("student.tflite (tflite, multiclass): 37 rows")
+    assert loud.startswith("student.tflite (tflite, multiclass): 37 samples")
     for quiet in ("-q", "--quiet"):
         assert __main__.main([*common, "--runs", "0", quiet]) == 0
         assert capsys.readouterr() == (loud, "")

@@ -127,13 +127,13 @@ def test_of_a_cache(tmp_path):
 
 
 def test_teachers_that_do_not_fit():
-    with pytest.raises(ValueError, match="`teacher` has 36 rows where the data has 37"):
+    with pytest.raises(ValueError, match="`teacher` has 36 samples where the data has 37"):
         against(np.zeros((36, 4)))
-    with pytest.raises(ValueError, match="`teacher` has 38 rows where the data has 37"):
+    with pytest.raises(ValueError, match="`teacher` has 38 samples where the data has 37"):
         against(np.zeros((38, 4)))
-    with pytest.raises(ValueError, match="The teacher has 7 outputs a row where the model has 4"):
+    with pytest.raises(ValueError, match="has 7 outputs per sample where the model has 4"):
         against(files.classifier(2, classes=7))
-    with pytest.raises(ValueError, match="The teacher gives NaN or infinities in 37 of 37 rows"):
+    with pytest.raises(ValueError, match="The teacher gives NaN or infinities in 37 of 37 samples"):
         against(np.full((37, 4), np.nan))
     with pytest.raises(ValueError, match="`teacher` must be a keras.Model"):
         against("teacher.keras")

@@ -1,11 +1,11 @@
-"""Measurements and entrants made by hand, so that every number is known."""
+"""Measurements and candidates made by hand, so that every number is known."""
 
 import numpy as np
 
 from keras_kd.measurement import Measurement
 from keras_kd.reporting import comparison as findings
 from keras_kd.reporting import statistics
-from keras_kd.reporting.candidates import BASELINE, EXPORT, STUDENT, TEACHER, Entrant
+from keras_kd.reporting.comparison import BASELINE, EXPORT, STUDENT, TEACHER, Candidate
 from keras_kd.reporting.result import Report
 
 CLASSES = 4
@@ -104,10 +104,10 @@ def with_errors(truth, counts, **options):
     return [classifier(truth, predictions(truth, slice(0, n)), **options) for n in counts]
 
 
-def entrants(baseline=None, student=None, teacher=None, exports=None):
-    """Entrants in the order of the report, from lists of measurements."""
+def candidates(baseline=None, student=None, teacher=None, exports=None):
+    """Candidates in the order of the report, from lists of measurements."""
     made = [
-        Entrant(name, role, found)
+        Candidate(name, role, found)
         for name, role, found in (
             ("teacher", TEACHER, teacher),
             ("labels only", BASELINE, baseline),
@@ -115,16 +115,16 @@ def entrants(baseline=None, student=None, teacher=None, exports=None):
         )
         if found is not None
     ]
-    return made + [Entrant(name, EXPORT, found) for name, found in (exports or {}).items()]
+    return made + [Candidate(name, EXPORT, found) for name, found in (exports or {}).items()]
 
 
 def compared(key=None, **sides):
-    """A `Comparison` of such entrants."""
-    made = entrants(**sides)
+    """A `Comparison` of such candidates."""
+    made = candidates(**sides)
     found = [one for each in made for one in each.measurements]
-    return findings.compare(statistics.choose(found, key), made)
+    return findings.compare(statistics.choose_metric(found, key), made)
 
 
 def report(options=None, **sides):
-    """A `Report` of such entrants."""
+    """A `Report` of such candidates."""
     return Report(compared(**sides), **(options or {}))

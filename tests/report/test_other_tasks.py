@@ -55,25 +55,25 @@ def report(tmp_path, outputs, labels_of, loss, data, **options):
 def check(found, tmp_path, score, label):
     """What is measured, and written, is `score` of each model's outputs."""
     x, key = tiny.test_set()[0], found.metric.key
-    entrants = {each.name: each for each in found.comparison.entrants}
-    assert list(entrants) == ["teacher", "labels only", "distilled", "float32"]
+    candidates = {each.name: each for each in found.comparison.candidates}
+    assert list(candidates) == ["teacher", "labels only", "distilled", "float32"]
     for name, models in (
         ("labels only", found.baselines),
         ("distilled", found.students),
         ("float32", found.students),
     ):
         expected = [score(model.predict(x, verbose=0)) for model in models]
-        assert entrants[name].values("quality", key) == pytest.approx(expected, rel=1e-4)
+        assert candidates[name].values("quality", key) == pytest.approx(expected, rel=1e-4)
     written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert written["metric"] == key
     by_seed = written["difference"]["by_seed"]
-    one, other = (entrants[name].values("quality", key) for name in ("distilled", "labels only"))
+    one, other = (candidates[name].values("quality", key) for name in ("distilled", "labels only"))
     sign = 1 if found.metric.higher_is_better else -1
     assert by_seed == pytest.approx(sign * (np.array(one) - other), abs=1e-9)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert label in str(found)
     assert label in page
-    return entrants
+    return candidates
 
 
 def test_several_labels_a_row(tmp_path):
@@ -91,8 +91,8 @@ def test_several_labels_a_row(tmp_path):
     def score(logits):
         return metrics.f1_score(ATTRIBUTES[digits], logits > 0, average="macro")
 
-    entrants = check(found, tmp_path, score, "macro F1")
-    assert entrants["teacher"].mean("quality", "f1_macro") > 0.9
+    candidates = check(found, tmp_path, score, "macro F1")
+    assert candidates["teacher"].mean("quality", "f1_macro") > 0.9
     assert "closed loop" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 

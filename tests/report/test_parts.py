@@ -34,7 +34,7 @@ def compared(**options):
 
 
 def test_recall_of_each_class():
-    changes = breakdowns.changes(compared(names=["a", "b", "c"]))
+    changes = breakdowns.compare_classes(compared(names=["a", "b", "c"]))
     assert [(each.label, each.support) for each in changes] == [("a", 4), ("b", 4), ("c", 4)]
     assert [each.baseline for each in changes] == [0.75, 0.5, 1.0]
     assert [each.student for each in changes] == [0.875, 0.75, 0.75]
@@ -46,7 +46,7 @@ def test_recall_of_each_class():
 
 def test_a_change_of_one_row_is_not_called_clear():
     # Class c loses the same row in both seeds: no spread, but one row.
-    assert not any(each.is_clear for each in breakdowns.changes(compared()))
+    assert not any(each.is_clear for each in breakdowns.compare_classes(compared()))
 
 
 def test_remarks_name_the_classes_that_gained_and_lost():
@@ -64,14 +64,14 @@ def test_remarks_name_the_classes_that_gained_and_lost():
 
 
 def test_confusion_distilled_minus_labels_only():
-    change = breakdowns.confusion_change(compared())
+    change = breakdowns.compare_confusion(compared())
     expected = np.array([[0.5, 0.5, -1.0], [-1.5, 1.0, 0.5], [1.0, 0.0, -1.0]])
     np.testing.assert_array_equal(change["difference"], expected)
     assert change["labels"] == [0, 1, 2]
 
 
 def test_mistakes_of_the_teacher():
-    found = breakdowns.inherited(compared())
+    found = breakdowns.count_inherited(compared())
     assert found.teacher_mistakes == 2
     assert found.student == pytest.approx(0.75)
     assert found.baseline == pytest.approx(0.25)
@@ -88,12 +88,12 @@ def test_mistakes_of_the_teacher():
 
 def test_a_teacher_without_mistakes_has_none_to_inherit():
     found = made_up.compared(teacher=several([TRUTH]), student=several(STUDENTS))
-    assert breakdowns.inherited(found) is None
+    assert breakdowns.count_inherited(found) is None
 
 
 def test_slices_of_an_array_and_of_a_function():
     x = np.arange(12.0)[:, None]
-    keys = breakdowns.keys_of(
+    keys = breakdowns.read_slices(
         {
             "half": ["first"] * 6 + ["second"] * 6,
             "class": lambda x, y: y,
@@ -101,7 +101,7 @@ def test_slices_of_an_array_and_of_a_function():
         },
         (x, TRUTH),
     )
-    rows = breakdowns.table(compared(), keys)
+    rows = breakdowns.compare_slices(compared(), keys)
     found = {(row["slice"], row["value"]): row for row in rows}
     assert list(found) == [
         *(("half", value) for value in ("first", "second")),
@@ -129,17 +129,19 @@ def test_rows_that_do_not_count_are_left_out_of_slices_and_weights_count():
     data = tf.data.Dataset.from_tensor_slices(
         (np.zeros((6, 1)), [b"DE", b"DE", b"FR", b"FR", b"FR", b"DE"])
     )
-    keys = breakdowns.keys_of(
+    keys = breakdowns.read_slices(
         {"land": lambda x, y: np.char.add(y.astype(bytes), b"!")}, data.batch(4)
     )
-    rows = breakdowns.table(found, keys)
+    rows = breakdowns.compare_slices(found, keys)
     assert [(row["value"], row["samples"]) for row in rows] == [("DE!", 2), ("FR!", 2)]
     assert rows[0]["scores"]["labels only"] == pytest.approx((3 * 1 + 5) / 4)
     assert rows[1]["scores"]["labels only"] == pytest.approx((2 + 4) / 2)
 
 
 def test_numbers_that_are_missing_are_one_slice():
-    keys = breakdowns.keys_of(np.array([1.0, np.nan, np.nan, 1.0]), (np.zeros((4, 1)), np.zeros(4)))
+    keys = breakdowns.read_slices(
+        np.array([1.0, np.nan, np.nan, 1.0]), (np.zeros((4, 1)), np.zeros(4))
+    )
     assert set(keys["slice"]) == {1.0, "NaN"}
 
 
@@ -153,7 +155,7 @@ def test_mistakes_count_by_their_weights():
         student=several([right], weights=weights),
         baseline=several([TRUTH], weights=weights),
     )
-    assert breakdowns.inherited(found).student == pytest.approx(5 / 6)
+    assert breakdowns.count_inherited(found).student == pytest.approx(5 / 6)
 
 
 def test_slices_of_a_regression_are_mean_absolute_errors():
@@ -162,7 +164,7 @@ def test_slices_of_a_regression_are_mean_absolute_errors():
         baseline=[made_up.regression(truth, [1, 1, 2, 4])],
         student=[made_up.regression(truth, [1, 0, 2, 2])],
     )
-    rows = breakdowns.table(found, {"half": [0, 0, 1, 1]})
+    rows = breakdowns.compare_slices(found, {"half": [0, 0, 1, 1]})
     assert [row["scores"] for row in rows] == [
         {"labels only": 1.0, "distilled": 0.5},
         {"labels only": 3.0, "distilled": 2.0},
@@ -173,16 +175,16 @@ def test_slices_of_a_regression_are_mean_absolute_errors():
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        (np.arange(12), "12 values, but the test data have 4 rows"),
-        (np.zeros((12, 2)), "one value for each row. Received: an array of shape"),
-        (lambda x, y: y[:2], r"one value for each of the 12 rows of a batch.*\(2,\)"),
+        (np.arange(12), "12 values, but the test data have 4 samples"),
+        (np.zeros((12, 2)), "one value for each sample. Received: an array of shape"),
+        (lambda x, y: y[:2], r"one value for each of the 12 samples of a batch.*\(2,\)"),
         (np.arange(60), "60 different values .* at most 50"),
     ],
 )
 def test_slices_that_do_not_fit(key, message):
     found = made_up.compared(student=[made_up.regression(np.zeros(4), [1, 1, 2, 4])])
     with pytest.raises(ValueError, match=message):
-        breakdowns.table(found, breakdowns.keys_of(key, (np.zeros((12, 1)), TRUTH)))
+        breakdowns.compare_slices(found, breakdowns.read_slices(key, (np.zeros((12, 1)), TRUTH)))
 
 
 def test_reliability_of_all_seeds_together():
@@ -193,8 +195,8 @@ def test_reliability_of_all_seeds_together():
             {"low": 0.5, "high": 1.0, "count": 10, "confidence": 0.7, "accuracy": 0.6},
         ],
     ]
-    found = made_up.entrants(student=[several([TRUTH], reliability=each)[0] for each in bins])
-    (row,) = breakdowns.curve(found[0])
+    found = made_up.candidates(student=[several([TRUTH], reliability=each)[0] for each in bins])
+    (row,) = breakdowns.reliability_curve(found[0])
     assert row["count"] == 40
     assert row["confidence"] == pytest.approx(0.85)
     assert row["accuracy"] == pytest.approx(0.75)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from keras_kd._utils.formatting import MINUS
-from keras_kd.reporting import breakdowns, html
-from keras_kd.reporting.plots import axes, charts
+from keras_kd.reporting import axes, breakdowns, charts, html
 from tests.report import made_up, samples
 
 
@@ -114,18 +113,18 @@ def test_confusion_is_coloured_by_better_and_worse():
         baseline=[made_up.classifier(truth, np.where(truth == 1, 2, truth))],
         student=[made_up.classifier(truth, np.where(truth == 3, 0, truth))],
     )
-    svg = charts.draw_confusion(breakdowns.confusion_change(found))
+    svg = charts.draw_confusion(breakdowns.compare_confusion(found))
     told = {each[0].text: each.get("class") for each in svg.iter("rect")}
-    assert told[f"1 taken for 2: {MINUS}10 rows"] == "cell better"
-    assert told["1 taken for 1: +10 rows"] == "cell better"
-    assert told["3 taken for 0: +10 rows"] == "cell worse"
-    assert told[f"3 taken for 3: {MINUS}10 rows"] == "cell worse"
-    assert told["0 taken for 1: +0 rows"] == "cell"
+    assert told[f"1 taken for 2: {MINUS}10 samples"] == "cell better"
+    assert told["1 taken for 1: +10 samples"] == "cell better"
+    assert told["3 taken for 0: +10 samples"] == "cell worse"
+    assert told[f"3 taken for 3: {MINUS}10 samples"] == "cell worse"
+    assert told["0 taken for 1: +0 samples"] == "cell"
 
 
 def test_each_model_has_a_look_of_its_own():
-    entrants = samples.full(exports=[f"export {i}" for i in range(8)]).comparison.entrants
-    looks = [(each.class_, each.shape) for each in axes.styles(entrants).values()]
+    candidates = samples.full(exports=[f"export {i}" for i in range(8)]).comparison.candidates
+    looks = [(each.class_, each.shape) for each in axes.styles(candidates).values()]
     assert len(set(looks)) == len(looks) == 11
 
 

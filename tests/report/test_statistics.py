@@ -14,8 +14,8 @@ TRUTH = made_up.labels(1000)
 
 def difference(before, after, key="accuracy", make=None):
     make = make or (lambda counts: made_up.with_errors(TRUTH, counts))
-    student, baseline = made_up.entrants(make(before), make(after))[::-1]
-    return statistics.compare(statistics.Metric(key), student, baseline)
+    student, baseline = made_up.candidates(make(before), make(after))[::-1]
+    return statistics.compare_paired(statistics.Metric(key), student, baseline)
 
 
 def test_seeds_are_tested_with_the_paired_t_test():
@@ -35,8 +35,8 @@ def test_seeds_are_tested_with_the_paired_t_test():
 def test_one_seed_is_tested_with_mcnemars_exact_test():
     before = made_up.classifier(TRUTH, made_up.predictions(TRUTH, slice(0, 12)))
     after = made_up.classifier(TRUTH, made_up.predictions(TRUTH, slice(9, 15)))
-    student, baseline = made_up.entrants([before], [after])[::-1]
-    found = statistics.compare(statistics.Metric("accuracy"), student, baseline)
+    student, baseline = made_up.candidates([before], [after])[::-1]
+    found = statistics.compare_paired(statistics.Metric("accuracy"), student, baseline)
     # 9 rows that only the new model gets right, 3 that only the old one does.
     p = 2 * sum(math.comb(12, k) for k in range(4)) / 2**12
     assert found.p == pytest.approx(p)
@@ -110,7 +110,7 @@ def test_a_metric_that_is_no_mean_over_rows_has_no_noise_of_rows():
     pair = made_up.with_errors(TRUTH, [100, 60])
     assert statistics.row_noise(statistics.Metric("f1_macro"), pair[1:], pair[:1]) is None
     # McNemar's test would be one of the accuracy, which may even have fallen.
-    assert statistics.over_rows(statistics.Metric("f1_macro"), *pair) == (None, None)
+    assert statistics.p_over_samples(statistics.Metric("f1_macro"), *pair) == (None, None)
 
 
 def heavy():
@@ -132,13 +132,13 @@ def test_rows_count_by_their_weights():
     gains = np.r_[np.ones(4), -np.ones(40), np.zeros(156)]
     mean = np.average(gains, weights=weights)
     error = np.sqrt((weights**2 * (gains - mean) ** 2).sum() * 200 / 199) / weights.sum()
-    student, baseline = made_up.entrants([before], [after])[::-1]
-    found = statistics.compare(statistics.Metric("accuracy"), student, baseline)
+    student, baseline = made_up.candidates([before], [after])[::-1]
+    found = statistics.compare_paired(statistics.Metric("accuracy"), student, baseline)
     assert found.mean == pytest.approx(mean)
     assert mean > 0.3  # though one model is right in 36 rows more
     assert found.row_noise.error == pytest.approx(error)
     assert found.interval == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), rel=1e-3)
-    assert found.test == "paired t-test over the rows"
+    assert found.test == "paired t-test over the samples"
     assert found.p == pytest.approx(2 * scipy.stats.t.sf(mean / error, 199))
 
 
@@ -209,9 +209,9 @@ def test_a_share_of_noise_is_not_told():
     assert found.kept[0].share is None
 
 
-def test_other_rows_are_refused():
+def test_other_samples_raise():
     other = made_up.labels(1000)[::-1]
-    with pytest.raises(ValueError, match="other rows .* leave out shuffle"):
+    with pytest.raises(ValueError, match="other samples .* leave out shuffle"):
         made_up.compared(
             baseline=made_up.with_errors(TRUTH, [10]), student=made_up.with_errors(other, [5])
         )

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.reporting import arguments
+from keras_kd.reporting import request
 from keras_kd.runtimes import TFLiteFile
 from tests import extras
 from tests.report import tiny
@@ -169,25 +169,25 @@ def test_invalid_slices_raise_before_training(small):
     def train(model):
         pytest.fail("trained before the slices were looked at")
 
-    with pytest.raises(ValueError, match="has 7 values, but the test data have 100 rows"):
+    with pytest.raises(ValueError, match="has 7 values, but the test data have 100 samples"):
         report(small, train=train, slices=np.zeros(7))
-    with pytest.raises(ValueError, match="has 50 values, but the test data have 100 rows"):
+    with pytest.raises(ValueError, match="has 50 values, but the test data have 100 samples"):
         report(small, train=train, slices=np.arange(50) % 2)
 
 
-def test_invalid_data_raises_before_training(small, tmp_path):
+def test_invalid_data_and_files_raise_before_training(small, tmp_path):
     def train(model):
         pytest.fail("trained before the arguments were looked at")
 
     shuffled = tf.data.Dataset.from_tensor_slices(small).shuffle(100).batch(25)
-    with pytest.raises(ValueError, match="gives other rows when it is read again"):
+    with pytest.raises(ValueError, match="gives other samples when it is read again"):
         report(shuffled, train=train)
     once = tf.data.Dataset.from_tensor_slices(small).shuffle(100, reshuffle_each_iteration=False)
     with pytest.raises(pytest.fail.Exception):
         report(once.batch(25), train=train)
     for labels in (np.where(small[1] == 3, np.nan, small[1]), tf.ragged.range(small[1])):
         data = tf.data.Dataset.from_tensor_slices((small[0], labels)).batch(25)
-        arguments.check_order(data)
+        request.require_same_order(data)
     for name, message in (("a.txt", "a .tflite, .onnx or .keras file"), ("a.tflite", "a.tflite")):
         (tmp_path / name).write_text("no model")
         with pytest.raises(ValueError, match=rf"exports\['int8'\]: .*{message}"):
@@ -260,7 +260,7 @@ def other_shapes(widths=None):
         ({"exports": [1]}, "`exports`. Expected a dict"),
         ({"exports": {"w 1": no_file, "w+1": no_file}}, "names whose letters"),
         ({"exports": {"int8": lambda student, path: None}}, "wrote no file"),
-        ({"slices": np.zeros((2, 2))}, "one value for each row"),
+        ({"slices": np.zeros((2, 2))}, "one value for each sample"),
         ({"data": None}, "`data` is missing"),
         ({"data": np.zeros(3)}, "`data` must be a tf.data.Dataset"),
         ({"metric": "colour"}, "`metric`. Expected one of"),

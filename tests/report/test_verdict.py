@@ -47,7 +47,7 @@ def test_a_file_that_loses_the_gain_is_told_why():
     assert kept.share < 0.9
     # All rows that were changed are of class 0, and many of them were wrong before.
     assert f"int8 keeps {100 * kept.share:.0f} % of it." in found.verdict
-    assert "answers otherwise in 3.0 % of the rows" in found.advice[0]
+    assert "answers otherwise in 3.0 % of the samples" in found.advice[0]
     assert "loses most in class 0" in found.advice[0]
     assert "kd.quantization_aware" in found.advice[1]
 
@@ -100,7 +100,7 @@ def test_not_enough_evidence_for_want_of_rows():
     assert found.finding == "unclear"
     (advice,) = [each for each in found.advice if "test data are few" in each]
     noise = found.difference.row_noise
-    assert f"40 rows show only differences above {100 * noise.visible:.1f} points" in advice
+    assert f"40 samples show only differences above {100 * noise.visible:.1f} points" in advice
     assert f"{noise.rows_needed():,}" in advice
 
 
@@ -109,7 +109,7 @@ def test_one_seed():
     assert found.finding == "gain"
     # 40 rows of 2,000 are mended, none is spoilt: 2.0 ± 1.96 * 0.31 points.
     assert "1 seed, 95 % interval +1.4 to +2.6, McNemar's exact test p < 0.001" in found.verdict
-    assert "how much was luck only more seeds can tell" in found.verdict
+    assert "only more seeds can show how much was luck" in found.verdict
     assert "train three or more" in found.advice[0]
 
 
@@ -150,7 +150,7 @@ def test_advice_on_a_student_that_does_not_follow():
 
     sides = {"teacher": accuracies(94), "baseline": agreeing(0.915, 91, 91.4)}
     found = report(**sides, student=agreeing(0.917, 91.1, 91.2))
-    assert "agrees with the teacher in 91.7 % of the rows" in found.advice[0]
+    assert "agrees with the teacher in 91.7 % of the samples" in found.advice[0]
     followed = report(**sides, student=agreeing(0.96, 91.1, 91.2))
     assert not any("agrees" in each for each in followed.advice)
 

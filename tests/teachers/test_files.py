@@ -196,7 +196,7 @@ class TestInputs:
         teacher = kd.teachers.OnnxTeacher(path)
         given = {"other": X, "one": 3 * X, "of_the_student_only": X}
         np.testing.assert_allclose(teacher(given), 2 * X, rtol=1e-6)
-        with pytest.raises(ValueError, match="cannot be told from their shapes and types"):
+        with pytest.raises(ValueError, match="cannot be found by their shapes and types"):
             teacher([X, X])
         with pytest.raises(ValueError, match=r"inputs \['one', 'other'\].*\['first', 'second'\]"):
             teacher({"first": X, "second": X})

@@ -208,9 +208,9 @@ def test_wrong_inputs_are_told(plain, int8, towers):
         file.run([x, x])
     with pytest.raises(ValueError, match=r"takes the inputs .* Received: \['x'\]"):
         file.run({"x": x})
-    with pytest.raises(ValueError, match=r"one number of rows, above 0. Received: \[0\]"):
+    with pytest.raises(ValueError, match=r"one batch size, above 0. Received: \[0\]"):
         file.run(x[:0])
-    with pytest.raises(ValueError, match=r"one number of rows, above 0. Received: \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"one batch size, above 0. Received: \[1, 2\]"):
         runtimes.TFLiteFile(towers).run([np.zeros((1, 3)), np.zeros((2, 6, 6, 2))])
     with pytest.raises(ValueError, match="holds NaN, which int8 cannot"):
         runtimes.TFLiteFile(int8).run(np.full((1, 5), np.nan))

@@ -18,7 +18,7 @@ PARAMETERS = (files.FEATURES + 1) * 6 + 7 * files.CLASSES
 def test_of_a_keras_model():
     model = files.classifier()
     model.layers[0].trainable = False
-    size, notes = sizes.of_keras(model, X[:1])
+    size, notes = sizes.measure_keras(model, X[:1])
     assert size["parameters"] == PARAMETERS
     assert size["trainable_parameters"] == 7 * files.CLASSES
     assert size["bytes"] == 4 * PARAMETERS
@@ -30,13 +30,13 @@ def test_of_a_keras_model():
 def test_weights_count_in_their_own_type():
     inputs = keras.Input((3,), dtype="bfloat16")
     model = keras.Model(inputs, layers.Dense(2, dtype="bfloat16")(inputs))
-    assert sizes.of_keras(model, np.zeros((1, 3), "float32"))[0]["bytes"] == 2 * 8
+    assert sizes.measure_keras(model, np.zeros((1, 3), "float32"))[0]["bytes"] == 2 * 8
 
 
 @pytest.mark.parametrize("samples", [None, [X]], ids=["float", "int8"])
 def test_of_a_tflite_file(tmp_path, samples):
     path = files.tflite(files.classifier(), tmp_path / "c.tflite", samples)
-    size, notes = sizes.of_tflite(runtimes.TFLiteFile(path), X[:1])
+    size, notes = sizes.measure_file(runtimes.TFLiteFile(path), X[:1])
     assert size["parameters"] == PARAMETERS
     assert size["bytes"] == path.stat().st_size
     assert size["gzip_bytes"] == len(gzip.compress(path.read_bytes(), 9, mtime=0))
@@ -52,7 +52,7 @@ def test_memory_holds_what_is_read_later(tmp_path):
     narrow = layers.Dense(10)(layers.Activation("tanh")(wide))
     model = files.filled(keras.Model(inputs, layers.Concatenate()([inputs, narrow])))
     path = files.tflite(model, tmp_path / "m.tflite")
-    size, _ = sizes.of_tflite(runtimes.TFLiteFile(path), np.zeros((1, 8), "float32"))
+    size, _ = sizes.measure_file(runtimes.TFLiteFile(path), np.zeros((1, 8), "float32"))
     assert size["peak_activation_bytes"] == 4 * (100 + 100 + 8)
 
 
@@ -62,7 +62,7 @@ def test_a_reshape_needs_no_memory_of_its_own(tmp_path):
     path = files.tflite(model, tmp_path / "m.tflite")
     file = runtimes.TFLiteFile(path)
     assert "RESHAPE" in [x.name for x in file.operators]
-    size, _ = sizes.of_tflite(file, np.zeros((1, 5, 4), "float32"))
+    size, _ = sizes.measure_file(file, np.zeros((1, 5, 4), "float32"))
     assert size["peak_activation_bytes"] == 4 * (20 + 20)
 
 
@@ -70,7 +70,7 @@ def test_the_body_of_a_loop_needs_memory(tmp_path):
     units = 50
     model = keras.Sequential([keras.Input((4, 3), batch_size=1), layers.LSTM(units)])
     path = files.tflite(files.filled(model), tmp_path / "m.tflite")
-    size, _ = sizes.of_tflite(runtimes.TFLiteFile(path), np.zeros((1, 4, 3), "float32"))
+    size, _ = sizes.measure_file(runtimes.TFLiteFile(path), np.zeros((1, 4, 3), "float32"))
     # Into the loop go steps, state and cell; in it the gates are four times the units, twice.
     least = 4 * (4 * 3 + 3 * units + 2 * 4 * units)
     assert least <= size["peak_activation_bytes"] < 2 * least
@@ -78,7 +78,7 @@ def test_the_body_of_a_loop_needs_memory(tmp_path):
 
 def test_of_an_onnx_file(tmp_path):
     path = files.onnx(tmp_path / "c.onnx")
-    size, notes = sizes.of_onnx(runtimes.OnnxFile(path))
+    size, notes = sizes.measure_file(runtimes.OnnxFile(path), None)
     assert size["parameters"] == PARAMETERS
     assert size["bytes"] == path.stat().st_size
     assert "macs" not in size
@@ -90,6 +90,6 @@ def test_an_onnx_file_without_the_package_onnx(tmp_path, monkeypatch):
 
     file = runtimes.OnnxFile(files.onnx(tmp_path / "c.onnx"))
     monkeypatch.setitem(sys.modules, "onnx", None)
-    size, notes = sizes.of_onnx(file)
+    size, notes = sizes.measure_file(file, None)
     assert "parameters" not in size
     assert any("parameters: left out" in note and "keras-kd[onnx]" in note for note in notes)

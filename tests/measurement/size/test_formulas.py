@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from keras_kd.measurement import multiply_adds
+from keras_kd.runtimes import tflite_costs
 
 GATES, INPUTS, UNITS, STEPS, ROWS, PROJECTED = 4, 3, 5, 7, 2, 6
 # Weights of the input, then of the state, one of each for each gate.
@@ -53,7 +53,7 @@ FUSED = [(UNITS, INPUTS)] * GATES + [(UNITS, UNITS)] * GATES
     ],
 )
 def test_by_hand(name, inputs, outputs, macs):
-    assert multiply_adds.of_tflite_operator(name, inputs, outputs, None) == macs
+    assert tflite_costs.count_multiply_adds(name, inputs, outputs, None) == macs
 
 
 @pytest.mark.parametrize(("turned", "shape"), [(False, (2, 5, 7)), (True, (2, 7, 5))])
@@ -61,5 +61,5 @@ def test_a_matrix_product_of_either_order(turned, shape):
     options = types.SimpleNamespace(adjX=turned, adjY=False)
     inputs, outputs = [shape, (2, 7, 3)], [(2, 5, 3)]
     assert (
-        multiply_adds.of_tflite_operator("BATCH_MATMUL", inputs, outputs, options) == 2 * 5 * 7 * 3
+        tflite_costs.count_multiply_adds("BATCH_MATMUL", inputs, outputs, options) == 2 * 5 * 7 * 3
     )

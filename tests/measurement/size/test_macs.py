@@ -99,11 +99,11 @@ def attention():
 
 
 def of_model(model, inputs):
-    return sizes.of_keras(model, inputs)
+    return sizes.measure_keras(model, inputs)
 
 
 def of_file(model, inputs, path):
-    return sizes.of_tflite(runtimes.TFLiteFile(files.tflite(model, path)), inputs)
+    return sizes.measure_file(runtimes.TFLiteFile(files.tflite(model, path)), inputs)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -142,7 +142,7 @@ def test_sizes_that_only_the_data_tells(tmp_path):
         x = np.zeros((1, steps, 8), "float32")
         macs = steps * 8 * 6 * 4 + 2 * steps * steps * (3 + 3) + steps * 8 * 2
         assert of_model(model, x)[0]["macs"] == macs
-        assert sizes.of_tflite(runtimes.TFLiteFile(path), x)[0]["macs"] == macs
+        assert sizes.measure_file(runtimes.TFLiteFile(path), x)[0]["macs"] == macs
 
 
 def test_a_file_of_several_rows_counts_for_one(tmp_path):
@@ -173,11 +173,11 @@ class Repeats(layers.Layer):
         return tf.while_loop(goes_on, lambda value: (tf.matmul(value, kernel),), (x,))[0]
 
 
-def test_a_loop_without_a_number_of_steps_is_told():
+def test_a_loop_without_a_known_number_of_steps_is_noted():
     model = keras.Sequential([keras.Input((4,)), Repeats()])
     size, notes = of_model(model, np.ones((1, 4), "float32"))
     assert size["macs"] == 4 * 4
-    assert any("does not tell how many steps" in note for note in notes)
+    assert any("does not show how many steps" in note for note in notes)
 
 
 class Spectrum(layers.Layer):

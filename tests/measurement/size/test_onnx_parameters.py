@@ -14,7 +14,7 @@ MATRIX = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")
 
 
 def count(path):
-    return sizes.of_onnx(runtimes.OnnxFile(path))[0]["parameters"]
+    return sizes.measure_file(runtimes.OnnxFile(path), None)[0]["parameters"]
 
 
 def product(*more, name="w"):
@@ -138,7 +138,7 @@ def test_integers_that_are_weights_but_no_scales(tmp_path):
 def test_data_in_another_file(tmp_path):
     options = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
     path = made.saved(tmp_path / "m.onnx", product(), [X], [Y], [made.held("w", MATRIX)], **options)
-    size = sizes.of_onnx(runtimes.OnnxFile(path))[0]
+    size = sizes.measure_file(runtimes.OnnxFile(path), None)[0]
     assert size["parameters"] == 9
     assert size["bytes"] == path.stat().st_size + (tmp_path / "weights.bin").stat().st_size
     assert onnx.load(path, load_external_data=False).graph.initializer[0].external_data

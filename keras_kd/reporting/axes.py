@@ -1,23 +1,23 @@
-"""Plots as SVG, in the colours of the page that holds them.
+"""Plots as SVG, in the colors of the page that holds them: canvas, axes, labels, markers.
 
-Drawn here, not by a plotting library: text stays text in the page's own font and colours follow its
-light and dark themes, which a picture of a library does not. All are `WIDTH` units wide, which is
-about what a column of the page has in pixels, on a telephone as on a desk.
+They are not drawn by a plotting library: here text stays text in the page's own font, and colors
+follow its light and dark themes. All pictures are `WIDTH` units wide, about what a column of the
+page has in pixels, on a phone as on a desktop.
 """
 
 import dataclasses
 import math
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from typing import Any
 
-from keras_kd.reporting import candidates
+from keras_kd.reporting.comparison import BASELINE, EXPORT, STUDENT, TEACHER, Candidate
 from keras_kd.reporting.markup import element
-
-# A picture with axes, on which the plots draw.
-
 
 WIDTH = 330
 # In the units of the picture, which are pixels or a little more.
 FONT = 12
-# The width of a character of `FONT`, on the wide side: so that texts are known not to meet.
+# The width of a character of `FONT`, on the wide side, so that texts do not overlap.
 CHARACTER = 6.7
 
 
@@ -25,7 +25,7 @@ class Canvas:
     """An SVG picture, from the top left corner.
 
     Args:
-        height: In units of which the picture is `WIDTH` wide.
+        height: The height, in the units of `WIDTH`.
         title: What it is, in a few words: the alternative text.
         description: What it shows, with the figures: read to those who cannot see it.
     """
@@ -37,35 +37,59 @@ class Canvas:
             "svg", viewBox=f"0 0 {WIDTH} {_short(height)}", role="img", aria_label=label
         )
 
-    def add(self, tag, *children, **attributes):
+    def add(self, tag: str, *children: Any, **attributes: Any) -> ET.Element:
         """Draws an element; numbers are shortened."""
         made = element(tag, *children, **{key: _short(value) for key, value in attributes.items()})
         self.svg.append(made)
         return made
 
-    def text(self, x, y, words, anchor="start", class_=None, **attributes):
+    def text(
+        self,
+        x: float,
+        y: float,
+        words: str,
+        anchor: str = "start",
+        class_: str | None = None,
+        **attributes: Any,
+    ) -> None:
         """Writes; `y` is the base line."""
         self.add("text", words, x=x, y=y, text_anchor=anchor, class_=class_, **attributes)
 
-    def line(self, x1, y1, x2, y2, class_="grid"):
+    def line(self, x1: float, y1: float, x2: float, y2: float, class_: str = "grid") -> None:
         """Draws a straight line."""
         self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
-    def path(self, points, class_):
+    def path(self, points: list[tuple[float, float]], class_: str) -> None:
         """Draws a line through points."""
         steps = " ".join(
             f"{'L' if i else 'M'}{_short(x)} {_short(y)}" for i, (x, y) in enumerate(points)
         )
         self.add("path", d=steps, class_=class_)
 
-    def x_axis(self, scale, y, top, label, tick_text, most=5):
+    def x_axis(
+        self,
+        scale: "Scale",
+        y: float,
+        top: float,
+        label: str,
+        tick_text: Callable[[float], str],
+        most: int = 5,
+    ) -> None:
         """An axis along the bottom, with lines up to `top`."""
         for value in scale.ticks(most):
             self.line(scale(value), top, scale(value), y)
             self.text(scale(value), y + 16, tick_text(value), "middle", "tick")
         self.text((scale.start + scale.end) / 2, y + 33, label, "middle", "axis")
 
-    def y_axis(self, scale, x, right, label, tick_text, most=6):
+    def y_axis(
+        self,
+        scale: "Scale",
+        x: float,
+        right: float,
+        label: str,
+        tick_text: Callable[[float], str],
+        most: int = 6,
+    ) -> None:
         """An axis along the left, with lines to `right`; its label stands on top of it."""
         for value in scale.ticks(most):
             self.line(x, scale(value), right, scale(value))
@@ -77,7 +101,7 @@ def _short(value):
     return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else value
 
 
-def shortened(words, room):
+def shortened(words: Any, room: float) -> str:
     """Text cut to a width in units, with an ellipsis where something is missing.
 
     Not at its end: names that begin alike, as of numbered classes, must stay apart.
@@ -89,12 +113,12 @@ def shortened(words, room):
     return words[: most - 1 - end] + "…" + words[len(words) - end :]
 
 
-def width_of(words):
+def width_of(words: Any) -> float:
     """About how wide a text is, in units."""
     return len(str(words)) * CHARACTER
 
 
-# From values to places, and the values at which an axis has ticks.
+# Scales: from values to places, and where an axis has ticks.
 
 
 _NICE = (1, 2, 2.5, 5, 10)
@@ -107,8 +131,8 @@ class Scale:
     Attributes:
         low: The value at `start`.
         high: The value at `end`; above `low`.
-        start: A place in the picture.
-        end: Likewise; below `start` for an axis that points upwards.
+        start: The place of `low` in the picture.
+        end: The place of `high`; above `start` in the picture for an axis that points upwards.
         is_log: Whether equal ratios are equally far apart.
     """
 
@@ -126,7 +150,7 @@ class Scale:
     def _of(self, value):
         return math.log10(value) if self.is_log else value
 
-    def ticks(self, most=5):
+    def ticks(self, most: int = 5) -> list[float]:
         """Round values on the axis, at most so many."""
         return (
             _log_ticks(self.low, self.high, most)
@@ -135,14 +159,23 @@ class Scale:
         )
 
 
-def around(values, start, end, *, is_log=False, margin=0.12, least=0.0, limits=(None, None)):
+def around(
+    values: list[float],
+    start: float,
+    end: float,
+    *,
+    is_log: bool = False,
+    margin: float = 0.12,
+    least: float = 0.0,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> Scale:
     """A scale that holds all values, with room at both ends.
 
     Args:
         values: One number or more; above 0 for a logarithmic axis.
-        start: As of `Scale`.
-        end: As of `Scale`.
-        is_log: As of `Scale`.
+        start: The place of the low end in the picture.
+        end: The place of the high end.
+        is_log: Whether equal ratios are equally far apart.
         margin: The room, as a part of the range.
         least: The smallest range that is shown (of a logarithmic axis: in powers of ten).
         limits: What the axis must not pass, or `None`.
@@ -184,8 +217,7 @@ def _log_ticks(low, high, most):
     return found[:: math.ceil(len(found) / most)]
 
 
-# Places the names of points so that they do not cover each other or the points.
-
+# Labels: names of points, placed so that they cover neither each other nor the points.
 
 _GAP = 9.0
 
@@ -199,13 +231,13 @@ class Box:
     right: float
     bottom: float
 
-    def meets(self, other):
+    def meets(self, other: "Box") -> float:
         """By how much two rectangles overlap, as an area."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(width, 0.0) * max(height, 0.0)
 
-    def outside(self, frame):
+    def outside(self, frame: "Box") -> float:
         """How far it reaches beyond another rectangle."""
         return (
             max(frame.left - self.left, 0.0)
@@ -215,7 +247,7 @@ class Box:
         )
 
 
-def place(points, frame):
+def place(points: list[tuple[float, float, str]], frame: Box) -> list[tuple[float, float, str]]:
     """Where the names of points are written.
 
     Args:
@@ -258,40 +290,41 @@ def _cost(box, others, frame):
     return 100 * box.outside(frame) + sum(box.meets(other) for other in others)
 
 
-# A colour and a shape for each model, the same in all plots.
-
+# Markers: a color and a shape for each model, the same in all plots.
 
 RADIUS = 5.0
-_FOUR = 4  # colours of exported files; a fifth file begins again with another shape
+_FOUR = 4  # colors of exported files; a fifth file begins again with another shape
 _SHAPES = ("square", "triangle", "pentagon", "cross")
 
 
 class Style:
-    """How an entrant is drawn.
+    """How a candidate is drawn.
 
     Args:
-        class_: Class of the page's style sheet, which sets the colour.
+        class_: Class of the page's style sheet, which sets the color.
         shape: `"diamond"`, `"ring"`, `"disc"`, `"square"`, `"triangle"`, `"pentagon"`, `"cross"`.
     """
 
     def __init__(self, class_, shape):
         self.class_, self.shape = class_, shape
 
-    def mark(self, x, y, words=None, radius=RADIUS):
+    def mark(
+        self, x: float, y: float, words: str | None = None, radius: float = RADIUS
+    ) -> ET.Element:
         """The marker at a place, with words that appear under the pointer."""
         title = None if words is None else element("title", words)
         return _shape(self.shape, x, y, radius, title, f"mark {self.class_}")
 
 
-def styles(entrants):
+def styles(candidates: list[Candidate]) -> dict[str, Style]:
     """`{name: Style}`."""
     fixed = {
-        candidates.TEACHER: Style("c-teacher", "diamond"),
-        candidates.BASELINE: Style("c-baseline", "ring"),
-        candidates.STUDENT: Style("c-student", "disc"),
+        TEACHER: Style("c-teacher", "diamond"),
+        BASELINE: Style("c-baseline", "ring"),
+        STUDENT: Style("c-student", "disc"),
     }
-    exports = [each.name for each in entrants if each.role == candidates.EXPORT]
-    made = {each.name: fixed[each.role] for each in entrants if each.role in fixed}
+    exports = [each.name for each in candidates if each.role == EXPORT]
+    made = {each.name: fixed[each.role] for each in candidates if each.role in fixed}
     for i, name in enumerate(exports):
         shape = _SHAPES[(i + i // _FOUR) % len(_SHAPES)]
         made[name] = Style(f"c-export-{i % _FOUR}", shape)

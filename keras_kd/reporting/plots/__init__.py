@@ -1,1 +1,0 @@
-"""Charts as SVG, drawn here so that they follow the page's fonts and colors."""
