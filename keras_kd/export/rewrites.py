@@ -167,9 +167,8 @@ def _normalization(layer, visit, inputs, **kwargs):
 # Look-ups and arguments of maxima as one operator.
 #
 # Keras lets indices below 0 count from the end, which is LESS, ADD and SELECT around each GATHER;
-# microcontrollers have no SELECT. Its argmax distinguishes -0.0 from 0.0 by operations on bits,
-# which neither LiteRT nor ONNX have. A file has GATHER alone, and ARG_MAX alone: an index below 0
-# is
+# microcontrollers have no SELECT. Its argmax orders -0.0 and 0.0 by operations on bits, which
+# neither LiteRT nor ONNX have. A file has GATHER alone, and ARG_MAX alone: an index below 0 is
 # outside of the table, and of -0.0 and 0.0 the first is the largest.
 #
 # Indices that are inputs are checked in the data. Where they are computed and may be below 0,

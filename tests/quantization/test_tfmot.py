@@ -61,4 +61,4 @@ def test_two_inputs_are_taken_as_a_list(found):
 
 
 def test_one_logit_is_refused(found):
-    assert "has one logit, whose softmax is 1" in found["one_logit"]
+    assert "has one logit, whose softmax is always 1" in found["one_logit"]
