@@ -179,7 +179,7 @@ def test_another_type_is_the_remedy_for_large_numbers(tmp_path, row):
     assert len(caches.read(kd.load_cache(path, caches.dataset()))[0]) == caches.ROWS
 
 
-def test_the_teacher_is_asked_once_about_each_batch(tmp_path):
+def test_the_teacher_runs_once_for_each_batch(tmp_path):
     rows, living = [], caches.model(1)
 
     def teacher(inputs):
@@ -304,7 +304,7 @@ except OSError as error:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_leaves_whole_files_only(tmp_path, in_one_go):
+def test_a_full_disk_raises_and_leaves_whole_files(tmp_path, in_one_go):
     path = tmp_path / "c"
     size = max(len(data) for name, data in in_one_go.items() if name.endswith("tfrecord"))
     text = fresh_process.run(["-c", FULL_DISK, str(path), str(size - 1)])
