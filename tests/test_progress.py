@@ -230,7 +230,7 @@ def test_a_dataset_of_which_only_a_pass_tells_the_length(call, label, capsys):
 
 @pytest.mark.parametrize("wrong", ["loud", -1, 3, None, 0.5, [1]])
 @pytest.mark.parametrize("name", CALLS)
-def test_a_wrong_verbose_is_told_before_any_work(name, wrong, monkeypatch):
+def test_a_wrong_verbose_raises_before_any_work(name, wrong, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("a model was trained or measured")
 
@@ -262,7 +262,7 @@ def test_no_pass_over_the_data_more(name, capsys):
     assert passes(lambda data: call(1, data)) == passes(lambda data: call(0, data))
 
 
-def test_what_is_loaded_is_said(tmp_path, capsys):
+def test_loaded_models_are_shown(tmp_path, capsys):
     for call, first, second in (
         (born_again, "BornAgain 1/2: generation 0", "BornAgain 2/2: generation 1"),
         (chained, "distill_chain 1/2: ", "distill_chain 2/2: "),
@@ -293,7 +293,7 @@ def test_fit_rules_what_a_chain_prints(capsys):
     assert "distill_chain" not in printed
 
 
-def test_timed_runs_are_told_of_where_they_last(monkeypatch, capsys):
+def test_long_timed_runs_are_shown(monkeypatch, capsys):
     from keras_kd.measurement import api
 
     for seconds, printed in ((0.3, "latency: 6/6 - "), (0.001, "")):

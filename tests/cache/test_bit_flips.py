@@ -74,7 +74,7 @@ def _of(options):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_told_or_changes_nothing(tmp_path, kind):
+def test_a_bit_flip_raises_or_changes_nothing(tmp_path, kind):
     writing, options, count = KINDS[kind]
     views = data if "epochs" in writing else data()
     path = caches.written(tmp_path / "c", data=views, batches_per_shard=2, **writing)

@@ -71,7 +71,7 @@ def test_an_unfinished_one_is_written_again(path, kind):
     assert len(caches.read(kd.load_cache(path, data()))[0]) == ROWS
 
 
-def test_the_first_ones_said_less(path):
+def test_the_first_caches_had_fewer_fields(path):
     value = json.loads((path / "manifest.json").read_text())
     for name in ("last_activations", "output_names", "classes"):
         del value[name]

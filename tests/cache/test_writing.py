@@ -179,7 +179,7 @@ def test_another_type_is_the_remedy_for_large_numbers(tmp_path, row):
     assert len(caches.read(kd.load_cache(path, caches.dataset()))[0]) == caches.ROWS
 
 
-def test_the_teacher_is_asked_once_about_each_batch(tmp_path):
+def test_the_teacher_runs_once_for_each_batch(tmp_path):
     rows, living = [], caches.model(1)
 
     def teacher(inputs):

@@ -290,6 +290,6 @@ def test_callbacks_that_would_undo_each_other():
 
 def test_a_teacher_that_a_monitor_cannot_ask_is_told_before_training():
     distiller = compiled(kd.teachers.VirtualTeacher(), linear.linear(2))
-    with pytest.raises(ValueError, match="VirtualTeacher teaches what the labels say"):
+    with pytest.raises(ValueError, match="VirtualTeacher is made of the labels"):
         distiller.fit(X, Y, callbacks=[kd.callbacks.DistillationMonitor(X)], verbose=0)
     assert int(distiller.optimizer.iterations) == 0

@@ -84,7 +84,7 @@ def test_it_teaches_as_the_same_model_in_keras(kind, mode):
         np.testing.assert_allclose(histories[1][name], values, rtol=2e-6)
 
 
-def test_it_is_asked_once_a_batch_off_the_training_thread():
+def test_it_runs_once_a_batch_off_the_training_thread():
     teacher = Host()
     distiller = kd.Distiller(teacher, caches.model(2))
     distiller.compile("sgd", caches.from_logits())
@@ -97,7 +97,7 @@ def test_it_is_asked_once_a_batch_off_the_training_thread():
     assert threading.get_ident() not in {thread for _, thread in steps}
 
 
-def test_it_is_not_asked_in_evaluate_unless_it_must():
+def test_it_runs_in_evaluate_only_where_it_must():
     teacher = Host()
     distiller = kd.Distiller(teacher, caches.model(2))
     distiller.compile("sgd", caches.from_logits())
@@ -183,7 +183,7 @@ def test_its_preprocessing_and_the_distillers_come_before_it():
         np.testing.assert_allclose(logs[0][name], values, rtol=1e-5)
 
 
-def test_it_is_asked_one_question_at_a_time():
+def test_it_runs_one_batch_at_a_time():
     inside, overlaps = [], []
 
     class Slow(Host):
@@ -277,7 +277,7 @@ def test_an_output_of_another_shape_than_was_found_out_is_told():
         ([0] * 12, None, "x: 71, y: 12"),
     ],
 )
-def test_rows_that_differ_are_told(y, weights, told):
+def test_arrays_of_different_lengths_raise(y, weights, told):
     distiller = kd.Distiller(Host(), caches.model(2))
     distiller.compile("sgd", caches.from_logits())
     x, _ = caches.arrays()

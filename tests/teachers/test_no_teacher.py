@@ -90,7 +90,7 @@ def test_exits_are_saved(tmp_path):
 
 
 def test_a_student_with_one_output_has_no_exits():
-    with pytest.raises(ValueError, match="which has one only. Give it exits"):
+    with pytest.raises(ValueError, match="which has only one. Give it exits"):
         kd.Distiller(kd.teachers.DeepestExit(), caches.model(1))
     with pytest.raises(ValueError, match="output 'middle'"):
         kd.Distiller(kd.teachers.DeepestExit("middle"), exits())
@@ -141,7 +141,7 @@ def test_bad_arguments():
             kd.teachers.VirtualTeacher(confidence)
     distiller = kd.Distiller(kd.teachers.VirtualTeacher(), caches.model(1), alpha=0.0, beta=1.0)
     distiller.compile("sgd", None)
-    with pytest.raises(ValueError, match="what the labels say, and the data has none"):
+    with pytest.raises(ValueError, match="made of the labels, and the data has none"):
         distiller.fit(caches.arrays()[0], verbose=0)
     with pytest.raises(ValueError, match="VirtualTeacher has no layers"):
         kd.Distiller(kd.teachers.VirtualTeacher(), caches.model(1), kd.losses.FeatureHint("h", "h"))

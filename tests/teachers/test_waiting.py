@@ -43,14 +43,14 @@ def waiting(clock):
     return Waiting(clock)
 
 
-def test_a_fit_that_waits_is_told_the_share_and_the_cache(waiting, clock):
+def test_waiting_for_the_teacher_warns_with_the_share(waiting, clock):
     steps(waiting, clock, 21, waits=3.0, takes=1.0)
     told = r"for 75% of the time \(60 of 80 seconds\).*about 25% of the time: keras_kd.cache_teach"
     with pytest.warns(TeacherWaitWarning, match=told):
         steps(waiting, clock, 1, waits=3.0, takes=1.0, first=21)
 
 
-def test_it_is_told_once(waiting, clock):
+def test_it_warns_once(waiting, clock):
     with pytest.warns(TeacherWaitWarning) as told:
         steps(waiting, clock, 200, waits=3.0, takes=1.0)
     assert len(told) == 1
