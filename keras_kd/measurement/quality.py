@@ -11,7 +11,7 @@ from keras_kd.measurement.predictions import Rows
 
 @dataclasses.dataclass
 class Figures:
-    """Quality, as the fields of `Measurement` of the same names hold it."""
+    """The figures of any task, under the names of the fields of `Measurement`."""
 
     quality: dict
     predictions: Any
@@ -29,7 +29,7 @@ def sklearn() -> Any:
     return validation.needs("sklearn.metrics", "keras_kd.measure", "measure")
 
 
-def of_weights(weights: np.ndarray) -> np.ndarray | None:
+def weights_unless_ones(weights: np.ndarray) -> np.ndarray | None:
     """The weights for scikit-learn: `None` where all are 1, so that counts are whole numbers."""
     return None if (weights == 1).all() else weights
 
@@ -123,11 +123,11 @@ def measure_classes(rows: Rows, names: list, top_k: tuple[int, ...]) -> Figures:
     `log_loss` is scikit-learn's, which takes a probability below 2.2e-16 for that.
 
     Args:
-        rows: `Rows` of logits `[samples, classes]`.
+        rows: Logits `[samples, classes]`.
         names: A label for each class.
         top_k: Whole numbers.
     """
-    metrics, weights = sklearn(), of_weights(rows.weights)
+    metrics, weights = sklearn(), weights_unless_ones(rows.weights)
     labels, probabilities = rows.labels, rows.probabilities()
     predicted = probabilities.argmax(axis=-1)
     every = np.arange(len(names))
@@ -209,10 +209,10 @@ def measure_several_labels(rows: Rows, names: list) -> Figures:
     means over labels, `ece` counts each label of each sample.
 
     Args:
-        rows: `Rows` of logits `[samples, labels]`, with labels 0 and 1 of the same shape.
+        rows: Logits `[samples, labels]`, with labels 0 and 1 of the same shape.
         names: A name for each label.
     """
-    metrics, weights = sklearn(), of_weights(rows.weights)
+    metrics, weights = sklearn(), weights_unless_ones(rows.weights)
     labels, yes = rows.labels, rows.probabilities()
     predicted = (yes > 0.5).astype(int)
     quality = {"accuracy": metrics.accuracy_score(labels, predicted, sample_weight=weights)}
@@ -263,9 +263,9 @@ def measure_regression(rows: Rows) -> Figures:
     column whose labels are all the same has no R2 and is left out of it.
 
     Args:
-        rows: `Rows` of values `[samples, numbers]`, with labels of the same shape.
+        rows: Values `[samples, numbers]`, with labels of the same shape.
     """
-    metrics, weights = sklearn(), of_weights(rows.weights)
+    metrics, weights = sklearn(), weights_unless_ones(rows.weights)
     labels, values = rows.labels, rows.values
     quality = {
         "mae": metrics.mean_absolute_error(labels, values, sample_weight=weights),

@@ -4,6 +4,9 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Sequence
+
+import keras
 
 from keras_kd._utils import files, validation
 from keras_kd._utils.serialization import plain
@@ -14,17 +17,17 @@ from keras_kd.reporting.statistics import Metric
 
 
 class Report:
-    """What `keras_kd.report` found. `print`, a notebook and the prompt show its tables.
+    """The result of `keras_kd.report`. `print`, a notebook and the prompt show its tables.
 
     Attributes:
         title: A heading.
         verdict: What the numbers show, in words.
         finding: `"gain"`, `"loss"`, `"no gain"`, `"unclear"` or `"nothing to compare"`.
-        advice: What to try; a list of sentences, empty where nothing is to be mended.
+        advice: What to try; a list of sentences, empty where nothing should be improved.
         remarks: Sentences on classes, slices and the teacher's mistakes.
         rows: The main table: a dict for each model. Keys: `name`, `role`, `seeds`, `values` (the
             metric by seed), `mean`, `deviation`, `gain`, `gain_deviation` (over labels only), `p`,
-            `test` (whose p that is), `kept` (the share of the gain), `agreement` (with the
+            `test` (the test that gave p), `kept` (the share of the gain), `agreement` (with the
             teacher), `ece`, `parameters`, `bytes`, `gzip_bytes`, `macs`, `median_us`, `p95_us`,
             `runtime`, `threads`. What was not measured is `None`.
         difference: Distilled against labels only: by seed, mean, deviation, interval, p; or `None`.
@@ -37,14 +40,14 @@ class Report:
         notes: What could not be measured and why, and unequal budgets.
 
     Args:
-        comparison: A `Comparison`.
-        title: As above.
-        slice_keys: See `breakdowns.read_slices`.
-        notes: As above.
+        comparison: The models, measured and compared.
+        title: A heading.
+        slice_keys: `{name: a value for each sample}` of the slices.
+        notes: What could not be measured and why.
         budgets: Sentences about trainings of unequal length, for the verdict.
-        environment: `{name: text}` of what was measured with.
-        students: As above.
-        baselines: As above.
+        environment: `{name: text}`: the machine and the versions that measured.
+        students: The distilled models by seed.
+        baselines: The models with labels only by seed.
 
     Example:
 
@@ -63,15 +66,15 @@ class Report:
 
     def __init__(
         self,
-        comparison,
+        comparison: Comparison,
         *,
-        title="Distillation report",
-        slice_keys=None,
-        notes=(),
-        budgets=(),
-        environment=None,
-        students=(),
-        baselines=(),
+        title: str = "Distillation report",
+        slice_keys: dict[str, list] | None = None,
+        notes: Sequence[str] = (),
+        budgets: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+        students: Sequence[keras.Model] = (),
+        baselines: Sequence[keras.Model] = (),
     ):
         if not isinstance(comparison, Comparison):
             raise invalid(
