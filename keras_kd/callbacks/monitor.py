@@ -117,7 +117,7 @@ class DistillationMonitor(keras.callbacks.Callback):
         if chosen[0].shape[-1] == 1:
             raise ValueError(
                 "DistillationMonitor compares a value for each class; an output of shape "
-                f"{tuple(chosen[0].shape)} has one, of which softmax is always 1."
+                f"{tuple(chosen[0].shape)} has one, whose softmax is always 1."
             )
         return chosen[0]
 

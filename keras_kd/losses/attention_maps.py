@@ -30,13 +30,13 @@ class AttentionMaps(base.DistillationLoss):
     Args:
         teacher_layer: The attention layer, by name, path, object or function, or a `Tap` of its
             attention.
-        student_layer: Of the student.
+        student_layer: The same for the student.
         loss: `"mse"` or `"kl"`.
         kind: `"attention_logits"`: before softmax, `"attention_scores"`: after it. Default: what
             the formulas of `loss` above state.
-        weight: As of `DistillationLoss`.
-        name: As of `DistillationLoss`.
-        **kwargs: `output` and `mask_input`, as of `DistillationLoss`: the mask applies to the
+        weight: See `DistillationLoss`.
+        name: See `DistillationLoss`.
+        **kwargs: `output` and `mask_input`, see `DistillationLoss`: the mask applies to the
             queries and, where there are as many, to the keys.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, heads, queries, keys]` or,

@@ -20,11 +20,11 @@ class AttentionTransfer(base.DistillationLoss):
 
     Args:
         teacher_layer: Name or path of the teacher's layer.
-        student_layer: Of the student's layer.
+        student_layer: The same for the student.
         power: `p`, above 0. Larger powers look at the most active positions only.
-        weight: As of `DistillationLoss`; the paper uses 1000 and the mean over positions.
-        name: As of `DistillationLoss`.
-        **kwargs: `output`, as of `DistillationLoss`.
+        weight: See `DistillationLoss`; the paper uses 1000 and the mean over positions.
+        name: See `DistillationLoss`.
+        **kwargs: `output`, see `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, height, width, channels]`.
     Returns `[batch]`, float32, from 0 to 2.

@@ -16,12 +16,12 @@ class ChannelWise(HasTemperature):
 
     `l = T^2 / C sum_c KL(softmax_hw(A^t_c / T) || softmax_hw(A^s_c / T))`, by the fused kernel.
     Where sizes or channels differ, the student's features are pooled or resized, and go through a
-    trained 1x1 convolution, as of `FeatureHint`. For segmentation, the models' outputs (the
+    trained 1x1 convolution, as in `FeatureHint`. For segmentation, the models' outputs (the
     classes' score maps) may be compared as well as features.
 
     Args:
         temperature: `T`, a positive number. Live, as `weight`.
-        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, as of
+        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, see
             `DistillationLoss`. Without layers the models' outputs are compared.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, height, width, channels]`.

@@ -30,14 +30,14 @@ class ContrastiveRepresentation(relations.RelationalLoss):
     with the distiller.
 
     Args:
-        teacher_layer: As of `DistillationLoss`; `None`: the model's output.
-        student_layer: Of the student.
+        teacher_layer: See `DistillationLoss`; `None`: the model's output.
+        student_layer: The same for the student.
         width: Numbers of an embedding.
         temperature: A positive number, by which similarities are divided.
         memory_size: Rows remembered.
         objective: `"infonce"` or `"nce"`.
         dataset_size: Rows of the training data, for `"nce"`.
-        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`.
+        **kwargs: `weight`, `output` and `name`, see `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]` or `[batch, height,
     width, channels]`. Returns `[batch]`, float32.

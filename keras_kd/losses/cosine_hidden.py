@@ -17,13 +17,13 @@ class CosineHidden(FeatureHint):
     student's layer or `mask_input` tells, do not count.
 
     Args:
-        teacher_layer: As of `DistillationLoss`: usually a path, such as
+        teacher_layer: See `DistillationLoss`; usually a path, such as
             `"backbone/transformer_layer_11"`.
-        student_layer: Of the student.
-        projector: As of `FeatureHint`.
-        weight: As of `DistillationLoss`.
-        name: As of `DistillationLoss`.
-        **kwargs: `output` and `mask_input`, as of `DistillationLoss`.
+        student_layer: The same for the student.
+        projector: See `FeatureHint`.
+        weight: See `DistillationLoss`.
+        name: See `DistillationLoss`.
+        **kwargs: `output` and `mask_input`, see `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, time, width]`. Returns
     `[batch, time]`, float32, between 0 and 2.

@@ -38,7 +38,7 @@ class CurriculumTemperature(shapes.LogitsLoss):
         per_row: Whether each row has a temperature of its own.
         hidden_width: Units of the hidden layer, for `per_row`.
         reversal: How strongly the temperature works against the student, at least 0. At 0 it stays.
-        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets`; `weight`, `output`,
+        **kwargs: `from_logits` and `teacher_from_logits`, see `SoftTargets`; `weight`, `output`,
             `name` and the others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, ..., classes]`.

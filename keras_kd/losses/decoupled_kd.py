@@ -25,7 +25,7 @@ class DecoupledKD(shapes.LogitsLoss, HasTemperature):
         temperature: `T`, a positive number. Live, as `weight`.
         target: Factor of the label's class, at least 0 (`alpha` in the paper).
         non_target: Factor of the others (`beta` in the paper, 2 to 8 there).
-        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets`; `weight`, `output`,
+        **kwargs: `from_logits` and `teacher_from_logits`, see `SoftTargets`; `weight`, `output`,
             `name` and the others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, ..., classes]`, and

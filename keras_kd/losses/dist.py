@@ -25,7 +25,7 @@ class DIST(loss_shapes.LogitsLoss, HasTemperature):
         temperature: `T`, a positive number. Live, as `weight`.
         inter_class: Factor of the relation between the classes of a row, at least 0.
         intra_class: Factor of the relation between the rows within a class, at least 0.
-        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets`; `weight`, `output`,
+        **kwargs: `from_logits` and `teacher_from_logits`, see `SoftTargets`; `weight`, `output`,
             `name` and the others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, classes]`. Returns

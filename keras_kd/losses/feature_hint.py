@@ -18,8 +18,8 @@ class FeatureHint(base.DistillationLoss):
     of the student.
 
     Args:
-        teacher_layer: As of `DistillationLoss`: usually a name, or a path through nested models.
-        student_layer: As `teacher_layer`, of the student.
+        teacher_layer: See `DistillationLoss`; usually a name, or a path through nested models.
+        student_layer: The same for the student.
         loss: `"mse"`, `"cosine"` (the cosine of the angle, over the last axis), `"smooth_l1"`, a
             `keras.losses.Loss`, or a function of `(teacher_features, student_features)` that
             returns a value for each row or for each position.
@@ -27,9 +27,9 @@ class FeatureHint(base.DistillationLoss):
             images pooling or resizing and a 1x1 convolution. `"linear"`: the same, and a
             projection also where the widths agree. `None`: none; differing shapes are an error. Or
             a Keras layer.
-        weight: As of `DistillationLoss`.
-        name: As of `DistillationLoss`.
-        **kwargs: `mask_input`, as of `DistillationLoss`.
+        weight: See `DistillationLoss`.
+        name: See `DistillationLoss`.
+        **kwargs: `mask_input`, see `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]`, `[batch, time,
     width]` or `[batch, height, width, channels]`. Returns `[batch]`, for sequences `[batch, time]`

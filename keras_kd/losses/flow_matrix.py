@@ -20,12 +20,12 @@ class FlowMatrix(base.DistillationLoss):
     has equal ones).
 
     Args:
-        teacher_layers: An earlier and a later layer of the teacher, each as of
+        teacher_layers: An earlier and a later layer of the teacher, see
             `DistillationLoss`'s `teacher_layer`.
-        student_layers: Of the student.
-        weight: As of `DistillationLoss`.
-        name: As of `DistillationLoss`.
-        **kwargs: `output`, as of `DistillationLoss`.
+        student_layers: The same for the student.
+        weight: See `DistillationLoss`.
+        name: See `DistillationLoss`.
+        **kwargs: `output`, see `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, pairs of `[batch, height, width,
     channels]`. Returns `[batch]`, float32.

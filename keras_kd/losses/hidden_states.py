@@ -19,15 +19,15 @@ class HiddenStates(FeatureHint):
     `mask_input` tells, do not count.
 
     Args:
-        teacher_layer: As of `DistillationLoss`: usually a path, such as
-            `"backbone/transformer_layer_3"`. Embeddings may be compared likewise.
-        student_layer: Of the student.
+        teacher_layer: See `DistillationLoss`; usually a path, such as
+            `"backbone/transformer_layer_3"`. Embeddings may be compared too.
+        student_layer: The same for the student.
         normalize: Whether both states are first brought to mean 0 and variance 1, as MobileBERT
             does: `h -> (h - mean) / sqrt(variance + 1e-12)` over the width.
-        projector: As of `FeatureHint`; `"linear"` projects also where the widths agree.
-        weight: As of `DistillationLoss`.
-        name: As of `DistillationLoss`.
-        **kwargs: `output` and `mask_input`, as of `DistillationLoss`.
+        projector: See `FeatureHint`; `"linear"` projects also where the widths agree.
+        weight: See `DistillationLoss`.
+        name: See `DistillationLoss`.
+        **kwargs: `output` and `mask_input`, see `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, time, width]`. Returns
     `[batch, time]`, float32.

@@ -39,8 +39,8 @@ class KerasDistillation(base.DistillationLoss):
     Args:
         loss: A `keras.distillation.LogitsDistillation`, `FeatureDistillation`, or any object with
             their interface.
-        weight: As of `DistillationLoss`.
-        name: As of `DistillationLoss`.
+        weight: See `DistillationLoss`.
+        name: See `DistillationLoss`.
     """
 
     def __new__(cls, loss, *args, **kwargs):

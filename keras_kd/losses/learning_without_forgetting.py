@@ -32,7 +32,7 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
         student_classes: Which of the student's classes: a list of indices, or of booleans, one for
             each class. Default: the first, as many as the teacher's.
         teacher_classes: Which of the teacher's, in the same order. Default: all.
-        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets`; `weight`, `output`,
+        **kwargs: `from_logits` and `teacher_from_logits`, see `SoftTargets`; `weight`, `output`,
             `name` and the others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs`, logits `[batch, ..., old classes]`, and `student_outputs`,

@@ -23,7 +23,7 @@ class LogitStandardization(shapes.LogitsLoss, HasTemperature):
 
     Args:
         temperature: `T`, a positive number. Live, as `weight`.
-        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets`; `weight`, `output`,
+        **kwargs: `from_logits` and `teacher_from_logits`, see `SoftTargets`; `weight`, `output`,
             `name` and the others of `DistillationLoss`. The paper
             raises `weight` to about 9.
 

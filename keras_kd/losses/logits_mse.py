@@ -15,7 +15,7 @@ class LogitsMSE(shapes.LogitsLoss):
     offset of a row's logits.
 
     Args:
-        **kwargs: `from_logits` and `teacher_from_logits`, as of `SoftTargets` (of probabilities
+        **kwargs: `from_logits` and `teacher_from_logits`, see `SoftTargets` (of probabilities
             the logits are their logarithms, of 0 that of 1e-38); `weight`, `output`, `name` and the
             others of `DistillationLoss`.
 

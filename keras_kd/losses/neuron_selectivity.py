@@ -19,7 +19,7 @@ class NeuronSelectivity(base.DistillationLoss):
     rounding.
 
     Args:
-        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, as of
+        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, see
             `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, height, width, channels]`.

@@ -22,7 +22,7 @@ class ProbabilisticTransfer(relations.RelationalLoss):
     weight is that of its `l_i`.
 
     Args:
-        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, as of
+        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, see
             `DistillationLoss`. Without layers the models' outputs are compared.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]` or `[batch, height,

@@ -24,7 +24,7 @@ class RegressionKD(base.DistillationLoss):
         bounded: Whether the teacher is a bound.
         margin: By how much the student must be better before it is let go, at least 0, in squared
             units of the labels.
-        **kwargs: `weight`, `output` and `name`, as of `DistillationLoss`.
+        **kwargs: `weight`, `output` and `name`, see `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, ..., values]`; where bounded
     also `labels` of their shape (or, of one value, without the last axis). Returns `[batch, ...]`,

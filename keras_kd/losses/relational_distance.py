@@ -19,7 +19,7 @@ class RelationalDistance(relations.RelationalLoss):
     weight is that of its `l_i`. Memory: `n^2 * width` floats for each model.
 
     Args:
-        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, as of
+        **kwargs: `weight`, `output`, `teacher_layer`, `student_layer` and `name`, see
             `DistillationLoss`. Without layers the models' outputs are compared.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]` or `[batch, height,

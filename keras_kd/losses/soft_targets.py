@@ -26,12 +26,12 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
         from_logits: Whether the models return logits. `False`: they return probabilities (they
             end in softmax), and the loss works on their logarithms, without clipping. Logits are
             more exact: probabilities below 1e-38 are gone.
-        weight: As of `DistillationLoss`.
-        output: As of `DistillationLoss`.
-        name: As of `DistillationLoss`.
-        teacher_from_logits: As `from_logits`, of the teacher alone: `False` for a file that ends in
-            softmax beside a student that returns logits. Default: as `from_logits`.
-        **kwargs: `teacher_layer`, `student_layer`, `teacher_output` and `mask_input`, as of
+        weight: See `DistillationLoss`.
+        output: See `DistillationLoss`.
+        name: See `DistillationLoss`.
+        teacher_from_logits: `from_logits` for the teacher alone: `False` for a file that ends in
+            softmax beside a student that returns logits. Default: `from_logits`.
+        **kwargs: `teacher_layer`, `student_layer`, `teacher_output` and `mask_input`, see
             `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, ..., num_classes]`. Returns

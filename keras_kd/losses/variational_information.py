@@ -23,14 +23,14 @@ class VariationalInformation(base.DistillationLoss):
     both features are equal.
 
     Args:
-        teacher_layer: As of `DistillationLoss`.
-        student_layer: Of the student.
+        teacher_layer: See `DistillationLoss`.
+        student_layer: The same for the student.
         hidden_width: Units or filters of a layer with ReLU in `mu`; `None`: `mu` is linear. The
             paper has two such layers for images.
         variance: `v_c` at first, above 1e-5.
-        weight: As of `DistillationLoss`.
-        name: As of `DistillationLoss`.
-        **kwargs: `output` and `mask_input`, as of `DistillationLoss`.
+        weight: See `DistillationLoss`.
+        name: See `DistillationLoss`.
+        **kwargs: `output` and `mask_input`, see `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, `[batch, width]`, `[batch, time,
     width]` or `[batch, height, width, channels]`. Returns `[batch]`, for sequences `[batch, time]`,
