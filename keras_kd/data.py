@@ -18,7 +18,7 @@ from keras_kd._utils import batches, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.losses import base
 
-__all__ = ["cutmix", "mixup", "noise", "with_unlabelled"]
+__all__ = ["cutmix", "mixup", "noise", "with_unlabeled", "with_unlabelled"]
 
 # Probabilities of half precision may be a little above 1.
 _ROUNDING = 1e-2
@@ -204,8 +204,8 @@ def noise(dataset: tf.data.Dataset, stddev: float, seed: int | None = None) -> t
     return dataset.map(disturb)
 
 
-def with_unlabelled(labelled: Any, unlabelled: Any, ignore_class: Any = -1) -> tf.data.Dataset:
-    """Adds a batch of inputs without labels to each labelled batch.
+def with_unlabeled(labeled: Any, unlabeled: Any, ignore_class: Any = -1) -> tf.data.Dataset:
+    """Adds a batch of inputs without labels to each labeled batch.
 
     The teacher teaches all samples, the labels only their own: samples without a label get the
     class `ignore_class`, which `keras.losses.SparseCategoricalCrossentropy(from_logits=True,
@@ -215,15 +215,15 @@ def with_unlabelled(labelled: Any, unlabelled: Any, ignore_class: Any = -1) -> t
     them.
 
     Args:
-        labelled: A batched `tf.data.Dataset` of `(inputs, labels)`, labels class indices `[batch]`
+        labeled: A batched `tf.data.Dataset` of `(inputs, labels)`, labels class indices `[batch]`
             or `[batch, ..., 1]`, or probabilities `[batch, ..., classes]`, float; or a structure of
             them.
-        unlabelled: A batched `tf.data.Dataset` of inputs of the same structure, repeated as often
+        unlabeled: A batched `tf.data.Dataset` of inputs of the same structure, repeated as often
             as needed.
         ignore_class: The class of samples without a label.
 
     Returns:
-        A `tf.data.Dataset` of `(inputs, labels)`, as long as `labelled`.
+        A `tf.data.Dataset` of `(inputs, labels)`, as long as `labeled`.
 
     Raises:
         ValueError: The datasets have different structures, or labels are integers of an ambiguous
@@ -235,25 +235,25 @@ def with_unlabelled(labelled: Any, unlabelled: Any, ignore_class: Any = -1) -> t
     import tensorflow as tf
     import keras_kd as kd
 
-    labelled = tf.data.Dataset.from_tensor_slices((tf.zeros((4, 2)), [0, 1, 2, 0])).batch(2)
-    unlabelled = tf.data.Dataset.from_tensor_slices(tf.ones((9, 2))).batch(3)
-    for inputs, labels in kd.data.with_unlabelled(labelled, unlabelled):
+    labeled = tf.data.Dataset.from_tensor_slices((tf.zeros((4, 2)), [0, 1, 2, 0])).batch(2)
+    unlabeled = tf.data.Dataset.from_tensor_slices(tf.ones((9, 2))).batch(3)
+    for inputs, labels in kd.data.with_unlabeled(labeled, unlabeled):
         assert inputs.shape == (5, 2)
         assert list(labels.numpy()[2:]) == [-1, -1, -1]
     ```
     """
-    spec = batches.batched("labelled", labelled).element_spec
+    spec = batches.batched("labeled", labeled).element_spec
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise ValueError(
-            "`labelled` must be a dataset of (inputs, labels), without sample weights. Received: "
+            "`labeled` must be a dataset of (inputs, labels), without sample weights. Received: "
             f"elements {spec}"
         )
     keras.tree.map_structure(_check_form, spec[1])
-    _check_same_inputs(spec[0], batches.batched("unlabelled", unlabelled).element_spec)
-    if unlabelled.cardinality() == 0:
+    _check_same_inputs(spec[0], batches.batched("unlabeled", unlabeled).element_spec)
+    if unlabeled.cardinality() == 0:
         raise ValueError(
-            "`unlabelled` is empty: it would leave no batch of the labelled rows. Received: a "
-            "dataset of 0 batches. Train on `labelled` alone, or look for the filter that is too "
+            "`unlabeled` is empty: it would leave no batch of the labeled rows. Received: a "
+            "dataset of 0 batches. Train on `labeled` alone, or look for the filter that is too "
             "strict."
         )
     is_integer = isinstance(ignore_class, (int, np.integer)) and not isinstance(ignore_class, bool)
@@ -272,7 +272,32 @@ def with_unlabelled(labelled: Any, unlabelled: Any, ignore_class: Any = -1) -> t
 
         return inputs, keras.tree.map_structure(lengthened, labels)
 
-    return tf.data.Dataset.zip((labelled, unlabelled.repeat())).map(join)
+    return tf.data.Dataset.zip((labeled, unlabeled.repeat())).map(join)
+
+
+def with_unlabelled(labelled: Any, unlabelled: Any, ignore_class: Any = -1) -> tf.data.Dataset:
+    """`with_unlabeled`, as earlier versions spelled it and its arguments.
+
+    Args:
+        labelled: See `with_unlabeled`.
+        unlabelled: See `with_unlabeled`.
+        ignore_class: See `with_unlabeled`.
+
+    Returns:
+        See `with_unlabeled`.
+
+    Example:
+
+    ```python
+    import tensorflow as tf
+    import keras_kd as kd
+
+    labeled = tf.data.Dataset.from_tensor_slices((tf.zeros((4, 2)), [0, 1, 2, 0])).batch(2)
+    more = tf.data.Dataset.from_tensor_slices(tf.ones((9, 2))).batch(3)
+    assert len(list(kd.data.with_unlabelled(labeled, more))) == 2
+    ```
+    """
+    return with_unlabeled(labelled, unlabelled, ignore_class)
 
 
 def _is_index(labels):
@@ -367,29 +392,29 @@ def _check_images(dataset):
         )
 
 
-def _check_same_inputs(labelled, unlabelled):
+def _check_same_inputs(labeled, unlabeled):
     """Raises unless samples of both fit in one batch."""
-    if isinstance(unlabelled, tuple) and not isinstance(labelled, tuple):
+    if isinstance(unlabeled, tuple) and not isinstance(labeled, tuple):
         raise ValueError(
-            "`unlabelled` must be a dataset of inputs alone. Received: elements of "
-            f"{len(unlabelled)} parts. Leave the others out: unlabelled.map(lambda x, *_: x)."
+            "`unlabeled` must be a dataset of inputs alone. Received: elements of "
+            f"{len(unlabeled)} parts. Leave the others out: unlabeled.map(lambda x, *_: x)."
         )
     try:
-        keras.tree.assert_same_structure(labelled, unlabelled)
-        pairs = list(zip(*map(keras.tree.flatten, (labelled, unlabelled)), strict=True))
+        keras.tree.assert_same_structure(labeled, unlabeled)
+        pairs = list(zip(*map(keras.tree.flatten, (labeled, unlabeled)), strict=True))
     except (TypeError, ValueError) as error:
-        raise _different_inputs(labelled, unlabelled) from error
+        raise _different_inputs(labeled, unlabeled) from error
     if not all(
         one.dtype == other.dtype and one.shape[1:].is_compatible_with(other.shape[1:])
         for one, other in pairs
     ):
-        raise _different_inputs(labelled, unlabelled)
+        raise _different_inputs(labeled, unlabeled)
 
 
-def _different_inputs(labelled, unlabelled):
+def _different_inputs(labeled, unlabeled):
     return ValueError(
-        "`labelled` and `unlabelled` must have the same inputs: structure, type, and shape but for "
-        f"the batch. Received: labelled {labelled}, unlabelled {unlabelled}"
+        "`labeled` and `unlabeled` must have the same inputs: structure, type, and shape but for "
+        f"the batch. Received: labeled {labeled}, unlabeled {unlabeled}"
     )
 
 

@@ -388,31 +388,20 @@ def check_temperature(temperature: float) -> Any:
     return tensor if tf.is_tensor(temperature) else float(temperature)
 
 
-class HasTemperature(DistillationLoss):
-    """Base class of the losses with a temperature, which `TemperatureSchedule` steers.
+def live_temperature() -> property:
+    """A property `temperature` over `temperature_variable`; a loss without one does not have it."""
 
-    Args:
-        temperature: `T`, a positive number.
-        **kwargs: See `DistillationLoss`.
-    """
+    def get(loss: Any) -> Any:
+        if loss.temperature_variable is None:
+            raise AttributeError(f"{type(loss).__name__} has no temperature.")
+        return read(loss.temperature_variable)
 
-    def __init__(self, temperature: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.temperature_variable = self.add_scalar("temperature", check_temperature(temperature))
+    def set_(loss: Any, value: Any) -> None:
+        if loss.temperature_variable is None:
+            raise AttributeError(f"{type(loss).__name__} has no temperature.")
+        assign(loss.temperature_variable, check_temperature(value))
 
-    @property
-    def temperature(self) -> Any:
-        """`T`; assign a positive number to change it."""
-        return read(self.temperature_variable)
-
-    @temperature.setter
-    def temperature(self, value: Any) -> None:
-        assign(self.temperature_variable, check_temperature(value))
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config["temperature"] = float(self.temperature)
-        return config
+    return property(get, set_, doc="`T`; assign a positive number to change it.")
 
 
 # Other helpers of losses.

@@ -7,11 +7,10 @@ import keras
 from keras_kd import ops
 from keras_kd.losses import base, shapes
 from keras_kd.losses import projector as projectors
-from keras_kd.losses.base import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class ChannelWise(HasTemperature):
+class ChannelWise(base.DistillationLoss):
     """Divergence between the distributions of each channel over the positions of an image.
 
     `l = T^2 / C sum_c KL(softmax_hw(A^t_c / T) || softmax_hw(A^s_c / T))`, by the fused kernel.
@@ -47,8 +46,12 @@ class ChannelWise(HasTemperature):
     https://arxiv.org/abs/2011.13256
     """
 
+    temperature = base.live_temperature()
+
     def __init__(self, temperature: float = 4.0, **kwargs: Any) -> None:
-        super().__init__(temperature, **kwargs)
+        super().__init__(**kwargs)
+        temperature = base.check_temperature(temperature)
+        self.temperature_variable = self.add_scalar("temperature", temperature)
         base.refuse_mask(self, shapes.WHOLE_IMAGES)
         self.projection_layers: list = []
 
@@ -66,3 +69,6 @@ class ChannelWise(HasTemperature):
             self.temperature_variable,
         )
         return keras.ops.mean(losses, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "temperature": float(self.temperature)}

@@ -7,12 +7,11 @@ import keras
 from keras_kd import ops
 from keras_kd._utils import validation
 from keras_kd.losses import shapes
-from keras_kd.losses.base import HasTemperature
 from keras_kd.ops.arguments import temperature_squared
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class DecoupledKD(shapes.LogitsLoss, HasTemperature):
+class DecoupledKD(shapes.LogitsLoss):
     """KL divergence in two parts: is it the label's class, and which of the others is it (DKD).
 
     `l = T^2 (target * KL(b^t || b^s) + non_target * KL(p^t || p^s))`. `b` are the probabilities of
@@ -49,6 +48,8 @@ class DecoupledKD(shapes.LogitsLoss, HasTemperature):
 
     Reference: Zhao et al., "Decoupled Knowledge Distillation", https://arxiv.org/abs/2203.08679
     """
+
+    has_temperature = True
 
     def __init__(
         self, temperature: float = 4.0, target: float = 1.0, non_target: float = 8.0, **kwargs: Any

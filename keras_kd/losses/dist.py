@@ -7,12 +7,11 @@ import keras
 from keras_kd._utils import validation
 from keras_kd.losses import base, relations
 from keras_kd.losses import shapes as loss_shapes
-from keras_kd.losses.base import HasTemperature
 from keras_kd.ops.arguments import temperature_squared
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class DIST(loss_shapes.LogitsLoss, HasTemperature):
+class DIST(loss_shapes.LogitsLoss):
     """Correlation of the softened probabilities, within rows and within classes.
 
     `l_i = T^2 (inter_class * (1 - r(p_i, q_i)) + intra_class * mean_c (1 - r(p_c, q_c)))` with
@@ -50,6 +49,7 @@ class DIST(loss_shapes.LogitsLoss, HasTemperature):
     https://arxiv.org/abs/2205.10536
     """
 
+    has_temperature = True
     min_batch_size = 2
     takes_infinite = True
 

@@ -8,11 +8,10 @@ import numpy as np
 from keras_kd import ops
 from keras_kd.losses import projector as projectors
 from keras_kd.losses import shapes
-from keras_kd.losses.base import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
+class LearningWithoutForgetting(shapes.LogitsLoss):
     """Soft targets of the classes that teacher and student share; the student may have more (LwF).
 
     `l = T^2 KL(softmax(z^t_A / T) || softmax(z^s_B / T))` with the logits of the teacher's classes
@@ -60,6 +59,8 @@ class LearningWithoutForgetting(shapes.LogitsLoss, HasTemperature):
 
     Reference: Li and Hoiem, "Learning without Forgetting", https://arxiv.org/abs/1606.09282
     """
+
+    has_temperature = True
 
     def __init__(
         self,

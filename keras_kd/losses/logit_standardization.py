@@ -6,14 +6,13 @@ import keras
 
 from keras_kd import ops
 from keras_kd.losses import shapes
-from keras_kd.losses.base import HasTemperature
 
 # As in the authors' code: where a sample's logits are all equal nothing is divided by 0.
 SMALLEST = 1e-7
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class LogitStandardization(shapes.LogitsLoss, HasTemperature):
+class LogitStandardization(shapes.LogitsLoss):
     """Soft targets of logits that are standardized per sample: mean 0, deviation 1.
 
     `l = T^2 KL(softmax(Z(teacher) / T) || softmax(Z(student) / T))` with `Z(z) = (z - mean) /
@@ -48,6 +47,8 @@ class LogitStandardization(shapes.LogitsLoss, HasTemperature):
     Reference: Sun et al., "Logit Standardization in Knowledge Distillation",
     https://arxiv.org/abs/2403.01427
     """
+
+    has_temperature = True
 
     def __init__(self, temperature: float = 2.0, **kwargs: Any) -> None:
         super().__init__(temperature, **kwargs)

@@ -26,7 +26,7 @@ class LogitsLoss(base.DistillationLoss):
     logits of the same distribution.
 
     Args:
-        *args: See the other base class.
+        temperature: `T`, a positive number, of the losses that have one.
         from_logits: Whether the models return logits. `False`: probabilities; they end in softmax
             (in sigmoid for a yes or no).
         teacher_from_logits: The same for the teacher alone, such as a file that ends in softmax.
@@ -34,6 +34,9 @@ class LogitsLoss(base.DistillationLoss):
         **kwargs: See `DistillationLoss`.
     """
 
+    temperature = base.live_temperature()
+    # Whether the loss has a temperature, which `TemperatureSchedule` steers.
+    has_temperature = False
     # Whether a sample is a distribution over its classes; else each value is a yes or no.
     is_of_classes = True
     # Whether logits of -inf, classes without probability, are kept; else they become log `TINY`.
@@ -41,12 +44,19 @@ class LogitsLoss(base.DistillationLoss):
 
     def __init__(
         self,
-        *args: Any,
+        temperature: Any = None,
+        *,
         from_logits: bool = True,
         teacher_from_logits: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        if not self.has_temperature and temperature is not None:
+            kwargs["temperature"] = temperature  # which the base class refuses
+        super().__init__(**kwargs)
+        self.temperature_variable = None
+        if self.has_temperature:
+            temperature = base.check_temperature(temperature)
+            self.temperature_variable = self.add_scalar("temperature", temperature)
         self.from_logits = validation.boolean("from_logits", from_logits)
         self.teacher_from_logits = teacher_from_logits
         if teacher_from_logits is not None:
@@ -90,6 +100,8 @@ class LogitsLoss(base.DistillationLoss):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
+        if self.has_temperature:
+            config["temperature"] = float(self.temperature)
         config["from_logits"] = self.from_logits
         config["teacher_from_logits"] = self.teacher_from_logits
         return config

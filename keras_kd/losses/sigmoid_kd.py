@@ -6,11 +6,10 @@ import keras
 
 from keras_kd import ops
 from keras_kd.losses import shapes
-from keras_kd.losses.base import HasTemperature
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class SigmoidKD(shapes.LogitsLoss, HasTemperature):
+class SigmoidKD(shapes.LogitsLoss):
     """Divergence between the yes-or-no probabilities of each class.
 
     `l = T^2 mean_c KL(Bernoulli(sigmoid(z^t_c / T)) || Bernoulli(sigmoid(z^s_c / T)))`, by the
@@ -44,6 +43,7 @@ class SigmoidKD(shapes.LogitsLoss, HasTemperature):
     (its logits part; Hinton's loss for each class).
     """
 
+    has_temperature = True
     is_of_classes = False
 
     def __init__(self, temperature: float = 1.0, **kwargs: Any) -> None:

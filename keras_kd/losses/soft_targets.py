@@ -7,13 +7,12 @@ import tensorflow as tf
 
 from keras_kd import ops
 from keras_kd.losses import shapes
-from keras_kd.losses.base import HasTemperature
 from keras_kd.ops import arguments
 from keras_kd.ops.sparse_logits import SparseLogits
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class SoftTargets(shapes.LogitsLoss, HasTemperature):
+class SoftTargets(shapes.LogitsLoss):
     """Divergence between the softened class distributions of teacher and student.
 
     `T^2 KL(softmax(teacher / T) || softmax(student / T))` per sample, computed by the fused
@@ -57,6 +56,7 @@ class SoftTargets(shapes.LogitsLoss, HasTemperature):
     https://arxiv.org/abs/1503.02531
     """
 
+    has_temperature = True
     takes_infinite = True
 
     def __init__(
