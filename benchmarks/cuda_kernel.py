@@ -67,13 +67,13 @@ class Kernel:
                 teacher_type=code,
                 gradient_type=code,
                 temperature=temperature,
-                soft=device.allocate_uninitialised(4 * rows),
-                gradient=device.allocate_uninitialised(student.nbytes),
+                soft=device.allocate_uninitialized(4 * rows),
+                gradient=device.allocate_uninitialized(student.nbytes),
             )
         )
         size = ctypes.c_int64()
         device.call("keras_kd_cuda_workspace", ctypes.byref(self.task), ctypes.byref(size))
-        workspace = device.allocate_uninitialised(size.value) if size.value else None
+        workspace = device.allocate_uninitialized(size.value) if size.value else None
         self.arguments = (ctypes.byref(self.task), ctypes.c_void_p(workspace), size, None)
         self.message = ctypes.create_string_buffer(MESSAGE_BYTES)
 

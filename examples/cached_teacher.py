@@ -78,7 +78,7 @@ def settings(trial):
 
 
 def living(trial):
-    return trial.distil(trial.teachers["teacher"])
+    return trial.distill(trial.teachers["teacher"])
 
 
 def cached(name, **options):

@@ -52,7 +52,7 @@ class Trial:
         rate = self.args.learning_rate
         return train(model, samples, self.seed, self.args.epochs, rate, **options)
 
-    def distil(self, teacher, losses=None, alpha=None, beta=None):
+    def distill(self, teacher, losses=None, alpha=None, beta=None):
         """The student of this seed after it has learned from labels and teacher."""
         student = self.new_student()
         self.train(self.distiller(teacher, student, losses, alpha, beta))

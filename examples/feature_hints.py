@@ -42,14 +42,14 @@ def attention(args):
 
 def beside_labels(*makers):
     """A way to learn in which the labels count as much as without a teacher."""
-    return lambda trial: trial.distil(
+    return lambda trial: trial.distill(
         trial.teachers["teacher"], [loss for make in makers for loss in make(trial.args)], 1, 1
     )
 
 
 def with_soft_targets(*makers):
     """A way to learn in which the teacher's logits count for more than the labels."""
-    return lambda trial: trial.distil(
+    return lambda trial: trial.distill(
         trial.teachers["teacher"],
         [loss for make in (soft_targets, *makers) for loss in make(trial.args)],
     )

@@ -36,12 +36,12 @@ def best_teacher(trial):
     best = max(
         members(trial.teachers), key=lambda teacher: comparison.accuracy(teacher, validation)
     )
-    return trial.distil(best)
+    return trial.distill(best)
 
 
 def ensemble(combine):
     """A way to learn: from all teachers, combined."""
-    return lambda trial: trial.distil(
+    return lambda trial: trial.distill(
         kd.teachers.Ensemble(members(trial.teachers), combine=combine)
     )
 

@@ -21,7 +21,7 @@ import keras_kd as kd
 
 
 def soft_targets(trial):
-    return trial.distil(trial.teachers["teacher"])
+    return trial.distill(trial.teachers["teacher"])
 
 
 def peers(count):

@@ -1,4 +1,4 @@
-"""Distil a small convolutional network, and measure whether that helped.
+"""Distill a small convolutional network, and measure whether that helped.
 
 Trains a teacher, then for every seed the same student twice: on the labels alone, and on the
 labels and the teacher. Both start from the same weights and see the same batches for the same
@@ -30,7 +30,7 @@ from sklearn.datasets import load_digits
 import keras_kd as kd
 
 ON_DISK = {"mnist5k": mnist_data, "digits": lambda: load_digits(return_X_y=True)}
-# Labelled samples (few: where labels are many, a student needs no teacher) and epochs.
+# Labeled samples (few: where labels are many, a student needs no teacher) and epochs.
 DATASETS = {"mnist5k": (1000, 30), "digits": (300, 100)}
 DATASETS |= {"mnist": (5000, 20), "fashion_mnist": (5000, 20), "cifar10": (10000, 20)}
 
@@ -40,7 +40,7 @@ def options(description, output, width=8, learning_rate=0.02):
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     add = parser.add_argument
     add("--dataset", choices=list(DATASETS), default="mnist5k")
-    add("--train-samples", type=int, help="labelled samples; default: by data set")
+    add("--train-samples", type=int, help="labeled samples; default: by data set")
     add("--width", type=int, default=width, help="filters or units of the student's first layer")
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, help="of each model; default: by data set")
@@ -211,7 +211,7 @@ def plot(path, accuracy):
 
 
 def write(path, save):
-    """Calls `save` on a neighbour of `path`, then renames it: nobody ever reads half a file."""
+    """Calls `save` on a neighbor of `path`, then renames it: nobody ever reads half a file."""
     partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
     save(partial)
     partial.replace(path)

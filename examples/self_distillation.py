@@ -59,7 +59,7 @@ def running_average(trial):
 def virtual(trial):
     args = trial.args
     teacher = kd.teachers.VirtualTeacher(args.confidence)
-    return trial.distil(teacher, kd.losses.SoftTargets(args.virtual_temperature))
+    return trial.distill(teacher, kd.losses.SoftTargets(args.virtual_temperature))
 
 
 def exits(trial, beta):

@@ -80,7 +80,7 @@ def load_data(count):
 
 
 class Positions(layers.Layer):
-    """Adds a learnt vector for each position."""
+    """Adds a learned vector for each position."""
 
     def build(self, shape):
         self.positions = self.add_weight(shape=shape[1:], initializer="uniform", name="positions")

@@ -323,7 +323,7 @@ def _by_similarity(sides, models_of_sides, data):
     """Score: CKA of the features on the data."""
     teacher, student = sides
     grams = [
-        [statistics.centred_gram(each) for each in _features(model, side, data)]
+        [statistics.centered_gram(each) for each in _features(model, side, data)]
         for model, side in zip(models_of_sides, sides, strict=True)
     ]
     gains = np.array(

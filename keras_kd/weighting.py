@@ -197,7 +197,7 @@ class TeacherCorrectness(Weighting):
     def shares(self, probabilities: Any, labels: Any) -> Any:
         classes = _labels_as_classes(self, labels, probabilities)
         right = keras.ops.equal(keras.ops.argmax(probabilities, axis=-1), classes)
-        return _where_labelled(classes, keras.ops.where(right, self.right, self.wrong))
+        return _where_labeled(classes, keras.ops.where(right, self.right, self.wrong))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "wrong": self.wrong, "right": self.right}
@@ -285,7 +285,7 @@ class ClassShares(Weighting):
             )
         classes = _labels_as_classes(self, labels, probabilities)
         shares = keras.ops.convert_to_tensor(self.by_class, "float32")
-        return _where_labelled(classes, keras.ops.take(shares, keras.ops.maximum(classes, 0)))
+        return _where_labeled(classes, keras.ops.take(shares, keras.ops.maximum(classes, 0)))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shares": self.by_class}
@@ -300,6 +300,6 @@ def _labels_as_classes(weighting, given, probabilities):
     return shapes.classes(given, probabilities)
 
 
-def _where_labelled(classes, shares):
+def _where_labeled(classes, shares):
     """The shares; 1/2, which changes nothing, for samples without a label (a negative class)."""
     return keras.ops.where(classes >= 0, shares, 0.5)

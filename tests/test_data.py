@@ -112,7 +112,7 @@ def test_rows_without_labels_learn_from_the_teacher_alone(labels):
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     made = kd.Distiller(teacher, student)
     made.compile(keras.optimizers.SGD(0.0), loss)
-    data = kd.data.with_unlabelled(
+    data = kd.data.with_unlabeled(
         dataset(X, y, 12), tf.data.Dataset.from_tensor_slices(extra).batch(5)
     )
     history = made.fit(data, shuffle=False, verbose=0).history
@@ -127,8 +127,8 @@ def test_rows_without_labels_learn_from_the_teacher_alone(labels):
 
 def test_rows_without_labels_of_several_outputs():
     labels = {"a": np.arange(4), "b": np.eye(4, dtype="float32"), "c": np.ones((4, 2, 1), "int64")}
-    labelled = tf.data.Dataset.from_tensor_slices((X[:4], labels)).batch(4)
-    ((_, found),) = kd.data.with_unlabelled(labelled, dataset().map(lambda x, y: x).take(1))
+    labeled = tf.data.Dataset.from_tensor_slices((X[:4], labels)).batch(4)
+    ((_, found),) = kd.data.with_unlabeled(labeled, dataset().map(lambda x, y: x).take(1))
     np.testing.assert_array_equal(found["a"][4:], np.full(6, -1))
     np.testing.assert_array_equal(found["b"][4:], np.zeros((6, 4)))
     np.testing.assert_array_equal(found["c"][4:], np.full((6, 2, 1), -1))
@@ -145,7 +145,7 @@ IMAGES, ZEROS_AND_ONES = np.zeros((12, 2, 2, 1), "uint8"), np.eye(4, dtype="int3
         (lambda: kd.data.mixup(dataset(y=np.float32(Y)), 4), "class indices.*type float32"),
         (lambda: kd.data.cutmix(dataset(IMAGES, X[:, :1]), 4), "class indices.*type float32"),
         (
-            lambda: kd.data.with_unlabelled(dataset(y=ZEROS_AND_ONES), dataset()),
+            lambda: kd.data.with_unlabeled(dataset(y=ZEROS_AND_ONES), dataset()),
             r"shape \(None, 4\) may be.*last axis of size 1",
         ),
         (lambda: kd.data.mixup(dataset(), 4, alpha=0), "alpha"),
@@ -153,7 +153,7 @@ IMAGES, ZEROS_AND_ONES = np.zeros((12, 2, 2, 1), "uint8"), np.eye(4, dtype="int3
         (lambda: kd.data.noise(dataset(), -1), "stddev=-1"),
         (lambda: kd.data.mixup(dataset().map(lambda x, y: (x, y, x)), 4), "mix sample weights"),
         (lambda: kd.data.cutmix(dataset().map(lambda x, y: x), 4), "images, labels"),
-        (lambda: kd.data.with_unlabelled(dataset().map(lambda x, y: x), dataset()), "labelled"),
+        (lambda: kd.data.with_unlabeled(dataset().map(lambda x, y: x), dataset()), "labeled"),
     ],
 )
 def test_bad_arguments(make, message):

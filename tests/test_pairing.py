@@ -174,7 +174,7 @@ def test_a_subclassed_model_needs_data():
 
 
 @pytest.mark.parametrize("strategy", pairing.STRATEGIES)
-def test_one_line_distils_layer_by_layer(strategy, capsys):
+def test_one_line_distills_layer_by_layer(strategy, capsys):
     keras.utils.set_random_seed(0)
     teacher, student = dense(8, 8, 8, prefix="t"), dense(8, 8, prefix="s")
     x, y = linear.data(48)

@@ -154,7 +154,7 @@ def test_what_verbose_may_be(verbose):
 
 
 def batches():
-    """Labelled rows in batches of 3, of which only a pass can tell how many there are."""
+    """Labeled rows in batches of 3, of which only a pass can tell how many there are."""
     x, y = fits.data()
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(3).filter(lambda *_: True)
 

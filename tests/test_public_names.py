@@ -13,10 +13,10 @@ import inspect
 import pathlib
 
 import keras
-import keras_kd.cache
 import pytest
 
 import keras_kd as kd
+import keras_kd.cache
 
 FILE = pathlib.Path(__file__).parent / "golden" / "public_names.txt"
 # What users call and read of an object, or override in a class of their own. The classes' other

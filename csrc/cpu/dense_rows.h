@@ -141,8 +141,8 @@ void LargestThenLogits(const Problem& problem, int64_t row, LogitRow<T> logits,
       __builtin_fabsf(logits.teacher_largest) > far) {
     const float* teacher = Stage(logits.teacher, classes, logits.teacher_largest, at.teacher);
     const float* student = Stage(logits.student, classes, logits.student_largest, at.student);
-    const LogitRow<float> centred{student, teacher, 0.0f, 0.0f, student, teacher};
-    return ReadLogits<kDivergence>(problem, row, centred, at, stream);
+    const LogitRow<float> centered{student, teacher, 0.0f, 0.0f, student, teacher};
+    return ReadLogits<kDivergence>(problem, row, centered, at, stream);
   }
   ReadLogits<kDivergence>(problem, row, logits, at, stream);
 }

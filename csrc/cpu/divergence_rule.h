@@ -55,7 +55,7 @@ KERAS_KD_INLINE float GradientFactor(float mixing_weight) {
 }
 
 // A class of no probability has no gradient, also where its score is infinite; NaN stays NaN.
-KERAS_KD_INLINE Vec Centred(Vec q, Vec score, Vec mean_score) {
+KERAS_KD_INLINE Vec Centered(Vec q, Vec score, Vec mean_score) {
   return ZeroUnless(q != Set(0.0f), q * (score - mean_score));
 }
 

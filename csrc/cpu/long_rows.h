@@ -242,7 +242,7 @@ float Diverge(ReadyRow row, Writer write) {
     const Vec mean = Set(MeanScore<kDivergence>(a, b));
     const auto gradient = [&](int64_t c) __attribute__((always_inline)) {
       const Vec q = Load(row.scratch.student_exp + c) * row.student_scale;
-      const Vec soft = Centred(q, Load(row.scratch.teacher_exp + c), mean);
+      const Vec soft = Centered(q, Load(row.scratch.teacher_exp + c), mean);
       return row.Gradient<kHard>(c, soft);
     };
     int64_t c = 0;

@@ -28,7 +28,7 @@ struct ShortScratch {
 };
 
 // Row-major [rows, classes] of any storage type to class-major [classes, kLanes] floats. Lanes
-// past `rows` repeat the last row, so that nothing uninitialised is computed with.
+// past `rows` repeat the last row, so that nothing uninitialized is computed with.
 template <typename T>
 KERAS_KD_INLINE void ToLanes(const T* from, int64_t rows, int64_t classes, float* block,
                              float* to) {
@@ -147,9 +147,9 @@ struct BlockSums {
   Vec student_slip, teacher_slip, hard_slip;
 };
 
-// Rows where a difference of two logits could overflow are centred; not the others, whose small
+// Rows where a difference of two logits could overflow are centered; not the others, whose small
 // differences it would round.
-static void CentreFarRows(const ShortScratch& at, int64_t classes, float far, BlockSums* sums) {
+static void CenterFarRows(const ShortScratch& at, int64_t classes, float far, BlockSums* sums) {
   const Int huge =
       (Abs(sums->student_largest) > Set(far)) | (Abs(sums->teacher_largest) > Set(far));
   if (!Any(huge)) return;
@@ -172,7 +172,7 @@ BlockSums BlockExponentials(ShortScratch at, int64_t classes, float temperature)
     sums.student_largest = Max(sums.student_largest, Load(at.student + c * kLanes));
     sums.teacher_largest = Max(sums.teacher_largest, Load(at.teacher + c * kLanes));
   }
-  CentreFarRows(at, classes, FarLogit(temperature), &sums);
+  CenterFarRows(at, classes, FarLogit(temperature), &sums);
   const Exponent student = Exponent::Of(sums.student_largest, temperature);
   const Exponent teacher = Exponent::Of(sums.teacher_largest, temperature);
   const Exponent hard = Exponent::Of(sums.student_largest, 1.0f);
@@ -240,7 +240,7 @@ struct ReadyBlock {
   __attribute__((always_inline)) Vec Teacher(int64_t c) const {
     return Load(at.teacher_exp + c) * teacher_scale;
   }
-  // q - p in one fixed way, so that a row's gradient does not depend on its neighbours.
+  // q - p in one fixed way, so that a row's gradient does not depend on its neighbors.
   __attribute__((always_inline)) Vec ForwardGradient(int64_t c, Vec p) const {
     return MulAdd(Load(at.student_exp + c), student_scale, -p);
   }
@@ -265,7 +265,7 @@ KERAS_KD_INLINE Vec DivergeBlock(ReadyBlock block, Int stable, bool gradient) {
     const Vec mean = MeanScore<kDivergence>(first, second);
     for (int64_t c = 0; gradient && c < block.classes * kLanes; c += kLanes) {
       const Vec q = Load(at.student_exp + c) * block.student_scale;
-      Store(Centred(q, Load(at.teacher_exp + c), mean), at.teacher_exp + c);
+      Store(Centered(q, Load(at.teacher_exp + c), mean), at.teacher_exp + c);
     }
   }
   return Loss<kDivergence>(first, second, block.mixing_weight);
@@ -281,7 +281,7 @@ KERAS_KD_INLINE Vec PlainBlock(ReadyBlock block, bool gradient) {
 }
 
 // The cheapest form that is exact enough in every lane that counts; each lane has the result that
-// its own form gives, whatever its neighbours need.
+// its own form gives, whatever its neighbors need.
 template <Divergence kDivergence>
 KERAS_KD_INLINE Vec SoftBlock(const ReadyBlock& block, Int has_soft, bool gradient) {
   if constexpr (kDivergence != Divergence::kForwardKl) {

@@ -1,4 +1,4 @@
-// exp, log and the divergences' terms, on one vector. Coefficients: least squares refined towards
+// exp, log and the divergences' terms, on one vector. Coefficients: least squares refined toward
 // the minimax of the relative error, in float64; the errors named are those of the polynomials.
 #ifndef KERAS_KD_CSRC_CPU_SIMD_MATH_H_
 #define KERAS_KD_CSRC_CPU_SIMD_MATH_H_
@@ -64,7 +64,7 @@ struct Exponent {
   }
 };
 
-// A row whose largest logit, over T, exceeds this is centred first: differences of its logits may
+// A row whose largest logit, over T, exceeds this is centered first: differences of its logits may
 // overflow, and the slip would reach the exponents' range.
 KERAS_KD_INLINE float FarLogit(float temperature) {
   return 65536.0f * (temperature < 1.0f ? temperature : 1.0f);  // the hard loss is at 1

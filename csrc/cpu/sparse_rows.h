@@ -61,11 +61,11 @@ struct Rest {
 
 // Exponentials of the rest in place; -inf, which stands for a kept class, gives exactly zero.
 Rest Exponentials(float* row, int64_t padded, float temperature) {
-  float largest = LargestOf(row, padded), centre = 0.0f;
+  float largest = LargestOf(row, padded), center = 0.0f;
   if (!(largest > -kInfinity)) largest = 0.0f;  // no mass, or NaN that a maximum may hide
   if (__builtin_fabsf(largest) > FarLogit(temperature)) {
     Stage(row, padded, largest, row);
-    centre = largest, largest = 0.0f;
+    center = largest, largest = 0.0f;
   }
   const Exponent exponent = Exponent::Of(Set(largest), temperature);
   Vec sum{};
@@ -82,21 +82,21 @@ Rest Exponentials(float* row, int64_t padded, float temperature) {
   const float total = Sum(sum);
   if (total == 0.0f) return {};
   const double log_total = __builtin_log(static_cast<double>(total)) - exponent.Slip()[0];
-  return {static_cast<double>(centre) + largest + temperature * log_total, 1.0f / total};
+  return {static_cast<double>(center) + largest + temperature * log_total, 1.0f / total};
 }
 
 double TeacherRest(const SparseProblem& problem, int64_t row) {
   return static_cast<double>(problem.dense.temperature) * problem.tail[row];
 }
 
-// From so many temperatures on a coarse row is centred: rounding its pooled logit with an offset of
-// 10,000 that all of them share would cost 5e-4. What centring rounds, logits that are not within
+// From so many temperatures on a coarse row is centered: rounding its pooled logit with an offset of
+// 10,000 that all of them share would cost 5e-4. What centering rounds, logits that are not within
 // half and twice the largest, are then 32 temperatures below it: exp(-32), nothing.
 constexpr double kFarOffset = 64.0;
 
 // Subtracts the largest logit of a coarse row where it is far from 0. Returns the pooled one, which
 // is the last, before it is rounded.
-double Centre(float* row, int64_t kept, double pooled, double temperature) {
+double Center(float* row, int64_t kept, double pooled, double temperature) {
   float of_kept[4] = {-kInfinity, -kInfinity, -kInfinity, -kInfinity};  // four do not wait in line
   for (int64_t k = 0; k < kept; ++k) {
     float& most = of_kept[k % 4];
@@ -141,8 +141,8 @@ Rest StageRow(const SparseProblem& problem, int64_t row, int64_t i, const Sparse
   StageAny(dense.teacher, dense.teacher_type, problem.kept, row, teacher);
   Rest rest = Exponentials(logits, at.padded, dense.temperature);
   if (at.coarse_classes > problem.kept) {
-    rest.logit = Centre(student, problem.kept, rest.logit, dense.temperature);
-    rest.teacher = Centre(teacher, problem.kept, TeacherRest(problem, row), dense.temperature);
+    rest.logit = Center(student, problem.kept, rest.logit, dense.temperature);
+    rest.teacher = Center(teacher, problem.kept, TeacherRest(problem, row), dense.temperature);
   }
   return rest;
 }

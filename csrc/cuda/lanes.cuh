@@ -1,4 +1,4 @@
-// Sum and maximum over neighbouring threads of a warp, and over a block.
+// Sum and maximum over neighboring threads of a warp, and over a block.
 #ifndef KERAS_KD_CSRC_CUDA_LANES_CUH_
 #define KERAS_KD_CSRC_CUDA_LANES_CUH_
 

@@ -12,7 +12,7 @@ namespace cuda {
 
 constexpr float kLog2E = 1.44269504088896340736f;
 constexpr float kInfinity = __builtin_huge_valf();
-// A row whose largest logit exceeds this is centred before teacher and student are compared:
+// A row whose largest logit exceeds this is centered before teacher and student are compared:
 // differences of its logits may overflow.
 constexpr float kFarLogit = 65536.0f;
 
@@ -133,7 +133,7 @@ struct ReadyRow {
   }
 
   // Adds a class to the sums of its divergence. Returns the gradient of the forward KL, without its
-  // factor; for the others the score that Gradient() centres.
+  // factor; for the others the score that Gradient() centers.
   __device__ __forceinline__ float Add(float p, float q, float d, float* first,
                                        float* second) const {
     if constexpr (kDivergence == Divergence::kForwardKl) {
@@ -167,7 +167,7 @@ struct ReadyRow {
     float unused = 0.0f;
     const float score = AddLogits(s, t, &unused, &unused);
     if constexpr (kDivergence == Divergence::kForwardKl) return score;
-    return Centred(StudentExp(s) * student_scale, score, mean_score);
+    return Centered(StudentExp(s) * student_scale, score, mean_score);
   }
 
   // The mean score under q, which the gradient of reverse KL and JSD subtracts.
@@ -176,7 +176,7 @@ struct ReadyRow {
   }
 
   // The gradient of reverse KL and JSD from a class's score, without its factor.
-  __device__ __forceinline__ float Centred(float q, float score, float mean_score) const {
+  __device__ __forceinline__ float Centered(float q, float score, float mean_score) const {
     return q == 0.0f ? 0.0f : q * (score - mean_score);
   }
 

@@ -123,7 +123,7 @@ struct WarpRow {
     const float mean = *mean_score = ready.MeanScore(first, second);
     if constexpr (kDivergence != Divergence::kForwardKl) {
       ForColumns([&](int i) {
-        ratio[i] = ready.Centred(student[i] * ready.student_scale, ratio[i], mean);
+        ratio[i] = ready.Centered(student[i] * ready.student_scale, ratio[i], mean);
       });
     }
     return ready.Loss(first, second);

@@ -147,7 +147,7 @@ void TestSpecialValues() {
         Data data({9, classes, DataType::kFloat32, DataType::kFloat32, divergence, 2.0f, true}, 2);
         for (size_t row : {0u, 8u}) data.student.Set(row * data.Elements() / 9 + 3, special);
         Expect(RunLosses(data.Describe()).empty(), "special values are not an error");
-        Expect(!std::isnan(data.soft.Get(1)), "a special row leaves its neighbours alone");
+        Expect(!std::isnan(data.soft.Get(1)), "a special row leaves its neighbors alone");
         const bool poison = std::isnan(special) || special == inf;
         Expect(std::isnan(data.soft.Get(0)) == poison, "NaN and +inf, and only they, give NaN");
       }

@@ -169,7 +169,7 @@ void TestSpecialValues() {
         const bool poison = std::isnan(special) || special == kInf;
         Expect(std::isnan(data.dense.soft.Get(0)) == poison, "NaN and +inf give NaN");
         Expect(std::isnan(data.dense.soft.Get(8)) == poison, "NaN and +inf of a teacher give NaN");
-        Expect(!std::isnan(data.dense.soft.Get(1)), "a special row leaves its neighbours alone");
+        Expect(!std::isnan(data.dense.soft.Get(1)), "a special row leaves its neighbors alone");
         Expect(data.dense.soft.Get(4) == 0.0f, "a row of weight zero is zero");
       }
     }

@@ -162,16 +162,16 @@ def cka(features: Any, others: Any) -> float:
     Reference: Kornblith et al., "Similarity of Neural Network Representations Revisited",
     https://arxiv.org/abs/1905.00414
     """
-    return cka_of_grams(centred_gram(features), centred_gram(others))
+    return cka_of_grams(centered_gram(features), centered_gram(others))
 
 
 def cka_of_grams(a: np.ndarray, b: np.ndarray) -> float:
-    """As `cka`, from `centred_gram`s: with many layers each is computed once."""
+    """As `cka`, from `centered_gram`s: with many layers each is computed once."""
     size = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / size) if size > 0 else 0.0
 
 
-def centred_gram(features: Any) -> np.ndarray:
+def centered_gram(features: Any) -> np.ndarray:
     """Inner products of the samples' deviations from their mean, `[batch, batch]` in float64."""
     rows = np.asarray(features, "float64")
     rows = rows.reshape(len(rows), -1)

@@ -52,7 +52,7 @@ def diagnose(
     | weak classes | which classes does the teacher not know |
     | calibration | calibration error, and the temperature that corrects it |
     | soft targets | do they carry more than labels, at the temperature of distillation |
-    | memorised | is the teacher far better on this data than on the validation data |
+    | "memorised" | is the teacher far better on this data than on the validation data |
     | capacity | parameters of both |
 
     The expected calibration error is `sum_b w_b / w |accuracy_b - confidence_b|` over 15 bins of

@@ -170,14 +170,14 @@ def _student_classes(tallies):
 
 def _unlabeled(tallies):
     labels = tallies.labels
-    if not labels.unlabelled:
+    if not labels.unlabeled:
         return None
     return Finding(
         "classes",
         "note",
-        f"{labels.unlabelled} of {labels.rows} rows have no label (a negative class); only the "
+        f"{labels.unlabeled} of {labels.rows} rows have no label (a negative class); only the "
         "check of the outputs counts them.",
-        values={"unlabelled": labels.unlabelled, "rows": labels.rows},
+        values={"unlabelled": labels.unlabeled, "rows": labels.rows},
     )
 
 

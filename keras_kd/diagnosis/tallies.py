@@ -206,19 +206,19 @@ class LabelTally:
     """
 
     def __init__(self, classes: int) -> None:
-        self.rows = self.unlabelled = self.too_large = 0
+        self.rows = self.unlabeled = self.too_large = 0
         self.largest, self.least, self.width = -1, np.inf, None
         self.seen = np.zeros(classes, bool)
 
     def add(self, labels: Any, width: Any) -> None:
         """Adds class indices, and the number of classes they name (`None`: unknown)."""
-        labelled = labels[labels >= 0]
-        inside = labelled[labelled < len(self.seen)]
+        labeled = labels[labels >= 0]
+        inside = labeled[labeled < len(self.seen)]
         self.rows += len(labels)
-        self.unlabelled += len(labels) - len(labelled)
-        self.too_large += len(labelled) - len(inside)
-        self.largest = max(self.largest, int(labelled.max(initial=-1)))
-        self.least = min(self.least, int(labelled.min(initial=np.iinfo(np.int64).max)))
+        self.unlabeled += len(labels) - len(labeled)
+        self.too_large += len(labeled) - len(inside)
+        self.largest = max(self.largest, int(labeled.max(initial=-1)))
+        self.least = min(self.least, int(labeled.min(initial=np.iinfo(np.int64).max)))
         self.seen[inside] = True
         self.width = width if width is not None else self.width
 

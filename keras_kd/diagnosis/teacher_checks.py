@@ -298,7 +298,7 @@ def check_overfit(train: ModelTally, validation: ModelTally) -> Finding:
         "warning",
         message,
         "The teacher has memorized this data, so that its soft targets here are the labels. "
-        "Teach with data it has not seen (kd.data.with_unlabelled), with new views of this data "
+        "Teach with data it has not seen (kd.data.with_unlabeled), with new views of this data "
         "(kd.data.mixup, cutmix), or at a higher temperature.",
         values,
     )

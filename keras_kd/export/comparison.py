@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd.export.judging import Bounds, Judgement, Output
+from keras_kd.export.judging import Bounds, Judgment, Output
 from keras_kd.export.representative import Samples
 from keras_kd.export.student import ExportError
 
@@ -113,7 +113,7 @@ def compare(
     outputs: Sequence[np.ndarray],
     expected: Sequence[np.ndarray],
     samples: Samples,
-    judgement: Judgement,
+    judgment: Judgment,
 ) -> Comparison:
     """Compares outputs of a file with those of its model.
 
@@ -121,14 +121,14 @@ def compare(
         outputs: Arrays `[samples, ...]`, one for each output.
         expected: The same of the model.
         samples: The `Samples` that they are for.
-        judgement: How each output is judged.
+        judgment: How each output is judged.
 
     Raises:
         ExportError: They are NaN, or all the same.
     """
-    _check_values(outputs, expected, [output.name for output in judgement.outputs])
-    compared = list(zip(judgement.outputs, outputs, expected, strict=True))
-    figures = compare_outputs(compared) if samples.are_given else map(Figures, judgement.outputs)
+    _check_values(outputs, expected, [output.name for output in judgment.outputs])
+    compared = list(zip(judgment.outputs, outputs, expected, strict=True))
+    figures = compare_outputs(compared) if samples.are_given else map(Figures, judgment.outputs)
     return Comparison(
         samples=len(outputs[0]),
         of_outputs=tuple(figures),

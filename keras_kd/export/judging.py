@@ -89,7 +89,7 @@ class Output:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judgement:
+class Judgment:
     """How the outputs of a model are judged, and how far a file may be off.
 
     Attributes:
@@ -130,7 +130,7 @@ def judge_outputs(
     task: Any = "auto",
     bounds: Bounds | None = None,
     labels_must_fit: bool = True,
-) -> Judgement:
+) -> Judgment:
     """Decides the task of each output of a model.
 
     It is the user's argument; else what the labels are, as in `keras_kd.measure`; else classes
@@ -162,7 +162,7 @@ def judge_outputs(
         )
     outputs = _classes_by_bounds(outputs, expected, bounds)
     _check_bounds(outputs, bounds)
-    return Judgement(tuple(outputs), bounds)
+    return Judgment(tuple(outputs), bounds)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -179,12 +179,12 @@ def _endless(what, how, part):
 
 def _parts(element, what):
     """The inputs as arrays in their structure, and the labels of a batch."""
-    is_labelled = isinstance(element, tuple) and len(element) in (2, 3)
-    inputs, _ = protocol.split(protocol.inputs_of(element) if is_labelled else element)
+    is_labeled = isinstance(element, tuple) and len(element) in (2, 3)
+    inputs, _ = protocol.split(protocol.inputs_of(element) if is_labeled else element)
     if any(isinstance(x, (tf.RaggedTensor, tf.SparseTensor)) for x in keras.tree.flatten(element)):
         raise ValueError(f"`{what}` has ragged or sparse tensors. Pass dense ones.")
     inputs = keras.tree.map_structure(np.asarray, inputs)
-    return inputs, _labels_of(element[1]) if is_labelled else None
+    return inputs, _labels_of(element[1]) if is_labeled else None
 
 
 def _labels_of(given):

@@ -128,7 +128,7 @@ def as_loss(loss):
     hint = ""
     if isinstance(loss, (str, keras.losses.Loss)) or callable(loss):
         hint = (
-            " A Keras loss compares labels with predictions; to distil from logits use "
+            " A Keras loss compares labels with predictions; to distill from logits use "
             "keras_kd.losses.SoftTargets, or subclass DistillationLoss."
         )
     raise ValueError(

@@ -404,7 +404,7 @@ class Distiller(DistillationModel):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The loss of a batch; `train_step` and `test_step` call it, so a subclass may add to it.
 
-        In training it is the whole objective with all regularisers, in an evaluation the student's
+        In training it is the whole objective with all regularizers, in an evaluation the student's
         own loss (or the objective, where the teacher is asked).
 
         Args:

@@ -181,7 +181,7 @@ def _of_padding(distiller, student, labels, weight):
     for layer_loss, shape, counts in _positions(distiller, student, labels):
         padded = {x: padding_that_counts(masks[x], shape, weight, counts) for x in masks}
         padded = {x: number for x, number in padded.items() if number is not None}
-        # Of several masks one may be another tensor's: a loss that honours one has its own.
+        # Of several masks one may be another tensor's: a loss that honors one has its own.
         for name, number in padded.items() if all(padded.values()) else ():
             found.setdefault(name, {}).setdefault(layer_loss, number)
     for name, by_loss in found.items():

@@ -15,7 +15,7 @@ def sums_of(losses: Iterable) -> list:
 
 
 def own_loss_of(student, x, y, y_pred, sample_weight, training):
-    """What a student's own `compute_loss` gives: its loss of the labels and its regularisers."""
+    """What a student's own `compute_loss` gives: its loss of the labels and its regularizers."""
     loss = arguments.call_compute_loss(student, x, y, y_pred, sample_weight, training)
     if loss is None or len(loss.shape) > 0:
         shape = None if loss is None else tuple(loss.shape)

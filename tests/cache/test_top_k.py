@@ -22,13 +22,13 @@ def test_the_mass_of_the_rest_is_known_at_any_temperature(classes, k, temperatur
     sparse = sparse_logits.largest(logits.astype("float32"), k)
     kept = np.argsort(-logits)[:, :k]
     np.testing.assert_array_equal(sparse.indices, kept)
-    centred = logits - logits.max(-1, keepdims=True)
+    centered = logits - logits.max(-1, keepdims=True)
     np.testing.assert_allclose(
-        sparse.logits, np.take_along_axis(centred, kept, -1), rtol=1e-5, atol=1e-5
+        sparse.logits, np.take_along_axis(centered, kept, -1), rtol=1e-5, atol=1e-5
     )
-    rest = np.delete(centred[0], kept[0])
+    rest = np.delete(centered[0], kept[0])
     exact = [
-        logsumexp(np.delete(row, at) / temperature) for row, at in zip(centred, kept, strict=True)
+        logsumexp(np.delete(row, at) / temperature) for row, at in zip(centered, kept, strict=True)
     ]
     assert rest.size == classes - k
     on_grid = temperature in sparse_logits.TEMPERATURES
@@ -84,8 +84,8 @@ def test_rows_are_taken_in_blocks_of_any_number(shape):
         assert value.shape[:-1] == shape[:-1]
         np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6)
     flat = logits.reshape(-1, shape[-1])[::97]
-    centred = -np.sort(-flat.astype("float64"))
-    exact = [logsumexp((row - row[0])[3:] / 2.0) for row in centred]
+    centered = -np.sort(-flat.astype("float64"))
+    exact = [logsumexp((row - row[0])[3:] / 2.0) for row in centered]
     rest = np.reshape(sparse_logits.SparseLogits(**found).rest(2.0), [-1])[::97]
     np.testing.assert_allclose(rest, exact, rtol=0, atol=2e-5)
 

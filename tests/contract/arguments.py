@@ -173,6 +173,15 @@ DATA = {
             {"dataset": Counts(dataset(seed=1)), "stddev": Counts(0.2), "seed": Counts(2)},
         ),
         (
+            "with_unlabeled",
+            {"labeled": dataset(), "unlabeled": dataset(seed=1, labels=False)},
+            {
+                "labeled": Counts(dataset(seed=2)),
+                "unlabeled": Counts(dataset(seed=2, labels=False)),
+                "ignore_class": Counts(-100),
+            },
+        ),
+        (
             "with_unlabelled",
             {"labelled": dataset(), "unlabelled": dataset(seed=1, labels=False)},
             {

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """An argument that is honoured.
+    """An argument that is honored.
 
     Attributes:
         value: One away from its default, or away from the entry's `base`.

@@ -209,8 +209,8 @@ class TestReport:
         assert made[-1]["name"] == "made"
         told = message(lambda: report(slices=np.zeros(5)))
         assert "one value for each sample, also for those without a label" in told
-        unlabelled = np.where(np.arange(len(Y)) < 2, -1, Y)
-        found = report(data=(X, unlabelled), slices=np.arange(len(Y)) % 2)
+        unlabeled = np.where(np.arange(len(Y)) < 2, -1, Y)
+        found = report(data=(X, unlabeled), slices=np.arange(len(Y)) % 2)
         assert sum(row["samples"] for row in found.slices) == len(Y) - 2
 
     def test_many_values_are_grouped(self):
@@ -408,13 +408,13 @@ class TestData:
         assert "keras_kd.data.mixup" in message(lambda: kd.data.cutmix(images(labels), 5))
         assert len(list(kd.data.mixup(images(labels), 5))) == 2
 
-    def test_labels_of_unlabelled_rows(self):
+    def test_labels_of_unlabeled_rows(self):
         zeros = worlds.batches(y=np.eye(4, dtype="int32")[Y])
         more = worlds.batches().map(lambda x, y: x)
-        told = message(lambda: kd.data.with_unlabelled(zeros, more))
+        told = message(lambda: kd.data.with_unlabeled(zeros, more))
         assert "cast zeros and ones to float32" in told
         cast = zeros.map(lambda x, y: (x, tf.cast(y, "float32")))
-        assert len(list(kd.data.with_unlabelled(cast, more))) == 3
+        assert len(list(kd.data.with_unlabeled(cast, more))) == 3
         weighted = worlds.batches().map(lambda x, y: (x, y, tf.ones_like(y)))
         assert "leave the weights out" in message(lambda: kd.data.mixup(weighted, 4))
         assert len(list(kd.data.mixup(weighted.map(lambda x, y, w: (x, y)), 4))) == 3

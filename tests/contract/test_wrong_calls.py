@@ -95,10 +95,10 @@ def test_labels_are_cast_and_chosen():
     list(kd.data.mixup(named.map(lambda x, y: (x, y["a"])), 3))
 
 
-def test_labels_of_unlabelled_rows_are_left_out():
-    message = errors_of(lambda: kd.data.with_unlabelled(batches(), batches()))
-    assert "unlabelled.map(lambda x, *_: x)" in message
-    list(kd.data.with_unlabelled(batches(), batches().map(lambda x, *_: x)))
+def test_labels_of_unlabeled_rows_are_left_out():
+    message = errors_of(lambda: kd.data.with_unlabeled(batches(), batches()))
+    assert "unlabeled.map(lambda x, *_: x)" in message
+    list(kd.data.with_unlabeled(batches(), batches().map(lambda x, *_: x)))
 
 
 def test_the_average_of_another_student_is_made_of_the_student():

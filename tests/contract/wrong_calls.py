@@ -157,41 +157,41 @@ OF_DATA = {
     ),
     "noise of integers": (lambda: data.noise(batches(dtype="int32"), 0.1), "must be floats"),
     **values(data.noise, "stddev", "a", [-1, NAN, "0.1"], dataset=batches()),
-    "with_unlabelled of arrays": (
-        lambda: data.with_unlabelled((X, Y), batches(labels=False)),
-        argument("labelled", "a batched tf.data.Dataset"),
+    "with_unlabeled of arrays": (
+        lambda: data.with_unlabeled((X, Y), batches(labels=False)),
+        argument("labeled", "a batched tf.data.Dataset"),
     ),
-    "with_unlabelled and arrays": (
-        lambda: data.with_unlabelled(batches(), X),
-        argument("unlabelled", "a batched tf.data.Dataset"),
+    "with_unlabeled and arrays": (
+        lambda: data.with_unlabeled(batches(), X),
+        argument("unlabeled", "a batched tf.data.Dataset"),
     ),
-    "with_unlabelled without labels": (
-        lambda: data.with_unlabelled(batches(labels=False), batches(labels=False)),
-        r"`labelled` must be a dataset of \(inputs, labels\)",
+    "with_unlabeled without labels": (
+        lambda: data.with_unlabeled(batches(labels=False), batches(labels=False)),
+        r"`labeled` must be a dataset of \(inputs, labels\)",
     ),
-    "unlabelled with labels": (
-        lambda: data.with_unlabelled(batches(), batches()),
-        r"dataset of inputs alone.*2 parts.*unlabelled.map\(lambda x, \*_: x\)",
+    "unlabeled with labels": (
+        lambda: data.with_unlabeled(batches(), batches()),
+        r"dataset of inputs alone.*2 parts.*unlabeled.map\(lambda x, \*_: x\)",
     ),
-    "unlabelled of another width": (
-        lambda: data.with_unlabelled(batches(), batches(labels=False, width=4)),
-        "must have the same inputs.*Received: labelled .*unlabelled",
+    "unlabeled of another width": (
+        lambda: data.with_unlabeled(batches(), batches(labels=False, width=4)),
+        "must have the same inputs.*Received: labeled .*unlabeled",
     ),
-    "unlabelled of another type": (
-        lambda: data.with_unlabelled(batches(), batches(labels=False, dtype="int32")),
+    "unlabeled of another type": (
+        lambda: data.with_unlabeled(batches(), batches(labels=False, dtype="int32")),
         "must have the same inputs.*type",
     ),
-    "unlabelled of another structure": (
-        lambda: data.with_unlabelled(batches(), batches(labels=False).map(lambda x: {"x": x})),
+    "unlabeled of another structure": (
+        lambda: data.with_unlabeled(batches(), batches(labels=False).map(lambda x: {"x": x})),
         "must have the same inputs: structure",
     ),
     **values(
-        data.with_unlabelled,
+        data.with_unlabeled,
         "ignore_class",
         "an integer that is no class",
         [None, 0.5, "none"],
-        labelled=batches(),
-        unlabelled=batches(labels=False),
+        labeled=batches(),
+        unlabeled=batches(labels=False),
     ),
 }
 

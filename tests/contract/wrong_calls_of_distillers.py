@@ -108,7 +108,7 @@ OF_DISTILLER = {
     ),
     "a loss of Keras": (
         lambda: made(keras.losses.KLDivergence()),
-        "A Keras loss compares labels with predictions; to distil from logits use",
+        "A Keras loss compares labels with predictions; to distill from logits use",
     ),
     "a loss class": (lambda: made(SOFT), r"must be a keras_kd.losses.DistillationLoss.*Received"),
     "the same loss twice": (lambda: made(*[SOFT()] * 2), "the same loss object twice. Make two"),

@@ -129,8 +129,8 @@ OF_BOTH = {
             "type <U1 do not belong to outputs",
         ),
         f"{call.__name__}: labels of another output": (
-            functools.partial(call, made=two_heads(), data=(rows(), {"colour": LABELS})),
-            r"for outputs \['colour'\], which the model does not have. It has \['kind', 'size'\]",
+            functools.partial(call, made=two_heads(), data=(rows(), {"color": LABELS})),
+            r"for outputs \['color'\], which the model does not have. It has \['kind', 'size'\]",
         ),
         f"{call.__name__}: one array of labels for two outputs": (
             functools.partial(call, made=two_heads(), data=(rows(), LABELS)),

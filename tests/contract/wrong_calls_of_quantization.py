@@ -274,27 +274,27 @@ OF_EXPORTS = {
 }
 
 
-def distil(data=(X, Y), teacher=None, learner=None, **options):
+def distill(data=(X, Y), teacher=None, learner=None, **options):
     return tfmot.distill(teacher or fits.network(1), learner or fits.network(2), data, **options)
 
 
 OF_TFMOT = {
-    **values(distil, "epochs", "an integer, at least 1", [0, 1.5]),
-    **values(distil, "batch_size", "an integer, at least 1", [0, None]),
-    **values(distil, "learning_rate", "a (finite )?number", [0, -1.0, "fast"]),
-    **values(distil, "seed", "an integer, at least 0", [-1, "one"]),
-    "temperature of 0": (lambda: distil(temperature=0), "temperature"),
+    **values(distill, "epochs", "an integer, at least 1", [0, 1.5]),
+    **values(distill, "batch_size", "an integer, at least 1", [0, None]),
+    **values(distill, "learning_rate", "a (finite )?number", [0, -1.0, "fast"]),
+    **values(distill, "seed", "an integer, at least 0", [-1, "one"]),
+    "temperature of 0": (lambda: distill(temperature=0), "temperature"),
     "no student of Keras": (
-        lambda: distil(learner="student"),
+        lambda: distill(learner="student"),
         argument("student", "a Keras model, or one of tf_keras", "'student'"),
     ),
     "layers that tfmot lacks": (
-        lambda: distil(learner=around(layers.LayerNormalization(name="norm"))),
+        lambda: distill(learner=around(layers.LayerNormalization(name="norm"))),
         "(?i)norm",
     ),
-    "data of one array": (lambda: distil(X), "a batched tf.data.Dataset or a tuple of arrays"),
-    "rows that differ": (lambda: distil((X, Y[:4])), r"same number of samples.*\[4, 8\]"),
-    "no labels": (lambda: distil(batches()), "has no labels, but alpha=0.5. Pass alpha=0"),
+    "data of one array": (lambda: distill(X), "a batched tf.data.Dataset or a tuple of arrays"),
+    "rows that differ": (lambda: distill((X, Y[:4])), r"same number of samples.*\[4, 8\]"),
+    "no labels": (lambda: distill(batches()), "has no labels, but alpha=0.5. Pass alpha=0"),
 }
 
 OF_COMPRESSION = {

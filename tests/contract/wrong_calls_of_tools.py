@@ -353,10 +353,10 @@ OF_DATA |= {
         lambda: kd.data.cutmix(images(np.ones((8, 3, 5), "float32") / 5), 5),
         r"cutmix mixes one label a row.*shape \(None, 3, 5\).*keras_kd.data.mixup",
     ),
-    "with_unlabelled: none": (
-        lambda: kd.data.with_unlabelled(
+    "with_unlabeled: none": (
+        lambda: kd.data.with_unlabeled(
             worlds.batches(), worlds.batches().map(lambda x, y: x).take(0)
         ),
-        "`unlabelled` is empty.*Train on `labelled` alone",
+        "`unlabeled` is empty.*Train on `labeled` alone",
     ),
 }

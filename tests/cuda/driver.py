@@ -44,7 +44,7 @@ def open_device():
     return name.value.decode()
 
 
-def synchronise():
+def synchronize():
     """Waits for all work; raises what a kernel did wrong."""
     call("cuCtxSynchronize")
 
@@ -98,11 +98,11 @@ class CudaDevice(KernelDevice):
         self._memory = {}
 
     def allocate(self, array, offset=0):
-        address = self.allocate_uninitialised(np.asarray(array).nbytes, offset)
+        address = self.allocate_uninitialized(np.asarray(array).nbytes, offset)
         self._memory[address][0].write(array, offset)
         return address
 
-    def allocate_uninitialised(self, nbytes, offset=0):
+    def allocate_uninitialized(self, nbytes, offset=0):
         memory = Memory(nbytes + offset)
         if not os.environ.get("KERAS_KD_UNDER_SANITIZER"):  # which looks for what nobody wrote
             call("cuMemsetD8_v2", memory.address, 0xFF, ctypes.c_size_t(nbytes + offset))
@@ -111,7 +111,7 @@ class CudaDevice(KernelDevice):
         return address
 
     def read_bytes(self, address):
-        synchronise()
+        synchronize()
         memory, nbytes, offset = self._memory[address]
         return memory.read(nbytes, offset)
 

@@ -32,7 +32,7 @@ class KernelDevice(abc.ABC):
         """Copies an array to the device; returns its address, `offset` bytes past an even one."""
 
     @abc.abstractmethod
-    def allocate_uninitialised(self, nbytes, offset=0):
+    def allocate_uninitialized(self, nbytes, offset=0):
         """Returns the address of memory that nobody wrote."""
 
     @abc.abstractmethod
@@ -79,10 +79,10 @@ class KernelDevice(abc.ABC):
         rows, classes = student.shape
         size = student.dtype.itemsize
         results = {
-            "soft": self.allocate_uninitialised(4 * rows),
-            "hard": None if labels is None else self.allocate_uninitialised(4 * rows),
+            "soft": self.allocate_uninitialized(4 * rows),
+            "hard": None if labels is None else self.allocate_uninitialized(4 * rows),
         }
-        slope = self.allocate_uninitialised(student.nbytes, offset * size)
+        slope = self.allocate_uninitialized(student.nbytes, offset * size)
         task = Task(
             problem=shared_library.Problem(
                 rows=rows,
@@ -102,7 +102,7 @@ class KernelDevice(abc.ABC):
                 **results,
             ),
             temperature=self._pointer(np.float32([temperature])),
-            statistics=self.allocate_uninitialised(4 * STATISTICS * rows)
+            statistics=self.allocate_uninitialized(4 * STATISTICS * rows)
             if from_statistics
             else None,
         )
@@ -124,4 +124,4 @@ class KernelDevice(abc.ABC):
         self.call("keras_kd_cuda_workspace", ctypes.byref(task), ctypes.byref(size))
         if size.value == 0:
             return None, size
-        return ctypes.c_void_p(self.allocate_uninitialised(size.value)), size
+        return ctypes.c_void_p(self.allocate_uninitialized(size.value)), size

@@ -270,7 +270,7 @@ void TestSpecialValues() {
             data.student.Set(row * data.Elements() / rows + 3, special);
           }
           Expect(Run(data.Describe()).empty(), "special values are not an error");
-          Expect(!std::isnan(data.soft.Get(1)), "a special row leaves its neighbours alone");
+          Expect(!std::isnan(data.soft.Get(1)), "a special row leaves its neighbors alone");
           const bool poison = std::isnan(special) || special == inf;
           Expect(std::isnan(data.soft.Get(0)) == poison, "NaN and +inf, and only they, give NaN");
         }

@@ -74,8 +74,8 @@ class PtxDevice(KernelDevice):
     def allocate(self, array, offset=0):
         return self.device.allocate(array, offset)
 
-    def allocate_uninitialised(self, nbytes, offset=0):
-        return self.device.allocate_uninitialised(nbytes, offset)
+    def allocate_uninitialized(self, nbytes, offset=0):
+        return self.device.allocate_uninitialized(nbytes, offset)
 
     def read_bytes(self, address):
         return self.device.read(address, all_written=True)

@@ -124,7 +124,7 @@ def ends_in(kind):
 
 
 @pytest.mark.parametrize("kind", ["activation", "layer", "op", "identity", "nested"])
-def test_a_model_that_ends_in_softmax_is_recognised(kind):
+def test_a_model_that_ends_in_softmax_is_recognized(kind):
     with pytest.raises(ValueError, match=r"student.* ends in softmax.*from_logits=False"):
         kd.Distiller(linear.linear(1), ends_in(kind))
 

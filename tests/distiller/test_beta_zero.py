@@ -76,7 +76,7 @@ def test_training_compiled_by_xla_equals_plain_fit_up_to_rounding():
 
 
 @pytest.mark.parametrize("mode", linear.MODES)
-def test_regularisers_count_whole_whatever_alpha_is(mode):
+def test_regularizers_count_whole_whatever_alpha_is(mode):
     model = linear.linear(2, kernel_regularizer=keras.regularizers.L2(0.05))
     distiller = linear.compiled(linear.linear(1), model, alpha=0.0, beta=0.0, mode=mode)
     kernel, bias = model.get_weights()

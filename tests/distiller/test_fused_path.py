@@ -42,7 +42,7 @@ def test_fused_and_separate_give_the_same_numbers(mode, weighted, sweeps):
     logs, weights = train(linear.from_logits(), mode, sample_weight=sample_weight)
     assert sweeps, "the fused operation was not used"
     sweeps.clear()
-    # A list of one loss means the same and is not recognised.
+    # A list of one loss means the same and is not recognized.
     expected_logs, expected_weights = train([linear.from_logits()], mode, None, sample_weight)
     assert not sweeps
     assert_same_values(logs, expected_logs)

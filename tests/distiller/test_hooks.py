@@ -17,7 +17,7 @@ class Plus(kd.Distiller):
 
 
 class Old(kd.Distiller):
-    """Without `training`, which Keras added later; penalises the student's outputs."""
+    """Without `training`, which Keras added later; penalizes the student's outputs."""
 
     def compute_loss(self, x, y, y_pred, sample_weight):
         loss = super().compute_loss(x, y, y_pred, sample_weight)
@@ -100,15 +100,15 @@ class Counting(kd.Distiller):
         return {**super().compute_metrics(x, y, y_pred, sample_weight), "mine": 7.0}
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_compute_metrics_of_a_subclass(labelled):
+@pytest.mark.parametrize("labeled", [True, False])
+def test_compute_metrics_of_a_subclass(labeled):
     x, y = linear.data()
-    distiller = made(Counting, "graph", alpha=0.5 if labelled else 0.0)
-    history = distiller.fit(x, y if labelled else None, verbose=0).history
+    distiller = made(Counting, "graph", alpha=0.5 if labeled else 0.0)
+    history = distiller.fit(x, y if labeled else None, verbose=0).history
     assert history["mine"] == [7.0]
 
 
-class Regularised(keras.Sequential):
+class Regularized(keras.Sequential):
     """A student whose own loss doubles the compiled one, by Keras' own `super()`."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -125,7 +125,7 @@ def student_of(cls, **options):
 @pytest.mark.parametrize("mode", MODES)
 def test_compute_loss_of_the_student_is_the_hard_loss(mode):
     x, y = linear.data()
-    student = student_of(Regularised)
+    student = student_of(Regularized)
     expected, _ = linear.Loop(linear.pair()[0], linear.linear(2)).gradients(x, y)
     penalty = 0.01 * np.sum(np.float64(student.get_weights()[0]) ** 2)
     hard = 2.0 * (expected["hard_loss"] + penalty)
@@ -138,7 +138,7 @@ def test_compute_loss_of_the_student_is_the_hard_loss(mode):
 
 def test_with_alpha_1_it_trains_as_by_its_own_fit():
     x, y = linear.data()
-    alone, student = student_of(Regularised), student_of(Regularised)
+    alone, student = student_of(Regularized), student_of(Regularized)
     alone.compile(keras.optimizers.SGD(0.1), linear.from_logits())
     distiller = kd.Distiller(linear.pair()[0], student, alpha=1.0, beta=0.0)
     distiller.compile(keras.optimizers.SGD(0.1), linear.from_logits())

@@ -69,7 +69,7 @@ def test_2_small_probabilities_are_not_clipped():
         np.testing.assert_allclose(flat, [[0.0, 0.0]], atol=1e-6)
 
 
-def test_3_sample_weight_and_class_weight_are_honoured():
+def test_3_sample_weight_and_class_weight_are_honored():
     x, y = linear.data()
     zero = {"sample_weight": np.zeros(len(x))}, {"class_weight": dict.fromkeys(range(4), 0.0)}
     for weights in zero:
@@ -84,15 +84,15 @@ def test_3_sample_weight_and_class_weight_are_honoured():
         assert changes.get(PEER, 1.0) > 0.0
 
 
-def test_4_the_students_regularisers_count():
+def test_4_the_students_regularizers_count():
     x, y = linear.data()
     losses = {}
     for distiller_class in filter(None, (kd.Distiller, PEER)):
-        for regulariser in (None, "l2"):
-            student = linear.linear(2, kernel_regularizer=regulariser)
+        for regularizer in (None, "l2"):
+            student = linear.linear(2, kernel_regularizer=regularizer)
             distiller = compiled(distiller_class, linear.linear(1), student, LogitsDistillation())
             logs = distiller.train_on_batch(x, y, return_dict=True)
-            losses[distiller_class, regulariser] = logs["loss"]
+            losses[distiller_class, regularizer] = logs["loss"]
     penalty = 0.01 * np.sum(linear.linear(2).get_weights()[0] ** 2)
     added = losses[kd.Distiller, "l2"] - losses[kd.Distiller, None]
     np.testing.assert_allclose(added, penalty, rtol=1e-4)

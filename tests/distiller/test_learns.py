@@ -41,7 +41,7 @@ def teacher(digits):
     return model
 
 
-def distil(teacher, student, digits, losses=None, labels=True, **kwargs):
+def distill(teacher, student, digits, losses=None, labels=True, **kwargs):
     """Accuracy on the test digits, and the history."""
     distiller = kd.Distiller(teacher, student, losses, **kwargs)
     optimizer = keras.optimizers.Adam(3e-3)
@@ -56,21 +56,21 @@ def distil(teacher, student, digits, losses=None, labels=True, **kwargs):
 
 
 def test_a_student_learns_the_digits(teacher, digits):
-    accuracy, history = distil(teacher, network(16), digits)
+    accuracy, history = distill(teacher, network(16), digits)
     assert accuracy > 0.9
     assert history["soft_targets"][-1] < 0.1 * history["soft_targets"][0]
     assert history["hard_loss"][-1] < 0.2 * history["hard_loss"][0]
 
 
 def test_a_student_learns_the_digits_without_labels(teacher, digits):
-    accuracy, _ = distil(teacher, network(16), digits, labels=False, alpha=0.0, beta=1.0)
+    accuracy, _ = distill(teacher, network(16), digits, labels=False, alpha=0.0, beta=1.0)
     assert accuracy > 0.9
 
 
 def test_a_float16_student_learns_the_digits(teacher, digits):
     keras.config.set_dtype_policy("mixed_float16")
     student = network(16)
-    accuracy, _ = distil(teacher, student, digits)
+    accuracy, _ = distill(teacher, student, digits)
     assert student.layers[0].compute_dtype == "float16"
     assert accuracy > 0.9
 
@@ -128,7 +128,7 @@ def test_a_projector_is_saved_with_the_distiller(teacher, digits, tmp_path):
     assert logs[1] == pytest.approx(logs[0])
 
 
-def test_a_projector_counts_with_its_own_regulariser():
+def test_a_projector_counts_with_its_own_regularizer():
     loss = Projected(7, name="hint")
     loss.projector.kernel_regularizer = keras.regularizers.L2(1.0)
     student = linear.linear(2)
@@ -140,7 +140,7 @@ def test_a_projector_counts_with_its_own_regulariser():
 
 
 @pytest.mark.parametrize("mode", linear.MODES)
-def test_a_projector_may_penalise_its_outputs(mode):
+def test_a_projector_may_penalize_its_outputs(mode):
     penalty = layers.Dense(7, activity_regularizer=keras.regularizers.L2(1.0))
     student = linear.linear(2)
     loss = kd.losses.FeatureHint(

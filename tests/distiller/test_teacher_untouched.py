@@ -59,7 +59,7 @@ def test_only_the_students_weights_are_trained():
     assert len(teacher.trainable_variables) == 4
 
 
-def test_the_teachers_regularisers_and_metrics_are_its_own():
+def test_the_teachers_regularizers_and_metrics_are_its_own():
     class Reporting(keras.layers.Layer):
         def __init__(self):
             super().__init__()

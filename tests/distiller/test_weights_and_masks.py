@@ -200,7 +200,7 @@ def told(x, y, weight=None, losses=None, **options):
     return [str(w.message) for w in found if "padding" in str(w.message)]
 
 
-def test_padding_that_no_loss_honours_is_told_of_once():
+def test_padding_that_no_loss_honors_is_told_of_once():
     x, y, mask = tokens()
     (message,) = told(x, y)
     assert f"{(~mask).sum()} of {mask.size} positions are padding" in message

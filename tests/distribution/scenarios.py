@@ -55,9 +55,9 @@ def data(rows):
     return x, rng.integers(CLASSES, size=rows), np.float32(rng.integers(0, 4, size=rows) / 2)
 
 
-def network(width, regulariser=None):
+def network(width, regularizer=None):
     inputs = keras.Input((FEATURES,))
-    hidden = layers.Dense(width, activation="relu", kernel_regularizer=regulariser, name="hidden")(
+    hidden = layers.Dense(width, activation="relu", kernel_regularizer=regularizer, name="hidden")(
         inputs
     )
     return keras.Model(inputs, layers.Dense(CLASSES, name="logits")(hidden))
@@ -119,7 +119,7 @@ def outcome(distiller, history, evaluated):
 def distiller_for(strategy, models=None, losses=None, numbers=None, optimizer="sgd", **compiled):
     """A distiller made and compiled in the strategy's scope."""
     with strategy.scope():
-        teacher, student = models() if models else (network(8), network(6, regulariser="l2"))
+        teacher, student = models() if models else (network(8), network(6, regularizer="l2"))
         distiller = kd.Distiller(teacher, student, losses() if losses else None, **(numbers or {}))
         if optimizer == "sgd":
             optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
@@ -344,7 +344,7 @@ def everything_at_once(strategy):
 def mutual(strategy):
     """Peers that teach each other; sample weights, and a last batch of 7 rows."""
     with strategy.scope():
-        peers = [network(8), network(6, regulariser="l2"), network(4)]
+        peers = [network(8), network(6, regularizer="l2"), network(4)]
         distiller = kd.MutualDistiller(peers, alpha=0.7)
         optimizers = [keras.optimizers.Adam(0.01), keras.optimizers.SGD(0.1), "rmsprop"]
         metrics = {"metrics": ["accuracy"], "weighted_metrics": [cross_entropy_metric()]}

@@ -32,7 +32,7 @@ def ema(strategy):
         return kd.teachers.EMA(student, 0.8), student
 
     distiller = distiller_for(strategy, models=models)
-    # Full batches: Keras' batch normalisation averages over replicas, not over their rows.
+    # Full batches: Keras' batch normalization averages over replicas, not over their rows.
     result = train(distiller, *np_repeated(64))
     own = [weight.numpy().tolist() for weight in distiller.teacher.model.trainable_weights]
     return {**result, "weights": own}

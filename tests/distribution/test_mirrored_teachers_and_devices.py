@@ -10,7 +10,7 @@ from tests.distribution.comparison import TOLERANCE, assert_same_training
 
 pytestmark = pytest.mark.slow
 MODULES = [teacher_scenarios.__name__, device_scenarios.__name__]
-# Sums in another order may round an activation to the neighbouring integer.
+# Sums in another order may round an activation to the neighboring integer.
 TOLERANCES = {"aware_int8": 2e-3}
 
 

@@ -44,7 +44,7 @@ def mobile():
 
 
 class Positions(layers.Layer):
-    """Adds a learnt vector for each position."""
+    """Adds a learned vector for each position."""
 
     def build(self, shape):
         self.positions = self.add_weight(shape=shape[1:], initializer="uniform", name="positions")

@@ -223,14 +223,14 @@ class TestFiles:
             assert done.accuracy == np.mean(found == labels)
             assert "compared as y: binary" in str(done)
 
-    def test_a_grey_picture(self, tmp_path):
+    def test_a_gray_picture(self, tmp_path):
         inputs = keras.Input((8, 8, 3))
         kernels = [keras.initializers.Constant(1 / 3 + each) for each in (0, 1e-4, -1e-4)]
-        grey = [layers.Conv2D(1, 1, use_bias=False, kernel_initializer=k)(inputs) for k in kernels]
-        made = keras.Model(inputs, layers.Concatenate(name="grey")(grey))
+        gray = [layers.Conv2D(1, 1, use_bias=False, kernel_initializer=k)(inputs) for k in kernels]
+        made = keras.Model(inputs, layers.Concatenate(name="gray")(gray))
         x = np.random.default_rng(0).uniform(0, 1, (32, 8, 8, 3)).astype("float32")
         done = int8(tmp_path, made, x)
-        assert (done.tasks, done.supposed) == ({"grey": "regression"}, ["grey"])
+        assert (done.tasks, done.supposed) == ({"gray": "regression"}, ["gray"])
         assert done.agreement is None
         assert done.error < 0.02
         assert int8(tmp_path, made, x, data=(x, x)).supposed == []

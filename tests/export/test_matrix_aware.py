@@ -16,8 +16,8 @@ NUMBERS = RNG.normal(size=(64, 8)).astype("float32")
 STEPS = RNG.normal(size=(64, 6, 8)).astype("float32")
 IDS = RNG.integers(1, 20, (64, 6)).astype("int32")
 IDS[:32, 4:] = 0
-# Grey pictures in three channels: their argmax is chance.
-GREY = np.repeat(RNG.uniform(0, 1, (64, 8, 8, 1)), 3, -1).astype("float32")
+# Gray pictures in three channels: their argmax is chance.
+GRAY = np.repeat(RNG.uniform(0, 1, (64, 8, 8, 1)), 3, -1).astype("float32")
 CLASSES = RNG.integers(0, 3, 64)
 
 
@@ -109,12 +109,12 @@ CASES = {
     "regression": Case(dense(3), NUMBERS, NUMBERS[:, :3], MSE, kd.losses.RegressionKD),
     "one_logit": Case(dense(1), NUMBERS, YES, logit, kd.losses.SigmoidKD),
     "one_sigmoid": Case(dense(1, "sigmoid"), NUMBERS, YES, probability, of_probabilities),
-    "image_to_image": Case(image_to_image, GREY, GREY, MSE, kd.losses.RegressionKD),
+    "image_to_image": Case(image_to_image, GRAY, GRAY, MSE, kd.losses.RegressionKD),
     "embedding": Case(dense(8), NUMBERS, NUMBERS, MSE, kd.losses.RegressionKD),
     "causal": Case(causal, STEPS, CLASSES, classes, kd.losses.SoftTargets),
     "padded": Case(padded, IDS, CLASSES, classes, kd.losses.SoftTargets),
     "uint8": Case(
-        image, np.rint(255 * GREY), CLASSES, classes, kd.losses.SoftTargets, options=UNSIGNED
+        image, np.rint(255 * GRAY), CLASSES, classes, kd.losses.SoftTargets, options=UNSIGNED
     ),
     "uint8_regression": Case(
         dense(2), NUMBERS, NUMBERS[:, :2], MSE, kd.losses.RegressionKD, options=UNSIGNED

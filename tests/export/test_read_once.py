@@ -135,6 +135,6 @@ def test_the_export_room_does_not_know_the_quantization_room():
             assert "keras_kd.quantization import" not in path.read_text(encoding="utf-8"), path
 
 
-def test_distil_is_another_name_of_distill():
+def test_distill_is_another_name_of_distill():
     assert tfmot.distil is tfmot.distill
-    assert {"distil", "distill"} <= set(tfmot.__all__)
+    assert {"distill"} <= set(tfmot.__all__)

@@ -459,7 +459,7 @@ def test_outputs_that_are_all_the_same_are_found():
     expected = rows(16)[:, :3]
     found = np.repeat(expected[:1], 16, axis=0)
     lines = representative.Samples([rows(16)])
-    judged = judging.Judgement((judging.Output("y", "multiclass"),))
+    judged = judging.Judgment((judging.Output("y", "multiclass"),))
     with pytest.raises(ExportError, match="same for all 16 samples"):
         comparison.compare([found], [expected], lines, judged)
     found = expected.copy()

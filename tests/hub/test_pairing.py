@@ -73,7 +73,7 @@ def test_by_similarity_with_inputs_that_only_the_teacher_takes(bert, distilbert)
     assert all("transformer_layer" in path for pair in found for path in pair)
 
 
-def test_one_line_distils_block_by_block_and_is_loaded(tmp_path):
+def test_one_line_distills_block_by_block_and_is_loaded(tmp_path):
     teacher, student = models.gpt2(layers=2, seed=1), models.gpt2(layers=1, width=8)
     hints = kd.pair_layers(teacher, student, print_fn=None).hints(weight=1.0)
     attention = kd.losses.AttentionMaps(

@@ -185,7 +185,7 @@ def told(kind, **changes):
     return [str(w.message) for w in found if "padding" in str(w.message)]
 
 
-def test_padding_that_no_loss_honours_is_told_of_once():
+def test_padding_that_no_loss_honors_is_told_of_once():
     assert told("gpt2") == []
     (message,) = told("gpt2", options={})
     assert "'padding_mask' says that 50 of 96 positions are padding" in message

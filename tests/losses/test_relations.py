@@ -81,12 +81,12 @@ def neuron_selectivity(t, s):
 
 
 def probabilistic_transfer(t, s):
-    def neighbours(f, i):
+    def neighbors(f, i):
         f = f.reshape(len(f), -1)
         kernel = [(cosine(f[i], f[j]) + 1) / 2 + 1e-7 for j in range(len(f)) if j != i]
         return np.array(kernel) / sum(kernel)
 
-    pairs = [(neighbours(t, i), neighbours(s, i)) for i in range(len(t))]
+    pairs = [(neighbors(t, i), neighbors(s, i)) for i in range(len(t))]
     return np.array([(p * np.log(p / q)).sum() for p, q in pairs])
 
 
@@ -134,8 +134,8 @@ CASES = {
     ),
     "channels": (kd.losses.ChannelWise, channel_wise, (2, 3, 4, 5), (2, 3, 4, 5)),
     "neurons": (kd.losses.NeuronSelectivity, neuron_selectivity, (2, 3, 4, 5), (2, 3, 4, 2)),
-    "neighbours": (kd.losses.ProbabilisticTransfer, probabilistic_transfer, (5, 7), (5, 3)),
-    "neighbours, two rows": (
+    "neighbors": (kd.losses.ProbabilisticTransfer, probabilistic_transfer, (5, 7), (5, 3)),
+    "neighbors, two rows": (
         kd.losses.ProbabilisticTransfer,
         probabilistic_transfer,
         (2, 3),
@@ -175,7 +175,7 @@ def test_rows_that_are_equal_or_zero_give_finite_gradients(name):
     checks.finite_at_zero(make, teacher_shape, student_shape)
 
 
-@pytest.mark.parametrize("name", ["distance", "angle", "similarity", "neighbours", "correlation"])
+@pytest.mark.parametrize("name", ["distance", "angle", "similarity", "neighbors", "correlation"])
 def test_the_order_of_the_rows_does_not_matter(name):
     make, _, teacher_shape, student_shape = CASES[name]
     teacher = RNG.normal(size=teacher_shape).astype("float32")

@@ -12,9 +12,9 @@ RATES = (0.2, 0.05)
 
 
 def peers(count=2):
-    """Models of one dense layer; the second one is regularised."""
-    regularised = {"kernel_regularizer": keras.regularizers.L2(L2)}
-    return [linear.linear(10 + i, **(regularised if i == 1 else {})) for i in range(count)]
+    """Models of one dense layer; the second one is regularized."""
+    regularized = {"kernel_regularizer": keras.regularizers.L2(L2)}
+    return [linear.linear(10 + i, **(regularized if i == 1 else {})) for i in range(count)]
 
 
 def optimizers():

@@ -77,7 +77,7 @@ def test_denormal_logits_are_all_but_equal(op_mode, divergence):
 def test_extreme_temperatures(op_mode, temperature, divergence):
     student, teacher = logits.far_apart(ROWS, logits.SHORT)
     if temperature < 1 and divergence == "reverse_kl":
-        # Neighbouring logits, else no two classes of a row have a probability at once.
+        # Neighboring logits, else no two classes of a row have a probability at once.
         student, teacher = student * np.float32(1e-3), teacher * np.float32(1e-3)
     _check(op_mode, student, teacher, temperature, divergence)
 

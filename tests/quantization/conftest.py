@@ -1,4 +1,4 @@
-"""The digits, and a student that has learnt them."""
+"""The digits, and a student that has learned them."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def digits():
 
 @pytest.fixture(scope="session")
 def trained(digits, tmp_path_factory):
-    """The path of a float CNN that has learnt the digits."""
+    """The path of a float CNN that has learned the digits."""
     keras.utils.set_random_seed(0)
     student = students.cnn()
     common.compile_for(student, 3e-3)

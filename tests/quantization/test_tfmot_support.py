@@ -18,7 +18,7 @@ class Own(layers.Layer):
         return inputs
 
 
-def distil(middle, shape=(8, 8, 3)):
+def distill(middle, shape=(8, 8, 3)):
     inputs = keras.Input(shape)
     student = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(middle(inputs))))
     tfmot.distill(lambda x: x, student, (X, Y))
@@ -40,7 +40,7 @@ SEQUENCES = {
 @pytest.mark.parametrize("kind", SEQUENCES)
 def test_layers_it_does_not_take_are_named(kind):
     with pytest.raises(ValueError, match=rf"Layer 'culprit' \({kind}\)"):
-        distil(SEQUENCES[kind](), (8, 4))
+        distill(SEQUENCES[kind](), (8, 4))
     assert "tensorflow_model_optimization" not in sys.modules
 
 
@@ -49,9 +49,9 @@ def test_attention_and_embeddings_are_named():
         return layers.MultiHeadAttention(2, 4, name="culprit")(x, x)
 
     with pytest.raises(ValueError, match=r"'culprit' \(MultiHeadAttention\)"):
-        distil(attention, (8, 4))
+        distill(attention, (8, 4))
     with pytest.raises(ValueError, match=r"'culprit' \(Embedding\)"):
-        distil(layers.Embedding(9, 4, name="culprit"), (8,))
+        distill(layers.Embedding(9, 4, name="culprit"), (8,))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_attention_and_embeddings_are_named():
 )
 def test_what_is_in_the_way_is_told(layer, reason):
     with pytest.raises(ValueError, match=f"'culprit'.*{reason}"):
-        distil(layer())
+        distill(layer())
 
 
 @pytest.mark.parametrize("before", ["relu", "pooling", "dense"])
@@ -81,19 +81,19 @@ def test_batch_normalization_must_follow_a_convolution(before):
         return layers.BatchNormalization(name="culprit")(x)
 
     with pytest.raises(ValueError, match="'culprit'.*right after"):
-        distil(middle)
+        distill(middle)
 
 
 def test_calls_it_cannot_copy_are_told():
     shared = layers.Conv2D(3, 3, padding="same", name="culprit")
     with pytest.raises(ValueError, match="'culprit'.*more than once"):
-        distil(lambda x: shared(shared(x)))
+        distill(lambda x: shared(shared(x)))
     with pytest.raises(ValueError, match="'culprit'.*called with"):
-        distil(lambda x: layers.Dropout(0.5, name="culprit")(x, training=True))
+        distill(lambda x: layers.Dropout(0.5, name="culprit")(x, training=True))
     with pytest.raises(ValueError, match="Multiply.*operation"):
-        distil(lambda x: x * 2.0)
+        distill(lambda x: x * 2.0)
     with pytest.raises(ValueError, match="'culprit'.*two at a time"):
-        distil(lambda x: layers.Add(name="culprit")([x, x, x]))
+        distill(lambda x: layers.Add(name="culprit")([x, x, x]))
 
 
 def test_a_subclassed_student_is_told_so():

@@ -107,7 +107,7 @@ def _box(place, words):
     return axes.Box(left, y - 9, left + width, y + 1)
 
 
-def test_confusion_is_coloured_by_better_and_worse():
+def test_confusion_is_colored_by_better_and_worse():
     truth = made_up.labels(40)
     found = made_up.compared(
         baseline=[made_up.classifier(truth, np.where(truth == 1, 2, truth))],

@@ -263,7 +263,7 @@ def other_shapes(widths=None):
         ({"slices": np.zeros((2, 2))}, "one value for each sample"),
         ({"data": None}, "`data` is missing"),
         ({"data": np.zeros(3)}, "`data` must be a tf.data.Dataset"),
-        ({"metric": "colour"}, "`metric`. Expected one of"),
+        ({"metric": "color"}, "`metric`. Expected one of"),
         ({"class_names": ["a"]}, "1 names; the model has 10 classes"),
     ],
 )
@@ -284,6 +284,6 @@ def test_invalid_options_raise_before_training(small):
     with pytest.raises(ValueError, match="1 names; the model has 10 classes"):
         report(small, train=train, class_names=["a"])
     with pytest.raises(ValueError, match="`metric`"):
-        report(small, train=train, metric="colour")
+        report(small, train=train, metric="color")
     with pytest.raises(ValueError, match="softmax|probabilities"):
         report(small, train=train, from_logits=False)

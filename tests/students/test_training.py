@@ -1,4 +1,4 @@
-"""A student of its teacher's weights learns faster, and distils."""
+"""A student of its teacher's weights learns faster, and distills."""
 
 import keras
 import numpy as np

@@ -121,7 +121,7 @@ def test_attention_keeps_whole_heads():
     assert (layer.num_heads, layer.key_dim) == (2, 3)
 
 
-def test_averages_take_neighbours_together():
+def test_averages_take_neighbors_together():
     teacher = random(networks.mlp())
     student = shrink(teacher, width=0.4, copy="average")
     groups = [[0, 1, 2], [3, 4], [5, 6, 7], [8, 9], [10, 11]]

@@ -16,11 +16,11 @@ class Own(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.normalise = keras.layers.Softmax()
+        self.normalize = keras.layers.Softmax()
         self.value = keras.layers.Dense(WIDTH)
 
     def call(self, x, rows=None):
-        scores = self.normalise(keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))))
+        scores = self.normalize(keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1))))
         return keras.ops.matmul(scores, self.value(x))
 
 

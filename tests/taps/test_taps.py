@@ -146,11 +146,11 @@ def test_a_custom_attention_layer_with_a_softmax():
     class Own(keras.layers.Layer):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
-            self.normalise = keras.layers.Softmax()
+            self.normalize = keras.layers.Softmax()
 
         def call(self, x):
             return keras.ops.matmul(
-                self.normalise(2.0 * keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))), x
+                self.normalize(2.0 * keras.ops.matmul(x, keras.ops.transpose(x, (0, 2, 1)))), x
             )
 
     inputs = keras.Input((LENGTH, WIDTH))

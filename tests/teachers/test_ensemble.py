@@ -64,10 +64,10 @@ def test_the_best_member_of_a_row_is_the_one_that_knows_its_label():
     ensemble = kd.teachers.Ensemble(members, [1, 2, 3], "per_sample_best")
     expected = by_hand(logits_of(members, x, [1, 1, 1]), [1, 2, 3], "per_sample_best", y)
     np.testing.assert_allclose(ensemble(x, labels=y), expected, rtol=1e-5, atol=1e-5)
-    unlabelled = by_hand(logits_of(members, x, [1, 1, 1]), [1, 2, 3], "per_sample_best")
+    unlabeled = by_hand(logits_of(members, x, [1, 1, 1]), [1, 2, 3], "per_sample_best")
     found = ensemble(x, labels=np.full(ROWS, -1))
-    np.testing.assert_allclose(found, unlabelled, rtol=1e-5, atol=1e-5)
-    assert np.abs(expected - unlabelled).max() > 0.1
+    np.testing.assert_allclose(found, unlabeled, rtol=1e-5, atol=1e-5)
+    assert np.abs(expected - unlabeled).max() > 0.1
 
 
 @pytest.mark.parametrize("combine", WAYS)

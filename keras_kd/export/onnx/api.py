@@ -132,7 +132,7 @@ def to_onnx(
     outputs = verify.run_student(exportable, samples, options.batch_size)
     signature = signature.with_outputs(exportable, outputs)
     expected = keras.tree.flatten(outputs)
-    judgement = judging.judge_outputs(
+    judgment = judging.judge_outputs(
         exportable.model,
         signature.outputs,
         expected,
@@ -145,14 +145,14 @@ def to_onnx(
     steps.begin("comparing")
     found = verify.run_file(content, signature, graph, samples, options)
     outliers = representative.outliers(None if calibration is None else calibration.arrays)
-    compared = verify.compare(found, expected, samples, judgement, options, outliers)
+    compared = verify.compare(found, expected, samples, judgment, options, outliers)
     notes = [
         *_notes(exportable, student, options, content, signature),
         *(comparison.notes(compared) if samples.are_given else ()),
         *filter(None, [outliers]),
     ]
     _write(options.path, content)
-    return _summarize(graph, content, options, judgement, compared, notes)
+    return _summarize(graph, content, options, judgment, compared, notes)
 
 
 def _samples(
@@ -212,7 +212,7 @@ def _write(path, content):
         raise OSError(f"{path} could not be written, nothing of it is there: {error}") from error
 
 
-def _summarize(graph, content, options, judgement, compared, notes):
+def _summarize(graph, content, options, judgment, compared, notes):
     counted = compared.least_accurate
     return OnnxExport(
         path=str(options.path),
@@ -225,8 +225,8 @@ def _summarize(graph, content, options, judgement, compared, notes):
         agreement=compared.agreement,
         worst_difference=compared.worst_difference,
         notes=tuple(notes),
-        tasks=judgement.tasks,
-        supposed=tuple(judgement.assumed),
+        tasks=judgment.tasks,
+        supposed=tuple(judgment.assumed),
         error=compared.error,
         accuracy=None if counted is None else counted.accuracy,
         model_accuracy=None if counted is None else counted.model_accuracy,

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_kd.export import comparison
-from keras_kd.export.judging import Judgement
+from keras_kd.export.judging import Judgment
 from keras_kd.export.onnx.convert import Signature
 from keras_kd.export.onnx.options import OnnxOptions
 from keras_kd.export.representative import Samples
@@ -100,7 +100,7 @@ def compare(
     found: Sequence[np.ndarray],
     expected: Sequence[np.ndarray],
     samples: Samples,
-    judgement: Judgement,
+    judgment: Judgment,
     options: OnnxOptions,
     outliers: str,
 ) -> comparison.Comparison:
@@ -110,7 +110,7 @@ def compare(
         found: The outputs of the file.
         expected: The outputs of the student.
         samples: The `Samples` that they are for.
-        judgement: How each output is judged.
+        judgment: How each output is judged.
         options: The checked arguments.
         outliers: A sentence on outliers among the representative data.
 
@@ -118,7 +118,7 @@ def compare(
         ExportError: They differ by more than the options' tolerance, or are worthless.
     """
     remedy = _remedy(options, outliers)
-    compared = list(zip(judgement.outputs, found, expected, strict=True))
+    compared = list(zip(judgment.outputs, found, expected, strict=True))
     for i, (_, a, b) in enumerate(compared):
         if a.shape != b.shape:
             raise ExportError(f"Output {i} of the file has the shape {a.shape}, not {b.shape}.")
@@ -131,7 +131,7 @@ def compare(
             raise ExportError(f"{_too_far(figures, error, options)} {remedy}")
         if not samples.are_given:
             continue
-        failure = comparison.describe_failure(figures, judgement.bounds, len(each[1]))
+        failure = comparison.describe_failure(figures, judgment.bounds, len(each[1]))
         if failure:
             raise ExportError(f"{failure} {remedy}")
     worst = max(comparison.difference(a, b) for _, a, b in compared)

@@ -39,13 +39,13 @@ class Verifier:
         job: The `Job`.
         samples: The samples to compare on.
         expected: The student's outputs for them.
-        judgement: How each output is judged.
+        judgment: How each output is judged.
     """
 
     job: Job
     samples: representative.Samples
     expected: list[np.ndarray]
-    judgement: judging.Judgement
+    judgment: judging.Judgment
 
     @classmethod
     def prepare(cls, job: Job, samples: representative.Samples) -> "Verifier":
@@ -58,7 +58,7 @@ class Verifier:
         job.steps.say(f"running the student on {samples.count} samples")
         expected = exportable.predict(samples.arrays)
         _check_student_outputs(exportable, expected)
-        judgement = judging.judge_outputs(
+        judgment = judging.judge_outputs(
             exportable.model,
             exportable.output_names,
             expected,
@@ -67,7 +67,7 @@ class Verifier:
             options.bounds,
             samples.labels_must_fit,
         )
-        return cls(job, samples, expected, judgement)
+        return cls(job, samples, expected, judgment)
 
     def verify(self, route: str, content: bytes) -> VerifiedFile:
         """Reads a file back and compares it.
@@ -92,7 +92,7 @@ class Verifier:
         outliers = representative.outliers(self.job.arrays if options.is_integer else None)
         comparison.check_bounds(compared, options.name, options.bounds, outliers)
         notes = [*self._notes(written), *comparison.notes(compared), *filter(None, [outliers])]
-        export = summarize(options.path, file, options.name, route, compared, self.judgement, notes)
+        export = summarize(options.path, file, options.name, route, compared, self.judgment, notes)
         return VerifiedFile(export, compared.closeness, content)
 
     def _compare(self, file):
@@ -100,7 +100,7 @@ class Verifier:
         found = file.run(exportable.feed(self.samples.arrays))
         by_name = {info.name: value for info, value in zip(file.outputs, found, strict=True)}
         outputs = [by_name[name] for name in exportable.output_names]
-        return comparison.compare(outputs, self.expected, self.samples, self.judgement)
+        return comparison.compare(outputs, self.expected, self.samples, self.judgment)
 
     def _notes(self, written):
         if not self.samples.are_given:
@@ -149,7 +149,7 @@ def summarize(
     quantization: str | None,
     route: str,
     compared: comparison.Comparison,
-    judgement: judging.Judgement,
+    judgment: judging.Judgment,
     notes: list[str],
 ) -> TFLiteExport:
     """The `TFLiteExport` of a file.
@@ -160,7 +160,7 @@ def summarize(
         quantization: Its quantization.
         route: The route that made it.
         compared: How it compares with the student.
-        judgement: How its outputs were judged.
+        judgment: How its outputs were judged.
         notes: What else the user should know.
     """
     counted = compared.least_accurate
@@ -179,8 +179,8 @@ def summarize(
         accuracy=None if counted is None else counted.accuracy,
         model_accuracy=None if counted is None else counted.model_accuracy,
         notes=notes,
-        tasks=judgement.tasks,
-        supposed=judgement.assumed,
+        tasks=judgment.tasks,
+        supposed=judgment.assumed,
         error=compared.error,
     )
 

@@ -149,7 +149,7 @@ class TfmotStudent:
         verify.check_requirements(file, "int8", options.input_dtype, options.output_dtype)
         found = file.run(self._exportable.feed(samples.arrays))
         expected = [self._predict(samples.arrays)]
-        judgement = judging.judge_outputs(
+        judgment = judging.judge_outputs(
             self.model,
             [_OUTPUT],
             expected,
@@ -158,10 +158,10 @@ class TfmotStudent:
             options.bounds,
             samples.labels_must_fit,
         )
-        compared = comparison.compare(found, expected, samples, judgement)
+        compared = comparison.compare(found, expected, samples, judgment)
         comparison.check_bounds(compared, "int8", options.bounds)
         notes = list(comparison.notes(compared))
-        return verify.summarize(options.path, file, "int8", "converter", compared, judgement, notes)
+        return verify.summarize(options.path, file, "int8", "converter", compared, judgment, notes)
 
 
 def exportable_of(model: Any) -> ExportableModel:

@@ -316,7 +316,7 @@ def _is_moving(name):
 
 
 def _moved(model, batch, ranges, rate):
-    """Moves the ranges towards those of a batch; returns the largest relative change."""
+    """Moves the ranges toward those of a batch; returns the largest relative change."""
     old = [variable.numpy().astype(np.float64) for variable in ranges]
     model(batch, training=True)
     changes = [

@@ -157,7 +157,7 @@ def multiply_wide(a, b):
 
 
 def divide(a, b):
-    """Integer `div`: towards zero; by zero gives all ones, as hardware does."""
+    """Integer `div`: toward zero; by zero gives all ones, as hardware does."""
     safe = np.where(b == 0, b.dtype.type(1), b)
     quotient = a // safe
     if a.dtype.kind == "i":  # NumPy rounds down

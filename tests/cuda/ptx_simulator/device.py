@@ -32,7 +32,7 @@ class Device:
         """Copies an array to the device and returns its address, a multiple of 256 plus offset."""
         return self.memory.allocate(np.ascontiguousarray(array), offset, written=True)
 
-    def allocate_uninitialised(self, nbytes, offset=0):
+    def allocate_uninitialized(self, nbytes, offset=0):
         """Returns the address of memory that nobody wrote: reading it is a fault."""
         # Bytes that no test would take for a result, should a check be missing.
         content = np.full(nbytes, 0xA5, np.uint8)

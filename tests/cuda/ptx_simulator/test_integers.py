@@ -40,7 +40,7 @@ def test_wide_and_high_products():
     np.testing.assert_array_equal(high, signed >> 32)
 
 
-def test_division_is_towards_zero():
+def test_division_is_toward_zero():
     a, b = SIGNED_A[SIGNED_B != 0], SIGNED_B[SIGNED_B != 0]
     inside = ~((a == -(2**31)) & (b == -1))
     a, b = a[inside].astype(np.int64), b[inside].astype(np.int64)

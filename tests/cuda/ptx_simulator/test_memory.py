@@ -1,4 +1,4 @@
-"""Bounds, alignment, initialisation: each check fires on a fault and is silent without."""
+"""Bounds, alignment, initialization: each check fires on a fault and is silent without."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_narrow_loads_extend():
 def test_memory_nobody_wrote():
     device = Device()
     compiled = kernel(COPY, 2)
-    target = device.allocate_uninitialised(128)
+    target = device.allocate_uninitialized(128)
     source = device.allocate(FLOATS)
     with pytest.raises(ValueError, match="byte 0 of global buffer 0 was not written"):
         device.read(target, all_written=True)

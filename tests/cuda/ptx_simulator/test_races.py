@@ -132,7 +132,7 @@ def test_global_memory_within_a_block():
         run(body.format(""), ZEROS, block=64)
 
 
-def test_neighbours_in_one_word_are_no_race():
+def test_neighbors_in_one_word_are_no_race():
     body = """
         mul.wide.u32 %rd11, %r1, 2; add.s64 %rd11, %rd1, %rd11; mov.u16 %h1, 7;
         {}
