@@ -127,8 +127,9 @@ def check_peers(peers):
 
 def _check_shapes(one, other):
     shapes = [models.output_shapes(model) for _, model in (one, other)]
+    first, second = shapes
     # A model that was called has the batch that it was called on in its shapes.
-    if None in shapes or [x[1:] for x in shapes[0]] == [x[1:] for x in shapes[1]]:
+    if first is None or second is None or [x[1:] for x in first] == [x[1:] for x in second]:
         return
     raise ValueError(
         f"Peers {one[0]} and {other[0]} have outputs of different shapes: {shapes[0]} and "
