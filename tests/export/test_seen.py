@@ -73,7 +73,7 @@ def test_to_onnx(quantization, labels, tmp_path, capsys):
 
 @pytest.mark.parametrize("wrong", ["loud", -1, 3, None, 0.5])
 @pytest.mark.parametrize("export", [kd.export.to_tflite, kd.export.to_onnx])
-def test_a_wrong_verbose_is_told_before_any_work(export, wrong, tmp_path, monkeypatch):
+def test_invalid_verbose_raises_before_work(export, wrong, tmp_path, monkeypatch):
     path = tmp_path / ("a.onnx" if export is kd.export.to_onnx else "a.tflite")
     student = fits.network(1)
 
