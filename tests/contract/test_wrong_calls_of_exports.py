@@ -32,14 +32,14 @@ def nothing_is_converted(monkeypatch):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_it_is_told_before_any_conversion(name, nothing_is_converted, tmp_path):
+def test_wrong_calls_raise_before_conversion(name, nothing_is_converted, tmp_path):
     call, message = TABLE[name]
     with pytest.raises(ValueError, match=f"(?s){message}"):
         call(tmp_path)
     assert not [x for x in tmp_path.rglob("*") if x.is_file() and x.name != "s.tflite"]
 
 
-def test_there_are_enough_of_them():
+def test_the_table_is_complete():
     assert len(TABLE) >= 50
 
 

@@ -31,7 +31,7 @@ def work(monkeypatch):
 
 
 @pytest.mark.parametrize("name", table.TABLE)
-def test_it_is_told_before_any_work(name, work, tmp_path, monkeypatch):
+def test_wrong_calls_raise_before_work(name, work, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call, message = table.TABLE[name]
     with pytest.raises(ValueError, match=f"(?s){message}"):

@@ -110,7 +110,7 @@ class TestTasks:
         assert found.tasks == {"a": "regression", "b": "regression"}
         assert found.assumed == ["b"]
 
-    def test_labels_that_nobody_promised_are_left_out(self):
+    def test_optional_labels_that_do_not_fit_are_ignored(self):
         made, values = of_shape(4)
         found = said(made, values, labels=np.zeros((6, 7)), labels_must_fit=False)
         assert found.is_assumed

@@ -484,7 +484,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("failures", [1, 2])
-def test_the_converter_is_asked_again_where_it_left_floats(tmp_path, monkeypatch, failures):
+def test_converter_is_repeated_if_it_left_floats(tmp_path, monkeypatch, failures):
     convert, calls = routes.convert, []
     float_file = export(tmp_path).path.read_bytes()
 
