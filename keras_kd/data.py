@@ -81,7 +81,7 @@ def mixup(
         partners = tf.argsort(keras.random.uniform((rows,), seed=seeds))
 
         def mixed(x):
-            part = tf.cast(base.align(share, x), x.dtype)
+            part = tf.cast(base.align_weights(share, x), x.dtype)
             return part * x + (1 - part) * tf.gather(x, partners)
 
         inputs = keras.tree.map_structure(mixed, inputs)

@@ -341,7 +341,7 @@ def _by_similarity(sides, models_of_sides, data):
 def _features(model, layers, data):
     data = keras.tree.map_structure(tf.convert_to_tensor, models.own_inputs(model, data))
     taps = Taps(model, [each.layer for each in layers])
-    with models.looking(data, model):
+    with models.without_changes(data, model):
         _, values = taps.run(lambda: model(data, training=False))
     return [tf.cast(values[each.layer], tf.float32).numpy() for each in layers]
 

@@ -231,7 +231,7 @@ class WarmUp:
     """
 
     def __init__(self, schedule: Any, length: Any, start: float = 0.0) -> None:
-        self.schedule = get(schedule)
+        self.schedule = make_schedule(schedule)
         self.has_span = self.schedule.has_span
         is_integer = isinstance(length, (int, np.integer)) and not isinstance(length, bool)
         if not is_integer or length < 1:
@@ -267,7 +267,7 @@ _BY_NAME = {
 }
 
 
-def get(schedule: Any, start: Any = None, end: Any = None) -> Any:
+def make_schedule(schedule: Any, start: Any = None, end: Any = None) -> Any:
     """Makes a schedule from what a user passes.
 
     Args:

@@ -297,7 +297,7 @@ def _labels_as_classes(weighting, given, probabilities):
             f"{type(weighting).__name__} needs labels, and the data has none. Pass (inputs, "
             "labels), or weight by the teacher alone: TeacherConfidence, TeacherEntropy."
         )
-    return shapes.classes(given, probabilities)
+    return shapes.class_indices(given, probabilities)
 
 
 def _where_labeled(classes, shares):

@@ -83,7 +83,7 @@ def test_two_is_one_line(clock, capsys):
 
 def test_zero_is_silent(clock, capsys):
     work(clock, 0, total=5)
-    assert list(progress.over([3, 4], "work", verbose=0)) == [3, 4]
+    assert list(progress.iterate([3, 4], "work", verbose=0)) == [3, 4]
     steps = progress.Steps("call", 2, 0)
     steps.begin("a")
     steps.skip("b")
@@ -94,7 +94,7 @@ def test_zero_is_silent(clock, capsys):
 @pytest.mark.parametrize("total", [5, None])
 def test_a_terminal_has_the_bar_of_keras(total):
     with contextlib.redirect_stdout(Terminal()) as terminal:
-        assert list(progress.over(range(5), "work", total)) == list(range(5))
+        assert list(progress.iterate(range(5), "work", total)) == list(range(5))
     label, bar, end = terminal.getvalue().split("\n")
     assert (label, end) == ("work", "")
     assert "\r" in bar
@@ -103,7 +103,7 @@ def test_a_terminal_has_the_bar_of_keras(total):
 
 
 def test_nothing_to_do_says_nothing(capsys):
-    assert list(progress.over([], "work", verbose=2)) == []
+    assert list(progress.iterate([], "work", verbose=2)) == []
     assert capsys.readouterr().out == ""
 
 
@@ -123,7 +123,7 @@ def test_names_that_the_terminal_cannot_show():
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     with contextlib.redirect_stdout(stream):
-        progress.tell("measure: schüler")
+        progress.print_line("measure: schüler")
     assert raw.getvalue() == b"measure: sch\\xfcler\n"
 
 
@@ -147,7 +147,7 @@ def test_steps_say_which_and_how_long(clock, capsys):
 
 @pytest.mark.parametrize("verbose", [True, False, 0, 1, 2, np.int64(1), np.bool_(True), "auto"])
 def test_what_verbose_may_be(verbose):
-    assert progress.checked(verbose) == (1 if verbose == "auto" else int(verbose))
+    assert progress.check_verbose(verbose) == (1 if verbose == "auto" else int(verbose))
 
 
 # The calls.
@@ -235,7 +235,7 @@ def test_a_wrong_verbose_raises_before_any_work(name, wrong, monkeypatch):
         raise AssertionError("a model was trained or measured")
 
     monkeypatch.setattr(keras.Model, "fit", never)
-    monkeypatch.setattr(progress, "over", never)
+    monkeypatch.setattr(progress, "iterate", never)
     expected = r"`verbose`.* Expected 0 \(silent\), 1 or 'auto' .*Received: verbose="
     with pytest.raises(ValueError, match=expected):
         CALLS[name][0](wrong)

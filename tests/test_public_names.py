@@ -34,7 +34,7 @@ MEMBERS = {
     "keras_kd.Report": "metric save_html save_json save_markdown to_dict to_markdown",
     "keras_kd.diagnosis.Diagnosis": "problems to_json",
     "keras_kd.diagnosis.Finding": "is_problem",
-    "keras_kd.losses.DistillationLoss": f"{OF_LOSSES} labels_are_numbers least_rows",
+    "keras_kd.losses.DistillationLoss": f"{OF_LOSSES} labels_are_numbers min_batch_size",
     "keras_kd.losses.SoftTargets": f"{OF_LOSSES} temperature",
     "keras_kd.measurement.Measurement": "to_dict",
     "keras_kd.measurement.runtimes.OnnxFile": "operators run",
@@ -46,7 +46,7 @@ MEMBERS = {
     "keras_kd.teachers.EMA": f"{OF_TEACHERS} decay",
     "keras_kd.teachers.HostTeacher": f"{OF_TEACHERS} predict",
     "keras_kd.teachers.Snapshot": f"{OF_TEACHERS} take",
-    "keras_kd.teachers.Teacher": f"{OF_TEACHERS} learn output_names",
+    "keras_kd.teachers.Teacher": f"{OF_TEACHERS} bind output_names predict_batch update",
     "keras_kd.weighting.Weighting": "factors from_config get_config shares",
 }
 

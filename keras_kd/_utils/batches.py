@@ -26,7 +26,7 @@ BATCH_SIZE = 256
 # Checks, before anything is read.
 
 
-def check(name: str, data: Any) -> None:
+def check_data(name: str, data: Any) -> None:
     """Raises unless `data` is a finite, batched dataset or a tuple of arrays, with labels.
 
     Args:
@@ -143,14 +143,14 @@ def _check_tensors(name: str, dataset: tf.data.Dataset) -> None:
 # Reading: data that `check` has passed.
 
 
-def of(data: Any) -> Iterator[tuple]:
+def iterate(data: Any) -> Iterator[tuple]:
     """Yields `(x, y, sample_weight)` of each batch; `x` as tensors, the others as NumPy arrays."""
     for batch in data if isinstance(data, tf.data.Dataset) else _slices(data):
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
         yield keras.tree.map_structure(_tensor, x), y, weight
 
 
-def count(data: Any, batch_size: int = BATCH_SIZE) -> int | None:
+def count_batches(data: Any, batch_size: int = BATCH_SIZE) -> int | None:
     """How many batches the data has, or `None` where only reading it tells."""
     if isinstance(data, tf.data.Dataset):
         known = int(data.cardinality())
@@ -172,7 +172,7 @@ def _tensor(x: Any) -> tf.Tensor:
     return tf.cast(x, keras.config.floatx()) if x.dtype == tf.float64 else x
 
 
-def row_weights(name: str, sample_weight: Any, shape: tuple[int, ...]) -> np.ndarray:
+def position_weights(name: str, sample_weight: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Sample weights for outputs of a shape, float64 `[rows]`; `rows` are all its positions.
 
     Raises:

@@ -89,7 +89,7 @@ def check_writable(path: str | os.PathLike, name: str) -> None:
         raise ValueError(f"{name}: {str(path)!r} cannot be written: {error.strerror}.") from error
 
 
-def free(path: str | os.PathLike, overwrite: bool) -> pathlib.Path:
+def check_free(path: str | os.PathLike, overwrite: bool) -> pathlib.Path:
     """The path, as `pathlib.Path`, if it may be written.
 
     Raises:

@@ -20,7 +20,7 @@ from keras_kd._utils.validation import invalid
 SECONDS_BETWEEN_LINES = 30.0
 
 
-def checked(verbose: Any) -> int:
+def check_verbose(verbose: Any) -> int:
     """`verbose` in Keras' words as 0, 1 or 2.
 
     Raises:
@@ -34,7 +34,7 @@ def checked(verbose: Any) -> int:
     raise invalid("verbose", expected, repr(verbose))
 
 
-def over(
+def iterate(
     items: Iterable, label: str, total: int | None = None, unit: str = "batch", verbose: int = 1
 ) -> Iterator:
     """Yields the items, and shows how many of them are done.
@@ -82,7 +82,7 @@ class Bar:
     def begin(self) -> None:
         """Shows the label before the first item is done, which takes longest."""
         if self._redraws and self._bar is None:
-            tell(self._label)
+            print_line(self._label)
             self._bar = keras.utils.Progbar(
                 self._total, unit_name=self._unit, stateful_metrics=self._names
             )
@@ -130,7 +130,7 @@ class Bar:
             words.append(f"{duration(each * (self._total - self._done))} left")
         # As many digits as Keras' bar shows.
         words += [f"{n}: {v:.4f}" for n, v in zip(self._names, self._figures, strict=True)]
-        tell(" - ".join(words))
+        print_line(" - ".join(words))
 
 
 class Steps:
@@ -176,15 +176,15 @@ class Steps:
     def say(self, text: str) -> None:
         """Shows a text about the stage that began last."""
         if self.verbose:
-            tell(f"{self._name}: {text}")
+            print_line(f"{self._name}: {text}")
 
     def _tell(self, words: list[str]) -> None:
         self._begun += 1
         if self.verbose:
-            tell(f"{self._name} {self._begun}/{self._total}: {' - '.join(words)}")
+            print_line(f"{self._name} {self._begun}/{self._total}: {' - '.join(words)}")
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     """Prints a line where Keras prints its own: to `sys.stdout`, or to the log."""
     if not keras.config.is_interactive_logging_enabled():
         logging.getLogger("absl").info(line)

@@ -92,7 +92,7 @@ USEFUL = 0.25
 TIMES_CHANCE = 3.0
 
 
-def at_most(right: int, rows: int, probability: float) -> float:
+def binomial_cdf(right: int, rows: int, probability: float) -> float:
     """`P(X <= right)` of a binomial `X` of `rows` draws; `0 < probability < 1`."""
     if right < 0:
         return 0.0
@@ -107,7 +107,7 @@ def at_most(right: int, rows: int, probability: float) -> float:
 
 def is_above_chance(right: int, rows: int, classes: int) -> bool:
     """Whether guessing would be right as often in 5 % of such data or less."""
-    return 1.0 - at_most(right - 1, rows, 1.0 / classes) <= NOT_ABOVE
+    return 1.0 - binomial_cdf(right - 1, rows, 1.0 / classes) <= NOT_ABOVE
 
 
 def is_guessing(right: int, rows: int, classes: int) -> bool:
@@ -125,7 +125,7 @@ def is_guessing(right: int, rows: int, classes: int) -> bool:
     """
     chance = 1.0 / classes
     useful = chance + USEFUL * (1.0 - chance)
-    is_useful = at_most(right, rows, useful) >= UNLIKELY
+    is_useful = binomial_cdf(right, rows, useful) >= UNLIKELY
     return not (is_useful or is_above_chance(right, rows, classes))
 
 
@@ -133,7 +133,7 @@ def knows_little(right: int, rows: int, classes: int) -> bool:
     """Whether the accuracy is surely below `useful` and below three times chance; see above."""
     chance = 1.0 / classes
     little = min(chance + USEFUL * (1.0 - chance), TIMES_CHANCE * chance)
-    return at_most(right, rows, little) < UNLIKELY
+    return binomial_cdf(right, rows, little) < UNLIKELY
 
 
 def effective(weights_sum: Any, squares_sum: Any) -> np.ndarray:

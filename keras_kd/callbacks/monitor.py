@@ -200,7 +200,7 @@ def _checked_pairs(pairs):
     names = ("teacher_layer", "student_layer")
     for i, pair in enumerate(pairs):
         for name, layer in zip(names, pair, strict=True):
-            tap.check(f"pairs[{i}]: {name}", layer)
+            tap.check_layer(f"pairs[{i}]: {name}", layer)
     return list(pairs)
 
 

@@ -63,7 +63,7 @@ class ScheduledValue(keras.callbacks.Callback):
             raise invalid(
                 "schedule", "nothing, because `start` is a whole schedule", repr(schedule)
             )
-        self.schedule = schedules.get(schedule if is_number else start, start, end)
+        self.schedule = schedules.make_schedule(schedule if is_number else start, start, end)
         self.start_epoch = validation.integer("start_epoch", start_epoch, 0)
         self.length = validation.integer("length", length, 1, optional=True)
         if length is not None and not self.schedule.has_span:

@@ -111,7 +111,7 @@ class Sparsify(CompressionCallback):
                     "`initial_sparsity` must not be above `sparsity`. Received: "
                     f"initial_sparsity={initial_sparsity}, sparsity={sparsity}"
                 )
-            self.schedule = schedules.get(schedule, start, self.sparsity)
+            self.schedule = schedules.make_schedule(schedule, start, self.sparsity)
         elif schedule != "polynomial" or initial_sparsity != 0:
             raise ValueError("sparsity='2:4' has no schedule: leave `schedule` out.")
 

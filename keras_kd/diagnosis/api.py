@@ -104,9 +104,9 @@ def diagnose(
     https://arxiv.org/abs/1706.04599 (calibration error and temperature)
     """
     _check_models(teacher, student)
-    verbose = progress.checked(verbose)
+    verbose = progress.check_verbose(verbose)
     temperature = DEFAULT_TEMPERATURE if temperature is None else temperature
-    temperature = float(arguments.temperature(temperature))
+    temperature = float(arguments.convert_temperature(temperature))
     validation.boolean("from_logits", from_logits)
     validation.function("print_fn", print_fn, ["text"], optional=True)
     validation.function("teacher_preprocess", teacher_preprocess, ["inputs"], optional=True)
@@ -114,7 +114,7 @@ def diagnose(
     given = {"data": data, "validation_data": validation_data}
     given = {name: each for name, each in given.items() if name == "data" or each is not None}
     for name, each in given.items():
-        batches.check(name, each)
+        batches.check_data(name, each)
     for name, each in given.items():
         check_data(diagnosed, name, each)
     train = tally_data(diagnosed, "data", data, verbose)
@@ -126,7 +126,7 @@ def diagnose(
         print_fn(str(diagnosis))
     elif verbose:
         found = len(diagnosis.problems)
-        progress.tell(f"diagnose: {found or 'no'} problem{'' if found == 1 else 's'} found")
+        progress.print_line(f"diagnose: {found or 'no'} problem{'' if found == 1 else 's'} found")
     return diagnosis
 
 
@@ -136,7 +136,7 @@ def _check_models(teacher, student):
     if not isinstance(teacher, keras.layers.Layer):
         validation.function("teacher", teacher, ["inputs"])
     if student is not None:
-        models.check(teacher, student)
+        models.check_pair(teacher, student)
     symbolic_pass.check_built("teacher", teacher)
 
 
@@ -202,7 +202,7 @@ def check_data(diagnosed: DiagnosedModels, name: str, data: Any) -> None:
     Args:
         diagnosed: The `DiagnosedModels`.
         name: The argument's name, for messages.
-        data: See `keras_kd.diagnose`; checked by `batches.check`.
+        data: See `keras_kd.diagnose`; checked by `batches.check_data`.
     """
     inputs, found = symbolic_pass.specs_of(data), {}
     for role in ("teacher", "student"):
@@ -210,7 +210,7 @@ def check_data(diagnosed: DiagnosedModels, name: str, data: Any) -> None:
         is_preprocessed = role == "teacher" and diagnosed.preprocess is not None
         if model is None or is_preprocessed:
             continue
-        outputs = symbolic_pass.check(name, inputs, f"the {role}", model)
+        outputs = symbolic_pass.trace_outputs(name, inputs, f"the {role}", model)
         if outputs is not None:
             batches.flat_outputs(role, keras.tree.map_structure(_one_row, outputs))
             found[role] = outputs
@@ -233,6 +233,6 @@ def _check_labels(name, data, shape):
     y = keras.tree.map_structure(np.asarray, y)
     shape = (len(keras.tree.flatten(y)[0]), *shape)
     labels, _ = tallies.read_labels(name, y, shape)
-    counted = batches.row_weights(name, weights, shape) > 0
+    counted = batches.position_weights(name, weights, shape) > 0
     if not (counted & (labels >= 0) & (labels < shape[-1])).any():
         raise tallies.nothing_to_measure(name)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import batches, progress, statistics
-from keras_kd.models.inspect import looking, own_inputs
+from keras_kd.models.inspect import own_inputs, without_changes
 from keras_kd.teachers import keras_model
 from keras_kd.teachers.protocol import TeacherInputs
 
@@ -44,14 +44,14 @@ class DiagnosedModels:
     def teacher_outputs(self, inputs: Any) -> Any:
         """The teacher's outputs, NumPy."""
         inputs = inputs if self.preprocess is None else self.preprocess(inputs)
-        with looking(inputs, self.teacher):
+        with without_changes(inputs, self.teacher):
             outputs, _ = keras_model.adapt(self.teacher).with_taps([])(TeacherInputs(inputs))
         return keras.tree.map_structure(_to_numpy, outputs)
 
     def student_outputs(self, inputs: Any) -> Any:
         """The student's outputs, NumPy."""
         # Not `predict`: it would leave a compiled function in the caller's model.
-        with looking(inputs, self.student):
+        with without_changes(inputs, self.student):
             outputs = self.student(own_inputs(self.student, inputs), training=False)
         return keras.tree.map_structure(_to_numpy, outputs)
 
@@ -87,12 +87,14 @@ def tally_data(models: DiagnosedModels, name: str, data: Any, verbose: Any = 0) 
         ValueError: The data, or the outputs, are not those of a classifier with one output.
     """
     tallies = None
-    label, total = f"diagnose: {name}", batches.count(data)
-    for x, y, sample_weight in progress.over(batches.of(data), label, total, verbose=verbose):
+    label, total = f"diagnose: {name}", batches.count_batches(data)
+    for x, y, sample_weight in progress.iterate(
+        batches.iterate(data), label, total, verbose=verbose
+    ):
         outputs = models.teacher_outputs(x)
         teacher = batches.flat_outputs("teacher", outputs)
         labels, width = read_labels(name, y, outputs.shape)
-        weights = batches.row_weights(name, sample_weight, outputs.shape)
+        weights = batches.position_weights(name, sample_weight, outputs.shape)
         student = None
         if models.student is not None:
             student = batches.flat_outputs("student", models.student_outputs(x))

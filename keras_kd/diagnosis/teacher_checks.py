@@ -128,7 +128,7 @@ def _is_below(confusion, c, least, classes):
         return False
     right = round(float(confusion.recall[c]) * rows)
     # One class of many would be below by chance: the probability is divided among them.
-    return statistics.at_most(right, rows, least) < statistics.UNLIKELY / classes
+    return statistics.binomial_cdf(right, rows, least) < statistics.UNLIKELY / classes
 
 
 # Calibration: probabilities that match the accuracy.

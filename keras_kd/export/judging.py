@@ -253,7 +253,7 @@ def _inferred_task(kind, labels, labels_must_fit):
         return "multiclass", False
     if labels is not None:
         try:
-            return predictions.infer(kind.values, np.asarray(labels)), False
+            return predictions.infer_task(kind.values, np.asarray(labels)), False
         except ValueError as error:
             if labels_must_fit:
                 raise ValueError(f"Output {kind.name!r}: {error}") from error
@@ -277,7 +277,7 @@ def _converted(kind, task, labels, labels_must_fit):
         values = kind.values
         if task == "multilabel":  # of any rank: each number is a label of its own
             labels, values = (x.reshape(len(x), -1) for x in (labels, values))
-        return predictions.labels_of(task, labels, values)
+        return predictions.convert_labels(task, labels, values)
     except ValueError as error:
         if labels_must_fit:
             raise ValueError(f"Output {kind.name!r}, task {task!r}: {error}") from error

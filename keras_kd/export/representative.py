@@ -180,7 +180,7 @@ def _endless(what, how, part):
 def _parts(element, what):
     """The inputs as arrays in their structure, and the labels of a batch."""
     is_labeled = isinstance(element, tuple) and len(element) in (2, 3)
-    inputs, _ = protocol.split(protocol.inputs_of(element) if is_labeled else element)
+    inputs, _ = protocol.detach_outputs(protocol.inputs_of(element) if is_labeled else element)
     if any(isinstance(x, (tf.RaggedTensor, tf.SparseTensor)) for x in keras.tree.flatten(element)):
         raise ValueError(f"`{what}` has ragged or sparse tensors. Pass dense ones.")
     inputs = keras.tree.map_structure(np.asarray, inputs)

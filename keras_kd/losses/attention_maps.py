@@ -98,7 +98,7 @@ class AttentionMaps(base.DistillationLoss):
     def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes = tuple(teacher_outputs_shape), tuple(student_outputs_shape)
         valid = all(len(shape) in (3, 4) for shape in shapes)
-        if not valid or not projectors.agree(shapes[0][-2:], shapes[1][-2:]):
+        if not valid or not projectors.shapes_agree(shapes[0][-2:], shapes[1][-2:]):
             raise ValueError(
                 f"Distillation loss {self.name!r} expects attention of shape [batch, heads, "
                 f"queries, keys] over the same positions. Received: teacher {shapes[0]}, student "
@@ -129,7 +129,7 @@ class AttentionMaps(base.DistillationLoss):
             if len(row_weight.shape) == 2 and row_weight.shape[1] in (queries, None):
                 row_weight = keras.ops.expand_dims(row_weight, 1)  # the same in each head
             else:  # of other positions
-                row_weight = base.mean_of_row(row_weight)
+                row_weight = base.mean_weight(row_weight)
         return super().weighted(teacher_outputs, student_outputs, row_weight, mask, **context)
 
     def get_config(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class AttentionMaps(base.DistillationLoss):
 
 
 def _attention_of(role, layer, kind):
-    layer = tap.check(role, layer)
+    layer = tap.check_layer(role, layer)
     if isinstance(layer, tap.Tap) and layer.kind != "output":
         return layer
     return tap.Tap(layer, kind) if isinstance(layer, str) else dataclasses.replace(layer, kind=kind)

@@ -75,7 +75,7 @@ class AttentionTransfer(base.DistillationLoss):
         teacher_map, student_map = (
             (*tuple(shape)[:3], 1) for shape in (teacher_outputs_shape, student_outputs_shape)
         )
-        self.resizing_layers = projectors.between(student_map, teacher_map)
+        self.resizing_layers = projectors.make_projector(student_map, teacher_map)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:

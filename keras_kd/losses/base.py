@@ -109,16 +109,16 @@ class DistillationLoss(keras.layers.Layer):
 
     def add_scalar(self, name: str, value: Any) -> Any:
         """Adds a live number: a float32 variable that is saved but not trained."""
-        return add_number(self, name, value)
+        return add_live_number(self, name, value)
 
     @property
     def weight(self) -> Any:
         """The loss's factor; assign a number to change it."""
-        return read(self.weight_variable)
+        return read_number(self.weight_variable)
 
     @weight.setter
     def weight(self, value: Any) -> None:
-        assign(self.weight_variable, non_negative("weight", value))
+        assign_number(self.weight_variable, non_negative("weight", value))
 
     @property
     def reads_structure(self) -> bool:
@@ -251,8 +251,8 @@ class DistillationLoss(keras.layers.Layer):
 
 def _check_layers(role, layer):
     if isinstance(layer, (list, tuple)):
-        return tuple(tap.check(role, each) for each in layer)
-    return layer if layer is None else tap.check(role, layer)
+        return tuple(tap.check_layer(role, each) for each in layer)
+    return layer if layer is None else tap.check_layer(role, layer)
 
 
 def _renamed(cls, value):
@@ -272,7 +272,7 @@ def _serialized(value):
 # Live numbers: variables that are changed before or during `fit` without retracing.
 
 
-def add_number(layer: Any, name: str, value: Any) -> Any:
+def add_live_number(layer: Any, name: str, value: Any) -> Any:
     """Adds a live number to a layer: a float32 variable that is saved but not trained."""
     variable = layer.add_weight(
         name=name,
@@ -286,14 +286,14 @@ def add_number(layer: Any, name: str, value: Any) -> Any:
     return variable
 
 
-def assign(variable: Any, value: Any) -> None:
+def assign_number(variable: Any, value: Any) -> None:
     """Sets a live number."""
     variable.assign(value)
     if not tf.is_symbolic_tensor(value):
         variable.given = float(value)
 
 
-def read(variable: Any) -> Any:
+def read_number(variable: Any) -> Any:
     """A variable's value: a Python float in eager code, a tensor inside a traced function.
 
     The float that it was given, where float32 holds it as nearly as it can: 0.7, not 0.699999988.
@@ -322,7 +322,7 @@ def valid_rows(loss: Any, row_weight: Any, mask: Any, is_exact: bool = True) -> 
     """
     count = keras.ops.cast(keras.ops.size(loss), "float32")
     if row_weight is not None and not is_exact and not _has_positions(loss, row_weight):
-        row_weight = mean_of_row(row_weight)
+        row_weight = mean_weight(row_weight)
     weight = None if row_weight is None else fitted(row_weight, loss, "sample_weight")
     if mask is None or len(mask.shape) > len(loss.shape):
         return weight, count
@@ -338,7 +338,7 @@ def _has_positions(loss, row_weight):
     return all(None in pair or pair[0] in (1, pair[1]) for pair in sizes)
 
 
-def mean_of_row(weight: Any) -> Any:
+def mean_weight(weight: Any) -> Any:
     """The mean weight of a row's positions, `[batch]`."""
     weight = keras.ops.cast(weight, "float32")
     axes = list(range(1, len(weight.shape)))
@@ -351,7 +351,7 @@ def fitted(row_weight: Any, loss: Any, what: Any) -> Any:
     Multiplied with a weight of a longer axis the loss would be repeated along it, and its sum
     grow. Sizes that are known only when the step runs are compared then.
     """
-    weight = align(row_weight, loss)
+    weight = align_weights(row_weight, loss)
     sizes = list(zip(weight.shape, loss.shape, strict=True))
     if any(None not in pair and pair[0] not in (1, pair[1]) for pair in sizes):
         raise ValueError(
@@ -363,7 +363,7 @@ def fitted(row_weight: Any, loss: Any, what: Any) -> Any:
     return weight
 
 
-def align(row_weight: Any, loss: Any) -> Any:
+def align_weights(row_weight: Any, loss: Any) -> Any:
     """Row weights `[batch]` or `[batch, ...]` shaped to multiply `loss` from the left."""
     row_weight = keras.ops.cast(row_weight, "float32")
     missing = len(loss.shape) - len(row_weight.shape)
@@ -384,7 +384,7 @@ def align(row_weight: Any, loss: Any) -> Any:
 
 def check_temperature(temperature: float) -> Any:
     """Returns a temperature, a Python number as it was given, or raises."""
-    tensor = arguments.temperature(temperature)
+    tensor = arguments.convert_temperature(temperature)
     return tensor if tf.is_tensor(temperature) else float(temperature)
 
 
@@ -394,12 +394,12 @@ def live_temperature() -> property:
     def get(loss: Any) -> Any:
         if loss.temperature_variable is None:
             raise AttributeError(f"{type(loss).__name__} has no temperature.")
-        return read(loss.temperature_variable)
+        return read_number(loss.temperature_variable)
 
     def set_(loss: Any, value: Any) -> None:
         if loss.temperature_variable is None:
             raise AttributeError(f"{type(loss).__name__} has no temperature.")
-        assign(loss.temperature_variable, check_temperature(value))
+        assign_number(loss.temperature_variable, check_temperature(value))
 
     return property(get, set_, doc="`T`; assign a positive number to change it.")
 

@@ -57,7 +57,9 @@ class ChannelWise(base.DistillationLoss):
 
     def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_images(self, teacher_outputs_shape, student_outputs_shape)
-        self.projection_layers = projectors.between(student_outputs_shape, teacher_outputs_shape)
+        self.projection_layers = projectors.make_projector(
+            student_outputs_shape, teacher_outputs_shape
+        )
         projectors.build(self.projection_layers, student_outputs_shape)
         super().build((teacher_outputs_shape, student_outputs_shape))
 

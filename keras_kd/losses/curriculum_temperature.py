@@ -138,11 +138,11 @@ class CurriculumTemperature(shapes.LogitsLoss):
     @property
     def reversal(self) -> Any:
         """How strongly the temperature works against the student; assign to change it."""
-        return base.read(self.reversal_variable)
+        return base.read_number(self.reversal_variable)
 
     @reversal.setter
     def reversal(self, value: Any) -> None:
-        base.assign(self.reversal_variable, validation.non_negative("reversal", value))
+        base.assign_number(self.reversal_variable, validation.non_negative("reversal", value))
 
     @property
     def learned_temperature(self) -> float:

@@ -83,7 +83,7 @@ class DecoupledKD(shapes.LogitsLoss):
 
 
 def _is_label(given, student):
-    return keras.ops.one_hot(shapes.classes(given, student), student.shape[-1], dtype="bool")
+    return keras.ops.one_hot(shapes.class_indices(given, student), student.shape[-1], dtype="bool")
 
 
 def _others(x, of_label):

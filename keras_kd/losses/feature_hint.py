@@ -109,7 +109,7 @@ class FeatureHint(base.DistillationLoss):
 
     def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         if self.projector in ("auto", "linear"):
-            self.projection_layers = projectors.between(
+            self.projection_layers = projectors.make_projector(
                 student_outputs_shape, teacher_outputs_shape, self.projector == "linear"
             )
         shape = projectors.build(self.projection_layers, student_outputs_shape)
@@ -132,7 +132,7 @@ class FeatureHint(base.DistillationLoss):
         return config
 
     def _check_shapes(self, student, teacher):
-        if not projectors.agree(student, teacher):
+        if not projectors.shapes_agree(student, teacher):
             raise ValueError(
                 f"Distillation loss {self.name!r}: the features of student layer "
                 f"{self.student_layer!r} have shape {student} after the projector, those of "

@@ -105,12 +105,12 @@ class FlowMatrix(base.DistillationLoss):
 
 def _pooling(shapes):
     earlier, later = ((*tuple(shape)[:3], 1) for shape in shapes)
-    return projectors.between(earlier, later)
+    return projectors.make_projector(earlier, later)
 
 
 def _channels(shape, wanted):
     shape = tuple(shape)
-    layers = projectors.between(shape, (*shape[:3], wanted))
+    layers = projectors.make_projector(shape, (*shape[:3], wanted))
     projectors.build(layers, shape)
     return layers
 

@@ -71,13 +71,13 @@ class KerasDistillation(base.DistillationLoss):
         """The temperature, live; only of a `LogitsDistillation`."""
         if self.temperature_variable is None:
             raise AttributeError(f"{type(self.loss).__name__} has no temperature.")
-        return base.read(self.temperature_variable)
+        return base.read_number(self.temperature_variable)
 
     @temperature.setter
     def temperature(self, value: Any) -> None:
         if self.temperature_variable is None:
             raise AttributeError(f"{type(self.loss).__name__} has no temperature.")
-        base.assign(self.temperature_variable, check_temperature(value))
+        base.assign_number(self.temperature_variable, check_temperature(value))
 
     @property
     def reading(self) -> Any:

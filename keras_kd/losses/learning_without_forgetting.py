@@ -111,7 +111,7 @@ class LearningWithoutForgetting(shapes.LogitsLoss):
 
     def _check_shapes(self, teacher, student):
         known = len(teacher) >= 2 and len(student) >= 2 and None not in (teacher[-1], student[-1])
-        if not known or not projectors.agree(teacher[1:-1], student[1:-1]):
+        if not known or not projectors.shapes_agree(teacher[1:-1], student[1:-1]):
             raise ValueError(
                 f"Distillation loss {self.name!r} expects logits [batch, ..., classes], of shapes "
                 "that may differ in the number of classes only, which must be known. Received: "

@@ -15,8 +15,9 @@ class LogitsMSE(shapes.LogitsLoss):
     offset of a row's logits.
 
     Args:
+        weight: See `DistillationLoss`.
         **kwargs: `from_logits` and `teacher_from_logits`, see `SoftTargets` (of probabilities
-            the logits are their logarithms, of 0 that of 1e-38); `weight`, `output`, `name` and the
+            the logits are their logarithms, of 0 that of 1e-38); `output`, `name` and the
             others of `DistillationLoss`.
 
     Call arguments: `teacher_outputs` and `student_outputs`, logits `[batch, classes]` or `[batch,
@@ -40,6 +41,9 @@ class LogitsMSE(shapes.LogitsLoss):
     Reference: Ba and Caruana, "Do Deep Nets Really Need to be Deep?",
     https://arxiv.org/abs/1312.6184
     """
+
+    def __init__(self, weight: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(weight=weight, **kwargs)
 
     def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape)

@@ -52,7 +52,7 @@ class NeuronSelectivity(base.DistillationLoss):
     def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_images(self, teacher_outputs_shape, student_outputs_shape)
         wanted = (*tuple(teacher_outputs_shape)[:3], student_outputs_shape[-1])
-        self.resizing_layers = projectors.between(student_outputs_shape, wanted)
+        self.resizing_layers = projectors.make_projector(student_outputs_shape, wanted)
         super().build((teacher_outputs_shape, student_outputs_shape))
 
     def call(self, teacher_outputs: Any, student_outputs: Any) -> Any:

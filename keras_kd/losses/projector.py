@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 
-def between(student_shape: Any, teacher_shape: Any, always: bool = False) -> list:
+def make_projector(student_shape: Any, teacher_shape: Any, always: bool = False) -> list:
     """Makes the smallest projector from one shape of features to another.
 
     | features | where sizes differ |
@@ -42,7 +42,7 @@ def between(student_shape: Any, teacher_shape: Any, always: bool = False) -> lis
     layers = []
     if len(student_shape) == 4:
         layers += _resize(student_shape, teacher_shape)
-    elif len(student_shape) == 3 and not agree(student_shape[1:2], teacher_shape[1:2]):
+    elif len(student_shape) == 3 and not shapes_agree(student_shape[1:2], teacher_shape[1:2]):
         raise _unbridgeable(student_shape, teacher_shape, "Their lengths differ")
     width = teacher_shape[-1]
     if always or student_shape[-1] != width:
@@ -80,7 +80,7 @@ def _resize(student_shape, teacher_shape):
             "layer of your own as `projector`."
         )
     have, want = student_shape[1:3], teacher_shape[1:3]
-    if agree(have, want):
+    if shapes_agree(have, want):
         return []
     if None in have or None in want:
         raise _unbridgeable(student_shape, teacher_shape, "Height and width must be known")
@@ -91,7 +91,7 @@ def _resize(student_shape, teacher_shape):
     return [keras.layers.Resizing(*want, name="resizing", dtype="float32")]
 
 
-def agree(shape: Any, other: Any) -> bool:
+def shapes_agree(shape: Any, other: Any) -> bool:
     """Whether two shapes may be the same: of one rank, and equal where both sizes are known."""
     return len(shape) == len(other) and all(
         a is None or b is None or a == b for a, b in zip(shape, other, strict=True)

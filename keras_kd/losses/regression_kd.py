@@ -91,7 +91,7 @@ class RegressionKD(base.DistillationLoss):
         labels = keras.ops.cast(labels, "float32")
         if len(labels.shape) == len(student_outputs.shape) - 1:
             labels = keras.ops.expand_dims(labels, -1)
-        if not projectors.agree(labels.shape, student_outputs.shape):
+        if not projectors.shapes_agree(labels.shape, student_outputs.shape):
             raise ValueError(
                 f"Distillation loss {self.name!r} compares labels with outputs of shape "
                 f"{tuple(student_outputs.shape)}. Received: labels of shape {tuple(labels.shape)}."

@@ -128,7 +128,7 @@ def check_shapes(
 ) -> None:
     """Raises unless both are `[batch, ..., classes]` of one shape, with `least` classes or more."""
     teacher_shape, student_shape = tuple(teacher_shape), tuple(student_shape)
-    fits = len(teacher_shape) >= 2 and projectors.agree(teacher_shape[1:], student_shape[1:])
+    fits = len(teacher_shape) >= 2 and projectors.shapes_agree(teacher_shape[1:], student_shape[1:])
     if not fits or (student_shape[-1] or least) < least:
         last = "classes" if what == "logits" else "values"
         raise ValueError(
@@ -153,7 +153,7 @@ def remedy_for_shapes(teacher_shape: Any, student_shape: Any) -> str:
         return (
             " Give the teacher the student's shape in a function: `lambda x: reshape(teacher(x))`."
         )
-    if len(teacher) > 2 and not projectors.agree(teacher[1:-1], student[1:-1]):
+    if len(teacher) > 2 and not projectors.shapes_agree(teacher[1:-1], student[1:-1]):
         return (
             " Bring the teacher's positions to the student's in a function as the teacher, such as "
             "`lambda x: keras.ops.image.resize(teacher(x), size)` for images."
@@ -183,7 +183,7 @@ def check_sequences(loss: Any, teacher_shape: Any, student_shape: Any) -> None:
 # Labels in the forms in which data has them.
 
 
-def classes(labels: Any, logits: Any) -> Any:
+def class_indices(labels: Any, logits: Any) -> Any:
     """The class of each sample: `[batch, ...]`, int32.
 
     Args:

@@ -83,7 +83,9 @@ class VariationalInformation(base.DistillationLoss):
         self.mean_layers: list = []
 
     def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
-        layers = projectors.between(student_outputs_shape, teacher_outputs_shape, always=True)
+        layers = projectors.make_projector(
+            student_outputs_shape, teacher_outputs_shape, always=True
+        )
         if self.hidden_width is not None:
             layers.insert(-1, self._hidden_layer(len(student_outputs_shape)))
         self.mean_layers = layers

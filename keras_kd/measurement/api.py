@@ -193,7 +193,7 @@ def _find_task(options, outputs):
     """The task, by the user's word or by the outputs; raises where the options do not fit it."""
     task = options.task
     if task == "auto":
-        task = predictions.infer(np.asarray(outputs.outputs), np.asarray(outputs.labels))
+        task = predictions.infer_task(np.asarray(outputs.outputs), np.asarray(outputs.labels))
     options.check(task, 2 if task == "binary" else np.shape(outputs.outputs)[-1])
     return task
 

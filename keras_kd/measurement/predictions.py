@@ -89,7 +89,7 @@ def check_labels(
     values = flatten_outputs(task, name, outputs)
     found = _LABELS[task](labels, outputs, values)
     shape = (*outputs.shape[:-1], 2) if task == "multiclass" else (*_positions(task, outputs), 2)
-    weights = batches.row_weights("data", weights, shape)
+    weights = batches.position_weights("data", weights, shape)
     counted = (weights > 0) & (found.reshape(len(found), -1) >= 0).all(axis=-1)
     if task == "regression":
         counted = weights > 0
@@ -99,7 +99,7 @@ def check_labels(
     return found, weights, counted
 
 
-def labels_of(task: str, labels: Any, outputs: np.ndarray) -> np.ndarray:
+def convert_labels(task: str, labels: Any, outputs: np.ndarray) -> np.ndarray:
     """Labels of all samples in the form that a task needs; negative where there is none.
 
     Args:
@@ -286,7 +286,7 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
 TASKS = ("multiclass", "binary", "multilabel", "regression", "text")
 
 
-def infer(outputs: np.ndarray, labels: np.ndarray) -> str:
+def infer_task(outputs: np.ndarray, labels: np.ndarray) -> str:
     """The task of outputs and labels.
 
     Args:

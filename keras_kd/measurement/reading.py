@@ -35,12 +35,12 @@ class EvaluationData:
             ValueError: It is no finite dataset of batches, and no tuple of arrays of one length.
         """
         source = _with_label_arrays(data)
-        batches.check("data", source)
+        batches.check_data("data", source)
         is_dataset = isinstance(source, tf.data.Dataset)
         if (source.element_spec if is_dataset else source)[1] is None:
             raise ValueError("`data` has no labels: (inputs, None). Pass (inputs, labels).")
         inputs = symbolic_pass.specs_of(source)
-        inputs = None if inputs is None else protocol.split(inputs)[0]
+        inputs = None if inputs is None else protocol.detach_outputs(inputs)[0]
         samples = None if is_dataset else len(np.asarray(_first_array(source[1])))
         return cls(source, inputs, samples)
 
@@ -113,10 +113,10 @@ def read_outputs(
     source = data.source
     parts: dict = {"outputs": [], "labels": [], "weights": [], "teacher": []}
     first = None
-    label, total = f"measure: {subject.name}", batches.count(source, batch_size)
+    label, total = f"measure: {subject.name}", batches.count_batches(source, batch_size)
     parted = _batches(source, batch_size)
-    for x, y, weights in progress.over(parted, label, total, verbose=verbose):
-        inputs, carried = protocol.split(x)
+    for x, y, weights in progress.iterate(parted, label, total, verbose=verbose):
+        inputs, carried = protocol.detach_outputs(x)
         first = _first_sample(inputs) if first is None else first
         key, values = choose_output(subject.predict(inputs), output, subject.name)
         parts["outputs"].append(values)

@@ -65,7 +65,7 @@ class Options:
             what = "a list with a name of its own for each class"
             names = validation.names("class_names", self.class_names, what)
             self._set("class_names", tuple(names))
-        self._set("verbose", progress.checked(self.verbose))
+        self._set("verbose", progress.check_verbose(self.verbose))
         if self.task != "text":
             sklearn()  # where it is missing, that is raised before the model runs
         size = BATCH_SIZE if self.batch_size is None else self.batch_size
@@ -209,6 +209,6 @@ def _task_of_arrays(task, name, shape, data, key):
     outputs = np.broadcast_to(np.float64(0), (data.samples, *shape))  # takes no memory
     labels = np.asarray(reading.of_output(data.source[1], key))
     weights = reading.of_output(data.source[2], key) if len(data.source) > 2 else None
-    task = predictions.infer(outputs, labels) if task == "auto" else task
+    task = predictions.infer_task(outputs, labels) if task == "auto" else task
     predictions.check_labels(task, name, outputs, labels, weights)
     return task

@@ -14,7 +14,7 @@ from keras_kd._utils import validation
 from keras_kd.measurement import sizes
 from keras_kd.models import symbolic_pass
 from keras_kd.runtimes import ModelFile, registry, tensors
-from keras_kd.runtimes.tensors import by_name
+from keras_kd.runtimes.tensors import match_inputs
 
 
 class Subject:
@@ -92,7 +92,7 @@ class KerasSubject(Subject):
         )
 
     def output_shapes(self, inputs: Any) -> dict[str, tuple] | None:
-        outputs = symbolic_pass.check("data", inputs, "model", self.model)
+        outputs = symbolic_pass.trace_outputs("data", inputs, "model", self.model)
         if outputs is None:
             return None
         return {name: tuple(x.shape) for name, x in outputs_by_name(self.model, outputs).items()}
@@ -156,7 +156,7 @@ class FileSubject(Subject):
         self.file, self.kind, self.name = file, file.kind, name or file.name
 
     def convert(self, inputs: Any) -> dict[str, Any]:
-        return by_name(inputs, self.file.inputs)
+        return match_inputs(inputs, self.file.inputs)
 
     def output_shapes(self, inputs: Any) -> dict[str, tuple] | None:
         given = self.convert(inputs)

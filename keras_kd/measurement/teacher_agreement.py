@@ -76,7 +76,7 @@ class RunningTeacher(ReferenceTeacher):
     def output_shape(self, inputs: Any, key: tuple[int, str]) -> tuple | None:
         if self._subject is None:
             return None
-        outputs = symbolic_pass.check("data", inputs, "teacher", self._model)
+        outputs = symbolic_pass.trace_outputs("data", inputs, "teacher", self._model)
         if outputs is None:
             return None
         return tuple(self._compared(outputs_by_name(self._model, outputs), key).shape)

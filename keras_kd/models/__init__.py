@@ -11,7 +11,7 @@ from keras_kd.models.inspect import (
     SEPARABLE,
     TRANSPOSED,
     Untracked,
-    check,
+    check_pair,
     check_shared_weights,
     dtype_policy,
     flat_outputs,
@@ -19,7 +19,6 @@ from keras_kd.models.inspect import (
     input_specs,
     is_masked,
     layers,
-    looking,
     losses_outside,
     named_inputs,
     names_in,
@@ -30,6 +29,7 @@ from keras_kd.models.inspect import (
     reads_more,
     summed_axes,
     symbolic,
+    without_changes,
 )
 
 __all__ = [
@@ -40,7 +40,7 @@ __all__ = [
     "SEPARABLE",
     "TRANSPOSED",
     "Untracked",
-    "check",
+    "check_pair",
     "check_shared_weights",
     "dtype_policy",
     "flat_outputs",
@@ -48,7 +48,6 @@ __all__ = [
     "input_specs",
     "is_masked",
     "layers",
-    "looking",
     "losses_outside",
     "named_inputs",
     "names_in",
@@ -59,4 +58,5 @@ __all__ = [
     "reads_more",
     "summed_axes",
     "symbolic",
+    "without_changes",
 ]

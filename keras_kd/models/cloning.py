@@ -23,17 +23,17 @@ def of_config(value: Any) -> Any:
     return value
 
 
-def of_each(spec: Any) -> Any:
+def copies_of(spec: Any) -> Any:
     """Copies of what a structure of lists, tuples and dicts holds; it may hold `None`."""
     return keras.tree.map_structure(of_config, spec)
 
 
-def optimizer(spec: Any) -> keras.optimizers.Optimizer:
+def clone_optimizer(spec: Any) -> keras.optimizers.Optimizer:
     """A new optimizer, from its name, its configuration or another one."""
     return of_config(keras.optimizers.get(spec))
 
 
-def model(template: keras.Model, number: int) -> keras.Model:
+def clone_model(template: keras.Model, number: int) -> keras.Model:
     """A model of the same architecture with initial weights of its own.
 
     Initializers without a seed draw one; those with a seed get another for each number but 0.

@@ -24,7 +24,7 @@ class Untracked:
 # Whether teacher and student can be distilled.
 
 
-def check(teacher: Any, student: Any) -> None:
+def check_pair(teacher: Any, student: Any) -> None:
     """Raises unless the teacher can teach the student, as far as both are known without data."""
     validation.model("student", student)
     if teacher is student:
@@ -162,7 +162,7 @@ def symbolic(value: Any) -> keras.KerasTensor | None:
 
 
 @contextlib.contextmanager
-def looking(inputs: Any, *looked_at: Any) -> Iterator[None]:
+def without_changes(inputs: Any, *looked_at: Any) -> Iterator[None]:
     """While it is open, models run without any change of their variables, states or seeds.
 
     Args:

@@ -34,7 +34,7 @@ def is_counted(layer: Any, name: str) -> bool:
     return re.fullmatch(rf"({kind}|functional|model)(_\d+)?", name) is not None
 
 
-def names_of(outputs: Any, names: Any) -> list[str] | None:
+def flatten_names(outputs: Any, names: Any) -> list[str] | None:
     """The names of a model's outputs, in the order in which they are flattened.
 
     Args:
@@ -49,7 +49,7 @@ def names_of(outputs: Any, names: Any) -> list[str] | None:
     return found if is_known else None
 
 
-def aligned(values: Any, names: Any, outputs: Any, names_of_outputs: Any) -> Any:
+def align_outputs(values: Any, names: Any, outputs: Any, names_of_outputs: Any) -> Any:
     """One model's outputs in the structure of another one's.
 
     They are matched by name, where both have the same names: by position a teacher `[a, b]` would
@@ -57,7 +57,7 @@ def aligned(values: Any, names: Any, outputs: Any, names_of_outputs: Any) -> Any
 
     Args:
         values: The outputs of the one model.
-        names: Their names in a list, see `names_of`.
+        names: Their names in a list, see `flatten_names`.
         outputs: The other model's outputs.
         names_of_outputs: Their names in a list.
 
@@ -66,8 +66,8 @@ def aligned(values: Any, names: Any, outputs: Any, names_of_outputs: Any) -> Any
     """
     if not (keras.tree.is_nested(values) and keras.tree.is_nested(outputs)):
         return values
-    flat, wanted = keras.tree.flatten(values), names_of(outputs, names_of_outputs)
-    have = names_of(values, names)
+    flat, wanted = keras.tree.flatten(values), flatten_names(outputs, names_of_outputs)
+    have = flatten_names(values, names)
     shared = set(have or ()) & set(wanted or ())
     if have is not None and wanted is not None and len(shared) == len(have) == len(wanted):
         by_name = dict(zip(have, flat, strict=True))
@@ -85,19 +85,19 @@ def is_aligned(values: Any, outputs: Any) -> bool:
     return type(values) is type(outputs) and one == other
 
 
-def of_each(values: Any, key: str | int | None, outputs: Any, names: Any) -> list:
+def split_by_output(values: Any, key: str | int | None, outputs: Any, names: Any) -> list:
     """Labels or sample weights for each output that is read.
 
     Args:
         values: A structure of them like the outputs; a dict may lack some, and some may be `None`.
         key: Which output is read; `None`: all.
         outputs: The outputs of the model.
-        names: Their names in a list, see `names_of`.
+        names: Their names in a list, see `flatten_names`.
 
     Returns:
         A list, `None` for an output that has none.
     """
-    known = names_of(outputs, names)
+    known = flatten_names(outputs, names)
     if isinstance(values, dict) and known is not None:
         if key is None:
             return [values.get(name) for name in known]

@@ -62,10 +62,10 @@ def specs_of(data: Any) -> Any:
         data: A `tf.data.Dataset` of batches `(x, y)`, or a tuple of arrays.
     """
     inputs = data.element_spec[0] if isinstance(data, tf.data.Dataset) else data[0]
-    return like(inputs)
+    return specs_like(inputs)
 
 
-def like(inputs: Any) -> Any:
+def specs_like(inputs: Any) -> Any:
     """`keras.KerasTensor`s like the inputs of a batch; `None` where a shape is not known."""
     found = keras.tree.map_structure(_spec, inputs)
     return None if any(x is _UNKNOWN for x in keras.tree.flatten(found)) else found
@@ -99,7 +99,7 @@ def _dtype(x: Any) -> tf.DType:
     return tf.as_dtype(x.dtype)
 
 
-def check(name: str, inputs: Any, role: str, model: Any, builds: bool = False) -> Any:
+def trace_outputs(name: str, inputs: Any, role: str, model: Any, builds: bool = False) -> Any:
     """The symbolic outputs of a model for symbolic inputs.
 
     Args:

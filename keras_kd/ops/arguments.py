@@ -188,7 +188,7 @@ def _check_sparse_shapes(
         )
 
 
-def temperature(value: Any) -> tf.Tensor:
+def convert_temperature(value: Any) -> tf.Tensor:
     """Returns a float32 scalar; a Python number is checked here, a tensor by the kernel."""
     is_tensor = keras.ops.is_tensor(value) or isinstance(value, (keras.Variable, tf.Variable))
     is_number = isinstance(value, (int, float, np.number, np.ndarray))

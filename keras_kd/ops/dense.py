@@ -78,7 +78,7 @@ def soft_target_loss(
     """
     student, teacher = arguments.convert_logits(student_logits, teacher_logits)
     divergence, mixing_weight = arguments.check_divergence(divergence, mixing_weight)
-    temperature = arguments.temperature(temperature)
+    temperature = arguments.convert_temperature(temperature)
     weight = arguments.convert_weight("sample_weight", sample_weight, student)
     weight = arguments.weight_of_reduction(reduction, weight, student)
 
@@ -154,7 +154,7 @@ def hard_and_soft_loss(
     student, teacher = arguments.convert_logits(student_logits, teacher_logits)
     labels = arguments.convert_labels(labels, student)
     divergence, mixing_weight = arguments.check_divergence(divergence, mixing_weight)
-    temperature = arguments.temperature(temperature)
+    temperature = arguments.convert_temperature(temperature)
     weight = arguments.convert_weight("sample_weight", sample_weight, student)
     if ignore_label is not None:
         kept = tf.cast(labels != tf.cast(ignore_label, labels.dtype), tf.float32)
@@ -267,7 +267,7 @@ def combined_loss(
     student, teacher = arguments.convert_logits(student_logits, teacher_logits)
     labels = arguments.convert_labels(labels, student)
     divergence, mixing_weight = arguments.check_divergence(divergence, mixing_weight)
-    temperature = arguments.temperature(temperature)
+    temperature = arguments.convert_temperature(temperature)
     hard_weight = arguments.convert_weight("hard_weight", hard_weight, student)
     soft_weight = arguments.convert_weight("soft_weight", soft_weight, student)
 

@@ -227,7 +227,7 @@ _FUNCTIONS: dict[Any, Callable] = {}
 
 
 @contextlib.contextmanager
-def not_needed() -> Iterator[None]:
+def without_gradients() -> Iterator[None]:
     """Within it, in this thread, no gradient is needed: what is traced is traced for its shapes.
 
     Without a gradient such a trace leaves nothing behind.

@@ -70,7 +70,7 @@ class SparseLogits:
         return tf.where(u <= 1.0, level, np.nan)
 
 
-def largest(logits: tf.Tensor, k: int, from_logits: bool = True) -> SparseLogits:
+def keep_largest(logits: tf.Tensor, k: int, from_logits: bool = True) -> SparseLogits:
     """The `k` largest logits and the mass of the rest.
 
     Args:
@@ -244,7 +244,7 @@ def sparse_soft_target_loss(
         student_logits, teacher_logits, teacher_indices, teacher_tail
     )
     divergence, mixing_weight = arguments.check_divergence(divergence, mixing_weight)
-    temperature = arguments.temperature(temperature)
+    temperature = arguments.convert_temperature(temperature)
     weight = arguments.convert_weight("sample_weight", sample_weight, student)
     weight = arguments.weight_of_reduction(reduction, weight, student)
 

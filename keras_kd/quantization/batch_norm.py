@@ -66,7 +66,7 @@ def recalibrate(
     batched("data", data)
     _check_ranks(model, data.element_spec)
     validation.integer("max_batches", max_batches, 1)
-    verbose = progress.checked(verbose)
+    verbose = progress.check_verbose(verbose)
     norms = [
         layer
         for _, _, layer in paths.walk(model)
@@ -85,8 +85,8 @@ def recalibrate(
     some = data.take(max_batches)
     known = int(some.cardinality())
     total = known if known >= 0 else None
-    for element in progress.over(some, "recalibrate", total, verbose=verbose):
-        inputs, _ = protocol.split(protocol.inputs_of(element))
+    for element in progress.iterate(some, "recalibrate", total, verbose=verbose):
+        inputs, _ = protocol.detach_outputs(protocol.inputs_of(element))
         found = run(inputs)
         sums = tf.nest.map_structure(tf.add, sums, found) if batches else found
         batches += 1
@@ -100,7 +100,7 @@ def recalibrate(
 
 def _check_ranks(model, element):
     """Raises if a dataset has single samples, or inputs of another rank."""
-    given, _ = protocol.split(protocol.inputs_of(element))
+    given, _ = protocol.detach_outputs(protocol.inputs_of(element))
     wanted = keras.tree.flatten(models.input_specs(model))
     shapes: list[Any] = [getattr(spec, "shape", None) for spec in keras.tree.flatten(given)]
     if len(shapes) != len(wanted):

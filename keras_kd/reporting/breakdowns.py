@@ -59,7 +59,7 @@ def _values(name, key, data):
             )
         return _plain(values)
     found = []
-    for x, y, _ in batches.of(data):
+    for x, y, _ in batches.iterate(data):
         given = keras.tree.map_structure(np.asarray, (x, y))
         values = np.asarray(key(*given))
         rows = len(keras.tree.flatten(x)[0])

@@ -126,7 +126,7 @@ def bind(
     directory = validation.folder("directory", directory)
     if latency not in (0, 1):  # False and True are these
         raise invalid("latency", "True or False", repr(latency))
-    verbose = progress.checked(verbose)
+    verbose = progress.check_verbose(verbose)
     checked_exports = training.check_exports(exports)
     recipe = _bind_recipe(teacher, student, baseline, make_student, train, distiller)
     if recipe is None:
@@ -357,8 +357,10 @@ def _check_outputs(student):
     Training does not change which of them it gives; measured afterwards, it would be too late.
     """
     subject, options, task = student.subject, student.options, student.task
-    inputs = keras.tree.map_structure(np.asarray, next(iter(batches.of(student.data.source)))[0])
-    outputs = subject.predict(protocol.split(inputs)[0])
+    inputs = keras.tree.map_structure(
+        np.asarray, next(iter(batches.iterate(student.data.source)))[0]
+    )
+    outputs = subject.predict(protocol.detach_outputs(inputs)[0])
     chosen = reading.choose_output(outputs, options.output, subject.name)[1]
     values = predictions.flatten_outputs(task, subject.name, chosen)
     values = values[np.isfinite(values).reshape(len(values), -1).all(axis=-1)]

@@ -131,7 +131,7 @@ class ModelFile:
             chosen: Names of the outputs that are computed, or `None` for all.
         """
         self._all_inputs = inputs
-        self.constants = held(constants, inputs)
+        self.constants = bind_constants(constants, inputs)
         self._data_inputs = [info for info in inputs if info.name not in self.constants]
         names = [info.name for info in outputs]
         is_list = chosen is None or isinstance(chosen, (list, tuple, set, frozenset))
@@ -385,7 +385,7 @@ class Constant:
         return np.ascontiguousarray(np.broadcast_to(self.value, shape))
 
 
-def held(given: dict[str, Any] | None, infos: list[TensorInfo]) -> dict[str, Constant]:
+def bind_constants(given: dict[str, Any] | None, infos: list[TensorInfo]) -> dict[str, Constant]:
     """A `Constant` for each value that was given.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_kd._utils import validation
 from keras_kd.runtimes import base, tensors, tflite, tflite_costs
-from keras_kd.runtimes.outputs import counted_in_order
+from keras_kd.runtimes.outputs import sort_names
 from keras_kd.runtimes.tensors import Operator, TensorInfo
 
 
@@ -118,8 +118,8 @@ class TFLiteFile(base.ModelFile):
     def signatures(self) -> dict[str, dict[str, list[str]]]:
         return {
             name: {
-                "inputs": counted_in_order(each["inputs"]),
-                "outputs": counted_in_order(each["outputs"]),
+                "inputs": sort_names(each["inputs"]),
+                "outputs": sort_names(each["outputs"]),
             }
             for name, each in tflite.signatures(self.model).items()
         }
@@ -138,7 +138,7 @@ class TFLiteFile(base.ModelFile):
             )
         by_index = [{x["index"]: x for x in details} for details in given]
         return tuple(
-            {name: details[chosen[side][name]] for name in counted_in_order(chosen[side])}
+            {name: details[chosen[side][name]] for name in sort_names(chosen[side])}
             for side, details in zip(("inputs", "outputs"), by_index, strict=True)
         )
 

@@ -87,7 +87,7 @@ class FileOutputs:
         return list(dict.fromkeys([*self.chosen, *layers]))
 
 
-def counted_in_order(names: Any) -> list[str]:
+def sort_names(names: Any) -> list[str]:
     """Names in order; `x_10` comes after `x_2`."""
     return sorted(
         names,
@@ -132,7 +132,7 @@ def output_shapes(file: ModelFile, inputs: Any, names: list[str]) -> list[tuple]
     Raises:
         ValueError: The inputs are not the file's, or it cannot be run at their sizes.
     """
-    given = tensors.by_name(inputs, file.inputs)
+    given = tensors.match_inputs(inputs, file.inputs)
     for info in file.inputs:
         if given[info.name].shape is not None:
             tensors.check_fit(info, given[info.name].shape)

@@ -231,7 +231,7 @@ def _maker(steps, tensor, passed):
 _MOST_INPUTS = 6
 
 
-def by_name(inputs: Any, infos: list[TensorInfo]) -> dict[str, Any]:
+def match_inputs(inputs: Any, infos: list[TensorInfo]) -> dict[str, Any]:
     """The inputs of a batch as `{name: array}` of the file.
 
     Of a dict those of the file's names are taken; the only input may have another name. A file has

@@ -117,7 +117,7 @@ class BornAgain:
         generation.check_compile(arguments)
         recipe = self._recipe(arguments, {})
         # What does not fit raises now, not when a generation has been trained.
-        first, second = (cloning.model(self.student, number) for number in (0, 1))
+        first, second = (cloning.clone_model(self.student, number) for number in (0, 1))
         recipe.trainer(second, first if self.teacher is None else self.teacher)
         self._compile = arguments
 
@@ -148,7 +148,7 @@ class BornAgain:
             raise ValueError("Call compile(optimizer, loss, ...) before fit.")
         arguments = fit.bind_checked(args, kwargs)
         check_fit(arguments)
-        verbose = progress.checked(arguments.get("verbose", "auto"))
+        verbose = progress.check_verbose(arguments.get("verbose", "auto"))
         recipe = self._recipe(self._compile, arguments)
         generation.check(recipe, self.student, "x", needs_labels=self.teacher is None)
         folder = Folder(self.directory, self._settings(recipe))
@@ -176,7 +176,7 @@ class BornAgain:
         """A trained student and its record; both from the folder if they are there."""
         keras.utils.set_random_seed(folder.seed_of(number))
         with self.student.distribute_strategy.scope():
-            student = cloning.model(self.student, number)
+            student = cloning.clone_model(self.student, number)
         record = folder.load(number, student)
         if record is not None:
             steps.skip(f"generation {number} is in the directory, it is not trained again")

@@ -200,8 +200,8 @@ def _for_each(name, given, steps):
 
 def _verbosity(verbose, fits):
     """The call's `verbose` as a number, and the arguments of each `fit` with their own."""
-    of_fits = [progress.checked(each.get("verbose", verbose)) for each in fits]
-    number = progress.checked(verbose)
+    of_fits = [progress.check_verbose(each.get("verbose", verbose)) for each in fits]
+    number = progress.check_verbose(verbose)
     number = max(of_fits) if isinstance(verbose, str) else number
     return number, [{**f, "verbose": v} for f, v in zip(fits, of_fits, strict=True)]
 

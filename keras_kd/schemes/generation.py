@@ -45,7 +45,7 @@ class Recipe:
     def trainer(self, student, teacher):
         """A compiled `Distiller`, or a `SupervisedModel` where there is no teacher."""
         with student.distribute_strategy.scope():
-            losses = cloning.of_each(self.losses)
+            losses = cloning.copies_of(self.losses)
             if teacher is None:
                 # What the other models of the sequence leave out as padding.
                 read = arguments.loss_list(losses, None, student)
@@ -81,8 +81,8 @@ class Recipe:
 
 
 def _copied(arguments):
-    made = {key: cloning.of_each(value) for key, value in arguments.items()}
-    return {**made, "optimizer": cloning.optimizer(arguments.get("optimizer", "adam"))}
+    made = {key: cloning.copies_of(value) for key, value in arguments.items()}
+    return {**made, "optimizer": cloning.clone_optimizer(arguments.get("optimizer", "adam"))}
 
 
 def check_fit(arguments):
@@ -272,16 +272,16 @@ def _check_data(name, data, steps, steps_name, student):
             raise ValueError(f"`{name}` is empty: a dataset of 0 batches. Expected one at least.")
         parts = data.element_spec
     elif isinstance(data, tuple) and len(data) in (2, 3):
-        batches.check(name, data)
+        batches.check_data(name, data)
         parts = data
     else:
         return None
     parts = parts if isinstance(parts, tuple) else (parts,)
-    inputs = symbolic_pass.like(parts[0])
-    symbolic_pass.check(name, inputs, "the student", student)
+    inputs = symbolic_pass.specs_like(parts[0])
+    symbolic_pass.trace_outputs(name, inputs, "the student", student)
     if inputs is None or len(parts) < 2 or parts[1] is None:
         return None
-    labels = symbolic_pass.like(parts[1])
+    labels = symbolic_pass.specs_like(parts[1])
     if labels is None:
         return None
     return symbolic_pass.shapes_in(inputs), symbolic_pass.shapes_in(labels)

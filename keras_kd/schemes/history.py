@@ -110,7 +110,7 @@ def agreements(chain, fit, verbose=0):
     steps = fit.get("validation_steps")
     label, total = "comparing the models", _count(data, steps)
     some = itertools.islice(_inputs(data), steps)
-    for inputs in progress.over(some, label, total, verbose=verbose):
+    for inputs in progress.iterate(some, label, total, verbose=verbose):
         classes = [np.argmax(model.predict_on_batch(inputs), axis=-1) for model in chain]
         rows += classes[0].size
         for i in range(1, len(chain)):

@@ -62,7 +62,7 @@ class Peer(SupervisedModel):
         """The outputs of a peer as a teacher of this one: no gradient flows to it."""
         fixed = keras.tree.map_structure(tf.stop_gradient, its.outputs)
         names = [matching.given_names(each.model) for each in (peer, self)]
-        aligned = matching.aligned(fixed, names[0], own.outputs, names[1])
+        aligned = matching.align_outputs(fixed, names[0], own.outputs, names[1])
         return Outputs(aligned, {}, own.names, role="teacher")
 
     def regularizers(self):
@@ -191,7 +191,7 @@ def teaching(matrix, count):
 def optimizers(spec, count):
     """An optimizer for each peer: copies of one, or those of a list."""
     if not isinstance(spec, (list, tuple)):
-        return [cloning.optimizer(spec) for _ in range(count)]
+        return [cloning.clone_optimizer(spec) for _ in range(count)]
     spec = _one_each("optimizer", spec, count)
     made = [keras.optimizers.get(each) for each in spec]
     if len({id(each) for each in made}) != count:
@@ -216,7 +216,7 @@ def metrics(name, spec, count):
         each is None or isinstance(each, (list, tuple, dict)) for each in spec
     )
     if not spec or not is_for_each:
-        return [cloning.of_each(spec) for _ in range(count)]
+        return [cloning.copies_of(spec) for _ in range(count)]
     return _one_each(name, spec, count)
 
 

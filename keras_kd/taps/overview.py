@@ -117,14 +117,14 @@ def calls_of(
             f"Model {model.name!r} does not know the shapes of its inputs. Pass `{name}`: a batch, "
             "or keras.KerasTensor objects like one."
         )
-    given = symbolic_pass.like(inputs)
+    given = symbolic_pass.specs_like(inputs)
     if given is None:
         raise invalid(
             name,
             "a batch of inputs, arrays [batch, ...], or keras.KerasTensor objects like one",
             validation.briefly(inputs),
         )
-    symbolic_pass.check(name, given, f"the {role}", model, builds=True)
+    symbolic_pass.trace_outputs(name, given, f"the {role}", model, builds=True)
     symbolic = keras.tree.map_structure(models.symbolic, models.own_inputs(model, inputs))
     tracer = _CallTracer(model)
     tracer(symbolic)

@@ -129,7 +129,7 @@ def _record_outputs(layer: Any, call: Callable, values: list) -> Callable:
         given, mask = of_call(args, kwargs)
         result = call(*args, **kwargs)
         output = output_of(result, kwargs)
-        values.append(kept(output, of_output(layer, output, given, mask)))
+        values.append(with_mask(output, of_output(layer, output, given, mask)))
         return result
 
     return record
@@ -143,7 +143,7 @@ def output_of(result: Any, kwargs: dict) -> Any:
 
 def _record_inputs(call: Callable, values: list) -> Callable:
     def record(*args: Any, **kwargs: Any) -> Any:
-        values.append(kept(*of_call(args, kwargs)))
+        values.append(with_mask(*of_call(args, kwargs)))
         return call(*args, **kwargs)
 
     return record
@@ -152,7 +152,7 @@ def _record_inputs(call: Callable, values: list) -> Callable:
 def _record_scores(call: Callable, values: list) -> Callable:
     def record(*args: Any, return_attention_scores: bool = False, **kwargs: Any) -> Any:
         result, scores = call(*args, return_attention_scores=True, **kwargs)
-        values.append(kept(scores, pairs(kwargs.get("mask"))))
+        values.append(with_mask(scores, pairs(kwargs.get("mask"))))
         return (result, scores) if return_attention_scores else result
 
     return record
@@ -163,7 +163,7 @@ def _record_softmax(call: Callable, values: list, is_input: bool) -> Callable:
 
     def record(inputs: Any, mask: Any = None) -> Any:
         result = call(inputs, mask=mask)
-        values.append(kept(inputs if is_input else result, mask))
+        values.append(with_mask(inputs if is_input else result, mask))
         return result
 
     return record
@@ -212,7 +212,7 @@ def _remove_ended(layer: Any, attribute: str) -> None:
 # `keras.layers.Layer.__call__` does, and set on a copy.
 
 
-def of(tensor: Any) -> Any:
+def mask_of(tensor: Any) -> Any:
     """The Keras mask of a tensor, or `None`."""
     return getattr(tensor, "_keras_mask", None)
 
@@ -221,7 +221,7 @@ def of_call(args: tuple, kwargs: dict) -> tuple[Any, Any]:
     """The first argument of a layer's `call`, and its mask."""
     given = args[0] if args else next(iter(kwargs.values()), None)
     mask = kwargs.get("mask")
-    return given, keras.tree.map_structure(of, given) if mask is None else mask
+    return given, keras.tree.map_structure(mask_of, given) if mask is None else mask
 
 
 def of_output(layer: Any, output: Any, given: Any, mask: Any) -> list:
@@ -234,7 +234,7 @@ def of_output(layer: Any, output: Any, given: Any, mask: Any) -> list:
         mask: The mask of that before the call.
     """
     tensors = keras.tree.flatten(output)
-    carried = [of(tensor) for tensor in tensors]
+    carried = [mask_of(tensor) for tensor in tensors]
     if not getattr(layer, "supports_masking", False) or all(x is not None for x in carried):
         return carried
     computed = keras.tree.flatten(layer.compute_mask(given, mask))
@@ -244,7 +244,7 @@ def of_output(layer: Any, output: Any, given: Any, mask: Any) -> list:
     return [old if old is not None else new for old, new in zip(carried, computed, strict=False)]
 
 
-def kept(value: Any, mask: Any) -> Any:
+def with_mask(value: Any, mask: Any) -> Any:
     """A copy that has a mask as Keras' tensors do; the model's own tensor keeps its own.
 
     Args:
@@ -278,7 +278,7 @@ def pairs(masks: Any) -> Any:
     return queries & keys
 
 
-def of_attention(pairs: Any, tokens: Any, shape: Any) -> Any:
+def attention_mask(pairs: Any, tokens: Any, shape: Any) -> Any:
     """Which pairs of attention count: those that may attend, between tokens that count.
 
     Args:

@@ -97,7 +97,7 @@ class Tap:
         return cls(**config)
 
 
-def check(role: str, layer: Any) -> str | Tap:
+def check_layer(role: str, layer: Any) -> str | Tap:
     """Returns what names a layer as a string, where that is enough, or as a `Tap`.
 
     Args:
@@ -121,7 +121,7 @@ def check_each(role: str, layers: Any) -> list[str | Tap]:
     if layers is None:
         return []
     if isinstance(layers, (list, tuple, set, frozenset)):
-        return [check(role, layer) for layer in layers]
+        return [check_layer(role, layer) for layer in layers]
     remedy = f" Pass {role}=[{layers!r}]." if isinstance(layers, (str, Tap)) else ""
     raise ValueError(
         f"Invalid value for argument `{role}`. Expected a list of layers. "

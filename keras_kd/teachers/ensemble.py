@@ -136,7 +136,7 @@ class Ensemble(protocol.Teacher):
         """The members' outputs in the structure of the first one's, matched by name."""
         names, first = [member.output_names for member in self.sources.value], outputs[0]
         aligned = [
-            matching.aligned(each, own, first, names[0])
+            matching.align_outputs(each, own, first, names[0])
             for each, own in zip(outputs, names, strict=True)
         ]
         for each in aligned[1:]:
@@ -159,8 +159,8 @@ class Ensemble(protocol.Teacher):
         if batch.student is not None and not isinstance(labels, dict):
             # In a list they are in the student's order.
             names = batch.student.names
-            labels = matching.aligned(labels, names, outputs, self.output_names)
-        found = matching.of_each(labels, None, outputs, self.output_names)
+            labels = matching.align_outputs(labels, names, outputs, self.output_names)
+        found = matching.split_by_output(labels, None, outputs, self.output_names)
         return found if len(found) == count else [None] * count
 
     def input_specs(self) -> dict[str, Any] | None:
@@ -190,7 +190,7 @@ class Ensemble(protocol.Teacher):
         ]
         masks = self._masks(logits[0].shape[-1])
         if labels is not None:
-            labels = shapes.classes(labels, logits[0])
+            labels = shapes.class_indices(labels, logits[0])
         return COMBINATIONS[self.combine](logits, self.weights_of_members, masks, labels)
 
     def _masks(self, classes: int) -> list[np.ndarray] | None:

@@ -232,7 +232,7 @@ class FileTeacher(host.HostTeacher):
 
     def predict(self, inputs: Any, layers: Any = ()) -> tuple[Any, dict]:
         file, names = self._runtime.value, self._choice.wanted(layers)
-        found = file.run(tensors.by_name(inputs, file.inputs), outputs=names)
+        found = file.run(tensors.match_inputs(inputs, file.inputs), outputs=names)
         return self._choice.split(dict(zip(names, found, strict=True)), layers)
 
     def output_shapes(self, inputs: Any, layers: list) -> Any:

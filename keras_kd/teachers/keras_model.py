@@ -16,8 +16,8 @@ from keras_kd._utils.serialization import serialized
 from keras_kd.losses.activation import last_activation
 from keras_kd.models import matching
 from keras_kd.runtimes import TensorInfo, tensors
-from keras_kd.runtimes.base import held
-from keras_kd.runtimes.outputs import FileOutputs, counted_in_order
+from keras_kd.runtimes.base import bind_constants
+from keras_kd.runtimes.outputs import FileOutputs, sort_names
 from keras_kd.taps import tap
 from keras_kd.teachers import protocol
 
@@ -273,13 +273,13 @@ class _EndpointInputs:
                 TensorInfo(name, tuple(spec.shape), np.dtype(spec.dtype.as_numpy_dtype).name)
                 for name, spec in specs.items()
             ]
-            self.constants = held(constants, infos)
+            self.constants = bind_constants(constants, infos)
             self.infos = [info for info in infos if info.name not in self.constants]
 
     def by_name(self, inputs: Any) -> dict[str, tf.Tensor]:
         """The inputs of a batch and the constants: `{name: tensor}`."""
         infos = self.infos or []
-        given = tensors.by_name(keras.tree.map_structure(tf.convert_to_tensor, inputs), infos)
+        given = tensors.match_inputs(keras.tree.map_structure(tf.convert_to_tensor, inputs), infos)
         for info in infos:
             tensor = given[info.name]
             if tensor.shape.rank is not None:
@@ -343,7 +343,7 @@ def _output_names(spec: Any, who: str) -> list[str]:
             f"The outputs of {who} must be one tensor, a list or a dict of them. Received: {shapes}"
         )
     if isinstance(spec, dict):
-        return counted_in_order(spec)
+        return sort_names(spec)
     return [str(index) for index in range(len(_top_level(spec)))]
 
 

@@ -34,7 +34,7 @@ def with_teacher(distiller: Any, data: Any, delivered: Callable[[], None] | None
         Data of the same kind.
     """
     if isinstance(data, tf.data.Dataset):
-        if protocol.carries(protocol.inputs_of(data.element_spec)):
+        if protocol.has_attached(protocol.inputs_of(data.element_spec)):
             return data
         attached = data.map(lambda *parts: _attach_outputs(distiller, protocol.element_of(parts)))
         attached = attached.prefetch(_WAITING)

@@ -287,7 +287,7 @@ class AttachedOutputs:
     origin: str = ""
 
 
-def join(inputs: Any, outputs: Any, taps: dict | None = None, origin: str = "") -> dict:
+def attach_outputs(inputs: Any, outputs: Any, taps: dict | None = None, origin: str = "") -> dict:
     """Attaches a teacher's outputs to the inputs of a batch.
 
     Args:
@@ -305,15 +305,15 @@ def join(inputs: Any, outputs: Any, taps: dict | None = None, origin: str = "") 
     }
 
 
-def split(x: Any) -> tuple[Any, AttachedOutputs | None]:
+def detach_outputs(x: Any) -> tuple[Any, AttachedOutputs | None]:
     """Returns `(inputs, attached outputs)`; the latter are `None` where nothing is attached."""
-    if not carries(x):
+    if not has_attached(x):
         return x, None
     ((origin, taps),) = x[TEACHER]["taps"].items()
     return x[INPUTS], AttachedOutputs(x[TEACHER]["outputs"], taps, origin)
 
 
-def carries(x: Any) -> bool:
+def has_attached(x: Any) -> bool:
     """Whether teacher outputs are attached to a batch, or to the specification of one."""
     return isinstance(x, dict) and TEACHER in x
 

@@ -16,7 +16,7 @@ from keras_kd.taps import tap
 from keras_kd.teachers import keras_model, protocol
 
 
-class OfStudent(keras_model.KerasTeacher):
+class StudentTeacher(keras_model.KerasTeacher):
     """A model of the student's architecture, whose weights come from the student.
 
     Args:
@@ -64,7 +64,7 @@ class OfStudent(keras_model.KerasTeacher):
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class EMA(OfStudent):
+class EMA(StudentTeacher):
     """The running average of the student's weights teaches the student (mean teacher).
 
     After each update of the student `weight <- d weight + (1 - d) student's weight` for the weights
@@ -128,7 +128,7 @@ class EMA(OfStudent):
     @property
     def decay(self) -> float:
         """The decay; assign a number between 0 and 1 to change it."""
-        return base.read(self.decay_variable)
+        return base.read_number(self.decay_variable)
 
     @decay.setter
     def decay(self, value: float) -> None:
@@ -176,7 +176,7 @@ class EMA(OfStudent):
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
-class Snapshot(OfStudent):
+class Snapshot(StudentTeacher):
     """The student as it was at an earlier time teaches the student.
 
     `keras_kd.callbacks.SnapshotTeacher` takes the snapshots, for instance after each epoch; `take`
@@ -385,7 +385,7 @@ class VirtualTeacher(protocol.Teacher):
 
     def _logits(self, outputs: tf.Tensor, labels: Any) -> tf.Tensor:
         classes = outputs.shape[-1]
-        labels = shapes.classes(labels, outputs)
+        labels = shapes.class_indices(labels, outputs)
         others = (1.0 - self.confidence) / max(classes - 1, 1)
         is_class = (labels >= 0) & (labels < classes)
         hot = tf.one_hot(labels, classes, self.confidence, others)

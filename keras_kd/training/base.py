@@ -140,8 +140,8 @@ class DistillationModel(TrainedModel):
 
     def add_numbers(self, alpha: float, beta: float) -> None:
         """Makes the variables of the numbers; a constructor calls it in the models' strategy."""
-        self.alpha_variable = base.add_number(self, "alpha", alpha)
-        self.beta_variable = base.add_number(self, "beta", beta)
+        self.alpha_variable = base.add_live_number(self, "alpha", alpha)
+        self.beta_variable = base.add_live_number(self, "beta", beta)
         self.fit_labels = FitLabels(self)
         self.callback_states: dict[str, Any] = {}
 
@@ -162,7 +162,7 @@ class DistillationModel(TrainedModel):
     @property
     def alpha(self) -> float:
         """The factor of the hard loss; assign a number >= 0 to change it."""
-        return base.read(self.alpha_variable)
+        return base.read_number(self.alpha_variable)
 
     @alpha.setter
     def alpha(self, value):
@@ -177,16 +177,16 @@ class DistillationModel(TrainedModel):
                 f"alpha={value} needs a hard loss, but compile got no loss. Pass one to compile, "
                 "or leave alpha at 0."
             )
-        base.assign(self.alpha_variable, value)
+        base.assign_number(self.alpha_variable, value)
 
     @property
     def beta(self) -> float:
         """The factor of the distillation losses; assign a number >= 0 to change it."""
-        return base.read(self.beta_variable)
+        return base.read_number(self.beta_variable)
 
     @beta.setter
     def beta(self, value):
-        base.assign(self.beta_variable, validation.non_negative("beta", value))
+        base.assign_number(self.beta_variable, validation.non_negative("beta", value))
 
     @property
     def temperature(self) -> float:

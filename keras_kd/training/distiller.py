@@ -132,7 +132,7 @@ class Distiller(DistillationModel):
         save_teacher: bool | str | os.PathLike = True,
         **kwargs: Any,
     ):
-        models.check(teacher, student)
+        models.check_pair(teacher, student)
         arguments.check(student, "student", arguments.OF_STUDENT)
         source = keras_model.adapt(teacher)
         source.bind(student)
@@ -312,7 +312,7 @@ class Distiller(DistillationModel):
                 self.optimizer.build(self.trainable_variables)
 
     def call(self, inputs, training=None, mask=None):
-        inputs, _ = protocol.split(inputs)
+        inputs, _ = protocol.detach_outputs(inputs)
         self.shape_checks.on_call(inputs)
         inputs = models.own_inputs(self.student, inputs)
         if not models.is_masked(mask):  # a subclassed student may not take any

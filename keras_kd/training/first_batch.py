@@ -87,7 +87,7 @@ class Look(keras.callbacks.Callback):
         # In the types of a step: a `teacher_preprocess` may add tensors to the inputs.
         batch = keras.tree.map_structure(_tensor, batch)
         x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
-        with models.looking(x):
+        with models.without_changes(x):
             student = self._distiller.student_forward(x, training=False)
             teacher = self._distiller.teacher_forward(x, y, student)
         for finding in _findings(self._distiller, teacher, student, y, weight):
@@ -114,7 +114,7 @@ def _findings(distiller, teacher, student, labels, weight):
 
 def _of_values(distiller, teacher, student, labels, weight):
     # A teacher that is made of the student knows no more than it.
-    if isinstance(distiller.teacher, self_distillation.OfStudent) or keras.tree.is_nested(
+    if isinstance(distiller.teacher, self_distillation.StudentTeacher) or keras.tree.is_nested(
         student.outputs
     ):
         labels = None
@@ -196,7 +196,7 @@ def _positions(distiller, student, labels):
     """What the losses read: a loss of inner layers' name, the shape, and which positions count."""
     if distiller.loss is not None and labels is not None:
         for outputs in keras.tree.flatten(student.outputs):
-            yield None, outputs.shape, _array(recorder.of(outputs))
+            yield None, outputs.shape, _array(recorder.mask_of(outputs))
     for loss in distiller.distillation_losses:
         reading = loss.reading
         name = None if reading.student_layer is None else loss.name

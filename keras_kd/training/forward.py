@@ -61,10 +61,10 @@ class Outputs:
         `mask_input`, where the tensor has its positions. That of attention says which pairs may
         attend, and not which queries are padding: it joins what the inputs tell.
         """
-        carried = None if keras.tree.is_nested(values) else recorder.of(values)
+        carried = None if keras.tree.is_nested(values) else recorder.mask_of(values)
         given = self._mask_of_input(reading, values)
         if reading.is_attention and given is not None:
-            return recorder.of_attention(carried, given, values.shape)
+            return recorder.attention_mask(carried, given, values.shape)
         return given if reading.mask_input is not None or carried is None else carried
 
     def _mask_of_input(self, reading, values):
@@ -145,8 +145,8 @@ class ForwardPasses:
             ValueError: There is no such layer.
         """
         return (
-            self.source.resolve(tap.check("teacher_layer", teacher_layer)),
-            tap.resolve(self.student, tap.check("student_layer", student_layer))[0],
+            self.source.resolve(tap.check_layer("teacher_layer", teacher_layer)),
+            tap.resolve(self.student, tap.check_layer("student_layer", student_layer))[0],
         )
 
     def comparison(self, pairs: list) -> Callable[[Any], tuple[Outputs, Outputs]]:
@@ -157,7 +157,7 @@ class ForwardPasses:
         recorded = self._recording(*([pair[which] for pair in pairs] for which in (0, 1)))
 
         def compare(inputs):
-            with models.looking(inputs):
+            with models.without_changes(inputs):
                 student = self._run_student(inputs, False, recorded)
                 return self._run_teacher(inputs, None, student, recorded), student
 
@@ -187,7 +187,7 @@ class ForwardPasses:
         return self._run_teacher(x, y, student, self._recorded)
 
     def _run_student(self, x, training, recorded):
-        x, _ = protocol.split(x)
+        x, _ = protocol.detach_outputs(x)
         forward = functools.partial(self._call, x, training=training)
         outputs, tapped = recorded.student.run(forward) if recorded.student else (forward(), {})
         inputs = models.named_inputs(self.student, x)
@@ -200,7 +200,7 @@ class ForwardPasses:
         return Outputs(outputs, tapped, names, inputs, padding=mask)
 
     def _run_teacher(self, x, y, student, recorded):
-        inputs, carried = protocol.split(x)
+        inputs, carried = protocol.detach_outputs(x)
         source = self.source
         if carried is not None and not (source.runs_on_host or source.needs_carried):
             raise ValueError(
@@ -219,7 +219,7 @@ class ForwardPasses:
         names = source.output_names
         if keras.tree.is_nested(outputs) and student is not None:
             given = matching.given_names(self.student)
-            outputs = matching.aligned(outputs, names, student.outputs, given)
+            outputs = matching.align_outputs(outputs, names, student.outputs, given)
             if matching.is_aligned(outputs, student.outputs):
                 names = student.names
         return Outputs(outputs, tapped, names, role="teacher")
@@ -228,7 +228,7 @@ class ForwardPasses:
         """The inputs of a batch with the teacher's outputs and taps attached."""
         teacher = self.teacher_forward(x, y)
         taps = {str(layer): value for layer, value in teacher.taps.items()}
-        return protocol.join(x, teacher.outputs, taps)
+        return protocol.attach_outputs(x, teacher.outputs, taps)
 
     @property
     def padding_inputs(self) -> dict:

@@ -59,7 +59,7 @@ class FusedLoss:
 
     def _masks(self, student):
         """The masks of hard and of soft loss."""
-        return recorder.of(student.outputs), student.mask(self._soft.reading, student.outputs)
+        return recorder.mask_of(student.outputs), student.mask(self._soft.reading, student.outputs)
 
     def _fit(self, labels, student):
         """Whether the masks are those of positions that have a label."""
@@ -127,7 +127,7 @@ def _per_row(sample_weight, mask, labels):
 
 
 def _per_label(mask, labels):
-    return tf.broadcast_to(base.align(mask, labels) > 0, tf.shape(labels))
+    return tf.broadcast_to(base.align_weights(mask, labels) > 0, tf.shape(labels))
 
 
 def _is_plain(loss):

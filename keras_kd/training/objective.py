@@ -236,7 +236,7 @@ def _labels(name, reading, student, labels, count):
         )
     if not keras.tree.is_nested(labels):
         return [labels] * count
-    found = matching.of_each(labels, reading.output, student.outputs, student.names)
+    found = matching.split_by_output(labels, reading.output, student.outputs, student.names)
     if reading.labels == "required" and any(each is None for each in found):
         raise ValueError(
             f"Distillation loss {name!r} needs labels of each output that it reads, and the "
@@ -254,7 +254,7 @@ def _pairs(name, reading, teacher, student):
             f"{len(of_student)} of the student. Choose one of each: its argument `output` names "
             "the student's, `teacher_output` the teacher's where that is called otherwise."
         )
-    # Of several outputs each must be compared with its own: `matching.aligned` found out which.
+    # Of several outputs each must be compared with its own: see `matching.align_outputs`.
     if len(of_student) > 1 and not matching.is_aligned(teacher.outputs, student.outputs):
         have = [_called(each) for each in (teacher, student)]
         raise ValueError(
@@ -268,7 +268,7 @@ def _pairs(name, reading, teacher, student):
 def _called(model):
     """The outputs of a model, for a message."""
     outputs = model.outputs
-    names = matching.names_of(outputs, model.names)
+    names = matching.flatten_names(outputs, model.names)
     return sorted(names) if names else f"{len(keras.tree.flatten(outputs))} without names"
 
 
@@ -276,7 +276,7 @@ def _sample_weights(reading, student, sample_weight, count):
     """The sample weights for each output the loss reads."""
     if not keras.tree.is_nested(sample_weight):
         return [sample_weight] * count
-    found = matching.of_each(sample_weight, reading.output, student.outputs, student.names)
+    found = matching.split_by_output(sample_weight, reading.output, student.outputs, student.names)
     if reading.student_layer is None and not reading.is_structure:
         return found
     # One value per sample for several heads: the mean of their weights, of 1 for a head without.
@@ -285,7 +285,7 @@ def _sample_weights(reading, student, sample_weight, count):
     if len(found) == 1:
         return found * count
     rows = next(tf.shape(each)[:1] for each in found if each is not None)
-    of_rows = [tf.ones(rows) if each is None else base.mean_of_row(each) for each in found]
+    of_rows = [tf.ones(rows) if each is None else base.mean_weight(each) for each in found]
     return [tf.add_n(of_rows) / len(of_rows)] * count
 
 
@@ -298,7 +298,7 @@ def times(sample_weight, factor):
 
 def _product(a, b):
     longest = a if len(a.shape) > len(b.shape) else b
-    return base.align(a, longest) * base.align(b, longest)
+    return base.align_weights(a, longest) * base.align_weights(b, longest)
 
 
 def hard_divisor(loss, y, outputs, sample_weight):
@@ -313,7 +313,7 @@ def hard_divisor(loss, y, outputs, sample_weight):
     reduction = getattr(loss, "reduction", "sum_over_batch_size")
     if reduction == "sum":
         return tf.ones(())
-    parts = [] if recorder.of(outputs) is None else [recorder.of(outputs)]
+    parts = [] if recorder.mask_of(outputs) is None else [recorder.mask_of(outputs)]
     ignored = getattr(loss, "ignore_class", None)
     if ignored is not None:
         labels = y if len(y.shape) < len(outputs.shape) else tf.squeeze(y, -1)
@@ -323,7 +323,7 @@ def hard_divisor(loss, y, outputs, sample_weight):
     if not parts:
         return None
     longest = max(parts, key=lambda part: len(part.shape))
-    return tf.reduce_sum(math.prod(base.align(part, longest) for part in parts))
+    return tf.reduce_sum(math.prod(base.align_weights(part, longest) for part in parts))
 
 
 def hard_balance(loss, y, outputs, sample_weight, rows):

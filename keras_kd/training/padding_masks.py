@@ -61,7 +61,7 @@ def with_masks(outputs, names, inputs, given):
         chosen = [x for x in flat if key is None or _is(x, outputs, key, names)]
         fitting = [id(x) for x in chosen if _begins_with(x.shape, mask.shape)]
         _check(key, name, mask, [tuple(x.shape) for x in chosen], len(fitting), inputs)
-        flat = [recorder.kept(x, mask) if id(x) in fitting else x for x in flat]
+        flat = [recorder.with_mask(x, mask) if id(x) in fitting else x for x in flat]
         outputs = keras.tree.pack_sequence_as(outputs, flat)
     return outputs
 
@@ -69,7 +69,7 @@ def with_masks(outputs, names, inputs, given):
 def has_positions(reading, values, mask):
     """Whether what is read of the student has the positions of a mask."""
     if reading.is_attention:  # [batch, heads, queries, keys]
-        return len(mask.shape) == 2 and projectors.agree(values.shape[-2:-1], mask.shape[1:])
+        return len(mask.shape) == 2 and projectors.shapes_agree(values.shape[-2:-1], mask.shape[1:])
     return _begins_with(values.shape, mask.shape)
 
 
@@ -78,7 +78,9 @@ def _is(tensor, outputs, key, names):
 
 
 def _begins_with(shape, positions):
-    return len(shape) > len(positions) and projectors.agree(shape[: len(positions)], positions)
+    return len(shape) > len(positions) and projectors.shapes_agree(
+        shape[: len(positions)], positions
+    )
 
 
 def _check(key, name, mask, shapes, fitting, inputs):

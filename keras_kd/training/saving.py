@@ -124,7 +124,7 @@ def teacher_config(distiller):
     elif isinstance(source, AbsentTeacher):
         return {**found, _SHAPES: source.shapes}
     else:
-        shapes = {"fingerprint": fingerprints.of_teacher(source)}
+        shapes = {"fingerprint": fingerprints.fingerprint_teacher(source)}
     return {**found, _SHAPES: {**distiller.teacher_shapes, **shapes}}
 
 
@@ -155,7 +155,7 @@ def _loaded(path, shapes):
             "the teacher's file there."
         )
     teacher = keras.models.load_model(path, compile=False)
-    found = fingerprints.of_teacher(keras_model.adapt(teacher))
+    found = fingerprints.fingerprint_teacher(keras_model.adapt(teacher))
     if found != shapes.get("fingerprint"):
         raise ValueError(
             f"The distiller was saved with save_teacher={path!r}, and that file holds another "
@@ -173,11 +173,11 @@ def returned_teacher(distiller, teacher, check):
             "The distiller has its teacher. For another one make a new distiller: "
             "keras_kd.Distiller(teacher, distiller.student)."
         )
-    models.check(teacher, distiller.student)
+    models.check_pair(teacher, distiller.student)
     source = keras_model.adapt(teacher)
     source.bind(distiller.student)
     expected = gone.fingerprint_of_teacher
-    found = fingerprints.of_teacher(source) if check and expected is not None else expected
+    found = fingerprints.fingerprint_teacher(source) if check and expected is not None else expected
     if found != expected:
         raise ValueError(
             f"This is another teacher than the distiller had: its fingerprint is {found!r}, that "

@@ -162,7 +162,7 @@ def _of_teacher(teacher):
     known = _count(source.weights)
     params = f"{known:,} params" if known else "no params that Keras knows of"
     frozen = "frozen: it is not trained, and not counted above"
-    if isinstance(source, self_distillation.OfStudent):
+    if isinstance(source, self_distillation.StudentTeacher):
         frozen = "not trained, it follows the student's weights, and not counted above"
     return f"Teacher: {source.name} ({kind}), {params}, {frozen}"
 
@@ -202,7 +202,7 @@ def _print(view, tail, line_length=None, print_fn=None, **options):
     text = "\n".join(lines)
     if print_fn is None:
         view.summary(line_length=line_length, **options)
-        progress.tell(text)
+        progress.print_line(text)
         return
     tables: list = []
     view.summary(line_length=line_length, print_fn=tables.append, **options)

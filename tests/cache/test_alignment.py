@@ -171,10 +171,10 @@ def test_all_kinds_of_inputs_are_told_apart(tmp_path, kind):
         "several": lambda: {"a": tf.constant([[1], [1], [2], [2]]), "b": tf.constant([1, 2, 1, 2])},
         "numbers": lambda: tf.constant([3.0, 4.0, -3.0, 0.0]),
     }[kind]
-    found = [fingerprints.of_rows(rows()).numpy() for _ in range(2)]
+    found = [fingerprints.fingerprint_samples(rows()).numpy() for _ in range(2)]
     np.testing.assert_array_equal(*found)
     assert len(set(found[0].tolist())) == 4
-    in_graph = tf.function(lambda: fingerprints.of_rows(rows()))()
+    in_graph = tf.function(lambda: fingerprints.fingerprint_samples(rows()))()
     np.testing.assert_array_equal(in_graph, found[0])
 
 

@@ -10,7 +10,7 @@ from tests.cache import caches
 
 
 def of(teacher):
-    return fingerprints.of_teacher(keras_model.adapt(teacher))
+    return fingerprints.fingerprint_teacher(keras_model.adapt(teacher))
 
 
 def network(activation="tanh", dtype=None, slope=0.3):

@@ -19,7 +19,7 @@ def logsumexp(values):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 3.3, 4.0, 10.0, 16.0, 100.0])
 def test_the_mass_of_the_rest_is_known_at_any_temperature(classes, k, temperature):
     logits = 5 * np.random.default_rng(classes + k).normal(size=(20, classes))
-    sparse = sparse_logits.largest(logits.astype("float32"), k)
+    sparse = sparse_logits.keep_largest(logits.astype("float32"), k)
     kept = np.argsort(-logits)[:, :k]
     np.testing.assert_array_equal(sparse.indices, kept)
     centered = logits - logits.max(-1, keepdims=True)
@@ -43,7 +43,7 @@ def test_masked_classes_have_no_mass_at_any_temperature(mask, temperature):
     rng = np.random.default_rng(5)
     logits = 3 * rng.normal(size=(6, 200))
     logits[:, rng.permutation(200)[:120]] = mask
-    sparse = sparse_logits.largest(logits.astype("float32"), 4)
+    sparse = sparse_logits.keep_largest(logits.astype("float32"), 4)
     rest = [np.sort(row[row > -900])[:-4] - row.max() for row in logits]
     exact = [logsumexp(row / temperature) for row in rest]
     np.testing.assert_allclose(sparse.rest(temperature), exact, rtol=0, atol=2e-3)
@@ -53,7 +53,7 @@ def test_masked_classes_have_no_mass_at_any_temperature(mask, temperature):
 @pytest.mark.parametrize("temperature", [0.6, 5.0, 12.0, 17.0, 30.0, 200.0])
 def test_far_from_smooth_the_mass_stays_between_its_bounds(scale, temperature):
     logits = np.repeat([[0.0, -1.0, -1.5, -scale, -scale]], 2, axis=0).astype("float32")
-    sparse = sparse_logits.largest(logits, 1)
+    sparse = sparse_logits.keep_largest(logits, 1)
     found = sparse.rest(temperature).numpy()
     assert (found <= np.log(4)).all()
     assert (found >= -1.0 / temperature - 1e-5).all()  # that of its largest class alone
@@ -66,7 +66,7 @@ def test_the_largest_of_many_classes_are_those_of_tensorflow(classes, levels):
     if levels is not None:  # of equal logits the first ones are kept
         logits = np.round(logits * levels).clip(-1, 1)
     logits[3, : classes - 3] = -np.inf
-    sparse = sparse_logits.largest(logits, 5)
+    sparse = sparse_logits.keep_largest(logits, 5)
     values, indices = tf.math.top_k(logits, 5)
     np.testing.assert_array_equal(sparse.indices, indices)
     np.testing.assert_array_equal(sparse.logits, values - values[:, :1])
@@ -76,11 +76,11 @@ def test_the_largest_of_many_classes_are_those_of_tensorflow(classes, levels):
 def test_rows_are_taken_in_blocks_of_any_number(shape):
     logits = 4 * np.random.default_rng(1).normal(size=shape).astype("float32")
     graph = tf.function(
-        lambda x: vars(sparse_logits.largest(x, 3)),
+        lambda x: vars(sparse_logits.keep_largest(x, 3)),
         input_signature=[tf.TensorSpec([None] * (len(shape) - 1) + [shape[-1]])],
     )
     found = graph(logits)
-    for name, value in vars(sparse_logits.largest(logits, 3)).items():
+    for name, value in vars(sparse_logits.keep_largest(logits, 3)).items():
         assert value.shape[:-1] == shape[:-1]
         np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6)
     flat = logits.reshape(-1, shape[-1])[::97]
@@ -94,7 +94,7 @@ def test_no_tensor_has_tokens_times_kept_times_classes_numbers():
     """It would have 137 GB, as bits that are bytes; the logits have 34 MB."""
     rows, k, classes = 32, 16384, 262144
     logits = np.random.default_rng(3).normal(size=(rows, classes)).astype("float32")
-    found = sparse_logits.largest(logits, k).rest(1.0)
+    found = sparse_logits.keep_largest(logits, k).rest(1.0)
     ordered = -np.sort(-logits[:2].astype("float64"))
     exact = [logsumexp((row - row[0])[k:]) for row in ordered]
     np.testing.assert_allclose(found[:2], exact, rtol=0, atol=2e-5)
@@ -106,22 +106,22 @@ def test_no_tensor_has_tokens_times_kept_times_classes_numbers():
 def test_a_number_that_is_none_shows(column, bad, classes):
     logits = np.random.default_rng(2).normal(size=(4, classes)).astype("float32")
     logits[1, column % classes] = bad
-    sparse = sparse_logits.largest(logits, 2)
+    sparse = sparse_logits.keep_largest(logits, 2)
     found = np.concatenate([sparse.logits, sparse.levels], axis=-1)
     np.testing.assert_array_equal(np.isnan(found).any(axis=-1), [False, True, False, False])
 
 
 def test_below_the_smallest_temperature_nothing_is_claimed():
-    sparse = sparse_logits.largest(np.float32([[3.0, 2.0, 1.0]]), 1)
+    sparse = sparse_logits.keep_largest(np.float32([[3.0, 2.0, 1.0]]), 1)
     assert np.isnan(sparse.rest(0.49)).all()
 
 
 def test_classes_without_probability_and_no_rest_at_all():
     logits = np.float32([[3.0, -np.inf, 1.0, -np.inf], [1.0, 2.0, 3.0, -np.inf]])
     for temperature in (1.0, 3.0, 50.0):
-        rest = sparse_logits.largest(logits, 2).rest(temperature)
+        rest = sparse_logits.keep_largest(logits, 2).rest(temperature)
         np.testing.assert_allclose(rest, [-np.inf, -2.0 / temperature], rtol=1e-5)
-    assert np.isneginf(sparse_logits.largest(logits, 4).rest(2.0)).all()
+    assert np.isneginf(sparse_logits.keep_largest(logits, 4).rest(2.0)).all()
 
 
 def coarse(student, teacher, k, temperature):

@@ -43,19 +43,25 @@ def test_warm_up():
 
 
 def test_what_a_user_may_write():
-    assert values(schedules.get(3), None, [0, 7]) == [3.0, 3.0]
-    assert values(schedules.get(lambda position: 2 * position), None, [0, 7]) == [0.0, 14.0]
-    assert values(schedules.get("linear", 1.0, 2.0), 2) == [1.0, 2.0]
+    assert values(schedules.make_schedule(3), None, [0, 7]) == [3.0, 3.0]
+    assert values(schedules.make_schedule(lambda position: 2 * position), None, [0, 7]) == [
+        0.0,
+        14.0,
+    ]
+    assert values(schedules.make_schedule("linear", 1.0, 2.0), 2) == [1.0, 2.0]
     decay = keras.optimizers.schedules.ExponentialDecay(8.0, 1, 0.5)
-    assert values(schedules.get(decay), None, range(3)) == [8.0, 4.0, 2.0]
-    assert schedules.get(schedules.get(3)) is not None
+    assert values(schedules.make_schedule(decay), None, range(3)) == [8.0, 4.0, 2.0]
+    assert schedules.make_schedule(schedules.make_schedule(3)) is not None
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: schedules.get("sine", 1.0, 2.0), "one of.*'linear'.*Received: schedule='sine'"),
-        (lambda: schedules.get(None), "Received: schedule=None"),
+        (
+            lambda: schedules.make_schedule("sine", 1.0, 2.0),
+            "one of.*'linear'.*Received: schedule='sine'",
+        ),
+        (lambda: schedules.make_schedule(None), "Received: schedule=None"),
         (lambda: schedules.Linear(1.0, float("nan")), "finite number.*end=nan"),
         (lambda: schedules.Linear("5", 1.0), "finite number.*start='5'"),
         (lambda: schedules.Exponential(1.0, 0.0), "positive ends"),

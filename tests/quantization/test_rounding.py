@@ -172,7 +172,7 @@ def test_recalibration_leaves_out_what_a_cached_teacher_has_said(digits):
     stack = [keras.Input((8, 8, 1)), layers.Flatten(), layers.BatchNormalization()]
     model = keras.Sequential(stack)
     data = tf.data.Dataset.from_tensor_slices((digits[0][0][:64], digits[0][1][:64])).batch(32)
-    taught = data.map(lambda x, y: (protocol.join(x, tf.zeros((32, 10))), y))
+    taught = data.map(lambda x, y: (protocol.attach_outputs(x, tf.zeros((32, 10))), y))
     for each in (data, taught):
         kd.quantization.recalibrate(model, each)
         mean = model.layers[-1].moving_mean.numpy()

@@ -38,7 +38,7 @@ def frozen():
 def test_the_architecture_is_the_same_and_the_weights_are_not(make):
     template = make()
     template.set_weights([weight + 7.0 for weight in template.get_weights()])
-    copy = cloning.model(template, 1)
+    copy = cloning.clone_model(template, 1)
     assert type(copy) is type(template)
     assert len(copy.trainable_weights) == len(template.trainable_weights)
     assert [tuple(w.shape) for w in copy.weights] == [tuple(w.shape) for w in template.weights]
@@ -48,7 +48,7 @@ def test_the_architecture_is_the_same_and_the_weights_are_not(make):
 
 def test_seeds_of_initializers_differ_by_number():
     template = functional()
-    first = [cloning.model(template, number).get_weights() for number in (0, 0, 1, 2)]
+    first = [cloning.clone_model(template, number).get_weights() for number in (0, 0, 1, 2)]
     np.testing.assert_equal(first[0], template.get_weights())
     np.testing.assert_equal(first[1], first[0])
     kernels = [weights[i] for weights in first[1:] for i in (0, 2)]
@@ -60,12 +60,12 @@ def test_optimizers_and_metrics_begin_anew():
     optimizer = keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9), 0.3)
     optimizer.build([keras.Variable(1.0)])
     optimizer.iterations.assign(5)
-    copy = cloning.optimizer(optimizer)
+    copy = cloning.clone_optimizer(optimizer)
     assert (copy.iterations, copy.momentum, copy.built) == (0, 0.3, False)
     assert copy.get_config()["learning_rate"] == optimizer.get_config()["learning_rate"]
     metric = keras.metrics.Mean("m")
     metric.update_state(3.0)
-    made = cloning.of_each({"a": [metric, "accuracy", None]})
+    made = cloning.copies_of({"a": [metric, "accuracy", None]})
     assert made["a"][1:] == ["accuracy", None]
     assert (made["a"][0].name, float(made["a"][0].result())) == ("m", 0.0)
 
@@ -75,7 +75,7 @@ def test_what_layers_adapted_to_is_taken_over():
     normal = layers.Normalization()
     normal.adapt(x)
     template = keras.Sequential([keras.Input((5,)), normal, layers.Dense(3)])
-    copy = cloning.model(template, 1)
+    copy = cloning.clone_model(template, 1)
     np.testing.assert_allclose(copy.layers[0](x), normal(x), rtol=1e-6)
     assert np.abs(copy.layers[1].kernel - template.layers[1].kernel).max() > 0
 
@@ -86,7 +86,7 @@ def test_vocabularies_are_taken_over():
     template = keras.Sequential([keras.Input((1,), dtype="string"), texts, layers.Dense(3)])
     said = tf.constant([["a b"], ["d"]])
     np.testing.assert_allclose(cloning.with_weights(template)(said), template(said), rtol=1e-6)
-    assert cloning.model(template, 1).layers[0].get_vocabulary() == texts.get_vocabulary()
+    assert cloning.clone_model(template, 1).layers[0].get_vocabulary() == texts.get_vocabulary()
 
 
 def test_weights_of_words_that_keras_cannot_give_a_copy_are_told():

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd.runtimes.outputs import FileOutputs, counted_in_order
+from keras_kd.runtimes.outputs import FileOutputs, sort_names
 from tests.measurement import files
 from tests.measurement import onnx_files as made
 
@@ -137,7 +137,7 @@ def test_names_that_an_exporter_counted_are_none(names, expected):
 
 def test_numbers_in_names_count_as_numbers():
     names = [f"output_{i}" for i in range(12)]
-    assert counted_in_order(sorted(names)) == names
+    assert sort_names(sorted(names)) == names
 
 
 def test_names_survive_no_choice_of_a_list_without_them(tmp_path):

@@ -56,7 +56,7 @@ BUGS = [
     ),
     Bug(
         "T^2 is left out of TensorFlow's soft loss",
-        "temperature * temperature * divergence",
+        "arguments.temperature_squared(temperature) * divergence",
         "divergence",
         ("test_soft_targets[tensorflow-eager-forward_kl-7]",),
     ),
@@ -98,14 +98,14 @@ BUGS = [
     ),
     Bug(
         "an exported file is not held to the float model",
-        "comparison.check(compared, job.name, self.bounds, outliers)",
+        "comparison.check_bounds(compared, options.name, options.bounds, outliers)",
         "pass",
         ("test_a_ruined_file_is_not_written",),
     ),
     Bug(
         "the trained ranges go to other places of the file",
-        "for bound in bounds[match.site]",
-        "for bound in list(bounds.values())[-1 - list(bounds).index(match.site)]",
+        "low, high = bounds[match.point]",
+        "low, high = list(bounds.values())[-1 - list(bounds).index(match.point)]",
         ("test_what_was_trained_is_in_the_file[causal]",),
     ),
     Bug(

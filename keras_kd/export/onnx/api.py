@@ -108,7 +108,7 @@ def to_onnx(
     assert export.outputs == {"logits": "float32[batch, 10]"} and export.agreement == 1.0
     ```
     """
-    verbose = progress.checked(verbose)
+    verbose = progress.check_verbose(verbose)
     options = OnnxOptions(
         path=writable_path(path, overwrite),
         opset=opset,

@@ -121,7 +121,7 @@ def to_tflite(
     ```
     """
     validation.needs("ai_edge_litert.interpreter", "to_tflite", "export")  # before any work
-    verbose = progress.checked(verbose)
+    verbose = progress.check_verbose(verbose)
     source = student if isinstance(student, ExportSource) else None
     options = TFLiteOptions(
         path=writable_path(path, overwrite),

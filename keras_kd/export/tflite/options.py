@@ -135,7 +135,7 @@ def writable_path(path: Any, overwrite: Any) -> pathlib.Path:
         raise validation.invalid("path", "the name of a file, such as 'student.tflite'", repr(path))
     if pathlib.Path(path).is_dir():
         raise validation.invalid("path", "the name of a file", f"{os.fspath(path)!r}, a folder")
-    return files.free(path, overwrite)
+    return files.check_free(path, overwrite)
 
 
 def _check_quantization(quantization):

@@ -104,7 +104,7 @@ def distill(
     alpha, beta = mixture(alpha, beta, None)
     _check_numbers(epochs, batch_size, learning_rate)
     validation.integer("seed", seed, 0)
-    temperature, teacher = arguments.temperature(temperature), keras_model.adapt(teacher)
+    temperature, teacher = arguments.convert_temperature(temperature), keras_model.adapt(teacher)
     exportable = None
     # The layers are checked before the slow import.
     if isinstance(student, keras.Model):

@@ -88,7 +88,7 @@ class OutputRecorder:
         if self.top_k is not None:
             logits = exact.pop("outputs/0")
             self.classes = self._checked_classes(flat)
-            sparse = sparse_logits.largest(logits, self.top_k, self.from_logits)
+            sparse = sparse_logits.keep_largest(logits, self.top_k, self.from_logits)
             exact.update(_components_of_sparse(sparse, self.classes))
         for i, layer in enumerate(self.teacher.layers):
             exact[f"taps/{i}"] = tf.convert_to_tensor(taps[layer])
@@ -130,12 +130,12 @@ def restored(
         fields["indices"] = tf.cast(fields["indices"], tf.int32)
         outputs = fields
     else:
-        flat = [components[name] for name in names_of_outputs(structure, top_k)]
+        flat = [components[name] for name in flatten_names(structure, top_k)]
         outputs = _structured(flat, structure)
     return outputs, {layer: components[f"taps/{i}"] for i, layer in enumerate(taps)}
 
 
-def names_of_outputs(structure: Any, top_k: int | None) -> list[str]:
+def flatten_names(structure: Any, top_k: int | None) -> list[str]:
     """The names of the components that outputs of this structure are stored as."""
     if top_k is not None:
         return [_SPARSE + name for name in _FIELDS]

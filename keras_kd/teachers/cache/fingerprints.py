@@ -15,7 +15,7 @@ from keras_kd.teachers import keras_model, protocol
 from keras_kd.teachers.cache.format import CacheError
 
 
-def of_rows(inputs: Any) -> tf.Tensor:
+def fingerprint_samples(inputs: Any) -> tf.Tensor:
     """A number for each sample that tells it from others, in TensorFlow operations.
 
     Args:
@@ -55,7 +55,7 @@ def of_bytes(parts: Iterable[bytes]) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def of_teacher(teacher: protocol.Teacher) -> str | None:
+def fingerprint_teacher(teacher: protocol.Teacher) -> str | None:
     """A text that tells a teacher from others, or `None` where there is none.
 
     Weights and configurations count, names do not: Keras numbers them differently in each process.
@@ -113,7 +113,9 @@ def check_teacher(manifest: dict, teacher: Any) -> None:
     """
     if teacher is None:
         return
-    expected = teacher if isinstance(teacher, str) else of_teacher(keras_model.adapt(teacher))
+    expected = (
+        teacher if isinstance(teacher, str) else fingerprint_teacher(keras_model.adapt(teacher))
+    )
     if expected != manifest["teacher"] or expected is None:
         raise CacheError(
             f"The cache is of another teacher: its fingerprint is {manifest['teacher']!r}, this "

@@ -127,9 +127,9 @@ def _by_key(
 
     def join(*parts: Any) -> Any:
         element = protocol.element_of(parts)
-        prints = keys = fingerprints.of_rows(protocol.inputs_of(element))
+        prints = keys = fingerprints.fingerprint_samples(protocol.inputs_of(element))
         if key != "inputs":
-            keys = fingerprints.of_rows(key(*protocol.parts_of(element)))
+            keys = fingerprints.fingerprint_samples(key(*protocol.parts_of(element)))
         components = index.lookup(keys, prints if check_inputs else None)
         return _attach(manifest, element, components)
 
@@ -189,7 +189,9 @@ def _with_end(dataset: tf.data.Dataset) -> tf.data.Dataset:
 def _checked_batch(manifest: dict, number: tf.Tensor, element: Any, components: dict) -> Any:
     seen = components.pop(schema.FINGERPRINTS)
     components.pop(schema.KEYS, None)
-    check = _assert_same_samples(number, fingerprints.of_rows(protocol.inputs_of(element)), seen)
+    check = _assert_same_samples(
+        number, fingerprints.fingerprint_samples(protocol.inputs_of(element)), seen
+    )
     with tf.control_dependencies([check]):
         components = {name: tf.identity(value) for name, value in components.items()}
     return _attach(manifest, element, components)
@@ -221,7 +223,7 @@ def _attach(manifest: dict, element: Any, components: dict) -> Any:
         components, manifest["structure"], manifest["taps"], manifest["top_k"]
     )
     origin = cache_format.identity(manifest)
-    inputs = protocol.join(protocol.inputs_of(element), outputs, taps, origin)
+    inputs = protocol.attach_outputs(protocol.inputs_of(element), outputs, taps, origin)
     return protocol.with_inputs(element, inputs)
 
 
@@ -245,5 +247,5 @@ def _first_record_size(records: tf.data.Dataset) -> int | None:
 
 def _first_batch_size(dataset: tf.data.Dataset) -> int | None:
     for element in dataset.take(1):
-        return int(tf.shape(fingerprints.of_rows(protocol.inputs_of(element)))[0])
+        return int(tf.shape(fingerprints.fingerprint_samples(protocol.inputs_of(element)))[0])
     return None

@@ -198,7 +198,7 @@ def _names(plan: dict) -> Iterator[str]:
     if plan["has_keys"]:
         yield KEYS
     yield from (f"taps/{i}" for i in range(len(plan["taps"])))
-    yield from contents.names_of_outputs(plan["structure"], plan["top_k"])
+    yield from contents.flatten_names(plan["structure"], plan["top_k"])
 
 
 def _is_shape(value: Any) -> bool:

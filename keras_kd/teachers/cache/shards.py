@@ -254,9 +254,11 @@ class Run:
         return {**stored, **self._marks(element)}, sound
 
     def _marks(self, element: Any) -> dict[str, tf.Tensor]:
-        marks = {schema.FINGERPRINTS: fingerprints.of_rows(protocol.inputs_of(element))}
+        marks = {schema.FINGERPRINTS: fingerprints.fingerprint_samples(protocol.inputs_of(element))}
         if self._key is not None:
-            marks[schema.KEYS] = fingerprints.of_rows(self._key(*protocol.parts_of(element)))
+            marks[schema.KEYS] = fingerprints.fingerprint_samples(
+                self._key(*protocol.parts_of(element))
+            )
         return marks
 
     def default_shard(self) -> int:

@@ -119,7 +119,7 @@ def cache_teacher(
     process = arguments.process(process)
     from_logits = validation.boolean("from_logits", from_logits)
     fingerprint = validation.text("fingerprint", fingerprint, optional=True)
-    verbose = progress.checked(verbose)
+    verbose = progress.check_verbose(verbose)
     recorder = contents.record(teacher, taps, dtype, top_k, from_logits)
     datasets = arguments.datasets_of_views(dataset, epochs)
     if folder.exists() and not (folder / cache_format.PLAN).exists():
@@ -131,7 +131,7 @@ def cache_teacher(
     names = source.output_names  # known by now, also where the trace has built the model
     plan = {
         "version": cache_format.VERSION,
-        "teacher": fingerprint or fingerprints.of_teacher(source),
+        "teacher": fingerprint or fingerprints.fingerprint_teacher(source),
         "taps": [str(layer) for layer in recorder.teacher.layers],
         "top_k": top_k,
         "structure": recorder.structure,
@@ -325,7 +325,7 @@ class CacheProgress:
 
     def _tell(self, text: str) -> None:
         if self._verbose:
-            progress.tell(f"{self._folder}: {text}")
+            progress.print_line(f"{self._folder}: {text}")
 
 
 def summary(manifest: dict) -> str:
