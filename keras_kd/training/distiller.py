@@ -525,10 +525,11 @@ class Distiller(DistillationModel):
             yield
 
     def __dir__(self):
-        # Keras saves what is listed here. A teacher that is not saved is not looked for either.
-        names = super().__dir__()
-        saves = vars(self).get("save_teacher", True)
-        return names if saves is True else [name for name in names if name != "teacher"]
+        # Keras saves what is listed here: the teacher once, and one that is not saved not at all.
+        left_out = {"source"}
+        if vars(self).get("save_teacher", True) is not True:
+            left_out.add("teacher")
+        return [name for name in super().__dir__() if name not in left_out]
 
     def get_config(self):
         return {**super().get_config(), **saving.config_of(self)}

@@ -371,7 +371,7 @@ OF_FIT = {
     ),
     "weights without labels": (
         lambda: fitted(compiled(alpha=0.0), X, sample_weight=np.ones(8)),
-        "`sample_weight` without `y`: Keras would leave the weights out",
+        "`sample_weight` without `y`: Keras would silently leave the weights out",
     ),
     "nothing to learn from": (
         lambda: fitted(compiled(alpha=0.0, beta=0.0), X, Y),
