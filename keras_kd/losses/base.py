@@ -109,7 +109,7 @@ class DistillationLoss(keras.layers.Layer):
 
     def add_scalar(self, name: str, value: Any) -> Any:
         """Adds a hyperparameter that may change during `fit`: a float32 variable, not trained."""
-        return add_live_number(self, name, value)
+        return add_hyperparameter(self, name, value)
 
     @property
     def weight(self) -> Any:
@@ -272,7 +272,7 @@ def _serialized(value):
 # Hyperparameters that may change before or during `fit` without retracing: variables.
 
 
-def add_live_number(layer: Any, name: str, value: Any) -> Any:
+def add_hyperparameter(layer: Any, name: str, value: Any) -> Any:
     """Adds a hyperparameter to a layer: a float32 variable that is saved but not trained."""
     variable = layer.add_weight(
         name=name,

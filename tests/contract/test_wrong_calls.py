@@ -47,7 +47,7 @@ def steps(monkeypatch):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_it_raises_before_any_step(name, steps):
+def test_wrong_calls_raise_before_any_step(name, steps):
     call, message = TABLE[name]
     with pytest.raises(ValueError, match=f"(?s){message}"):
         call()

@@ -64,7 +64,7 @@ def work(monkeypatch):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_it_raises_before_any_work(name, work, tmp_path, monkeypatch):
+def test_wrong_calls_raise_before_work(name, work, tmp_path, monkeypatch):
     call, message = TABLE[name]
     worlds.folder()
     work.clear()
