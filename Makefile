@@ -53,11 +53,13 @@ test-torch: .venv/ordinary-torch/installed ## try PyTorch teachers beside PyPI's
 demo: venv ## distill a student on real data and print the table
 	$(BIN)/python examples/quickstart.py
 
-lint: .venv/group-lint ## check style, types, and which room imports which
+lint: .venv/group-lint ## check style, types, imports between rooms, and words
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell -D - -D tools/spelling.txt
+	$(BIN)/python tools/check_words.py
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 
 format: .venv/group-lint ## rewrite the sources in the style that lint asks for

@@ -42,7 +42,7 @@ struct Problem {
   const void* labels = nullptr;  // [rows] int32 or int64; null: no hard loss
   bool labels_are_int64 = false;
   const float* soft_weight = nullptr;  // [rows], or one for all rows; null: 1
-  const float* hard_weight = nullptr;  // likewise
+  const float* hard_weight = nullptr;  // as soft_weight
   bool soft_weight_is_scalar = false, hard_weight_is_scalar = false;
 
   float* soft = nullptr;     // [rows]
@@ -66,8 +66,8 @@ struct Problem {
   }
 };
 
-// The soft loss with teachers of which only the `kept` largest logits of a row are known, and the
-// mass of the rest. The divergence is that of kept + 1 classes: the kept ones, and all others
+// The soft loss with sparse teachers: of each row, the `kept` largest logits and the log-sum-exp of
+// the remaining classes. The divergence is that of kept + 1 classes: the kept ones, and all others
 // pooled into one, whose logits are
 //   student  T log(sum of exp(s_j / T) over the others)     teacher  T tail
 // gradient_j of another class is the pooled one's times that class's share of the sum: zero where

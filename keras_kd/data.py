@@ -258,7 +258,8 @@ def with_unlabeled(labeled: Any, unlabeled: Any, ignore_class: Any = -1) -> tf.d
         )
     is_integer = isinstance(ignore_class, (int, np.integer)) and not isinstance(ignore_class, bool)
     if not is_integer:
-        raise invalid("ignore_class", "an integer that is no class, such as -1", repr(ignore_class))
+        expected = "an integer that is not a class, such as -1"
+        raise invalid("ignore_class", expected, repr(ignore_class))
 
     def join(element, more):
         inputs, labels = element

@@ -25,8 +25,8 @@ pytest_plugins = ["tests.extras", "tests.scheduling"]
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 # `*dynamic` knows no dimension before the call. Where the quick matrix needs one of several it
-# takes the first: plain TensorFlow, whose arithmetic XLA makes anew, and always the same, so that
-# tests share what is compiled.
+# takes the first: plain TensorFlow, whose arithmetic XLA compiles itself, and always the same, so
+# that tests share what is compiled.
 EXECUTION = {
     "eager": "eager",
     "graph": "graph",

@@ -35,7 +35,7 @@ INSTALLS = {
 
 
 def missing_extra(error):
-    """The package of the table for want of which an `ImportError` was raised, or None."""
+    """The package of the table whose absence raised an `ImportError`, or None."""
     while isinstance(error, ImportError):
         package = (error.name or "").partition(".")[0]
         if package in INSTALLS and importlib.util.find_spec(package) is None:

@@ -7,7 +7,7 @@ each in fresh processes:
     pytest -n 2 --dist loadfile --no-loadscope-reorder --part 1/4
 
 `durations.txt` has the seconds of each file. Parts take equally long, and workers start with the
-longest file, so that they end together. The table is made anew by
+longest file, so that they end together. Update the table with
 
     make test TEST_ARGS='--store-durations build/durations.txt'
     mv build/durations.txt tests/durations.txt

@@ -70,22 +70,22 @@ def test_what_is_skipped(required, tmp_path):
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path, timeout=60
     )
-    told = f"{MISSING} is not installed: `pip install it`, or `make test`"
+    reason = f"{MISSING} is not installed: `pip install it`, or `make test`"
     if required:
         assert "4 failed, 1 passed, 2 errors" in done.stdout
-        assert told not in done.stdout
+        assert reason not in done.stdout
     else:
         assert "2 failed, 1 passed, 4 skipped" in done.stdout
-        assert done.stdout.count(told) >= 2
+        assert done.stdout.count(reason) >= 2
         for name in ("test_another_package", "test_another_error"):
             assert f"FAILED test_tests.py::{name}" in done.stdout
 
 
 def test_extras_of_the_table_are_there():
     project = (fresh_process.ROOT / "pyproject.toml").read_text()
-    for told in extras.INSTALLS.values():
-        if "keras-kd[" in told:
-            name = told.partition("[")[2].partition("]")[0]
+    for remedy in extras.INSTALLS.values():
+        if "keras-kd[" in remedy:
+            name = remedy.partition("[")[2].partition("]")[0]
             assert f"\n{name} = [" in project
 
 

@@ -39,7 +39,7 @@ def test_threads_that_write_one_file_do_not_meet(tmp_path):
             with files.renamed(path) as partial:
                 gate.wait()  # all of them are open at once
                 partial.write_text(text, encoding="utf-8")
-        except Exception as error:  # noqa: BLE001 - told below
+        except Exception as error:  # noqa: BLE001 - checked below
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(text,)) for text in texts]

@@ -87,7 +87,7 @@ def test_blocks_are_paired_only_where_both_models_have_them():
 
 
 def test_layers_of_one_rank_are_counted_among_themselves():
-    # Many vectors at the end of the teacher say nothing of where its images end.
+    # Where the teacher's images end does not depend on how many vectors follow.
     def network(convolutions, vectors, prefix):
         layers = [keras.Input((8, 8, 1))]
         for i in range(convolutions):
@@ -203,7 +203,7 @@ def test_bad_arguments(options, message):
         pairs(dense(3), dense(3), **options)
 
 
-def test_what_is_no_model():
+def test_objects_that_are_not_models():
     with pytest.raises(ValueError, match="`teacher`. Expected a keras.Model. Received: teacher=3"):
         pairs(3, dense(3))
     with pytest.raises(ValueError, match="`student`. Expected a keras.Model. Received: student="):

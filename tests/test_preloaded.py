@@ -31,7 +31,7 @@ def test_modules_and_files(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("program", "code", "told"),
+    ("program", "code", "message"),
     [
         ("import sys; sys.exit(3)", 3, ""),
         ("import sys; sys.exit('no')", 1, "no\n"),
@@ -40,10 +40,10 @@ def test_modules_and_files(kind, tmp_path):
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -9, ""),
     ],
 )
-def test_failures_are_seen(program, code, told):
+def test_failures_are_seen(program, code, message):
     done = run(["-c", program], check=False)
     assert done.returncode == code
-    assert done.stderr.endswith(told)
+    assert done.stderr.endswith(message)
     with pytest.raises(AssertionError, match=f"rc {code}"):
         run(["-c", program])
 

@@ -102,7 +102,7 @@ def test_a_terminal_has_the_bar_of_keras(total):
     assert "/batch" in bar
 
 
-def test_nothing_to_do_says_nothing(capsys):
+def test_no_work_prints_nothing(capsys):
     assert list(progress.iterate([], "work", verbose=2)) == []
     assert capsys.readouterr().out == ""
 
@@ -154,7 +154,7 @@ def test_what_verbose_may_be(verbose):
 
 
 def batches():
-    """Labeled rows in batches of 3, of which only a pass can tell how many there are."""
+    """Labeled rows in batches of 3; only a pass shows how many there are."""
     x, y = fits.data()
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(3).filter(lambda *_: True)
 
@@ -223,7 +223,7 @@ def test_it_is_seen_or_silent_and_changes_nothing(name, capsys):
 
 
 @pytest.mark.parametrize(("call", "label"), [(diagnosed, "diagnose: data"), (measured, "student")])
-def test_a_dataset_of_which_only_a_pass_tells_the_length(call, label, capsys):
+def test_a_dataset_whose_length_only_a_pass_shows(call, label, capsys):
     call("auto", batches())
     assert f"{label}: 3/3 - " in capsys.readouterr().out
 

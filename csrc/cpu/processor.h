@@ -1,7 +1,7 @@
 // Which instruction sets the processor and the operating system can run.
 //
 // By CPUID and not by __builtin_cpu_supports: Zig, which links the wheels, has a stub for it that
-// answers no to every question, and the library would run its slowest kernels without a word.
+// answers no to every question, and the library would run its slowest kernels silently.
 #ifndef KERAS_KD_CSRC_CPU_PROCESSOR_H_
 #define KERAS_KD_CSRC_CPU_PROCESSOR_H_
 

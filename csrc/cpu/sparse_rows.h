@@ -1,4 +1,4 @@
-// Rows whose teacher is known by its largest logits and the mass of the rest: problem.h has the
+// Rows of sparse teachers, which keep the k largest logits and pool the rest: problem.h has the
 // mathematics. The k kept classes and the pooled rest make a dense row of k + 1 classes, which goes
 // through dense_rows.h.
 //

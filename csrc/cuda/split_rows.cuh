@@ -35,7 +35,7 @@ struct Split {
   }
 };
 
-// The sums of a whole row, computed by each warp of a block anew.
+// The sums of a whole row, which each warp of a block computes again.
 template <typename T>
 __device__ Sums Combine(const Row<T>& row, const Split& split) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

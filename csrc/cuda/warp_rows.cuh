@@ -13,7 +13,7 @@ namespace keras_kd {
 namespace cuda {
 
 constexpr int kWarpRowThreads = 4 * kWarp;
-// Blocks that a multiprocessor shall hold: three leave 168 registers to a thread, with which
+// Blocks that a multiprocessor should hold: three leave 168 registers to a thread, with which
 // Jensen-Shannon, of two sums, and gradients of two types would spill.
 template <typename T, Divergence kDivergence>
 constexpr int kWarpRowBlocks =

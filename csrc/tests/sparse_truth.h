@@ -1,5 +1,5 @@
-// Rows with sparse teachers, and what they must come to: the formulas in long double, written out
-// anew, as row_truth.h does it for dense ones.
+// Rows with sparse teachers, and what they must come to: the formulas in long double, written
+// independently, as row_truth.h does it for dense ones.
 #ifndef KERAS_KD_CSRC_TESTS_SPARSE_TRUTH_H_
 #define KERAS_KD_CSRC_TESTS_SPARSE_TRUTH_H_
 

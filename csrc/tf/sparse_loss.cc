@@ -1,4 +1,4 @@
-// SparseSoftTargetLoss: as losses.cc, with a teacher of which the largest logits are known.
+// SparseSoftTargetLoss: as losses.cc, with a sparse teacher, which keeps its largest logits.
 #include "../c_api.h"
 #include "kernels.h"
 #include "loss_call.h"

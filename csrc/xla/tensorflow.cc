@@ -37,7 +37,7 @@ KERAS_KD_EXPORT const char* keras_kd_register_xla() {
   static const std::string problem = RegisterHost(FindApi());
   return problem.c_str();
 }
-// Likewise for GPUs, with functions of libkeras_kd_cuda.so.
+// The same for GPUs, with functions of libkeras_kd_cuda.so.
 KERAS_KD_EXPORT const char* keras_kd_register_xla_cuda(
     decltype(&keras_kd_cuda_losses) losses, decltype(&keras_kd_cuda_workspace) workspace) {
   static const std::string problem = RegisterCuda(FindApi(), {losses, workspace});

@@ -64,7 +64,7 @@ def sync(path: pathlib.Path) -> None:
 
 
 def owner() -> str:
-    """A text in the names of this process's partial files, by which they are told from others."""
+    """What sets the names of this process's partial files apart from those of others."""
     return f"{platform.node()}.{os.getpid()}"
 
 

@@ -39,7 +39,7 @@ def class_indices(labels: Any, shape: tuple[int, ...]) -> tuple[np.ndarray, int 
 
     Args:
         labels: Class indices `[batch, ...]` or `[batch, ..., 1]`, or a probability for each class,
-            `[batch, ..., classes]`, of which the largest counts.
+            `[batch, ..., classes]`; the largest counts.
         shape: The shape of the model's outputs.
 
     Returns:

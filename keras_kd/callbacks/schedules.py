@@ -228,7 +228,7 @@ class LossWeightSchedule(ScheduledValue):
 
     Args:
         target: `"alpha"`, `"beta"`, the name of a distillation loss in the history, or that name
-            and another live number of the loss, such as `"curriculum_temperature.reversal"`.
+            and another hyperparameter of the loss, such as `"curriculum_temperature.reversal"`.
         start: First value, at least 0; or a schedule: an object of `keras_kd.schedules`, a Keras
             learning rate schedule, or a function of the epoch (or step).
         end: Last value.
@@ -290,10 +290,11 @@ class LossWeightSchedule(ScheduledValue):
                 f"LossWeightSchedule: there is no distillation loss {name!r}. Expected "
                 f"'alpha', 'beta' or one of {list(losses)}."
             )
-        # The variables of live numbers are named like this; see `DistillationLoss.add_scalar`.
+        # `DistillationLoss.add_scalar` gives variables such names.
         if not hasattr(losses[name], f"{number}_variable"):
             raise ValueError(
-                f"LossWeightSchedule: distillation loss {name!r} has no live number {number!r}."
+                f"LossWeightSchedule: distillation loss {name!r} has no hyperparameter "
+                f"{number!r} that may change during fit."
             )
         return losses[name], number
 

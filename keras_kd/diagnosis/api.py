@@ -82,7 +82,7 @@ def diagnose(
         `to_json()`; `print` shows the table.
 
     Raises:
-        ValueError: An argument is wrong, or this is no classification with one output.
+        ValueError: An argument is wrong, or the models are not classifiers with one output.
 
     Example:
 

@@ -77,7 +77,7 @@ def tally_data(models: DiagnosedModels, name: str, data: Any, verbose: Any = 0) 
     Args:
         models: The `DiagnosedModels`.
         name: The argument's name, for messages.
-        data: As of `keras_kd.diagnose`.
+        data: See `keras_kd.diagnose`.
         verbose: 0, 1 or 2.
 
     Returns:
@@ -130,7 +130,7 @@ def read_labels(name: str, y: Any, shape: Any) -> tuple[np.ndarray, Any]:
         received = "no labels" if y is None else keras.tree.map_structure(_describe, y)
         raise ValueError(
             f"`{name}` has no labels of a classifier with outputs {tuple(shape)}. Expected "
-            "class indices, or for each row one number a class that sum to 1. "
+            "class indices, or a probability for each class. "
             f"Received: {received}. Regression and multi-label data cannot be diagnosed."
         )
     return found

@@ -1,4 +1,4 @@
-"""`DistillationLoss`, the base class of every loss, and what they share: live numbers, weights."""
+"""`DistillationLoss`, the base class of every loss: its weight and hyperparameters as variables."""
 
 import inspect
 from typing import Any
@@ -108,8 +108,8 @@ class DistillationLoss(keras.layers.Layer):
         self.weight_variable = self.add_scalar("weight", non_negative("weight", weight))
 
     def add_scalar(self, name: str, value: Any) -> Any:
-        """Adds a live number: a float32 variable that is saved but not trained."""
-        return add_live_number(self, name, value)
+        """Adds a hyperparameter that may change during `fit`: a float32 variable, not trained."""
+        return add_hyperparameter(self, name, value)
 
     @property
     def weight(self) -> Any:
@@ -269,11 +269,11 @@ def _serialized(value):
     return keras.saving.serialize_keras_object(value) if isinstance(value, tap.Tap) else value
 
 
-# Live numbers: variables that are changed before or during `fit` without retracing.
+# Hyperparameters that may change before or during `fit` without retracing: variables.
 
 
-def add_live_number(layer: Any, name: str, value: Any) -> Any:
-    """Adds a live number to a layer: a float32 variable that is saved but not trained."""
+def add_hyperparameter(layer: Any, name: str, value: Any) -> Any:
+    """Adds a hyperparameter to a layer: a float32 variable that is saved but not trained."""
     variable = layer.add_weight(
         name=name,
         shape=(),
@@ -287,7 +287,7 @@ def add_live_number(layer: Any, name: str, value: Any) -> Any:
 
 
 def assign_number(variable: Any, value: Any) -> None:
-    """Sets a live number."""
+    """Sets a hyperparameter's variable."""
     variable.assign(value)
     if not tf.is_symbolic_tensor(value):
         variable.given = float(value)

@@ -12,7 +12,7 @@ from keras_kd.losses import projector as projectors
 
 # Softmax over one class is 1, whatever the logit: such a loss would silently be 0.
 ONE_VALUE = (
-    "Of one value a row softmax says nothing: use keras_kd.losses.SigmoidKD where it is the logit "
+    "Softmax over a single output is always 1: use keras_kd.losses.SigmoidKD where it is the logit "
     "of yes or no, RegressionKD where it is a number"
 )
 # The smallest normal float32: the logarithm of anything smaller is replaced by its logarithm.

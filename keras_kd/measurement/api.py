@@ -43,7 +43,7 @@ def measure(
 
     | task | labels | quality |
     |---|---|---|
-    | multiclass | class indices `[samples, ...]`, or probabilities, the largest of which counts | \
+    | multiclass | class indices `[samples, ...]`, or probabilities; the largest counts | \
 accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
     | binary | 0 or 1 for the only output | the same, without top k |
     | multilabel | 0 and 1 `[samples, labels]` | the same; accuracy: all labels of a sample \

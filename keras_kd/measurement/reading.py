@@ -32,7 +32,7 @@ class EvaluationData:
         """Checks what `measure` takes as data, and reads its shapes.
 
         Raises:
-            ValueError: It is no finite dataset of batches, and no tuple of arrays of one length.
+            ValueError: Neither a finite dataset of batches nor a tuple of arrays of one length.
         """
         source = _with_label_arrays(data)
         batches.check_data("data", source)
@@ -187,7 +187,7 @@ def _of_one_length(name, parts):
     """Batches that were padded to lengths of their own, padded to the longest.
 
     Args:
-        name: The field of `ModelOutputs`; labels are padded with -1, which is no class.
+        name: The field of `ModelOutputs`; labels are padded with -1, which is not a class.
         parts: Arrays `[samples, positions, ...]`, or `[samples]`.
     """
     lengths = {part.shape[1] for part in parts if part.ndim > 1}
@@ -195,8 +195,8 @@ def _of_one_length(name, parts):
         return parts
     if name == "labels" and parts[0].dtype.kind not in "iu":
         raise ValueError(
-            f"`data` has batches of different lengths {sorted(lengths)} and labels that are no "
-            "class indices, so that none can be left out. Pad them to one length."
+            f"`data` has batches of different lengths {sorted(lengths)} and labels that are "
+            "not class indices, so that none can be left out. Pad them to one length."
         )
     longest = max(lengths)
     return [

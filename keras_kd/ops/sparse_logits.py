@@ -1,4 +1,4 @@
-"""Sparse teachers: their largest logits, the mass of the rest, and their soft-target loss."""
+"""Sparse teachers: their largest logits, the other classes pooled, and their soft-target loss."""
 
 import dataclasses
 from typing import Any
@@ -9,8 +9,9 @@ import tensorflow as tf
 from keras_kd.ops import arguments, dispatch
 from keras_kd.ops.dense import differentiable_loss
 
-# At which temperatures the mass of the rest is kept. Between them it is interpolated: its relative
-# error is below 2e-3 (measured on normal and heavy-tailed logits, 100 to 32000 classes, T >= 0.5).
+# At which temperatures the log-sum-exp of the remaining classes is kept. Between them it is
+# interpolated: the relative error of their sum is below 2e-3 (measured on normal and heavy-tailed
+# logits, 100 to 32000 classes, T >= 0.5).
 TEMPERATURES = (0.5, 2**-0.5, 1.0, 2**0.5, 2.0, 8**0.5, 4.0, 32**0.5, 8.0, 128**0.5, 16.0, np.inf)
 # The same as 1 / T, ascending, because the logarithm of the mass is a smooth function of it.
 _INVERSE = np.array(sorted(1.0 / temperature for temperature in TEMPERATURES), "float32")
@@ -71,7 +72,7 @@ class SparseLogits:
 
 
 def keep_largest(logits: tf.Tensor, k: int, from_logits: bool = True) -> SparseLogits:
-    """The `k` largest logits and the mass of the rest.
+    """The `k` largest logits and the log-sum-exp of the remaining classes.
 
     Args:
         logits: `[..., classes]`.
@@ -175,7 +176,7 @@ def sparse_soft_target_loss(
     reduction: str | None = None,
     differentiable: bool = True,
 ) -> tf.Tensor:
-    """`soft_target_loss` for a sparse teacher: its k largest logits, and the mass of the rest.
+    """`soft_target_loss` for a sparse teacher: its k largest logits, and the other classes pooled.
 
     For teachers whose outputs were stored: 64 logits and int32 indices take 0.6 % of 32000 classes
     in bfloat16. The divergence is that of `k + 1` classes: the kept ones `K`, and all others pooled

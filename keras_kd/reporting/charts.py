@@ -280,7 +280,7 @@ def describe_confusion(change: dict[str, Any], most: int = 5) -> str:
 def draw_pareto(comparison: Comparison, rows: list[dict], cost: str) -> ET.Element | None:
     """The score against bytes or microseconds; `None` where fewer than two models have this cost.
 
-    A dashed line joins the models that no other one beats in both.
+    A dashed line joins the models that no other beats in both.
 
     Args:
         comparison: The models.

@@ -119,7 +119,7 @@ def _measure_seeds(request, name, models, reference, steps):
 
 
 class TeacherModel(keras.Model):
-    """A teacher that is no model, called like one.
+    """Wraps a teacher that is not a model, so that it is called like one.
 
     Args:
         teacher: A `keras_kd.teachers.Teacher`.

@@ -115,7 +115,7 @@ def make(make_student: Callable, seed: int) -> keras.Model:
     """Makes a student of a seed.
 
     Raises:
-        ValueError: It is no model, or has no weights.
+        ValueError: It is not a model, or has no weights.
     """
     keras.utils.set_random_seed(seed)
     model = make_student()

@@ -39,8 +39,8 @@ class TFLiteFile(base.ModelFile):
 
     Raises:
         ImportError: LiteRT is missing.
-        ValueError: There is no such file, it is no TensorFlow Lite model, LiteRT cannot run it, or
-            an argument does not fit.
+        ValueError: There is no such file, it is not a TensorFlow Lite model, LiteRT cannot run it,
+            or an argument does not fit.
 
     Example:
 

@@ -23,7 +23,7 @@ class Node:
         outputs: Names of the values it makes.
         macs: Its multiply-accumulates; `None` where it has some that are not known.
         loop: Names of the graphs `(condition, body)` of a loop.
-        branches: Names of the graphs of a branch, one of which runs; or of the one that is called.
+        branches: Names of the graphs of a branch (one of them runs), or of the one that is called.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Graph:
         inputs: Names of values.
         outputs: Names of values.
         nodes: A list of `Node`.
-        constant: A function from the name of a value to its array, or `None` if it is no constant.
+        constant: A function from the name of a value to its array, or `None` if it is not constant.
     """
 
     inputs: list

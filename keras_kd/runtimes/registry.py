@@ -34,7 +34,7 @@ def register(extension: str, runtime: type[ModelFile]) -> type[ModelFile]:
         `runtime`.
 
     Raises:
-        ValueError: It is no extension, or one of Keras' own, or `runtime` is no such class.
+        ValueError: It is not an extension, or one of Keras' own, or `runtime` is not such a class.
 
     Example:
 

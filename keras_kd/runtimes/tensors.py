@@ -68,8 +68,8 @@ class TensorInfo:
         wanted = np.dtype(self.dtype)
         if wanted.kind in "iubf" and values.dtype.kind not in "iubfV":  # V: ml_dtypes' own
             raise ValueError(
-                f"Input {self.name!r} is of type {self.dtype}. Received {values.dtype}, which are "
-                "no numbers."
+                f"Input {self.name!r} is of type {self.dtype}. Received {values.dtype}, which "
+                "is not numeric."
             )
         if wanted.kind in "iub":
             self._check_whole(values, wanted)

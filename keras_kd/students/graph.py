@@ -12,7 +12,7 @@ from keras_kd.models import paths
 
 
 class Ref(NamedTuple):
-    """A tensor: which output of which call of a layer made it."""
+    """A tensor, by the layer, its call and the output of that call that made it."""
 
     layer: str
     call: int

@@ -140,8 +140,8 @@ class DistillationModel(TrainedModel):
 
     def add_numbers(self, alpha: float, beta: float) -> None:
         """Makes the variables of the numbers; a constructor calls it in the models' strategy."""
-        self.alpha_variable = base.add_live_number(self, "alpha", alpha)
-        self.beta_variable = base.add_live_number(self, "beta", beta)
+        self.alpha_variable = base.add_hyperparameter(self, "alpha", alpha)
+        self.beta_variable = base.add_hyperparameter(self, "beta", beta)
         self.fit_labels = FitLabels(self)
         self.callback_states: dict[str, Any] = {}
 

@@ -63,7 +63,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_the_first_row_that_differs_is_named(path, case):
     make, message = CASES[case]
-    keras.utils.set_random_seed(0)  # of which the order of the shuffled batches is
+    keras.utils.set_random_seed(0)  # the order of the shuffled batches depends on it
     distiller = kd.Distiller(kd.teachers.Cached(path), caches.model(2))
     distiller.compile("sgd", caches.from_logits())
     with pytest.raises(kd.CacheError, match=message):
@@ -131,7 +131,7 @@ def test_rows_are_found_by_a_key_of_the_data(tmp_path, as_text):
     np.testing.assert_allclose(outputs, model(x[order]), rtol=1e-5, atol=1e-6)
 
 
-def test_by_key_inputs_are_compared_unless_told_otherwise(tmp_path):
+def test_by_key_inputs_are_compared_unless_check_inputs_is_false(tmp_path):
     x, _ = caches.arrays()
     numbers = np.arange(len(x))
     path = caches.written(
@@ -161,7 +161,7 @@ def test_views_are_not_mistaken_for_each_other(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["text", "ragged", "sparse", "several", "numbers"])
-def test_all_kinds_of_inputs_are_told_apart(tmp_path, kind):
+def test_fingerprints_distinguish_all_kinds_of_inputs(tmp_path, kind):
     from keras_kd.teachers.cache import fingerprints
 
     rows = {
@@ -200,7 +200,7 @@ def test_the_outputs_of_another_cache_are_refused(path, tmp_path):
         distiller.fit(kd.load_cache(path, caches.dataset()), shuffle=False, verbose=0)
 
 
-def test_batches_of_another_size_of_which_there_are_as_many(tmp_path):
+def test_another_batch_size_with_the_same_number_of_batches(tmp_path):
     path = caches.written(tmp_path / "cache", data=caches.dataset(batch=24))
     x, outputs, _ = caches.read(kd.load_cache(path, caches.dataset(batch=30)))
     assert len(x) == caches.ROWS  # three batches, then and now

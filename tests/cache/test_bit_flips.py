@@ -79,7 +79,7 @@ def test_a_bit_flip_raises_or_changes_nothing(tmp_path, kind):
     views = data if "epochs" in writing else data()
     path = caches.written(tmp_path / "c", data=views, batches_per_shard=2, **writing)
     expected = contents(path, options)
-    rng, tried, told = np.random.default_rng(list(KINDS).index(kind)), set(), 0
+    rng, tried, raised = np.random.default_rng(list(KINDS).index(kind)), set(), 0
     done = list(flips(path, count, rng))
     assert len(done) >= count  # more than 1,000 of all kinds
     for file, at, bit in done:
@@ -89,14 +89,14 @@ def test_a_bit_flip_raises_or_changes_nothing(tmp_path, kind):
         what = f"bit {bit} of byte {at} of {file}"
         tried.add(file)
         if isinstance(found, Exception):
-            told += 1
+            raised += 1
             assert file.name in str(found), what
         else:
             for one, other in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(one, other, err_msg=what)
         file.write_bytes(before)
     assert tried == {file for file in path.rglob("*") if _size(file)}
-    assert told > 0.3 * len(done)
+    assert raised > 0.3 * len(done)
 
 
 def test_sound_caches_load_again_after_all_that(tmp_path):

@@ -111,7 +111,7 @@ WRONG = {
         r"`shards\[0\]\[0\]` is 'view",
     ),
     "no shards of a view": (setting("shards", 0, to=[]), r"`shards\[0\]` is \[\]"),
-    "shards that are no list": (setting("shards", to={}), "`shards` is {}; expected a list"),
+    "shards that are not a list": (setting("shards", to={}), "`shards` is {}; expected a list"),
     "rows without number": (
         setting(*SHARD_0, "rows", to=10**12),
         "rows` is 1000000000000; .*at most",
@@ -120,7 +120,7 @@ WRONG = {
         setting(*SHARD_0, "rows", to=-1),
         "rows` is -1; expected an integer, at least 0",
     ),
-    "rows that are no integer": (setting(*SHARD_0, "rows", to=16.0), "rows` is 16.0"),
+    "rows that are not an integer": (setting(*SHARD_0, "rows", to=16.0), "rows` is 16.0"),
     "bytes below 0": (setting(*SHARD_0, "bytes", to=-1), "bytes` is -1"),
     "batches without number": (setting(*SHARD_0, "batches", to=10**9), "batches` is 1000000000"),
     "a checksum that is none": (setting(*SHARD_0, "sha256", to="0" * 63), "sha256` is '000"),

@@ -78,9 +78,9 @@ def test_two_cache_kinds_in_one_folder_raise(tmp_path):
         2, lambda i: caches.written(tmp_path / "c", teacher=teacher, top_k=[None, 2][i])
     )
     assert sum(each == tmp_path / "c" for each in found) == 1
-    (told,) = [each for each in found if each != tmp_path / "c"]
-    assert isinstance(told, kd.CacheError)
-    assert "of another kind" in str(told)
+    (error,) = [each for each in found if each != tmp_path / "c"]
+    assert isinstance(error, kd.CacheError)
+    assert "of another kind" in str(error)
 
 
 def test_what_killed_runs_left_is_removed(tmp_path, whole):

@@ -299,7 +299,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
     caches.written(pathlib.Path(sys.argv[1]), taps=["h"], epochs=2)
 except OSError as error:
-    print("told:", error)
+    print("error:", error)
 """
 
 
@@ -308,7 +308,7 @@ def test_full_disk_raises_and_leaves_whole_files(tmp_path, in_one_go):
     path = tmp_path / "c"
     size = max(len(data) for name, data in in_one_go.items() if name.endswith("tfrecord"))
     text = fresh_process.run_preloaded(["-c", FULL_DISK, path, str(size - 1)]).stdout
-    assert "told:" in text
+    assert "error:" in text
     assert "could not be written" in text
     assert not list(path.rglob("partial-*"))
     for name, data in caches.contents(path).items():

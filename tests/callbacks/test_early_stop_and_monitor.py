@@ -58,7 +58,7 @@ def test_the_labels_then_teach_alone():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-def test_a_second_fit_begins_to_look_anew():
+def test_a_second_fit_starts_from_scratch():
     made = compiled(*models())
     assert fit(made, Script([0.9, 0.1]), stop(patience=1), epochs=2)["beta"] == [0.5, 0.5]
     assert made.beta == 0.0
@@ -161,7 +161,7 @@ def test_the_pairs_of_the_losses_are_the_default():
     assert set(monitor.measured) == {"probe_agreement", "probe_kl", "probe_cka_features"}
 
 
-def test_hints_of_callbacks_are_measured_and_pairs_told_apart():
+def test_monitor_measures_hints_of_callbacks_and_distinguishes_pairs():
     def made():
         pair = zip(models(), ("other", "logits"), strict=True)
         return compiled(
@@ -190,7 +190,7 @@ def test_hints_of_callbacks_are_measured_and_pairs_told_apart():
         ((1,), r"value for each class.*shape \(None, 1\)"),
     ],
 )
-def test_what_a_monitor_cannot_compare_is_told_before_training(head, message):
+def test_outputs_that_a_monitor_cannot_compare_raise_before_training(head, message):
     pair = [keras.Sequential([keras.Input((linear.FEATURES,)), keras.layers.Dense(*head)])] * 2
     made = compiled(*map(keras.models.clone_model, pair), kd.losses.RegressionKD())
     with pytest.raises(ValueError, match=message):
@@ -231,7 +231,7 @@ def test_cka_is_blind_to_rotation_and_scale():
     ("name", "message"),
     [("plot", "whose name ends in one of"), ("plot.xyz", "ends in one of"), (".png", "ends in")],
 )
-def test_a_plot_that_cannot_be_drawn_is_told_before_training(name, message, tmp_path):
+def test_a_wrong_plot_path_raises_before_training(name, message, tmp_path):
     distiller = linear.compiled(*linear.pair())
     monitor = kd.callbacks.DistillationMonitor(linear.data()[0], plot=tmp_path / name)
     with pytest.raises(ValueError, match=message):
@@ -255,7 +255,7 @@ def test_epochs_that_do_not_validate_are_not_looked_at():
     assert history["beta"] == [0.5, 0.5, 0.5, 0.5, 0.0, 0.0]
 
 
-def test_nothing_to_validate_with_is_told_before_training():
+def test_missing_validation_data_raises_before_training():
     distiller = compiled(*linear.pair())
     with pytest.raises(ValueError, match="'val_loss', and fit has no validation data"):
         distiller.fit(X, Y, callbacks=[kd.callbacks.EarlyStopDistillation()], verbose=0)
@@ -288,7 +288,7 @@ def test_callbacks_that_would_undo_each_other():
     assert history["beta"] == [0.0, 0.0, 0.5, 0.5, 0.0]
 
 
-def test_a_teacher_that_a_monitor_cannot_ask_is_told_before_training():
+def test_a_teacher_made_of_labels_raises_before_training():
     distiller = compiled(kd.teachers.VirtualTeacher(), linear.linear(2))
     with pytest.raises(ValueError, match="VirtualTeacher is made of the labels"):
         distiller.fit(X, Y, callbacks=[kd.callbacks.DistillationMonitor(X)], verbose=0)

@@ -116,7 +116,7 @@ def test_it_steers_the_hint_that_is_there(attached):
     assert made.distillation_losses[1].weight == pytest.approx(0.0 if attached else 0.2)
 
 
-def test_nothing_is_traced_again():
+def test_no_retracing():
     calls = []
     teacher, student = models()
     made = compiled(counted(teacher, calls), student, mode="graph")
@@ -210,7 +210,7 @@ def test_a_resumed_fit_leaves_the_weight_it_had_before(how, tmp_path):
     assert made.callback_states == {}
 
 
-def test_hints_that_share_a_name_are_told_apart():
+def test_hints_that_share_a_name_are_distinguished():
     layers = [(8, "a"), (8, "b")]
 
     def network():
@@ -280,7 +280,7 @@ def test_a_hint_without_projector_may_come_late():
         ({"projector": "linear"}, r"projector='linear'\) contradicts.*has projector='auto'"),
     ],
 )
-def test_a_contradiction_is_told(options, message):
+def test_options_that_contradict_the_loss_raise(options, message):
     losses = [kd.losses.SoftTargets(), kd.losses.FeatureHint("features", "features")]
     with pytest.raises(ValueError, match=message):
         fit(compiled(*models(), losses), hint(**options))

@@ -73,7 +73,7 @@ def test_numbers_of_numpy():
         assert history["temperature"] == [5.0, 1.0]
 
 
-def test_nothing_is_traced_again():
+def test_no_retracing():
     calls = []
     teacher, student = linear.pair()
     distiller = compiled(counting(teacher, calls), student, mode="graph")
@@ -87,7 +87,7 @@ def test_a_resumed_fit_goes_on_where_it_was():
     whole, parts = linear.pair(), linear.pair()
     fit(compiled(*whole), schedules()[0])
     distiller = compiled(*parts)
-    # The first part is told the whole number of epochs, as BackupAndRestore's user does.
+    # The first part is given the whole number of epochs, as users of BackupAndRestore do.
     stop = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: setattr(distiller, "stop_training", epoch == 1)
     )
@@ -149,7 +149,7 @@ def test_bad_arguments(make, message):
         ([kd.callbacks.LossWeightSchedule("beta", 0.0, 1.0)] * 2, "Several callbacks set 'beta'"),
     ],
 )
-def test_what_does_not_fit_the_run_is_told_before_it(callback, message):
+def test_schedules_that_do_not_fit_the_run_raise_before_it(callback, message):
     teacher, student = linear.pair()
     before = student.get_weights()
     with pytest.raises(ValueError, match=message):
@@ -158,7 +158,7 @@ def test_what_does_not_fit_the_run_is_told_before_it(callback, message):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_model_that_is_no_distiller_is_refused():
+def test_a_model_that_is_not_a_distiller_raises():
     _, student = linear.pair()
     student.compile("sgd", linear.from_logits())
     with pytest.raises(ValueError, match=r"steers a keras_kd.Distiller"):

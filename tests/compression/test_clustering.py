@@ -132,7 +132,7 @@ def test_a_pruned_student_keeps_its_zeros():
     assert not np.all(other.get_weights()[0][pruned.get_weights()[0] == 0] == 0)
 
 
-def test_nothing_is_traced_again():
+def test_no_retracing():
     calls = []
     teacher, student = linear.pair()
     distiller = linear.compiled(counting(teacher, calls), student, mode="graph")

@@ -140,7 +140,7 @@ def test_two_of_four_in_convolutions():
     forward, back = (np.asarray(layer.kernel) for layer in layers)
     for kernel in (np.moveaxis(forward, 2, -1), back):  # [..., in, out]; [..., out, in]
         counts = np.sum(networks.groups_of_four(kernel.reshape(-1, kernel.shape[-1])) != 0, -1)
-        # 6 inputs: four, of which two stay, and two; 5: four and one.
+        # 6 inputs: two of the first four stay, and the other two; 5: two of four, and one.
         expected = [2, 2] if kernel.shape[-1] == 6 else [2, 1]
         np.testing.assert_array_equal(counts.reshape(-1, 2), [expected] * (len(counts) // 2))
 
@@ -203,7 +203,7 @@ class TestSteps:
             student.fit(data, initial_epoch=1, **options)
 
 
-def test_nothing_is_traced_again():
+def test_no_retracing():
     calls = []
     teacher, student = linear.pair()
     distiller = linear.compiled(counting(teacher, calls), student, mode="graph")
@@ -334,7 +334,7 @@ def test_bad_arguments(make, message):
         ([Sparsify(0.5, student=networks.small())], "this fit trains none of its weights"),
     ],
 )
-def test_what_does_not_fit_the_run_is_told_before_it(callbacks, message):
+def test_schedules_that_do_not_fit_the_run_raise_before_it(callbacks, message):
     given = networks.task()
     with pytest.raises(ValueError, match=message):
         solved(given, *callbacks)

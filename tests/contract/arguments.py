@@ -32,7 +32,7 @@ class Entry:
         probe: What shows a change, a function of the object.
         arguments: An entry for each argument.
         is_saved: Whether it has a configuration.
-        any_type: Arguments of which a value of any type may be right, or Keras tells what is wrong.
+        any_type: Arguments that may take a value of any type, or that Keras checks itself.
         waiting: Arguments that take a value of no type in silence, or fail over it, for now.
     """
 

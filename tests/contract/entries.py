@@ -74,7 +74,7 @@ def missing(subject, known):
 
 
 def ended(subject, known):
-    """The entries of arguments that are no more; those that are refused need not be there."""
+    """The entries of arguments that no longer exist; refused ones need not exist."""
     there = of(subject)
     return [name for name, each in known.items() if name not in there and type(each) is Counts]
 

@@ -81,7 +81,7 @@ OUTPUT = {"output": "a"}
 BOTH = {"teacher_layer": "deep", "student_layer": "deep"}
 
 
-# Where a value of no type is taken in silence, or fails without a word, for now.
+# Where a value of no type is taken silently, or fails without a clear error, for now.
 UNTYPED = ()
 UNTYPED_BY_CLASS: dict = {}
 

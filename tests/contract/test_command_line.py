@@ -107,7 +107,7 @@ CALLS = {
         [*MEASURE, "--data", "own_data:wide"],
         "cannot take the inputs of `data`",
     ),
-    "labels that are no class": ([*MEASURE, "--data", "own_data:large"], "has the label 13"),
+    "labels that are not a class": ([*MEASURE, "--data", "own_data:large"], "has the label 13"),
     "no such file": (["measure", "no.keras", *DATA], "FILE: there is no file 'no.keras'"),
     "a folder": (["measure", "folder", *DATA], "FILE: there is no file 'folder'"),
     "another format": (["measure", "text.txt", *DATA], "Expected a .tflite, .onnx or .keras file"),
@@ -232,7 +232,7 @@ def test_the_remedies_work(project, capsys):
     assert {"r.html", "r.json"} <= set(os.listdir())
 
 
-def test_logits_and_probabilities_are_told_in_options(project, capsys):
+def test_options_state_logits_or_probabilities(project, capsys):
     extras.require("sklearn")
     assert __main__.main([*MEASURE, *DATA, "--probabilities"]) == 2
     assert "from_logits=True is without --probabilities" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_every_argument_has_an_entry(which):
     entry = ALL[which]
     assert not entries.missing(entry.subject, entry.arguments), "no entry"
     assert not entries.ended(entry.subject, entry.arguments), (
-        "entries of arguments that are no more"
+        "entries of arguments that no longer exist"
     )
 
 

@@ -67,7 +67,7 @@ def test_every_loss_has_an_entry():
 def test_every_argument_has_an_entry(name):
     known = TABLE[name].arguments
     assert not entries.missing(subject(name), known), "no entry"
-    assert not entries.ended(subject(name), known), "entries of arguments that are no more"
+    assert not entries.ended(subject(name), known), "entries of arguments that no longer exist"
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -37,7 +37,7 @@ REMEDIES = {
     "'alpha', 'beta' or a loss": lambda: fit(
         callbacks.LossWeightSchedule("soft_targets", 1.0, 0.0)
     ),
-    "a live number of a loss": lambda: fit(
+    "a hyperparameter of a loss": lambda: fit(
         callbacks.LossWeightSchedule("soft_targets.temperature", 4.0, 1.0)
     ),
     "an EMA to steer": lambda: fit(

@@ -83,7 +83,7 @@ REMEDIES = {
         table.heads("a", "b"), table.heads("a", "b"), {"a": SOFT(), "b": SOFT()}
     ),
     "the same names": lambda: kd.Distiller(table.heads("a", "b"), table.heads("b", "a")),
-    "a loss of one value a row": lambda: fits(table.made(_Rows())),
+    "a per-sample loss": lambda: fits(table.made(_Rows())),
     "compute_loss of the student": lambda: fits(kd.Distiller(linear.linear(1), _with_loss())),
     "train_step of the distiller": lambda: fits(_Stepping(*linear.pair())),
     "taps.summary": lambda: table.hinted(

@@ -67,50 +67,50 @@ class TestMeasure:
         assert measure(teacher=softmax, teacher_from_logits=False).teacher["agreement"] == 1.0
         assert "from_logits=True" in message(lambda: measure(from_logits=False))
         measure(from_logits=True)
-        told = message(lambda: measure(softmax, from_logits=False, teacher=worlds.model()))
-        assert "teacher_from_logits=True" in told
+        text = message(lambda: measure(softmax, from_logits=False, teacher=worlds.model()))
+        assert "teacher_from_logits=True" in text
         measure(softmax, from_logits=False, teacher=worlds.model(), teacher_from_logits=True)
 
     def test_a_teacher_of_other_classes(self):
-        told = message(lambda: measure(teacher=worlds.model(2, 3)))
-        assert "a teacher of the same classes, or teacher=None" in told
+        text = message(lambda: measure(teacher=worlds.model(2, 3)))
+        assert "a teacher of the same classes, or teacher=None" in text
         assert measure(teacher=worlds.model(2, 4)).teacher is not None
         assert measure(teacher=None).teacher is None
 
     def test_a_model_without_weights(self):
-        told = message(lambda: measure(worlds.unbuilt()))
-        assert "Give it a keras.Input, or call it on a batch" in told
+        text = message(lambda: measure(worlds.unbuilt()))
+        assert "Give it a keras.Input, or call it on a batch" in text
         called = worlds.unbuilt()
         called(X)
         measure(called)
         measure(keras.Sequential([keras.Input((worlds.FEATURES,)), *worlds.unbuilt().layers]))
 
     def test_a_part_of_a_file(self, tmp_path):
-        told = message(lambda: measure(worlds.file("cut.keras")))
-        assert "Save the model again: model.save(path)" in told
+        text = message(lambda: measure(worlds.file("cut.keras")))
+        assert "Save the model again: model.save(path)" in text
         worlds.model().save(tmp_path / "again.keras")
         assert measure(tmp_path / "again.keras").quality == pytest.approx(measure().quality)
 
     def test_labels_that_are_missing(self):
         numbers = np.where(Y == 3, np.nan, Y).astype("float32")
         one = worlds.model(1, 1)
-        told = message(lambda: measure(one, (X, numbers), task="regression"))
-        assert "Give samples without a label the weight 0" in told
+        text = message(lambda: measure(one, (X, numbers), task="regression"))
+        assert "Give samples without a label the weight 0" in text
         there = np.isfinite(numbers)
         found = measure(one, (X, numbers, there.astype("float32")), task="regression")
         assert found.samples == there.sum()
 
     def test_texts(self):
-        told = message(lambda: measure(task="text"))
-        assert "`decode` makes strings" in told
+        text = message(lambda: measure(task="text"))
+        assert "`decode` makes strings" in text
         extras.require("sacrebleu")
         extras.require("rouge_score")
         data = (X, np.array(["a b c d e"] * len(X)))
         words = measure(data=data, task="text", decode=lambda x: ["a b c d e"] * len(x))
         assert words.quality["bleu"] == pytest.approx(100.0)
         weights = np.arange(len(X)) + 1.0
-        told = message(lambda: measure(["a b c d e"] * len(X), (*data, weights)))
-        assert "all texts the same one, or 0 to those that do not count" in told
+        text = message(lambda: measure(["a b c d e"] * len(X), (*data, weights)))
+        assert "all texts the same one, or 0 to those that do not count" in text
         assert measure(["a b c d e"] * len(X), (*data, 2.0 * (weights > 3))).samples == len(X) - 3
 
     def test_batches_of_other_lengths(self):
@@ -134,8 +134,8 @@ class TestMeasure:
 
     def test_inputs_of_a_file(self):
         file = onnx(outputs=["logits"])
-        told = message(lambda: measure(file, ({"z": X, "w": X}, Y)))
-        assert "Let the data give {'x': ...}" in told
+        text = message(lambda: measure(file, ({"z": X, "w": X}, Y)))
+        assert "Let the data give {'x': ...}" in text
         assert measure(file, ({"x": X, "w": X}, Y)).quality["accuracy"] >= 0
         assert "Choose one of them with `output`" in message(lambda: measure(worlds.onnx()))
         assert measure(worlds.onnx(), output="logits").kind == "onnx"
@@ -151,8 +151,8 @@ class TestMeasure:
         labels = np.zeros(4, int)
         closed = runtimes.OnnxFile(path)
         outputs = [info.name for info in closed.outputs]
-        told = message(lambda: measure(closed, (x, labels), output=outputs[-1]))
-        assert "OnnxFile(path, channels_first=True)" in told
+        text = message(lambda: measure(closed, (x, labels), output=outputs[-1]))
+        assert "OnnxFile(path, channels_first=True)" in text
         opened = runtimes.OnnxFile(path, channels_first=True)
         measure(opened, (x, labels), output=outputs[-1])
 
@@ -160,8 +160,8 @@ class TestMeasure:
 class TestDiagnose:
     def test_one_of_two_outputs(self):
         model = worlds.two_heads()
-        told = message(lambda: diagnose(teacher=model))
-        assert "keras.Model(model.inputs, output)" in told
+        text = message(lambda: diagnose(teacher=model))
+        assert "keras.Model(model.inputs, output)" in text
         diagnose(teacher=keras.Model(model.inputs, model.output["a"]))
 
     def test_findings_that_name_arguments(self):
@@ -201,14 +201,14 @@ class TestReport:
         pairs = {"student": [worlds.model(1), worlds.model(4)], "baseline": three}
         assert len(report(**pairs).students) == 2
         files = [worlds.file("whole.keras")] * 2
-        told = message(lambda: report(exports={"file": files}))
-        assert "a list with one for each, in the same order, or a function" in told
+        text = message(lambda: report(exports={"file": files}))
+        assert "a list with one for each, in the same order, or a function" in text
         rows = report(exports={"file": files[:1]}).rows
         assert rows[-1]["name"] == "file"
         made = report(exports={"made": lambda student, path: worlds.file("whole.keras")}).rows
         assert made[-1]["name"] == "made"
-        told = message(lambda: report(slices=np.zeros(5)))
-        assert "one value for each sample, also for those without a label" in told
+        text = message(lambda: report(slices=np.zeros(5)))
+        assert "one value for each sample, also for those without a label" in text
         unlabeled = np.where(np.arange(len(Y)) < 2, -1, Y)
         found = report(data=(X, unlabeled), slices=np.arange(len(Y)) % 2)
         assert sum(row["samples"] for row in found.slices) == len(Y) - 2
@@ -217,28 +217,28 @@ class TestReport:
         many = np.arange(60.0)
         x = np.tile(X, (5, 1))
         data = (x, np.tile(Y, 5))
-        told = message(lambda: self.report(data=data, slices=many))
-        assert "np.digitize(values, [10, 100])" in told
+        text = message(lambda: self.report(data=data, slices=many))
+        assert "np.digitize(values, [10, 100])" in text
         grouped = self.report(data=data, slices=np.digitize(many, [10, 100]))
         assert [row["samples"] for row in grouped.slices] == [10, 50]
 
     def test_data_in_one_order(self):
-        told = message(lambda: self.report(data=of_reports.shuffled()))
-        assert "reshuffle_each_iteration=False" in told
+        text = message(lambda: self.report(data=of_reports.shuffled()))
+        assert "reshuffle_each_iteration=False" in text
         rows = worlds.batches().unbatch()
         fixed = rows.shuffle(12, seed=3, reshuffle_each_iteration=False).batch(4)
         assert self.report(data=fixed).rows
         assert self.report(data=rows.batch(4)).rows
 
     def test_one_way_to_call_it(self):
-        told = message(lambda: of_reports.trains(student=worlds.model(1)))
-        assert "either student= and baseline=, or make_student= and train=" in told
+        text = message(lambda: of_reports.trains(student=worlds.model(1)))
+        assert "either student= and baseline=, or make_student= and train=" in text
         assert "Pass student=" in message(lambda: self.report(student=None))
         assert self.report(student=worlds.model(1), baseline=None).rows
 
     def test_a_student_without_weights(self):
-        told = message(lambda: of_reports.trains(make_student=worlds.unbuilt))
-        assert "give it an Input, or call it on a batch" in told
+        text = message(lambda: of_reports.trains(make_student=worlds.unbuilt))
+        assert "give it an Input, or call it on a batch" in text
         with pytest.raises(AssertionError, match="it was called"):  # it comes to the training
             of_reports.trains(make_student=of_reports.new_student)
 
@@ -248,23 +248,23 @@ class TestModels:
         exits = of_models.add_exits
         assert "activation=None" in message(lambda: exits(model=of_models.softmax()))
         assert sorted(exits().output) == ["exit_h0", "final"]
-        told = message(lambda: exits(model=worlds.two_heads(), layers=["a"]))
-        assert "keras.Model(model.inputs" in told
+        text = message(lambda: exits(model=worlds.two_heads(), layers=["a"]))
+        assert "keras.Model(model.inputs" in text
         inputs = keras.Input((worlds.FEATURES,))
         hidden = keras.layers.Dense(4, name="hidden")(inputs)
         two = keras.Model(inputs, [keras.layers.Dense(4)(hidden), keras.layers.Dense(2)(hidden)])
         one = keras.Model(two.inputs, two.outputs[0])
         assert exits(model=one, layers=["hidden"]).output["final"].shape == (None, 4)
-        told = message(lambda: exits(layers=["out"]))
-        assert "Name layers inside of it that give one" in told
+        text = message(lambda: exits(layers=["out"]))
+        assert "Name layers inside of it that give one" in text
         assert "exit_h2" in exits(layers=["h2"]).output
 
     def test_exits_of_nested_and_clashing_layers(self):
         inputs = keras.Input((worlds.FEATURES,))
         body = worlds.deep(2)
         outer = keras.Model(inputs, keras.layers.Dense(3, name="head")(body(inputs)))
-        told = message(lambda: of_models.add_exits(model=outer, layers=["deep/h0"]))
-        assert "Name a layer of the model itself, or give exits to the nested one" in told
+        text = message(lambda: of_models.add_exits(model=outer, layers=["deep/h0"]))
+        assert "Name a layer of the model itself, or give exits to the nested one" in text
         of_models.add_exits(model=outer, layers=["deep"])
         of_models.add_exits(model=body, layers=["h0"])
         named = keras.Sequential(
@@ -277,39 +277,39 @@ class TestModels:
         of_models.add_exits(model=renamed, layers=["body"])
 
     def test_what_cannot_become_smaller(self):
-        told = message(lambda: of_models.shrink(depth=0.99))
-        assert "Pass a smaller depth, or keep fewer layers" in told
+        text = message(lambda: of_models.shrink(depth=0.99))
+        assert "Pass a smaller depth, or keep fewer layers" in text
         of_models.shrink(depth=0.5)
-        told = message(lambda: of_models.shrink(depth=1.0, width=0.99))
-        assert "Pass width=1.0, or name fewer layers to keep" in told
+        text = message(lambda: of_models.shrink(depth=1.0, width=0.99))
+        assert "Pass width=1.0, or name fewer layers to keep" in text
         of_models.shrink(depth=1.0, width=1.0)
         kept = {"depth": 1.0, "width": 0.5, "keep": ["h0", "h1", "h2"]}
         assert "name fewer layers" in message(lambda: of_models.shrink(**kept))
         of_models.shrink(**{**kept, "keep": ["h0"]})
         flat = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4, name="only")])
-        told = message(lambda: of_models.shrink(teacher=flat))
-        assert "Pass depth=1.0 and use `width`" in told
+        text = message(lambda: of_models.shrink(teacher=flat))
+        assert "Pass depth=1.0 and use `width`" in text
         of_models.shrink(teacher=worlds.deep(1), depth=1.0, width=0.5)
 
     def test_models_that_do_not_tell_their_layers(self):
-        told = message(lambda: of_models.shrink(teacher=worlds.unbuilt()))
-        assert "Give it a keras.Input as its first layer, or call it on data" in told
+        text = message(lambda: of_models.shrink(teacher=worlds.unbuilt()))
+        assert "Give it a keras.Input as its first layer, or call it on data" in text
         called = keras.Sequential([keras.layers.Dense(8, name=f"h{i}") for i in range(3)])
         called(X)
         of_models.shrink(teacher=called)
 
     def test_layers(self):
-        told = message(lambda: of_models.summary(model=worlds.Subclassed()))
-        assert "Pass `inputs`: a batch, or keras.KerasTensor" in told
+        text = message(lambda: of_models.summary(model=worlds.Subclassed()))
+        assert "Pass `inputs`: a batch, or keras.KerasTensor" in text
         for inputs in (X, keras.KerasTensor((None, worlds.FEATURES))):
             assert of_models.summary(model=worlds.Subclassed(), inputs=inputs)
-        told = message(lambda: of_models.pair_layers(student=worlds.Subclassed()))
-        assert "Pass `data`: a batch" in told
+        text = message(lambda: of_models.pair_layers(student=worlds.Subclassed()))
+        assert "Pass `data`: a batch" in text
         student = worlds.Subclassed()
-        told = message(lambda: of_models.pair_layers(student=student, data=X))
-        assert "Try another one, or name pairs yourself; keras_kd.taps.summary(model)" in told
-        told = message(lambda: of_models.pair_layers(pattern="none*"))
-        assert "Try another one" in told
+        text = message(lambda: of_models.pair_layers(student=student, data=X))
+        assert "Try another one, or name pairs yourself; keras_kd.taps.summary(model)" in text
+        text = message(lambda: of_models.pair_layers(pattern="none*"))
+        assert "Try another one" in text
         assert of_models.pair_layers(pattern="h*")
         assert "two rows at least" in message(lambda: of_models.similar(X[:1]))
         assert of_models.similar(X)
@@ -318,15 +318,15 @@ class TestModels:
 class TestSequences:
     def test_data(self):
         endless = of_models.dataset().repeat()
-        told = message(lambda: of_models.born_again(x=endless, y=None))
-        assert "steps_per_epoch=number_of_batches" in told
-        assert ".take(number_of_batches)" in told
+        text = message(lambda: of_models.born_again(x=endless, y=None))
+        assert "steps_per_epoch=number_of_batches" in text
+        assert ".take(number_of_batches)" in text
         eager = {"verbose": 0, "epochs": 1, "shuffle": False}
         made = kd.BornAgain(fits.network(1), generations=2)
         made.compile("sgd", "mse", run_eagerly=True)
         made.fit(endless, steps_per_epoch=1, **eager)
-        told = message(lambda: made.fit(*fits.data(), validation_data=endless, **eager))
-        assert "validation_steps=number_of_batches" in told
+        text = message(lambda: made.fit(*fits.data(), validation_data=endless, **eager))
+        assert "validation_steps=number_of_batches" in text
         found = made.fit(
             *fits.data(), validation_data=endless, validation_steps=1, batch_size=8, **eager
         )
@@ -351,36 +351,36 @@ class TestSequences:
         assert "agreement_with_teacher" in made.rows[1]
 
     def test_labels(self):
-        told = message(lambda: of_models.born_again(y=None))
-        assert "give BornAgain a teacher and alpha=0" in told
+        text = message(lambda: of_models.born_again(y=None))
+        assert "give BornAgain a teacher and alpha=0" in text
         made = kd.BornAgain(fits.network(1), 1, alpha=0, beta=1.0, teacher=fits.network(2))
         made.compile("sgd", run_eagerly=True)
         made.fit(fits.data()[0], verbose=0)
-        told = message(lambda: kd.BornAgain(fits.network(1), alpha=0, beta=0))
-        assert "Pass alpha= or beta= above 0" in told
+        text = message(lambda: kd.BornAgain(fits.network(1), alpha=0, beta=0))
+        assert "Pass alpha= or beta= above 0" in text
         kd.BornAgain(fits.network(1), alpha=0, beta=1)
 
     def test_directories(self, tmp_path):
         for words in ("{", "[]"):
             folder = of_models.settings_file(words)
-            told = message(lambda folder=folder: of_models.chain(directory=folder))
-            assert "Use another directory, or delete this one to begin again" in told
-        told = message(lambda: of_models.chain(directory=str(worlds.folder()[1])))
-        assert "Use an empty one" in told
+            text = message(lambda folder=folder: of_models.chain(directory=folder))
+            assert "Use another directory, or delete this one to begin again" in text
+        text = message(lambda: of_models.chain(directory=str(worlds.folder()[1])))
+        assert "Use an empty one" in text
         eager = {"optimizer": "sgd", "loss": "mse", "run_eagerly": True}
         of_models.chain(directory=tmp_path, compile=eager)
         assert (tmp_path / "model_1.keras").exists()
 
     def test_weights_and_compile(self):
-        told = message(lambda: kd.BornAgain(worlds.unbuilt()))
-        assert "Give it an Input, or call it on a batch once" in told
+        text = message(lambda: kd.BornAgain(worlds.unbuilt()))
+        assert "Give it an Input, or call it on a batch once" in text
         called = worlds.unbuilt()
         called(X)
         kd.BornAgain(called)
         assert "Call compile(" in message(lambda: kd.BornAgain(fits.network(1)).fit(*fits.data()))
         given = {"optimizer": "sgd", "run_eagerly": True}
-        told = message(lambda: kd.BornAgain(fits.network(1)).compile(**given))
-        assert "Pass the loss of the labels, or give BornAgain a teacher" in told
+        text = message(lambda: kd.BornAgain(fits.network(1)).compile(**given))
+        assert "Pass the loss of the labels, or give BornAgain a teacher" in text
         kd.BornAgain(fits.network(1)).compile(loss="mse", **given)
 
 
@@ -395,9 +395,9 @@ class TestData:
     def test_tensors_of_no_known_rank(self):
         kinds = ("float32", "int64")
         unknown = tf.data.Dataset.from_generator(lambda: iter([(X, Y)]), output_types=kinds)
-        told = message(lambda: kd.data.mixup(unknown, 4))
-        assert "tf.ensure_shape" in told
-        assert "output_signature" in told
+        text = message(lambda: kd.data.mixup(unknown, 4))
+        assert "tf.ensure_shape" in text
+        assert "output_signature" in text
         shaped = unknown.map(
             lambda x, y: (tf.ensure_shape(x, (None, 5)), tf.ensure_shape(y, (None,)))
         )
@@ -411,8 +411,8 @@ class TestData:
     def test_labels_of_unlabeled_rows(self):
         zeros = worlds.batches(y=np.eye(4, dtype="int32")[Y])
         more = worlds.batches().map(lambda x, y: x)
-        told = message(lambda: kd.data.with_unlabeled(zeros, more))
-        assert "cast zeros and ones to float32" in told
+        text = message(lambda: kd.data.with_unlabeled(zeros, more))
+        assert "cast zeros and ones to float32" in text
         cast = zeros.map(lambda x, y: (x, tf.cast(y, "float32")))
         assert len(list(kd.data.with_unlabeled(cast, more))) == 3
         weighted = worlds.batches().map(lambda x, y: (x, y, tf.ones_like(y)))

@@ -1,4 +1,4 @@
-"""Wrong calls are told before any step of training, and the remedies that are named work."""
+"""Wrong calls raise before any step of training, and the remedies that are named work."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def steps(monkeypatch):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_it_is_told_before_any_step(name, steps):
+def test_wrong_calls_raise_before_any_step(name, steps):
     call, message = TABLE[name]
     with pytest.raises(ValueError, match=f"(?s){message}"):
         call()

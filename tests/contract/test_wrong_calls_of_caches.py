@@ -1,4 +1,4 @@
-"""Wrong calls of caches are told before any work, and the remedies that are named work."""
+"""Wrong calls of caches raise before any work, and the remedies that are named work."""
 
 import shutil
 
@@ -22,7 +22,7 @@ from tests.contract.wrong_calls_of_caches import (
 
 
 @pytest.mark.parametrize("name", WRITING)
-def test_it_is_told_before_a_file_is_written(name, tmp_path, monkeypatch):
+def test_wrong_calls_raise_before_a_file_is_written(name, tmp_path, monkeypatch):
     call, message = WRITING[name]
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=f"(?s){message}"):
@@ -36,7 +36,7 @@ def path(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", READING)
-def test_it_is_told_and_the_cache_stays(name, path):
+def test_wrong_calls_raise_and_the_cache_stays(name, path):
     before = caches.contents(path)
     call, message = READING[name]
     with pytest.raises(ValueError, match=f"(?s){message}"):

@@ -1,4 +1,4 @@
-"""Wrong calls of exports are told before any conversion; remedies that are named work."""
+"""Wrong calls of exports raise before any conversion; remedies that are named work."""
 
 import keras
 import numpy as np

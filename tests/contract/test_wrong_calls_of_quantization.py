@@ -1,4 +1,4 @@
-"""Wrong calls of quantization and compression are told before work; their remedies work."""
+"""Wrong calls of quantization and compression raise before work; their remedies work."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Wrong calls of measure, report, diagnose, shrink and sequences are told before any work."""
+"""Wrong calls of measure, report, diagnose, shrink and sequences raise before any work."""
 
 import os
 
@@ -64,7 +64,7 @@ def work(monkeypatch):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_it_is_told_before_any_work(name, work, tmp_path, monkeypatch):
+def test_wrong_calls_raise_before_work(name, work, tmp_path, monkeypatch):
     call, message = TABLE[name]
     worlds.folder()
     work.clear()
@@ -113,8 +113,8 @@ def test_no_batch_is_drawn_for_what_shapes_tell(call):
 
 
 @pytest.mark.parametrize("teacher", [worlds.model(9), kd.teachers.VirtualTeacher(0.9)])
-def test_students_of_logits_are_told_before_they_are_trained(teacher):
-    """One batch of a new student tells; it was told after all trainings."""
+def test_students_of_logits_raise_before_they_are_trained(teacher):
+    """One batch of a new student shows it; it raised only after all trainings."""
     teacher_says = {"teacher_from_logits": True} if isinstance(teacher, keras.Sequential) else {}
     with pytest.raises(ValueError, match=r"outputs of classifier are no probabilities"):
         of_reports.trains(teacher=teacher, from_logits=False, **teacher_says)
@@ -144,7 +144,7 @@ def test_a_teacher_that_looks_at_the_student_is_left_out_of_a_report():
 
 @pytest.mark.parametrize("mix", [kd.data.mixup, kd.data.cutmix])
 @pytest.mark.parametrize("wrong", [-1.0, 2.0, float("nan")])
-def test_labels_that_are_no_probabilities_are_not_mixed(mix, wrong):
+def test_labels_that_are_not_probabilities_are_not_mixed(mix, wrong):
     labels = keras.utils.to_categorical([0, 1, 2, 3] * 2, 4)
     good = list(mix(of_tools.images(labels), 4))
     assert all(abs(float(tf.reduce_sum(y, -1)[0]) - 1) < 1e-6 for _, y in good)

@@ -1,4 +1,4 @@
-"""Models, data and files of which wrong calls of measure, report and diagnose are made."""
+"""Models, data and files for wrong calls of measure, report and diagnose."""
 
 import functools
 import pathlib

@@ -64,7 +64,7 @@ def step(world, path, losses=None, teacher=None, student=None, weighted=False, *
     Args:
         world: One of the kinds of features.
         path: A file to save to.
-        losses: As of `Distiller`.
+        losses: See `keras_kd.Distiller`.
         teacher: Default: a model.
         student: Default: another one.
         weighted: Whether the batch has sample weights, others for each output.

@@ -188,7 +188,7 @@ OF_DATA = {
     **values(
         data.with_unlabeled,
         "ignore_class",
-        "an integer that is no class",
+        "an integer that is not a class",
         [None, 0.5, "none"],
         labeled=batches(),
         unlabeled=batches(labels=False),

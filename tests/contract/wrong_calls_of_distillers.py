@@ -120,7 +120,7 @@ OF_DISTILLER = {
         lambda: kd.Distiller(*linear.pair(), [SOFT()], [-1.0]),
         "`distillation_loss_weights`. Expected a finite number, at least 0. Received.*-1",
     ),
-    "a preprocess that is no function": (
+    "a preprocess that is not a function": (
         lambda: made(teacher_preprocess=3),
         "argument `teacher_preprocess`. Expected a function of the inputs, or None. Received.*3",
     ),
@@ -128,7 +128,7 @@ OF_DISTILLER = {
         lambda: made(weighting="confidence"),
         "`weighting` must be a keras_kd.weighting.Weighting, such as.*Received: weighting='conf",
     ),
-    "a mask that is no name": (lambda: made(mask_input=1), "argument `mask_input`.*Received.*=1"),
+    "a mask that is a number": (lambda: made(mask_input=1), "argument `mask_input`.*Received.*=1"),
     "a mask that no input is": (
         lambda: masked("padding"),
         r"from input 'padding' \(`mask_input`\). The student's inputs are \['mask', 'x'\]",
@@ -271,7 +271,7 @@ OF_TAPS = {
         lambda: kd.taps.Tap("hidden", kind="outputs"),
         "argument `kind`. Expected one of.*Received: kind='outputs'",
     ),
-    "a call that is no number": (
+    "a call that is not a number": (
         lambda: kd.taps.Tap("hidden", call="first"),
         "argument `call`. Expected an integer or None. Received: call='first'",
     ),
@@ -437,7 +437,7 @@ OF_PEERS = {
         lambda: kd.MutualDistiller([linear.linear(1)]),
         "argument `peers`. Expected a list of at least two keras.Models",
     ),
-    "a peer that is no model": (
+    "a peer that is not a model": (
         lambda: kd.MutualDistiller([linear.linear(1), len]),
         r"argument `peers\[1\]`. Expected a keras.Model. Received",
     ),

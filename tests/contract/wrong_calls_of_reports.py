@@ -257,7 +257,7 @@ OF_REPORTS_FILES |= {
         lambda: kd.Report(made().comparison, notes="ab"),
         argument("notes", "a list of sentences"),
     ),
-    "slices that are no dict": (
+    "slices that are not a dict": (
         lambda: kd.Report(made().comparison, slice_keys=3),
         argument("slice_keys", "a dict of values"),
     ),

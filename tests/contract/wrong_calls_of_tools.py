@@ -148,7 +148,7 @@ OF_MEASURE = {
         lambda: measure(worlds.two_heads(), (X, {"a": Y}), output="b"),
         r"The data has labels or weights for \['a'\], none for output 'b'",
     ),
-    "labels that are no class": (
+    "labels that are not a class": (
         lambda: measure(data=(X, Y + 10)),
         r"The data has the label 13, but the model only 4 classes \(0 is the first\)",
     ),
@@ -242,7 +242,7 @@ OF_FILES = {
     "no rows for a file": (lambda: run(inputs=X[:0]), "one batch size, above 0"),
     "inputs by another name": (lambda: run(inputs={"z": X}), r"takes the inputs \['x'\].*\['z'\]"),
     "two inputs for one": (lambda: run(inputs=[X, X]), "takes 1 inputs; the batch has 2"),
-    "texts for numbers": (lambda: run(inputs=X.astype(str)), "'x' is of type float32.*no numbers"),
+    "texts for numbers": (lambda: run(inputs=X.astype(str)), "'x' is of type float32.*not numeric"),
 }
 
 OF_DIAGNOSE = {
@@ -287,11 +287,11 @@ OF_DIAGNOSE = {
         lambda: diagnose(data=(X, Y + 0.5)),
         r"no labels of a classifier with outputs \(12, 4\)",
     ),
-    "labels that are no class": (
+    "labels that are not a class": (
         lambda: diagnose(data=(X, Y + 10)),
         "no row with a label from 0 to the number of classes",
     ),
-    "validation labels that are no class": (
+    "validation labels that are not a class": (
         lambda: diagnose(validation_data=(X, Y - 10)),
         "`validation_data` has no row with a label",
     ),

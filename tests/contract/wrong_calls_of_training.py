@@ -54,7 +54,7 @@ OF_CALLBACKS = {
     ),
     "a number that a loss has not": (
         lambda: fit(callbacks.LossWeightSchedule("soft_targets.margin", 1.0, 0.0)),
-        "'soft_targets' has no live number 'margin'",
+        "'soft_targets' has no hyperparameter 'margin'",
     ),
     "two of one number": (
         lambda: fit(beta(1.0, 0.0), callbacks=[beta(1.0, 0.0), beta(0.0, 1.0)]),

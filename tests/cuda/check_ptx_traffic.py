@@ -68,7 +68,7 @@ def test_without_gradient(classes, dtype):
 
 @pytest.mark.parametrize("dtype", BYTES)
 def test_streamed_rows(dtype):
-    """Two sweeps read the logits, of which the second may find them in L2."""
+    """Two sweeps read the logits; the second may find them in L2."""
     cost = count(Case(dtype, 32003, shared_memory=99 << 10))
     assert cost.launches == 1
     assert cost.moved <= 5 * BYTES[dtype] + 0.01

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(bool(ptx_device.missing()), reason=ptx_device.mi
 
 
 def grouped(architecture, student):
-    """A case that one process runs with its like: each compiles and translates kernels anew."""
+    """A case that shares a process with its like: each process compiles and translates kernels."""
     group = pytest.mark.xdist_group(f"{architecture} {student}")
     return pytest.param(architecture, student, marks=group)
 

@@ -47,7 +47,7 @@ class Cost:
         stored: Bytes written.
         wide: The part of both that moved 16 bytes at a time.
         instructions: Slots of a lane: a warp's instruction takes 32, however many lanes take part.
-        mufu: Likewise, of those that the special function unit executes.
+        mufu: The same for those that the special function unit executes.
         bank_conflicts: Extra cycles of shared memory, for each element of a warp.
         launches: Kernels started; not per element.
     """

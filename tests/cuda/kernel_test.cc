@@ -351,7 +351,7 @@ void TestLaunchErrors() {
   ExpectError(message, "statistics");
 }
 
-// The reasons why a machine cannot run the kernels; the first that holds is told.
+// The reasons why a machine cannot run the kernels; the first that holds is reported.
 void TestCheck() {
   const auto check = [] {
     char message[512];

@@ -18,9 +18,9 @@ def answers(labels, classes, accuracy, margin=4.0, seed=0):
     """Logits that are right in a share of the rows; in the others any other class."""
     rng = np.random.default_rng([seed, len(labels), classes])
     other = (labels + rng.integers(1, classes, len(labels))) % classes
-    told = np.where(rng.random(len(labels)) < accuracy, labels, other)
+    predicted = np.where(rng.random(len(labels)) < accuracy, labels, other)
     noise = rng.standard_normal((len(labels), classes))
-    return (margin * np.eye(classes)[told] + 0.5 * noise).astype("float32")
+    return (margin * np.eye(classes)[predicted] + 0.5 * noise).astype("float32")
 
 
 def balanced(rows, classes):

@@ -46,7 +46,7 @@ class TestOutputs:
         assert f"The {role} ends in softmax: each of 600 rows" in found.message
         assert "SoftTargets(from_logits=False)" in found.remedy
 
-    def test_one_row_that_is_no_probability_is_enough(self, role):
+    def test_one_row_that_is_not_a_probability_is_enough(self, role):
         outputs = probabilities(healthy())
         outputs[-1, 0] += 0.5
         assert self.given(role, outputs).severity == "ok"
@@ -235,8 +235,8 @@ def test_few_rows_tell_nothing_of_the_order():
 
 
 def test_two_classes_taken_for_a_third_are_no_other_order():
-    told = np.where(np.isin(LABELS, [1, 2]), 5, LABELS)
-    logits = made_up.answers(told, CLASSES, 0.95)
+    predicted = np.where(np.isin(LABELS, [1, 2]), 5, LABELS)
+    logits = made_up.answers(predicted, CLASSES, 0.95)
     diagnosis = diagnose(logits, LABELS)
     assert severities(diagnosis)["class order"] == "ok"
     found = finding(diagnosis, "weak classes")
@@ -306,7 +306,7 @@ def test_the_temperature_is_that_of_soft_targets_by_default():
 
 
 @pytest.mark.parametrize(("margin", "severity"), [(12.0, "warning"), (4.0, "note")])
-def test_a_teacher_that_knows_its_data_by_heart(margin, severity):
+def test_a_teacher_that_overfit_its_data(margin, severity):
     train = made_up.answers(LABELS, CLASSES, 1.0, margin)
     held_out = made_up.answers(LABELS, CLASSES, 0.75, margin)
     found = finding(diagnose(train, LABELS, validation=(held_out, LABELS)), "memorised")
@@ -317,7 +317,7 @@ def test_a_teacher_that_knows_its_data_by_heart(margin, severity):
     assert found.severity == "ok"
 
 
-def test_few_validation_rows_do_not_tell_that_it_knows_by_heart():
+def test_few_validation_rows_do_not_show_overfitting():
     train = made_up.answers(LABELS, CLASSES, 0.9, 12.0)
     few = made_up.answers(LABELS[:20], CLASSES, 0.75, 12.0)
     found = finding(diagnose(train, LABELS, validation=(few, LABELS[:20])), "memorised")

@@ -99,13 +99,13 @@ def test_a_student_that_is_better_than_its_teacher(teacher, digits):
     assert made_up.severities(diagnose(teacher, worse, (x, y)))["student"] == "ok"
 
 
-def test_a_teacher_that_knows_a_few_noisy_digits_by_heart(digits):
+def test_a_teacher_that_memorized_a_few_noisy_digits(digits):
     (x, y), validation = digits
     rng = np.random.default_rng(0)
     noisy = np.where(rng.random(150) < 0.3, rng.integers(10, size=150), y[:150])
     repeated = np.tile(x[:150], (60, 1)), np.tile(noisy, 60)
-    by_heart = trained(256, *repeated, epochs=6, learning_rate=0.01)
-    diagnosis = diagnose(by_heart, None, (x[:150], noisy), validation)
+    memorizing = trained(256, *repeated, epochs=6, learning_rate=0.01)
+    diagnosis = diagnose(memorizing, None, (x[:150], noisy), validation)
     severities = made_up.severities(diagnosis)
     assert severities["memorised"] == "warning"
     assert severities["calibration"] == "warning"

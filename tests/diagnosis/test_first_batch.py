@@ -61,7 +61,7 @@ def test_all_rows_may_be_nan():
     assert "64 of 64 rows of the teacher's outputs" in text
 
 
-def test_outputs_that_say_nothing():
+def test_uninformative_outputs():
     logits, labels = batch()
     same = np.tile(logits[:1], (64, 1))
     assert "same outputs for all 64 rows" in messages(same, logits, labels)
@@ -103,7 +103,7 @@ def test_a_batch_of_one_class_accuses_nobody():
     [np.full(64, -1), np.full(64, 11), np.linspace(0, 1, 64), np.ones((64, 3)), np.ones((64, 10))],
     ids=["no labels", "out of range", "numbers", "another width", "several at once"],
 )
-def test_labels_that_are_no_classes_are_not_asked(labels):
+def test_labels_that_are_not_classes_are_not_checked(labels):
     logits, _ = batch(accuracy=0.0)
     assert found_in(logits, logits, labels) == []
 

@@ -53,7 +53,7 @@ def kept():
         kd.ops.hard_and_soft_loss(a, b, labels)
         traced()
 
-    def traced_anew(loss_of):
+    def new_trace(loss_of):
         @tf.function
         def gradient(a, b):
             with tf.GradientTape() as tape:
@@ -64,8 +64,8 @@ def kept():
         gradient(a, b)
 
     return {
-        "plain": kept_by(lambda: traced_anew(lambda a, b: tf.square(a - b))),
-        "traced": kept_by(lambda: traced_anew(lambda a, b: kd.ops.soft_target_loss(a, b, 2.0))),
+        "plain": kept_by(lambda: new_trace(lambda a, b: tf.square(a - b))),
+        "traced": kept_by(lambda: new_trace(lambda a, b: kd.ops.soft_target_loss(a, b, 2.0))),
         "networks": kept_by(lambda: (network(16), network(4))),
         "distiller": kept_by(lambda: kd.Distiller(teacher, student)),
         "new": kept_by(lambda: kd.Distiller(network(16), network(4))),

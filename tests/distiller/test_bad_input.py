@@ -1,4 +1,4 @@
-"""What is wrong with the models, losses or numbers is told at once, and clearly."""
+"""Wrong models, losses and numbers raise at once, with a clear message."""
 
 import keras
 import numpy as np
@@ -28,13 +28,13 @@ def wide():
 
 
 @pytest.mark.parametrize("teacher", [None, 3, "teacher.keras", keras.Sequential, [linear.linear]])
-def test_a_teacher_that_is_no_model_and_no_function(teacher):
+def test_a_teacher_that_is_neither_model_nor_function(teacher):
     with pytest.raises(ValueError, match="`teacher` must be a keras.Model, .* or a callable"):
         kd.Distiller(teacher, linear.linear(2))
 
 
 @pytest.mark.parametrize("student", [None, lambda x: x, keras.layers.Dense(4)])
-def test_a_student_that_is_no_model(student):
+def test_a_student_that_is_not_a_model(student):
     with pytest.raises(ValueError, match="`student`. Expected a keras.Model"):
         kd.Distiller(linear.linear(1), student)
 
@@ -159,7 +159,7 @@ def test_probabilities_with_from_logits_false():
 
 
 @pytest.mark.parametrize("loss", ["kl_divergence", keras.losses.KLDivergence(), print, 3])
-def test_a_loss_that_is_no_distillation_loss(loss):
+def test_a_loss_that_is_not_a_distillation_loss(loss):
     with pytest.raises(ValueError, match="must be a keras_kd.losses.DistillationLoss"):
         kd.Distiller(*linear.pair(), loss)
 

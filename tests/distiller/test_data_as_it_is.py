@@ -71,7 +71,7 @@ def test_each_model_takes_the_inputs_that_it_names(case, kind):
     np.testing.assert_allclose(predicted, logits(student, x, of_student), rtol=1e-5, atol=1e-5)
 
 
-def test_a_wrong_pair_is_told_at_construction_although_the_teacher_reads_more():
+def test_a_wrong_pair_raises_at_construction_although_the_teacher_reads_more():
     teacher = model(1, ("a", "b"))
     inputs = keras.Input((3,), name="a")
     student = keras.Model({"a": inputs}, layers.Dense(7)(inputs))

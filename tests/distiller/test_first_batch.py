@@ -26,7 +26,7 @@ def knowing():
     return teacher
 
 
-def told(teacher, losses=None, kind="arrays", mode="graph", **options):
+def diagnosis_warnings(teacher, losses=None, kind="arrays", mode="graph", **options):
     """The warnings of a `fit`."""
     distiller = linear.compiled(teacher, linear.linear(2), losses, mode=mode, **options)
     x, y = data()
@@ -44,23 +44,23 @@ def told(teacher, losses=None, kind="arrays", mode="graph", **options):
 
 @pytest.mark.parametrize("mode", linear.MODES)
 @pytest.mark.parametrize("kind", ["arrays", "dataset", "columns"])
-def test_a_teacher_that_guesses_is_told_once(kind, mode):
+def test_a_teacher_that_guesses_warns_once(kind, mode):
     worst = knowing()
     kernel, bias = worst.get_weights()
     worst.set_weights([-kernel, bias])  # the label's class last
-    (message,) = told(worst, kind=kind, mode=mode)
+    (message,) = diagnosis_warnings(worst, kind=kind, mode=mode)
     assert message.startswith(PREFIX)
     assert "guessing" in message
 
 
-def test_a_good_teacher_is_not_complained_of():
-    assert told(knowing()) == []
-    assert told(knowing(), kind="dataset") == []
+def test_a_good_teacher_does_not_warn():
+    assert diagnosis_warnings(knowing()) == []
+    assert diagnosis_warnings(knowing(), kind="dataset") == []
 
 
-def test_probabilities_of_a_function_are_told():
+def test_probabilities_of_a_function_warn():
     teacher = knowing()
-    (message,) = told(lambda x: keras.ops.softmax(teacher(x)))
+    (message,) = diagnosis_warnings(lambda x: keras.ops.softmax(teacher(x)))
     assert "softmax" in message
 
 
@@ -72,8 +72,8 @@ def test_it_can_be_left_out_and_is_where_it_cannot_tell():
     with warnings.catch_warnings():
         warnings.simplefilter("error", kd.diagnosis.DiagnosisWarning)
         distiller.fit(x, (y + 1) % linear.CLASSES, verbose=0)
-    assert told(guessing, [kd.losses.RegressionKD()]) == []
-    assert told(guessing, alpha=1.0, beta=0.0) == []
+    assert diagnosis_warnings(guessing, [kd.losses.RegressionKD()]) == []
+    assert diagnosis_warnings(guessing, alpha=1.0, beta=0.0) == []
 
 
 def test_a_shuffled_dataset_keeps_its_order_and_no_state_moves():
@@ -125,8 +125,8 @@ def without_labels(teacher, loss, kind="arrays"):
         keras.distillation.LogitsDistillation,
     ],
 )
-def test_probabilities_are_told_without_labels_for_every_loss_on_logits(loss, kind):
-    """As a file gives them, which no layer tells of."""
+def test_probabilities_warn_without_labels_for_every_loss_on_logits(loss, kind):
+    """As a file gives them, without a layer that shows it."""
     if kind != "arrays" and loss is not kd.losses.SoftTargets:
         pytest.skip("how the batch is kept does not depend on the loss")
     teacher = knowing()
@@ -136,7 +136,7 @@ def test_probabilities_are_told_without_labels_for_every_loss_on_logits(loss, ki
     assert without_labels(lambda x: teacher(x), loss(), kind) == []
 
 
-def test_probabilities_of_yes_or_no_are_told():
+def test_probabilities_of_a_binary_teacher_warn():
     teacher = knowing()
     (message,) = without_labels(lambda x: keras.ops.sigmoid(teacher(x)), kd.losses.SigmoidKD())
     assert "seems to end in sigmoid" in message
@@ -166,7 +166,7 @@ def test_the_remedy_of_probabilities_teaches():
 
 
 def test_rows_that_do_not_count_are_not_looked_at():
-    """Padding has label 0, of which the teacher knows nothing."""
+    """Padding has label 0, which the teacher cannot predict."""
     x, y = data()
     out = np.arange(ROWS) % 2 == 0
     teacher = knowing()

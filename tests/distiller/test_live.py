@@ -56,7 +56,7 @@ def test_every_step_of_fit_uses_the_numbers_of_its_callback(mode, hard_loss):
 
 
 @pytest.mark.parametrize("mode", matrix.modes("graph", "xla"))
-def test_nothing_is_traced_again(mode):
+def test_no_retracing(mode):
     calls = []
     teacher, student = linear.pair()
     x, y = linear.data(8)

@@ -1,4 +1,4 @@
-"""Losses that would say nothing of the models, or something else, are refused; a user's work."""
+"""Losses that would be constant or meaningless for the models raise; a user's own losses work."""
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ ONE_VALUE = "SigmoidKD where it is the logit of yes or no, RegressionKD where it
         lambda: keras.distillation.LogitsDistillation(loss="categorical_crossentropy"),
     ],
 )
-def test_one_value_a_row(loss):
+def test_a_single_output_raises(loss):
     with pytest.raises(ValueError, match=ONE_VALUE):
         kd.Distiller(*linear.pair(classes=1), loss())
     kd.Distiller(*linear.pair(classes=1), kd.losses.SigmoidKD())
@@ -75,14 +75,14 @@ def test_a_loss_with_a_reduction_that_grows_with_the_batch():
 
 
 class OneHot(kd.losses.DistillationLoss):
-    """Of one-hot labels, which it does not say: those of the data tell."""
+    """Takes one-hot labels without stating so: the labels of the data decide."""
 
     def call(self, teacher_outputs, student_outputs, labels):
         return keras.ops.sum(labels * (teacher_outputs - student_outputs) ** 2, axis=-1)
 
 
 def test_a_loss_of_labels_of_another_form():
-    class Said(OneHot):
+    class Stated(OneHot):
         labels_are_numbers = True
 
     teacher, student = linear.pair()
@@ -96,11 +96,11 @@ def test_a_loss_of_labels_of_another_form():
         np.testing.assert_array_equal(one, other)
     y = np.eye(linear.CLASSES, dtype="float32")[y]
     differences = linear.logits_of(teacher, x) - linear.logits_of(student, x)
-    for loss in (OneHot(name="told"), Said(name="told")):
+    for loss in (OneHot(name="one_hot"), Stated(name="one_hot")):
         made = kd.Distiller(teacher, student, loss, alpha=0.0, beta=1.0)
         made.compile("sgd")
         logs = made.evaluate(x, y, with_teacher=True, return_dict=True, verbose=0)
-        assert logs["told"] == pytest.approx(np.sum(y * differences**2) / len(x), rel=1e-5)
+        assert logs["one_hot"] == pytest.approx(np.sum(y * differences**2) / len(x), rel=1e-5)
 
 
 class Gap(kd.losses.SoftTargets):

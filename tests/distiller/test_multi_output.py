@@ -340,7 +340,7 @@ def unnamed(seed, order):
     return model
 
 
-def test_names_that_nobody_gave_say_nothing(x):
+def test_automatic_names_do_not_pair_outputs(x):
     teacher, student = unnamed(1, [0, 1]), unnamed(2, [1, 0])
     assert set(teacher.output_names) == set(student.output_names)
     made = kd.Distiller(teacher, student, alpha=0.0, beta=1.0)
@@ -361,7 +361,7 @@ def test_a_teacher_with_one_output_teaches_the_one_of_its_name(x):
     logits = heads.logits_of(student, x)["b"], linear.logits_of(teacher.get_layer("b"), x)
     expected = reference.soft_target_loss(*logits, 4.0).mean()
     assert logs["soft_targets"] == pytest.approx(expected, rel=1e-5)
-    # It would teach head "a", whatever it is called, if that had its classes.
+    # It would teach head "a" in spite of its name, if that had its classes.
     with pytest.raises(ValueError, match="different numbers of classes"):
         compiled(teacher, student, {"a": SoftTargets(4.0)})
 

@@ -1,4 +1,4 @@
-"""Padding in what losses read of inner layers: attention has a mask of its own; what is told."""
+"""Padding in outputs of inner layers that losses read: attention's own mask, and warnings."""
 
 import warnings
 
@@ -53,7 +53,7 @@ def attention_logits(made, x):
 
 
 def expected(kind, pair, x):
-    """The means over the pairs, or queries, of which nothing is padding or forbidden."""
+    """The means over the pairs, or queries, without padding or forbidden positions."""
     counts = x["padding_mask"] != 0
     teacher, student = (attention_logits(each, x) for each in pair)
     allowed = counts[:, None, :, None] & counts[:, None, None, :] & np.tri(TIME, dtype=bool)
@@ -117,8 +117,8 @@ def test_of_attention_to_something_else_the_queries_are_masked(spelling):
     assert logs[0]["attention_maps"] == logs[1]["attention_maps"] > 0
 
 
-def told(losses, is_of_tokens=False, y=True, weight=None, **options):
-    """What `fit` says of padding."""
+def padding_warnings(losses, is_of_tokens=False, y=True, weight=None, **options):
+    """The warnings of `fit` about padding."""
     pair = model(1, is_of_tokens), model(2, is_of_tokens)
     x, labels = batch()
     labels = labels if is_of_tokens else labels[:, 0]
@@ -138,24 +138,24 @@ def hints(**options):
     ]
 
 
-def test_padding_that_counts_in_hints_alone_is_told_of_once():
-    (message,) = told([kd.losses.SoftTargets(), *hints()])
+def test_padding_that_counts_in_hints_alone_warns_once():
+    (message,) = padding_warnings([kd.losses.SoftTargets(), *hints()])
     assert "9 of 24 positions are padding" in message
     assert "losses of inner layers 'hidden_states', 'attention_maps'" in message
     assert "mask_input='padding_mask'" in message
     # The attention's own mask leaves out padded keys, and not padded queries.
-    (message,) = told(hints()[1])
+    (message,) = padding_warnings(hints()[1])
     assert "losses of inner layers 'attention_maps'" in message
-    assert told([kd.losses.SoftTargets(), *hints(**MASK)]) == []
-    assert told(kd.losses.SoftTargets()) == []
+    assert padding_warnings([kd.losses.SoftTargets(), *hints(**MASK)]) == []
+    assert padding_warnings(kd.losses.SoftTargets()) == []
 
 
-def test_of_outputs_that_no_loss_reads_nothing_is_told():
-    assert told(hints(**MASK), is_of_tokens=True, y=False) == []
-    (message,) = told(hints(**MASK), is_of_tokens=True)  # the hard loss
+def test_padding_of_outputs_that_no_loss_reads_does_not_warn():
+    assert padding_warnings(hints(**MASK), is_of_tokens=True, y=False) == []
+    (message,) = padding_warnings(hints(**MASK), is_of_tokens=True)  # the hard loss
     assert "Distiller(..., mask_input='padding_mask')" in message
-    (message,) = told(hints(), is_of_tokens=True)
+    (message,) = padding_warnings(hints(), is_of_tokens=True)
     assert "Distiller(..., mask_input='padding_mask')" in message
-    assert told(hints(), is_of_tokens=True, **MASK) == []
+    assert padding_warnings(hints(), is_of_tokens=True, **MASK) == []
     weight = np.float32(batch()[0]["padding_mask"])
-    assert told(hints(), is_of_tokens=True, weight=weight) == []
+    assert padding_warnings(hints(), is_of_tokens=True, weight=weight) == []

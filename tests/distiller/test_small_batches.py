@@ -1,4 +1,4 @@
-"""Batches that are too small for losses between rows are told, not trained on as 0."""
+"""Batches that are too small for losses between rows raise, and are not trained on as 0."""
 
 import pytest
 import tensorflow as tf

@@ -65,10 +65,10 @@ def test_the_teacher_is_there_and_the_totals_are_true():
     assert " 161 " in row(text, "feature_hint")
     assert number(text, "Trainable params") == trained + 160
     assert number(text, "Non-trainable params") == fixed + 5  # alpha, beta; of losses 2 and 1
-    told = plain(text)
-    assert f"Teacher: big (Sequential), {teacher} params, frozen: it is not trained" in told
-    assert f"Trained: {trained} of small, 160 of feature_hint" in told
-    assert f"Not trained: {fixed} of small, 2 of soft_targets, 1 of feature_hint" in told
+    lines = plain(text)
+    assert f"Teacher: big (Sequential), {teacher} params, frozen: it is not trained" in lines
+    assert f"Trained: {trained} of small, 160 of feature_hint" in lines
+    assert f"Not trained: {fixed} of small, 2 of soft_targets, 1 of feature_hint" in lines
 
 
 def test_after_a_fit_the_optimizer_counts_too():

@@ -1,4 +1,4 @@
-"""Data without labels: trained on, told apart from mistakes, and reported as what it is."""
+"""Data without labels: trained on, distinguished from mistakes, and reported as what it is."""
 
 import keras
 import pytest
@@ -11,7 +11,7 @@ ROWS = 24
 
 
 class Sequence(keras.utils.PyDataset):
-    """The rows in batches of 8; by Keras' interface, of which `len` is no part."""
+    """The rows in batches of 8; by Keras' interface, which has no `len`."""
 
     @property
     def num_batches(self):
@@ -100,7 +100,7 @@ def test_a_generator_loses_nothing_by_being_looked_at():
 
 
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
-def test_validation_data_without_labels_is_told_before_training(kind):
+def test_validation_data_without_labels_raises_before_training(kind):
     made = make(alpha=0.5)
     with pytest.raises(ValueError, match="The evaluation data has no labels"):
         made.fit(*linear.data(ROWS), validation_data=KINDS[kind](), verbose=0)

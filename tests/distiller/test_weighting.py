@@ -181,7 +181,7 @@ def test_a_teacher_that_cannot_be_read(teacher, message):
     weighting = kd.weighting.TeacherConfidence()
     with pytest.raises(ValueError, match=message):
         kd.Distiller(*pair, kd.losses.RegressionKD(), weighting=weighting)
-    # A callable says nothing of its outputs before it runs.
+    # The outputs of a callable are unknown before it runs.
     if "classes" in teacher:
         made = kd.Distiller(pair[0].call, pair[1], kd.losses.RegressionKD(), weighting=weighting)
         made.compile("sgd", "mse")

@@ -133,7 +133,7 @@ def test_labels_that_mean_nothing_in_rows_of_weight_zero():
     assert_same_weights(student, expected)
 
 
-def test_a_batch_of_which_every_row_has_weight_zero(hard_loss):
+def test_a_batch_whose_rows_all_have_weight_zero(hard_loss):
     x, y = linear.data()
     before = linear.pair()[1].get_weights()
     logs, student = step(hard_loss, x, y, sample_weight=np.zeros(len(x)))

@@ -189,8 +189,8 @@ def test_what_is_under_the_padding_changes_not_a_bit(hard_loss):
         np.testing.assert_array_equal(one, other)
 
 
-def told(x, y, weight=None, losses=None, **options):
-    """What the first `fit` says of padding."""
+def padding_warnings(x, y, weight=None, losses=None, **options):
+    """The warnings of two calls of `fit` about padding."""
     distiller = kd.Distiller(tagger(1), tagger(2), losses, **options)
     distiller.compile("sgd", linear.from_logits())
     with warnings.catch_warnings(record=True) as found:
@@ -200,16 +200,16 @@ def told(x, y, weight=None, losses=None, **options):
     return [str(w.message) for w in found if "padding" in str(w.message)]
 
 
-def test_padding_that_no_loss_honors_is_told_of_once():
+def test_padding_that_no_loss_honors_warns_once():
     x, y, mask = tokens()
-    (message,) = told(x, y)
+    (message,) = padding_warnings(x, y)
     assert f"{(~mask).sum()} of {mask.size} positions are padding" in message
     assert "mask_input='padding_mask'" in message
-    assert told(x, y, mask_input="padding_mask") == []
-    assert told(x, y, losses=kd.losses.SoftTargets(mask_input="padding_mask")) == []
-    assert told(x, y, mask.astype("float32")) == []
+    assert padding_warnings(x, y, mask_input="padding_mask") == []
+    assert padding_warnings(x, y, losses=kd.losses.SoftTargets(mask_input="padding_mask")) == []
+    assert padding_warnings(x, y, mask.astype("float32")) == []
     full = {**x, "padding_mask": np.ones_like(x["padding_mask"])}
-    assert told(full, y) == []
+    assert padding_warnings(full, y) == []
 
 
 def test_a_mask_of_positions_that_no_output_has():
@@ -312,7 +312,7 @@ def test_peers_and_generations_leave_the_padding_out_of_the_labels_too():
 
     found = []
     for padding in (0, 13):
-        keras.utils.set_random_seed(0)  # of which the generations' seeds are drawn
+        keras.utils.set_random_seed(0)  # the generations' seeds are drawn from it
         x, _, mask = tokens(padding)
         born_again = kd.BornAgain(
             tagger(1), generations=2, distillation_losses=kd.losses.SoftTargets(**PADDED)

@@ -212,7 +212,7 @@ def no_labels(strategy):
 
 
 class Schedule(keras.callbacks.Callback):
-    """Changes every live number while `fit` runs; beta is zero for some of the steps."""
+    """Changes hyperparameters while `fit` runs; beta is zero for some of the steps."""
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.alpha = 0.2 + 0.1 * (batch % 3)
@@ -222,7 +222,7 @@ class Schedule(keras.callbacks.Callback):
 
 
 @scenario
-def live_numbers(strategy):
+def changed_hyperparameters(strategy):
     return train(distiller_for(strategy), *data(71)[:2], callbacks=[Schedule()])
 
 

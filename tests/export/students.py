@@ -154,7 +154,7 @@ STUDENTS = {
     "several": several,
 }
 
-# What their outputs are, besides of logits of classes.
+# What their outputs are, where they are not logits of classes.
 JUDGED = {
     "numbers": numbers,
     "one logit": yes_or_no,

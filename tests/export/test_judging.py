@@ -192,7 +192,7 @@ class TestFiles:
         x = np.delete(with_an_outlier(), 17, axis=0)  # the remedy
         assert int8(tmp_path, made, x).error < 0.1
 
-    def test_outliers_are_told_where_the_file_is_not_refused(self, tmp_path):
+    def test_outliers_are_noted_where_the_file_is_not_refused(self, tmp_path):
         x = normal(64, 8)
         x[17] *= 60
         done = int8(tmp_path, student(3), x, task="regression", max_error=5)
@@ -244,7 +244,7 @@ class TestFiles:
         with pytest.raises(ExportError, match="max_error is 0.0001"):
             int8(tmp_path, made, x, data=(x, targets), max_error=1e-4)
 
-    def test_what_is_far_off_is_told(self):
+    def test_notes_name_outputs_that_are_far_off(self):
         output = judging.Output("y", "multiclass")
         found = comparison.Comparison(64, (comparison.Figures(output, 0.4, 0.75, 0.1),), 1.0, 1.0)
         assert "has the model's class in 75.0% of the samples" in next(comparison.notes(found))

@@ -139,7 +139,7 @@ class TestDynamic:
     ("name", "quantization", "reader"),
     [("lstm", "int8", "LSTM"), ("simple", "dynamic", "Loop")],
 )
-def test_what_would_stay_in_float_is_told(name, quantization, reader, tmp_path):
+def test_layers_that_would_stay_in_float_raise(name, quantization, reader, tmp_path):
     student = onnx_models.made("lstm")
     if name == "simple":
         layers = [keras.layers.SimpleRNN(4), keras.layers.Dense(2)]
@@ -231,7 +231,7 @@ class TestTensorRT:
         logits = onnx_models.run(export.path, digits[1][1200:], optimized=False)["logits"]
         assert accuracy(logits, np.argmax(exact, -1)) > 0.98
 
-    def test_it_is_told_that_nothing_was_executed(self, digits, tmp_path, monkeypatch):
+    def test_notes_say_that_nothing_was_executed(self, digits, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
         path = tmp_path / "a student.onnx"
         export = kd.export.to_onnx(onnx_models.made("several"), path, for_tensorrt=True)

@@ -1,4 +1,4 @@
-"""Look-ups are one GATHER, arguments of maxima one ARG_MAX; what cannot be is told by its layer."""
+"""Look-ups are one GATHER, arguments of maxima one ARG_MAX; others raise with their layer."""
 
 import keras
 import numpy as np
@@ -78,7 +78,7 @@ def test_what_is_computed_and_may_be_below_0_counts_from_the_end(tmp_path):
     assert done.error < 1e-5
 
 
-def test_data_below_0_is_told_before_any_work(tmp_path):
+def test_negative_indices_raise_before_any_work(tmp_path):
     student = over(Both())
     for purpose in (kd.export.to_tflite, kd.export.to_onnx):
         path = tmp_path / ("s.tflite" if purpose is kd.export.to_tflite else "s.onnx")
@@ -171,7 +171,7 @@ def words(kind):
 
 
 @pytest.mark.parametrize("kind", LOOKUPS)
-def test_tables_of_words_are_told_by_their_layer(kind, tmp_path):
+def test_tables_of_words_raise_with_their_layer(kind, tmp_path):
     student = looking_up(kind)
     for purpose, suffix in ((kd.export.to_tflite, "tflite"), (kd.export.to_onnx, "onnx")):
         path = tmp_path / f"s.{suffix}"
@@ -186,7 +186,7 @@ def test_tables_of_words_are_told_by_their_layer(kind, tmp_path):
         np.testing.assert_allclose(np.asarray(rest(fed)), truth, atol=1e-6)
 
 
-def test_what_litert_lacks_is_told_by_its_place_and_a_way_out(tmp_path):
+def test_operators_that_litert_lacks_raise_with_layer_and_remedy(tmp_path):
     inputs = keras.Input((6,), dtype="int32", name="ids")
     several = layers.CategoryEncoding(20, output_mode="multi_hot", name="words")(inputs)
     student = keras.Model(inputs, layers.Dense(3)(several))
@@ -216,7 +216,7 @@ class TestWholeInputs:
         return np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3)).astype("uint8")
 
     @pytest.mark.parametrize("quantization", ["int8", "int16x8"])
-    def test_are_told_before_any_conversion(self, quantization, tmp_path, monkeypatch):
+    def test_raise_before_any_conversion(self, quantization, tmp_path, monkeypatch):
         def convert(*args):
             raise AssertionError("converted")
 

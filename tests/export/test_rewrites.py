@@ -139,7 +139,7 @@ def test_layers_are_as_before_afterwards():
     assert "call" not in vars(inside)
 
 
-def test_what_stays_in_float_is_told_with_its_place_and_a_way_out(tmp_path):
+def test_operators_in_float_raise_with_layer_and_remedy(tmp_path):
     keras.utils.set_random_seed(0)
     ids = keras.Input((12,), dtype="int32", name="ids")
     x = layers.GlobalAveragePooling1D(name="pool")(layers.Embedding(50, 8, mask_zero=True)(ids))

@@ -87,17 +87,17 @@ def test_types_of_inputs_and_outputs_in_pairs(tmp_path):
     student = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
     aware = kd.quantization_aware(student, "int8", ROWS)
     found = []
-    for given, told in PAIRS:
+    for input_dtype, output_dtype in PAIRS:
         done = kd.export.to_tflite(
             aware,
             tmp_path / "s.tflite",
             representative_data=ROWS,
-            input_dtype=given,
-            output_dtype=told,
+            input_dtype=input_dtype,
+            output_dtype=output_dtype,
             overwrite=True,
         )
         file = TFLiteFile(done.path)
-        assert (file.inputs[0].dtype, file.outputs[0].dtype) == (given, told)
+        assert (file.inputs[0].dtype, file.outputs[0].dtype) == (input_dtype, output_dtype)
         found.append(file.run(ROWS)[0])
     for each in found[1:]:
         np.testing.assert_allclose(each, found[0], rtol=1e-6)

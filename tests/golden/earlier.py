@@ -109,7 +109,7 @@ def ensemble():
 
 
 def ensemble_with_own_weights():
-    """Likewise, of a teacher that has a configuration of its own."""
+    """The same, with a teacher that has a configuration of its own."""
     own = kd.teachers.EMA(network(4, 5), decay=0.5, copy=False)
     return kd.teachers.Ensemble([network(3, 4), own], combine="mean_probabilities")
 
@@ -403,7 +403,7 @@ def objects():
 
 
 def teachers_of_files():
-    """Likewise teachers that read a file of `version_0_1`."""
+    """The same for teachers that read a file of `version_0_1`."""
     made = [
         kd.teachers.Cached(FOLDER / "caches" / "float32", network(4, 1)),
         kd.teachers.TFLiteTeacher(FOLDER / "student.tflite"),

@@ -1,7 +1,7 @@
 """Writes `version_0_1`: files of each kind that keras_kd saves, and what was in them.
 
 They were written by commit 183cdf1, before the package's modules were moved, and must load for
-ever: run this only to add a kind of file, at the commit whose files shall be kept, with
+ever: run this only to add a kind of file, at the commit whose files should be kept, with
 
     python -m tests.golden.make_version_0_1 [KIND ...]
 

@@ -134,7 +134,7 @@ def llama3():
 
 
 def t5():
-    """A backbone without a head, of which encoder and decoder have padding of their own."""
+    """A backbone without a head, whose encoder and decoder have padding of their own."""
     losses = []
     for side in ("encoder", "decoder"):
         mask = {"mask_input": f"{side}_padding_mask"}

@@ -108,7 +108,7 @@ def whisper(layers=2, width=16, heads=2, seed=0):
 
 
 def tokens(rows=8, seed=0, prefix=""):
-    """`token_ids` and `padding_mask` of sequences that end in padding, of which one is full."""
+    """`token_ids` and `padding_mask` of sequences that end in padding; the first one is full."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(3, LENGTH, rows)
     lengths[0] = LENGTH

@@ -88,7 +88,7 @@ def test_the_losses_fall(kind, trained):
 
 
 @pytest.mark.parametrize("kind", OF_LOGITS)
-def test_fit_and_evaluate_report_the_means_of_what_is_no_padding(kind, trained):
+def test_fit_and_evaluate_report_means_without_padding(kind, trained):
     of_kind = trained(kind)
     first = {name: values[0] for name, values in of_kind.history.items()}
     assert_same_values(first, expected(of_kind, of_kind.first, first))
@@ -131,7 +131,7 @@ def test_predict_and_a_loaded_file(kind, trained, tmp_path):
         assert_same_values(logs, of_kind.evaluate(with_teacher=True))
 
 
-def test_a_task_that_was_compiled_otherwise_is_told_of(tmp_path):
+def test_a_task_that_was_compiled_otherwise_warns(tmp_path):
     """A task compiles itself when it is made; Keras loads no other `compile` of it."""
     case = CASES["bert"]()
     case.student.compile(optimizer=keras.optimizers.SGD(0.1))
@@ -174,8 +174,8 @@ def test_a_student_of_lora_trains_its_adapters_alone(tmp_path):
     np.testing.assert_allclose(loaded.predict(case.x, verbose=0), predicted, atol=1e-5)
 
 
-def told(kind, **changes):
-    """What `fit` says of padding in two calls, of a case with some changes."""
+def padding_warnings(kind, **changes):
+    """The warnings about padding of two calls of `fit`, of a case with some changes."""
     case = dataclasses.replace(CASES[kind](), **changes)
     distiller = case.distiller(run_eagerly=True)
     with warnings.catch_warnings(record=True) as found:
@@ -185,21 +185,22 @@ def told(kind, **changes):
     return [str(w.message) for w in found if "padding" in str(w.message)]
 
 
-def test_padding_that_no_loss_honors_is_told_of_once():
-    assert told("gpt2") == []
-    (message,) = told("gpt2", options={})
+def test_padding_that_no_loss_honors_warns_once():
+    assert padding_warnings("gpt2") == []
+    (message,) = padding_warnings("gpt2", options={})
     assert "'padding_mask' says that 50 of 96 positions are padding" in message
     assert "Distiller(..., mask_input='padding_mask')" in message
 
 
-def test_of_a_classifier_padding_is_told_of_where_hints_count_it():
-    assert told("bert") == []
-    assert told("bert", losses=[kd.losses.SoftTargets()]) == []
-    (message,) = told("bert", losses=[kd.losses.SoftTargets(), *hints()])
+def test_padding_of_a_classifier_warns_where_hints_count_it():
+    assert padding_warnings("bert") == []
+    assert padding_warnings("bert", losses=[kd.losses.SoftTargets()]) == []
+    (message,) = padding_warnings("bert", losses=[kd.losses.SoftTargets(), *hints()])
     assert "inner layers 'hidden_states', 'attention_maps'" in message
 
 
-def test_padding_of_encoder_and_decoder_is_told_of_by_its_name():
-    assert told("t5") == []
+def test_padding_of_encoder_and_decoder_warns_with_its_name():
+    assert padding_warnings("t5") == []
     # Both are as long: either may be meant.
-    assert len(told("t5", losses=[kd.losses.RegressionKD(output="decoder_sequence_output")])) == 2
+    loss = kd.losses.RegressionKD(output="decoder_sequence_output")
+    assert len(padding_warnings("t5", losses=[loss])) == 2

@@ -1,4 +1,4 @@
-"""What holds for every loss, given what it shall be in float64."""
+"""What holds for every loss, given its expected value in float64."""
 
 import keras
 import numpy as np

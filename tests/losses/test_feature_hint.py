@@ -24,7 +24,7 @@ def truth(kind, teacher, student):
 
 
 def rows_of(values):
-    """What a loss returns: of images one value a row."""
+    """What a loss returns: one value per sample, also of images."""
     return values.mean(axis=(1, 2)) if values.ndim == 3 else values
 
 
@@ -152,7 +152,7 @@ def distiller(*losses, mode="graph", **options):
     return linear.compiled(network(12, 1), network(6, 2), list(losses), mode=mode, **options)
 
 
-def test_an_unknown_layer_is_told_with_close_names():
+def test_an_unknown_layer_raises_with_close_names():
     with pytest.raises(ValueError, match=r"no layer 'feature'.*'features'"):
         distiller(kd.losses.FeatureHint("feature", "features"))
 
@@ -169,7 +169,7 @@ def test_fit_lowers_it_and_trains_the_projector(kind, mode):
     assert history["feature_hint"][-1] < 0.5 * history["feature_hint"][0]
     assert np.abs(made.distillation_losses[0].trainable_weights[0].numpy() - before).max() > 0.01
     assert np.abs(made.student.get_weights()[0] - student[0]).max() > 0.01
-    # The hint says nothing of the layers above it.
+    # The hint does not train the layers above it.
     np.testing.assert_array_equal(made.student.get_weights()[-1], student[-1])
 
 
@@ -245,13 +245,13 @@ def test_a_hint_of_weight_0_does_not_count_where_it_is_infinite(mode):
     assert all(np.isfinite(w).all() for w in made.student.get_weights())
 
 
-def test_what_does_not_fit_is_told_in_its_own_words():
+def test_features_that_do_not_fit_raise_without_keras_prefix():
     hint = kd.losses.FeatureHint("dense", "dense", projector=None)
     with pytest.raises(
         ValueError, match=r"^Distillation loss 'feature_hint': the features"
-    ) as told:
+    ) as raised:
         kd.Distiller(linear.linear(1), linear.linear(2, classes=3), hint)
-    assert "Exception encountered" not in str(told.value)
+    assert "Exception encountered" not in str(raised.value)
 
 
 def test_masked_positions_do_not_count():

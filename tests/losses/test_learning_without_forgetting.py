@@ -114,7 +114,7 @@ def test_classes_that_do_not_fit(arguments, teacher, student, message):
         LWF(**arguments)(np.ones(teacher), np.ones(student))
 
 
-def test_it_is_told_when_the_distiller_is_built():
+def test_too_few_classes_raise_when_the_distiller_is_built():
     with pytest.raises(ValueError, match="student has 4 classes, fewer than the 6"):
         kd.Distiller(linear.linear(1, classes=6), linear.linear(2, classes=4), LWF())
 
@@ -193,7 +193,7 @@ def trained_on(model, x, y, loss):
 
 
 def among(model, x, y, first, end):
-    """Accuracy on the rows of classes `first` to `end - 1`, told from one another."""
+    """Accuracy on the rows of classes `first` to `end - 1`, among those classes."""
     rows = (y >= first) & (y < end)
     logits = model.predict(x[rows], verbose=0)[:, first:end]
     return np.mean(logits.argmax(axis=-1) + first == y[rows])

@@ -229,7 +229,7 @@ def test_the_curriculum_learns_in_fit_and_its_reversal_is_scheduled(mode, tmp_pa
 
 def test_an_unknown_number_cannot_be_scheduled():
     schedule = kd.callbacks.LossWeightSchedule("soft_targets.reversal", 0.0, 1.0)
-    with pytest.raises(ValueError, match="'soft_targets' has no live number 'reversal'"):
+    with pytest.raises(ValueError, match="'soft_targets' has no hyperparameter 'reversal'"):
         linear.compiled(*linear.pair()).fit(*linear.data(8), callbacks=[schedule], verbose=0)
 
 

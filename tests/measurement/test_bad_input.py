@@ -1,4 +1,4 @@
-"""Wrong arguments and data are told before, or instead of, wrong figures."""
+"""Wrong arguments and data raise before work, and never give wrong figures."""
 
 import sys
 
@@ -106,7 +106,7 @@ def test_bad_weights(weights, message):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_outputs_that_are_no_numbers_are_named(value):
+def test_outputs_that_are_not_numbers_are_named(value):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Identity()], name="broken")
     outputs = np.tile(np.float32([3.0, -1.0, 0.0, 2.0]), (37, 1))
     outputs[5, 2] = outputs[9, 0] = value

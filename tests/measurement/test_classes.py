@@ -222,7 +222,7 @@ def test_several_labels(weights):
     np.testing.assert_array_equal(found.predictions, predicted)
 
 
-def test_a_label_of_which_all_rows_say_the_same():
+def test_a_label_that_is_the_same_in_all_rows():
     y = np.random.default_rng(1).integers(2, size=(len(X), 4))
     y[:, 1] = 1
     found = measured((X, y), class_names=NAMES)

@@ -97,7 +97,7 @@ def test_inputs_without_names_are_never_guessed(tmp_path):
         kd.measure(path, (X, Y), output="kind", latency=False)
 
 
-def test_inputs_without_names_are_told_apart_by_shape(tmp_path):
+def test_inputs_without_names_are_matched_by_shape(tmp_path):
     long, short = keras.Input((5,), name="z"), keras.Input((3,), name="a")
     both = keras.layers.Concatenate()([long, short])
     model = files.filled(keras.Model([long, short], keras.layers.Dense(4)(both)))

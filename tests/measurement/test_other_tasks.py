@@ -65,8 +65,8 @@ def test_columns_that_hardly_vary_do_not_rule_r2():
     y[:, 1] = 0.1
     found = kd.measure(model, (X, y), task="regression", latency=False)
     assert found.quality["r2"] == pytest.approx(expected, rel=1e-5)
-    told = "r2: 1 of 3 numbers have the same label in all samples and do not count."
-    assert told in found.notes
+    note = "r2: 1 of 3 numbers have the same label in all samples and do not count."
+    assert note in found.notes
     found = kd.measure(model, (X, np.full_like(y, 0.1)), task="regression", latency=False)
     assert "r2" not in found.quality
     assert "r2: left out; the labels are all the same." in found.notes

@@ -1,4 +1,4 @@
-"""What cannot be trained is told before anything is."""
+"""What cannot be trained raises before any training."""
 
 import keras
 import numpy as np

@@ -141,7 +141,7 @@ def test_a_frozen_peer_only_teaches():
     np.testing.assert_equal(models[0].get_weights(), before)
 
 
-def test_live_numbers_without_tracing_again():
+def test_hyperparameters_change_without_retracing():
     models = peers()
     x, y = linear.data()
     loop = Loop(models)

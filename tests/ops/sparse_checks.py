@@ -10,7 +10,7 @@ REST_LOGARITHM = 3e-7
 
 
 def case(rows, classes, kept, temperature=1.0, dtypes=("float32", "float32"), seed=0):
-    """Student logits, and a teacher near them of which the `kept` largest logits are known."""
+    """Student logits, and a sparse teacher near them with its `kept` largest logits."""
     student, teacher = logits.near_teacher(rows, classes, temperature, seed, dtypes)
     return student, *logits.keep_largest(teacher, kept, temperature, seed)
 

@@ -43,7 +43,7 @@ def dense(is_clean=False):
 
 
 def weights():
-    """Per row; of which 21 to 24 weigh nothing."""
+    """Per row; rows 21 to 24 have weight 0."""
     weight = np.linspace(0.5, 2.0, ROWS, dtype=np.float32)
     weight[21:25] = 0.0
     return weight

@@ -54,12 +54,12 @@ def test_a_broken_library_says_so(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("reason", ["the NVIDIA driver serves CUDA 12.4", "no GPU is visible"])
-def test_the_librarys_reason_is_told(monkeypatch, reason):
+def test_the_librarys_reason_is_returned(monkeypatch, reason):
     monkeypatch.setattr(xla, "_open", lambda: FakeLibrary(reason))
     assert xla.cuda_unavailable() == reason
 
 
-def test_a_tensorflow_without_cuda_is_told(monkeypatch):
+def test_a_tensorflow_without_cuda_is_reported(monkeypatch):
     monkeypatch.setattr(xla, "_open", lambda: FakeLibrary(""))
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: False)
     xla.cuda_unavailable.cache_clear()

@@ -55,7 +55,7 @@ def test_class_counts_inside_xla(op_mode, classes):
 
 
 def test_noise_spans_the_promised_divergences():
-    """Otherwise the tests above would say nothing about small divergences."""
+    """Otherwise the tests above would not cover small divergences."""
     _, _, loss, _ = _case(8, 1000, 1.0, "forward_kl")
     levels = loss.reshape(-1, 4).mean(axis=0)
     np.testing.assert_array_less([0.3, 3e-3, 3e-5, 3e-7], levels)

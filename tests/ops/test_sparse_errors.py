@@ -128,7 +128,7 @@ def test_options(options, message):
         _loss(**options)
 
 
-def test_a_tensor_that_is_no_temperature_is_refused_when_it_is_read(kernel):
+def test_a_tensor_with_an_invalid_temperature_raises_when_it_is_read(kernel):
     with pytest.raises(tf.errors.InvalidArgumentError, match="temperature=-1"):
         _loss(temperature=tf.constant(-1.0))
 

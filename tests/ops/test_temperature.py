@@ -50,7 +50,7 @@ def test_a_variable_is_live_in_a_graph(kernel, jit_compile):
 
 @pytest.mark.parametrize("value", [0.0, -2.0, np.nan, np.inf])
 @pytest.mark.parametrize("graph", [False, True])
-def test_a_tensor_that_is_no_temperature_is_refused_when_it_is_read(kernel, value, graph):
+def test_a_tensor_with_an_invalid_temperature_raises_when_it_is_read(kernel, value, graph):
     student, teacher = logits.near_teacher(4, 10)
     labels = np.zeros(4, np.int32)
     for op in (

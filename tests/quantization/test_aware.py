@@ -190,7 +190,7 @@ def test_float_indices_are_not_scaled():
 
 
 def test_float_indices_of_embedding_raise():
-    """Keras' inputs are float32 unless told otherwise, those of an Embedding too."""
+    """Keras' inputs are float32 by default, those of an Embedding too."""
     stack = [keras.Input((6,)), layers.Embedding(50, 8), layers.Flatten(), layers.Dense(3)]
     student = keras.Sequential(stack)
     ids = np.random.default_rng(0).integers(50, size=(32, 6)).astype("float32")

@@ -146,5 +146,5 @@ def test_every_layer_of_the_table_has_integers(tmp_path):
         aware, tmp_path / "s.tflite", representative_data=rows, task="regression"
     )
     assert done.float_operators == []
-    # Of a model that was not trained rounding is much, and is told of; no range is missing.
+    # Rounding changes an untrained model much, which is noted; no range is missing.
     assert all("measure the file on labeled data" in note for note in done.notes)

@@ -97,7 +97,7 @@ def test_rounding_is_done_where_the_file_has_tensors(trained, digits):
     assert not {path for path, _ in where} & {*blocks[2:], "first", *(f"{x}_norm" for x in blocks)}
 
 
-def test_what_clips_is_told_from_what_it_is_given():
+def test_ranges_distinguish_a_clipping_layer_from_its_input():
     """MobileNetV3's gates: on data that is not clipped both ends of a ReLU6 are equal."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((16,))

@@ -28,7 +28,7 @@ def test_accuracy_within_two_points_of_float(found):
 def test_file_is_integer_and_agrees_with_student(found):
     assert set(found["types"]) <= {"int8", "int32"}
     assert found["agreement"] >= 0.99
-    assert found["told"] == found["agreement"]
+    assert found["exported_agreement"] == found["agreement"]
     assert found["file_accuracy"] > found["float_accuracy"] - 0.02
 
 

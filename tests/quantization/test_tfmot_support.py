@@ -64,7 +64,7 @@ def test_attention_and_embeddings_are_named():
         (lambda: layers.BatchNormalization(name="culprit"), "right after"),
     ],
 )
-def test_what_is_in_the_way_is_told(layer, reason):
+def test_unsupported_layers_raise_with_name_and_reason(layer, reason):
     with pytest.raises(ValueError, match=f"'culprit'.*{reason}"):
         distill(layer())
 
@@ -84,7 +84,7 @@ def test_batch_normalization_must_follow_a_convolution(before):
         distill(middle)
 
 
-def test_calls_it_cannot_copy_are_told():
+def test_calls_it_cannot_copy_raise():
     shared = layers.Conv2D(3, 3, padding="same", name="culprit")
     with pytest.raises(ValueError, match="'culprit'.*more than once"):
         distill(lambda x: shared(shared(x)))
@@ -96,7 +96,7 @@ def test_calls_it_cannot_copy_are_told():
         distill(lambda x: layers.Add(name="culprit")([x, x, x]))
 
 
-def test_a_subclassed_student_is_told_so():
+def test_a_subclassed_student_raises():
     class Student(keras.Model):
         def call(self, x):
             return x

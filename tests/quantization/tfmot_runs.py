@@ -70,7 +70,7 @@ def learns(found):
         accuracy=float(np.mean(logits.argmax(-1) == y)),
         file_accuracy=float(np.mean(in_file.argmax(-1) == y)),
         agreement=float(np.mean(in_file.argmax(-1) == logits.argmax(-1))),
-        told=exported.agreement,
+        exported_agreement=exported.agreement,
         types=sorted({t for o in file.operators for t in (*o.inputs, *o.outputs)}),
         kept=all(map(np.array_equal, before, student.get_weights())),
     )

@@ -27,10 +27,10 @@ def path(name):
     """The path of a file; skips the test where it is not installed."""
     found = FOLDER / name
     if not found.exists():
-        told = f"{found} is not there: run `make .venv/real_files`"
+        message = f"{found} is not there: run `make .venv/real_files`"
         if os.environ.get("KERAS_KD_REQUIRE_REAL_FILES") == "1":
-            pytest.fail(told)
-        pytest.skip(told)
+            pytest.fail(message)
+        pytest.skip(message)
     return str(found)
 
 
@@ -43,7 +43,7 @@ class Case:
         raw: What its runtime says of `x`, called directly: arrays in the teacher's order.
         x: A few rows.
         student: A function that makes a tiny student.
-        losses: Likewise, by which it learns.
+        losses: A function that makes the student's losses.
         parameters: How many the file holds.
         measured: A function that makes what `measure` takes; `None`: it takes no SavedModels.
         output: Which of its outputs `measure` reads.

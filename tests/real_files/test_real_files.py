@@ -113,7 +113,7 @@ def test_what_ends_in_probabilities_is_known(tmp_path):
         kd.cache_teacher(CASES["magika"].teacher(), data, tmp_path / "c", top_k=3, verbose=0)
 
 
-def test_what_such_files_are_asked_wrongly_is_told():
+def test_wrong_inputs_of_such_files_raise():
     image = CASES["rapidocr_det"].x
     detector = kd.teachers.OnnxTeacher(path(f"{OCR}/ch_PP-OCRv4_det_infer.onnx"))
     with pytest.raises(ValueError, match=r"channels_first=True, or preprocess=lambda x: tf.tr"):
@@ -127,8 +127,8 @@ def test_what_such_files_are_asked_wrongly_is_told():
         turned.predict_batch(kd.teachers.protocol.TeacherInputs(image)),
         [expected.transpose(0, 3, 1, 2)],
     )
-    told = r"takes 3 inputs.*what the data does not have goes into `constants`"
-    with pytest.raises(ValueError, match=told):
+    message = r"takes 3 inputs.*what the data does not have goes into `constants`"
+    with pytest.raises(ValueError, match=message):
         kd.teachers.OnnxTeacher(path(SILERO))(CASES["silero_vad"].x)
     with pytest.raises(ValueError, match="numbers that are not whole"):
         kd.teachers.OnnxTeacher(path(MAGIKA))(CASES["magika"].x / 255)

@@ -23,7 +23,7 @@ def predictions(truth, wrong, classes=CLASSES, shift=1):
 
 
 def classifier(truth, said, *, classes=CLASSES, names=None, size=10_000, latency=100.0, **changes):
-    """A `Measurement` of a classifier from what it said of each row."""
+    """A `Measurement` of a classifier from its predictions."""
     names = list(range(classes)) if names is None else names
     confusion = np.zeros((classes, classes), int)
     np.add.at(confusion, (truth, said), 1)

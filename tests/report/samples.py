@@ -9,7 +9,7 @@ NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 
 
 def said(truth, accuracy, seed, classes):
-    """Predictions of which this share is right: hard rows are wrong in most seeds."""
+    """Predictions with this accuracy: hard rows are wrong in most seeds."""
     rng = np.random.default_rng(seed)
     hard = 0.7 * np.random.default_rng(99).random(len(truth)) + 0.3 * rng.random(len(truth))
     wrong = hard < np.quantile(hard, 1 - accuracy)

@@ -262,7 +262,7 @@ def test_files_of_some_students_only(report, folder):
         )
 
 
-def test_a_teacher_that_is_no_model(report):
+def test_a_teacher_that_is_not_a_model(report):
     _, test = tiny.digits()
     ensemble = kd.teachers.Ensemble([tiny.teacher(), tiny.teacher()])
     found = kd.report(ensemble, report.students[:1], data=test, latency=False, verbose=False)

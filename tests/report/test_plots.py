@@ -114,12 +114,12 @@ def test_confusion_is_colored_by_better_and_worse():
         student=[made_up.classifier(truth, np.where(truth == 3, 0, truth))],
     )
     svg = charts.draw_confusion(breakdowns.compare_confusion(found))
-    told = {each[0].text: each.get("class") for each in svg.iter("rect")}
-    assert told[f"1 taken for 2: {MINUS}10 samples"] == "cell better"
-    assert told["1 taken for 1: +10 samples"] == "cell better"
-    assert told["3 taken for 0: +10 samples"] == "cell worse"
-    assert told[f"3 taken for 3: {MINUS}10 samples"] == "cell worse"
-    assert told["0 taken for 1: +0 samples"] == "cell"
+    classes = {each[0].text: each.get("class") for each in svg.iter("rect")}
+    assert classes[f"1 taken for 2: {MINUS}10 samples"] == "cell better"
+    assert classes["1 taken for 1: +10 samples"] == "cell better"
+    assert classes["3 taken for 0: +10 samples"] == "cell worse"
+    assert classes[f"3 taken for 3: {MINUS}10 samples"] == "cell worse"
+    assert classes["0 taken for 1: +0 samples"] == "cell"
 
 
 def test_each_model_has_a_look_of_its_own():

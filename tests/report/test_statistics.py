@@ -106,7 +106,7 @@ def test_noise_of_the_rows_of_a_regression_is_that_of_the_bootstrap(key):
     assert found.error == pytest.approx(np.std(again), rel=0.1)
 
 
-def test_a_metric_that_is_no_mean_over_rows_has_no_noise_of_rows():
+def test_a_metric_that_is_not_a_mean_over_rows_has_no_noise_of_rows():
     pair = made_up.with_errors(TRUTH, [100, 60])
     assert statistics.row_noise(statistics.Metric("f1_macro"), pair[1:], pair[:1]) is None
     # McNemar's test would be one of the accuracy, which may even have fallen.
@@ -199,7 +199,7 @@ def test_the_share_of_a_gain_that_a_file_keeps():
     assert kept.difference.mean == pytest.approx(-0.002)
 
 
-def test_a_share_of_noise_is_not_told():
+def test_no_share_of_a_gain_within_the_noise():
     found = made_up.compared(
         baseline=made_up.with_errors(TRUTH, [100, 104, 96]),
         student=made_up.with_errors(TRUTH, [98, 104, 97]),

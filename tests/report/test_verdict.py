@@ -36,7 +36,7 @@ def test_gain():
     assert found.advice == []
 
 
-def test_a_file_that_loses_the_gain_is_told_why():
+def test_advice_explains_why_a_file_loses_the_gain():
     student = accuracies(92.8, 93.3, 92.6)
     worse = [
         made_up.classifier(TRUTH, made_up.predictions(one.predictions, slice(None, 240, 4)))

@@ -180,7 +180,7 @@ def _forked(request):
             WORKS[request["work"]](folder, events, **request.get("options", {}))
             os.write(writing, json.dumps({"events": events.count}).encode())
             code = 0
-        except BaseException:  # noqa: BLE001 the parent is told
+        except BaseException:  # noqa: BLE001 the parent reports it
             os.write(writing, json.dumps({"error": traceback.format_exc()[-4000:]}).encode())
         finally:
             os._exit(code)  # nothing of the parent's is ended twice

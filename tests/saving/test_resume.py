@@ -33,7 +33,7 @@ def distiller():
 
 
 class Schedule(keras.callbacks.Callback):
-    """Changes every live number, by the epoch."""
+    """Changes every hyperparameter that may change during `fit`, by the epoch."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model.alpha, self.model.beta = 0.2 + 0.1 * epoch, 0.9 - 0.1 * epoch
@@ -236,15 +236,15 @@ def test_the_weights_say_where_they_are(tmp_path, of_plain, metadata):
 
 
 def test_a_backup_that_is_half_removed_is_none(tmp_path, of_plain):
-    """Keras removes it when `fit` has ended; ended in the midst of it, it may leave the epoch."""
+    """Keras removes it when `fit` has ended; a kill during that may leave the epoch behind."""
     (tmp_path / "training_metadata.json").write_text('{"epoch": 2, "batch": 0}')
     resumed, history = run(plain, {}, keras.callbacks.BackupAndRestore(tmp_path))
     assert len(history["loss"]) == 2
     np.testing.assert_equal(resumed.get_weights(), of_plain.get_weights())
 
 
-def test_a_backup_without_a_position_begins_its_epoch_anew(tmp_path):
-    """As of earlier versions."""
+def test_a_backup_without_a_position_restarts_its_epoch(tmp_path):
+    """As earlier versions wrote them."""
     interrupted(tmp_path / "backup", 1, 3)
     with h5py.File(tmp_path / "backup" / "latest.weights.h5", "a") as file:
         del file["vars"]["position"]
@@ -265,7 +265,7 @@ class Load(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("by", ["hand", "callback", "file"])
-def test_weights_that_are_no_backup_of_this_fit_leave_no_batch_out(tmp_path, by):
+def test_weights_that_are_not_a_backup_of_this_fit_leave_no_batch_out(tmp_path, by):
     interrupted(tmp_path / "backup", 0, 3)
     path = tmp_path / "backup" / "latest.weights.h5"
     model, _ = plain()

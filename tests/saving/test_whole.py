@@ -122,7 +122,7 @@ def test_asks_before_it_replaces(tmp_path, monkeypatch, models, way, answer, is_
     assert (path.read_bytes() != b"other") == is_replaced
 
 
-def test_wrong_names_are_told_as_they_were_given(tmp_path, models):
+def test_wrong_names_raise_as_they_were_given(tmp_path, models):
     for save in (models["aware"].save, models["aware"].save_weights):
         with pytest.raises(ValueError, match="file.pickle"):
             save(tmp_path / "file.pickle")

@@ -186,7 +186,7 @@ def test_an_interrupted_chain_goes_on(tmp_path, whole, trained):
         ),
     ],
 )
-def test_bad_arguments_are_told_before_any_training(trained, make, message):
+def test_bad_arguments_raise_before_any_training(trained, make, message):
     made = models(trained)
     before = [model.get_weights() for model in made]
     with pytest.raises(ValueError, match=message):

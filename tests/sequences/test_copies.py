@@ -56,7 +56,7 @@ def test_seeds_of_initializers_differ_by_number():
         assert all((one != other).any() for other in kernels[:i])
 
 
-def test_optimizers_and_metrics_begin_anew():
+def test_copies_of_optimizers_and_metrics_start_from_scratch():
     optimizer = keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9), 0.3)
     optimizer.build([keras.Variable(1.0)])
     optimizer.iterations.assign(5)
@@ -89,7 +89,7 @@ def test_vocabularies_are_taken_over():
     assert cloning.clone_model(template, 1).layers[0].get_vocabulary() == texts.get_vocabulary()
 
 
-def test_weights_of_words_that_keras_cannot_give_a_copy_are_told():
+def test_word_weights_that_keras_cannot_copy_raise():
     texts = layers.TextVectorization(output_mode="tf_idf", name="texts")
     texts.adapt(["a b c", "b c d"])
     template = keras.Sequential([keras.Input((1,), dtype="string"), texts, layers.Dense(3)])

@@ -63,7 +63,7 @@ def test_flattened_images_keep_their_channels_at_each_position():
 def test_concatenated_channels_are_those_of_each_part():
     teacher = random(networks.densenet())
     student = shrink(teacher, width=0.5)
-    # 3 of the input, then 4, 6 and 8, of which the even ones stay.
+    # 3 of the input, then 4, 6 and 8: the even ones of each stay.
     index = [0, 1, 2, 3, 5, 7, 9, 11]
     kernel, bias = weights(teacher, "conv_2")
     assert_equal(student, "conv_2", kernel[:, :, index][..., ::2], bias[::2])

@@ -84,7 +84,7 @@ def test_an_attribute_is_never_taken_for_another_layers_name():
         assert paths.find_layer(model, attribute) is layer
 
 
-def test_several_that_are_nested_are_told_by_paths_that_work():
+def test_several_nested_layers_raise_with_paths_that_work():
     twice = keras.Sequential([keras.Input((linear.FEATURES,)), Trunk(), of_four()])
     with pytest.raises(ValueError, match="Several layers") as raised:
         paths.find_layer(twice, "given")

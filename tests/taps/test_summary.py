@@ -156,7 +156,7 @@ def test_a_layer_alone():
     assert found(model, known={networks.Block}) == [["only"]]
 
 
-def test_what_is_no_block():
+def test_layers_that_are_not_blocks():
     inputs = keras.Input((LENGTH, WIDTH))
     x = inputs
     for _ in range(2):  # attention layers are a block's parts

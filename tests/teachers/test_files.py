@@ -211,7 +211,7 @@ class TestInputs:
         teacher = makers[kind](output="a")
         np.testing.assert_allclose(teacher({"mine": X}), model(X)["a"], rtol=1e-5, atol=1e-6)
 
-    def test_wrong_inputs_are_told_before_any_step(self, makers):
+    def test_wrong_inputs_raise_before_any_step(self, makers):
         for kind in FORMATS:
             function = tf.function(makers[kind](), autograph=False)
             with pytest.raises(ValueError, match=r"'x' of the file has shape \(None, 5\)"):

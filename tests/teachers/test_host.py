@@ -1,4 +1,4 @@
-"""Teachers outside of TensorFlow are asked ahead of the step, with any kind of data."""
+"""Teachers outside of TensorFlow run in the input pipeline, with any kind of data."""
 
 import threading
 import time
@@ -259,7 +259,7 @@ def test_a_scalar_stays_one_when_the_shapes_are_found_out():
     np.testing.assert_allclose(function((tf.constant(x), tf.constant(2.0))), 2 * x, rtol=1e-6)
 
 
-def test_an_output_of_another_shape_than_was_found_out_is_told():
+def test_an_output_whose_shape_changes_raises():
     class Growing(Host):
         def predict(self, inputs, layers=()):
             return np.zeros((len(inputs), 1 + int(inputs.any()))), {}
@@ -270,18 +270,18 @@ def test_an_output_of_another_shape_than_was_found_out_is_told():
 
 
 @pytest.mark.parametrize(
-    ("y", "weights", "told"),
+    ("y", "weights", "lengths"),
     [
         (np.zeros(60, int), None, "x: 71, y: 60"),
         (np.zeros(71, int), np.ones(5), "x: 71, y: 71, sample_weight: 5"),
         ([0] * 12, None, "x: 71, y: 12"),
     ],
 )
-def test_arrays_of_different_lengths_raise(y, weights, told):
+def test_arrays_of_different_lengths_raise(y, weights, lengths):
     distiller = kd.Distiller(Host(), caches.model(2))
     distiller.compile("sgd", caches.from_logits())
     x, _ = caches.arrays()
     with pytest.raises(
-        ValueError, match=rf"must have the same number of samples.*numbers of samples: {told}\."
+        ValueError, match=rf"must have the same number of samples.*numbers of samples: {lengths}\."
     ):
         distiller.fit(x, y, sample_weight=weights, verbose=0)

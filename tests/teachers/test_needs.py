@@ -1,4 +1,4 @@
-"""What cannot be imported is told by its name, with what to install."""
+"""Imports that fail name the package, and what to install."""
 
 import sys
 
@@ -30,16 +30,16 @@ def test_a_package_that_is_missing():
 
 def test_what_an_installed_package_misses(package):
     package("import kd_immutable.dictionary")
-    told = r"T needs kd_needed, which is installed, but misses kd_immutable: pip install kd_immu"
-    with pytest.raises(ImportError, match=told) as raised:
+    message = r"T needs kd_needed, which is installed, but misses kd_immutable: pip install kd_immu"
+    with pytest.raises(ImportError, match=message) as raised:
         validation.needs("kd_needed.runner", "T", "onnx")
     assert raised.value.name == "kd_immutable"
 
 
 def test_a_package_that_is_too_old(package):
     package("")
-    told = r"installed, but cannot be imported: No module named 'kd_needed.other'.*--upgrade"
-    with pytest.raises(ImportError, match=told):
+    message = r"installed, but cannot be imported: No module named 'kd_needed.other'.*--upgrade"
+    with pytest.raises(ImportError, match=message):
         validation.needs("kd_needed.other", "T", "onnx")
 
 

@@ -1,4 +1,4 @@
-"""A fit that mostly waits for its teacher is told so, once."""
+"""A fit that mostly waits for its teacher warns, once."""
 
 import typing
 import warnings
@@ -15,7 +15,7 @@ from keras_kd.training import fit
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that passes only where a test moves it."""
 
     def __init__(self):
         self.now = 100.0
@@ -45,15 +45,15 @@ def waiting(clock):
 
 def test_waiting_for_the_teacher_warns_with_the_share(waiting, clock):
     steps(waiting, clock, 21, waits=3.0, takes=1.0)
-    told = r"for 75% of the time \(60 of 80 seconds\).*about 25% of the time: keras_kd.cache_teach"
-    with pytest.warns(TeacherWaitWarning, match=told):
+    message = r"for 75% of the time \(60 of 80 seconds\).*about 25% of the time: keras_kd.cache_te"
+    with pytest.warns(TeacherWaitWarning, match=message):
         steps(waiting, clock, 1, waits=3.0, takes=1.0, first=21)
 
 
 def test_it_warns_once(waiting, clock):
-    with pytest.warns(TeacherWaitWarning) as told:
+    with pytest.warns(TeacherWaitWarning) as warned:
         steps(waiting, clock, 200, waits=3.0, takes=1.0)
-    assert len(told) == 1
+    assert len(warned) == 1
 
 
 @pytest.mark.parametrize(

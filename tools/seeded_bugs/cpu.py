@@ -67,7 +67,7 @@ BUGS = [
         ADDRESS,
     ),
     Bug(
-        "a short row's label is its neighbour's",
+        "a short row's label is its neighbor's",
         "csrc/cpu/short_rows.h",
         "weights.label[lane] * kLanes + lane",
         "weights.label[lane] * kLanes + (lane ^ 1)",
@@ -95,7 +95,7 @@ BUGS = [
         ADDRESS,
     ),
     Bug(
-        "reverse KL's gradient is not centred",
+        "reverse KL's gradient is not centered",
         "csrc/cpu/divergence_rule.h",
         "q * (score - mean_score)",
         "q * score",
@@ -160,8 +160,8 @@ BUGS = [
     Bug(
         "the rest is taken with the largest logit of all: it underflows",
         "csrc/cpu/sparse_rows.h",
-        "  float largest = LargestOf(row, padded), centre = 0.0f;",
-        "  float largest = LargestOf(row, padded) + 100.0f, centre = 0.0f;",
+        "  float largest = LargestOf(row, padded), center = 0.0f;",
+        "  float largest = LargestOf(row, padded) + 100.0f, center = 0.0f;",
         ADDRESS,
     ),
     Bug(
@@ -179,7 +179,7 @@ BUGS = [
         ADDRESS,
     ),
     Bug(
-        "large logits are centred in name only",
+        "large logits are centered in name only",
         "csrc/cpu/sparse_rows.h",
         "    Stage(row, padded, largest, row);\n",
         "",

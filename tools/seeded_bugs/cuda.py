@@ -51,7 +51,7 @@ BUGS = [
     ),
     # Shared memory.
     _bug(
-        "a warp's part of a sum is left out: uninitialised shared memory",
+        "a warp's part of a sum is left out: uninitialized shared memory",
         "lanes.cuh",
         "if (lane == 0) slots[i * kMostWarps + warp] = value;",
         "if (lane == 0 && warp != 5) slots[i * kMostWarps + warp] = value;",

@@ -7,7 +7,7 @@ its name in earlier versions.
 
 from keras_kd.quantization.tfmot.convert import table
 from keras_kd.quantization.tfmot.student import TfmotStudent
-from keras_kd.quantization.tfmot.train import distil, distill
+from keras_kd.quantization.tfmot.train import distil, distill  # codespell:ignore distil
 
 __all__ = ["TfmotStudent", "distil", "distill", "table"]
 __doc__ = f"{__doc__}\n{table()}\n"

@@ -143,7 +143,7 @@ def distill(
 
 
 # The name of `distill` in earlier versions.
-distil = distill
+distil = distill  # codespell:ignore distil
 
 
 def _check_numbers(epochs, batch_size, learning_rate):
@@ -196,8 +196,8 @@ class Trainer:
 
         loss = alpha * CE(labels) + beta * T^2 KL(teacher || student) + regularizers
 
-    by Adam and a learning rate that decays to 0 along a cosine: with a constant one, training for
-    integers was worse than none.
+    by Adam and a learning rate that decays to 0 along a cosine: with a constant one,
+    quantization-aware training was worse than none.
 
     Args:
         teacher: A `keras_kd.teachers.Teacher`.

@@ -70,8 +70,8 @@ def cache_teacher(
 
     Bytes per sample: those of the outputs and taps in `dtype`, and 8 for a fingerprint (8 more with
     `key`). With `top_k` each token or pixel of a sample takes `top_k` logits in `dtype`, as many
-    indices (2 bytes each, 4 above 65,536 classes), and 96 bytes for the mass of the rest: in
-    float16, 296 bytes at `top_k=50` in place of 64,000 for 32,000 classes.
+    indices (2 bytes each, 4 above 65,536 classes), and 96 bytes for the log-sum-exp of the
+    others: in float16, 296 bytes at `top_k=50` in place of 64,000 for 32,000 classes.
 
     An endless dataset raises an error. Where a dataset does not know its length, such as one of a
     generator, an end cannot be known: the bar then shows none either.

@@ -101,7 +101,7 @@ struct EmulatedMachine {
   int devices = 1;
   int architecture = 90;
   int processors = 4;
-  cudaError_t next_error = cudaSuccess;  // that the next launch shall meet
+  cudaError_t next_error = cudaSuccess;  // what the next launch returns
   // Runs launches in place of the emulator, if set: (symbol of the kernel, x, y, z of the grid and
   // of the block, bytes of shared memory, parameters as a kernel is given them, their bytes).
   // Returns 0, or what is not 0 for a failed launch.

@@ -11,8 +11,8 @@
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-// ThreadSanitizer shall watch the kernel's threads, not the scheduler that plays them all: this
-// file is compiled without it, and told so by EMULATOR_TSAN.
+// ThreadSanitizer should watch the kernel's threads, not the scheduler that plays them all: this
+// file is compiled without it, and knows of it by EMULATOR_TSAN.
 #if defined(__SANITIZE_THREAD__)
 #error "Compile this file without -fsanitize=thread and with -DEMULATOR_TSAN"
 #endif

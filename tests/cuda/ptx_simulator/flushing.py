@@ -17,7 +17,7 @@ def is_subnormal_literal(operand):
 
 
 def flushed_registers(instructions, registers):
-    """Returns the f32 registers of which every assignment is free of subnormals."""
+    """Returns the f32 registers whose every assignment is free of subnormals."""
     flushed = {name for name, kind in registers.items() if kind == "f32"}
     sized = None
     while sized != len(flushed):  # a register that falls takes along those copied from it

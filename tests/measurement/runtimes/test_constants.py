@@ -62,10 +62,10 @@ def test_a_size_that_the_data_has_is_the_datas(tmp_path):
     assert arrays["shift"].shape == (3,)
 
 
-def test_wrong_constants_are_told(tmp_path):
+def test_wrong_constants_raise(tmp_path):
     path = made.recurrent(tmp_path / "r.onnx")
     good = {"rate": 3, "state": STATE}
-    for constants, told in (
+    for constants, message in (
         ([1], "a dict from names of inputs to values"),
         ({"Rate": 3}, r"inputs \['x', 'state', 'rate'\], and none called 'Rate'"),
         ({**good, "x": 0}, "one of them at least must come from the data"),
@@ -73,13 +73,13 @@ def test_wrong_constants_are_told(tmp_path):
         ({**good, "rate": [1, 2]}, r"'rate' of the file has shape \(\)"),
         ({**good, "state": np.zeros((2, 1, 4))}, r"shape \(2, None, 3\).* shape \(2, 1, 4\)"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             runtimes.OnnxFile(path, constants=constants)
     with pytest.raises(ValueError, match=r"takes 3 inputs; the batch has 1"):
         runtimes.OnnxFile(path).run(X)
 
 
-def test_an_output_without_a_row_for_each_is_told(tmp_path):
+def test_an_output_without_a_row_per_sample_raises(tmp_path):
     path = made.recurrent(tmp_path / "r.onnx")
     file = runtimes.OnnxFile(path, constants={"rate": 3, "state": STATE})
     with pytest.raises(ValueError, match=r"'next' of r.onnx has shape \(2, 1, 3\).*Leave it out"):

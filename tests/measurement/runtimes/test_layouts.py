@@ -32,7 +32,7 @@ def test_images_in_keras_order(tmp_path, size):
     assert file.inputs[0].shape[1:] == (*(None if isinstance(x, str) else x for x in size[2:]), 3)
 
 
-def test_images_in_the_other_order_are_told_what_to_do(tmp_path):
+def test_images_in_the_other_layout_raise_with_the_remedy(tmp_path):
     made.convolution(tmp_path / "c.onnx")
     with pytest.raises(ValueError, match=r"channels_first=True, or preprocess=lambda x: tf.trans"):
         runtimes.OnnxFile(tmp_path / "c.onnx").run(IMAGES)
@@ -41,16 +41,16 @@ def test_images_in_the_other_order_are_told_what_to_do(tmp_path):
         file.run(IMAGES.transpose(0, 3, 1, 2))
 
 
-def test_numbers_that_a_type_cannot_hold_are_told():
+def test_numbers_that_a_type_cannot_hold_raise():
     info = runtimes.TensorInfo("ids", (None, 2), "int8")
     np.testing.assert_array_equal(info.encoded(np.float32([[1, -128]])), np.int8([[1, -128]]))
-    for values, told in (
+    for values, message in (
         ([[0.5, 1.0]], "not whole"),
         ([[1, 300]], "holds -128 to 127. Received numbers from 1 to 300"),
         ([[np.inf, 0.0]], "holds -128 to 127"),
         ([[np.nan, 0.0]], "not whole"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             info.encoded(np.asarray(values))
     with pytest.raises(ValueError, match="bool, which holds 0 to 1"):
         runtimes.TensorInfo("mask", (None, 2), "bool").encoded(np.int64([[0, 2]]))

@@ -1,4 +1,4 @@
-"""An `.onnx` file gives what the model gives, and is told as it is."""
+"""An `.onnx` file gives what the model gives; its inputs, outputs and operators."""
 
 import sys
 
@@ -19,7 +19,7 @@ def test_it_gives_the_models_outputs(tmp_path, rows):
     np.testing.assert_array_equal(file.run({"x": x})[0], logits)
 
 
-def test_it_is_told_as_it_is(tmp_path):
+def test_inputs_outputs_and_operators(tmp_path):
     file = runtimes.OnnxFile(files.onnx(tmp_path / "c.onnx"))
     assert [(x.name, x.shape, x.dtype) for x in file.inputs] == [("x", (None, 5), "float32")]
     assert [x.name for x in file.outputs] == ["logits", "hidden"]
@@ -28,7 +28,7 @@ def test_it_is_told_as_it_is(tmp_path):
     assert file.operators[0].outputs == ("float32",)
 
 
-def test_wrong_inputs_and_files_are_told(tmp_path):
+def test_wrong_inputs_and_files_raise(tmp_path):
     file = runtimes.OnnxFile(files.onnx(tmp_path / "c.onnx"))
     with pytest.raises(ValueError, match=r"takes the inputs \['x'\]. Received: \['y'\]"):
         file.run({"y": np.zeros((2, 5))})

@@ -1,4 +1,4 @@
-"""A `.tflite` file gives what LiteRT gives, and is told as it is."""
+"""A `.tflite` file gives what LiteRT gives; its inputs, outputs and operators."""
 
 import keras
 import numpy as np
@@ -125,7 +125,7 @@ def test_sizes_that_only_the_data_tells(folder):
         file.run(x[:, :1, :1])
 
 
-def test_operators_are_told_with_their_types(plain, int8):
+def test_operators_have_types(plain, int8):
     names = ["FULLY_CONNECTED", "TANH", "FULLY_CONNECTED"]
     for path, kind in ((plain, "float32"), (int8, "int8")):
         found = runtimes.TFLiteFile(path).operators
@@ -199,7 +199,7 @@ def test_no_row_sees_those_before_it(folder):
     np.testing.assert_array_equal(runtimes.TFLiteFile(path).run(x)[0], x)
 
 
-def test_wrong_inputs_are_told(plain, int8, towers):
+def test_wrong_inputs_raise(plain, int8, towers):
     x, _ = files.arrays()
     file = runtimes.TFLiteFile(plain)
     with pytest.raises(ValueError, match=r"has shape \(None, 5\). Received an array of shape"):
@@ -218,7 +218,7 @@ def test_wrong_inputs_are_told(plain, int8, towers):
         file.run(x, batch_size=0)
 
 
-def test_wrong_files_are_told(plain, tmp_path):
+def test_wrong_files_raise(plain, tmp_path):
     with pytest.raises(ValueError, match="There is no file"):
         runtimes.TFLiteFile(tmp_path / "none.tflite")
     other = tmp_path / "other.keras"

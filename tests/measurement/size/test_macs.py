@@ -165,7 +165,7 @@ def test_of_operations_without_a_layer_and_only_those_that_are_used():
 
 
 class Repeats(layers.Layer):
-    """A loop of which the data tells the number of steps."""
+    """A loop whose number of steps depends on the data."""
 
     def call(self, x):
         kernel = tf.ones((4, 4))
