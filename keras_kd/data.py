@@ -298,8 +298,8 @@ def with_unlabelled(labelled: Any, unlabelled: Any, ignore_class: Any = -1) -> t
     assert len(list(kd.data.with_unlabelled(labeled, more))) == 2
     ```
     """
-    batches.batched("labelled", labelled)
-    batches.batched("unlabelled", unlabelled)
+    batches.batched("labelled", labelled)  # codespell:ignore labelled
+    batches.batched("unlabelled", unlabelled)  # codespell:ignore unlabelled
     return with_unlabeled(labelled, unlabelled, ignore_class)
 
 
