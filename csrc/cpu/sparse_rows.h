@@ -89,9 +89,9 @@ double TeacherRest(const SparseProblem& problem, int64_t row) {
   return static_cast<double>(problem.dense.temperature) * problem.tail[row];
 }
 
-// From so many temperatures on a coarse row is centered: rounding its pooled logit with an offset of
-// 10,000 that all of them share would cost 5e-4. What centering rounds, logits that are not within
-// half and twice the largest, are then 32 temperatures below it: exp(-32), nothing.
+// From so many temperatures on a coarse row is centered: rounding its pooled logit with an offset
+// of 10,000 that all of them share would cost 5e-4. What centering rounds, logits that are not
+// within half and twice the largest, are then 32 temperatures below it: exp(-32), nothing.
 constexpr double kFarOffset = 64.0;
 
 // Subtracts the largest logit of a coarse row where it is far from 0. Returns the pooled one, which

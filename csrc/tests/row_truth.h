@@ -1,6 +1,6 @@
-// Rows of a problem, and what they must come to: the formulas in long double, written independently.
-// Every array has exactly the size that the interface states, at odd addresses, so that a
-// sanitizer sees a step too far.
+// Rows of a problem, and what they must come to: the formulas in long double, written
+// independently. Every array has exactly the size that the interface states, at odd addresses, so
+// that a sanitizer sees a step too far.
 #ifndef KERAS_KD_CSRC_TESTS_ROW_TRUTH_H_
 #define KERAS_KD_CSRC_TESTS_ROW_TRUTH_H_
 
