@@ -290,7 +290,7 @@ def test_outputs_with_different_padding(where, tmp_path):
     assert found[0] == found[1]
     distiller.save(tmp_path / "d.keras")
     again = keras.saving.load_model(tmp_path / "d.keras")
-    assert again.padding_inputs == MASKS
+    assert again.forward_passes.padding_inputs == MASKS
 
 
 def test_one_mask_for_outputs_that_may_have_others_is_refused():

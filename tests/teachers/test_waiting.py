@@ -11,7 +11,7 @@ import tensorflow as tf
 import keras_kd as kd
 from keras_kd.teachers import prefetch
 from keras_kd.teachers.prefetch import TeacherWaitWarning, Waiting
-from keras_kd.training import fit
+from keras_kd.training import prefetch as preparation
 
 
 class Clock:
@@ -125,7 +125,7 @@ class Recorded(Waiting):
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
 @pytest.mark.parametrize("own", ["none", "list", "callback_list"])
 def test_fit_listens(monkeypatch, kind, own):
-    monkeypatch.setattr(fit, "Waiting", Recorded)
+    monkeypatch.setattr(preparation, "Waiting", Recorded)
     Recorded.made.clear()
 
     class Ones(kd.teachers.HostTeacher):
