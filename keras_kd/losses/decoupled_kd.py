@@ -54,7 +54,7 @@ class DecoupledKD(shapes.LogitsLoss):
     def __init__(
         self, temperature: float = 4.0, target: float = 1.0, non_target: float = 8.0, **kwargs: Any
     ) -> None:
-        super().__init__(temperature, **kwargs)
+        super().__init__(temperature=temperature, **kwargs)
         self.target = validation.non_negative("target", target)
         self.non_target = validation.non_negative("non_target", non_target)
 

@@ -60,7 +60,7 @@ class DIST(loss_shapes.LogitsLoss):
         intra_class: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(temperature, **kwargs)
+        super().__init__(temperature=temperature, **kwargs)
         base.refuse_mask(self, relations.WHOLE_ROWS)
         self.inter_class = validation.non_negative("inter_class", inter_class)
         self.intra_class = validation.non_negative("intra_class", intra_class)

@@ -69,7 +69,7 @@ class LearningWithoutForgetting(shapes.LogitsLoss):
         teacher_classes: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(temperature, **kwargs)
+        super().__init__(temperature=temperature, **kwargs)
         self.student_classes = _checked("student_classes", student_classes)
         self.teacher_classes = _checked("teacher_classes", teacher_classes)
         if student_classes is not None and teacher_classes is not None:

@@ -51,7 +51,7 @@ class LogitStandardization(shapes.LogitsLoss):
     has_temperature = True
 
     def __init__(self, temperature: float = 2.0, **kwargs: Any) -> None:
-        super().__init__(temperature, **kwargs)
+        super().__init__(temperature=temperature, **kwargs)
 
     def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape, least=2)

@@ -26,12 +26,11 @@ class LogitsLoss(base.DistillationLoss):
     logits of the same distribution.
 
     Args:
-        temperature: `T`, a positive number, of the losses that have one.
         from_logits: Whether the models return logits. `False`: probabilities; they end in softmax
             (in sigmoid for a yes or no).
         teacher_from_logits: The same for the teacher alone, such as a file that ends in softmax.
             Default: `from_logits`.
-        **kwargs: See `DistillationLoss`.
+        **kwargs: See `DistillationLoss`; `temperature`, a positive number, of losses that have one.
     """
 
     temperature = base.live_temperature()
@@ -44,14 +43,13 @@ class LogitsLoss(base.DistillationLoss):
 
     def __init__(
         self,
-        temperature: Any = None,
         *,
         from_logits: bool = True,
         teacher_from_logits: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        if not self.has_temperature and temperature is not None:
-            kwargs["temperature"] = temperature  # which the base class refuses
+        # Taken only where there is one: of the others the base class refuses it.
+        temperature: Any = kwargs.pop("temperature") if self.has_temperature else None
         super().__init__(**kwargs)
         self.temperature_variable = None
         if self.has_temperature:

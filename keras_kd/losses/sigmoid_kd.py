@@ -47,7 +47,7 @@ class SigmoidKD(shapes.LogitsLoss):
     is_of_classes = False
 
     def __init__(self, temperature: float = 1.0, **kwargs: Any) -> None:
-        super().__init__(temperature, **kwargs)
+        super().__init__(temperature=temperature, **kwargs)
 
     def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         shapes.check_shapes(self, teacher_outputs_shape, student_outputs_shape)

@@ -72,7 +72,7 @@ class SoftTargets(shapes.LogitsLoss):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            temperature,
+            temperature=temperature,
             from_logits=from_logits,
             teacher_from_logits=teacher_from_logits,
             weight=weight,
