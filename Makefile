@@ -37,8 +37,8 @@ FOR_TESTS := venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/
 
 test: $(FOR_TESTS) ## run the tests: every case, and a sample of the cases in other modes
 	@failed=; for part in $(TEST_PARTS); do \
-	  echo "$(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part $(TEST_ARGS)"; \
-	  KERAS_KD_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) --part $$part $(TEST_ARGS) || failed="$$failed $$part"; done; \
+	  echo "$(BIN)/python -m pytest $(TEST_OPTIONS) --part=$$part $(TEST_ARGS)"; \
+	  KERAS_KD_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) --part=$$part $(TEST_ARGS) || failed="$$failed $$part"; done; \
 	test -z "$$failed" || { echo "failed in the parts$$failed"; exit 1; }
 
 test-matrix: ## run the tests: every case in every mode

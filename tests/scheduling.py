@@ -4,12 +4,12 @@ TensorFlow keeps what it compiled, and the graph of each `tf.custom_gradient`, f
 process lives: one that ran all tests would need 7 GB and more. `make test` runs the suite in parts,
 each in fresh processes:
 
-    pytest -n 2 --dist loadfile --no-loadscope-reorder --part 1/4
+    pytest -n 2 --dist loadfile --no-loadscope-reorder --part=1/4
 
 `durations.txt` has the seconds of each file. Parts take equally long, and workers start with the
 longest file, so that they end together. Update the table with
 
-    make test TEST_ARGS='--store-durations build/durations.txt'
+    make test TEST_ARGS='--store-durations=build/durations.txt'
     mv build/durations.txt tests/durations.txt
 
 Not in place: where the parts begin must not change between them.
