@@ -9,14 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import validation
-
-# Their callers in `diagnosis` and `measurement` find them here too.
-from keras_kd._utils.statistics import (  # noqa: F401
-    are_finite,
-    class_indices,
-    flat_outputs,
-    to_logits,
-)
 from keras_kd._utils.validation import invalid
 
 # Large enough for a model to run well, small enough for its activations.

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import models
-from keras_kd._utils import batches, progress, validation
+from keras_kd._utils import batches, progress, statistics, validation
 from keras_kd.diagnosis import model_checks, tallies, teacher_checks
 from keras_kd.diagnosis.finding import Diagnosis, Finding
 from keras_kd.diagnosis.tallies import DiagnosedModels, tally_data
@@ -212,7 +212,7 @@ def check_data(diagnosed: DiagnosedModels, name: str, data: Any) -> None:
             continue
         outputs = symbolic_pass.trace_outputs(name, inputs, f"the {role}", model)
         if outputs is not None:
-            batches.flat_outputs(role, keras.tree.map_structure(_one_row, outputs))
+            statistics.flat_outputs(role, keras.tree.map_structure(_one_row, outputs))
             found[role] = outputs
     shape = found["teacher"].shape[1:] if "teacher" in found else (None,)
     if not isinstance(data, tf.data.Dataset):

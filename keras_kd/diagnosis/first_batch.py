@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._utils import batches, validation
+from keras_kd._utils import statistics, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.diagnosis import model_checks, teacher_checks
 from keras_kd.diagnosis.finding import Finding
@@ -60,10 +60,10 @@ def first_batch_findings(
     if teacher_from_logits is not None:
         validation.boolean("teacher_from_logits", teacher_from_logits)
     shape = np.shape(teacher_outputs)
-    values = {"teacher": batches.flat_outputs("teacher", teacher_outputs)}
+    values = {"teacher": statistics.flat_outputs("teacher", teacher_outputs)}
     if student_outputs is not None:
-        values["student"] = batches.flat_outputs("student", student_outputs)
-    classes = None if labels is None else batches.class_indices(labels, shape)
+        values["student"] = statistics.flat_outputs("student", student_outputs)
+    classes = None if labels is None else statistics.class_indices(labels, shape)
     labels = None if classes is None else classes[0]
     if counts is not None:
         _check_counts(counts, shape[:-1])
@@ -98,7 +98,7 @@ def _check_counts(counts, shape):
 def _accuracy_findings(values, labels):
     """The finding on the teacher's accuracy, in a list; none where one label fills the batch."""
     classes = values.shape[-1]
-    use = batches.are_finite(values) & (labels >= 0) & (labels < classes)
+    use = statistics.are_finite(values) & (labels >= 0) & (labels < classes)
     values, labels = values[use], labels[use]
     # Sorted data: a batch of one class only shows the teacher's recall of it.
     counts = np.bincount(labels, minlength=classes)

@@ -92,12 +92,12 @@ def tally_data(models: DiagnosedModels, name: str, data: Any, verbose: Any = 0) 
         batches.iterate(data), label, total, verbose=verbose
     ):
         outputs = models.teacher_outputs(x)
-        teacher = batches.flat_outputs("teacher", outputs)
+        teacher = statistics.flat_outputs("teacher", outputs)
         labels, width = read_labels(name, y, outputs.shape)
         weights = batches.position_weights(name, sample_weight, outputs.shape)
         student = None
         if models.student is not None:
-            student = batches.flat_outputs("student", models.student_outputs(x))
+            student = statistics.flat_outputs("student", models.student_outputs(x))
             _check_same_length(student, teacher)
         if tallies is None:
             tallies = _empty_tallies(models, teacher, student)
@@ -118,14 +118,14 @@ def nothing_to_measure(name: str) -> ValueError:
 
 
 def read_labels(name: str, y: Any, shape: Any) -> tuple[np.ndarray, Any]:
-    """Labels as class indices and the number of classes; see `batches.class_indices`.
+    """Labels as class indices and the number of classes; see `statistics.class_indices`.
 
     Args:
         name: The argument's name, for messages.
         y: The labels of a batch.
         shape: The shape of the teacher's outputs.
     """
-    found = None if y is None or keras.tree.is_nested(y) else batches.class_indices(y, shape)
+    found = None if y is None or keras.tree.is_nested(y) else statistics.class_indices(y, shape)
     if found is None:
         received = "no labels" if y is None else keras.tree.map_structure(_describe, y)
         raise ValueError(
@@ -190,12 +190,12 @@ class ModelTally:
     def add(self, values: Any, labels: Any, weights: Any) -> Any:
         """Adds a batch, and returns its predicted classes, -1 where there is none."""
         self.outputs.add(values)
-        finite = batches.are_finite(values)
+        finite = statistics.are_finite(values)
         predicted = np.where(finite, np.argmax(np.where(finite[:, None], values, 0), axis=-1), -1)
         use = finite & (labels >= 0) & (labels < self.classes)
         self.confusion.add(labels[use], predicted[use], weights[use])
         if self.calibration is not None:
-            logits = batches.to_logits(values[use], self.from_logits)
+            logits = statistics.to_logits(values[use], self.from_logits)
             self.calibration.add(logits, labels[use], weights[use])
         return predicted
 
@@ -258,7 +258,7 @@ class OutputsTally:
 
     def add(self, values: Any) -> None:
         """Adds outputs, float64 `[rows, classes]`."""
-        finite = values[batches.are_finite(values)]
+        finite = values[statistics.are_finite(values)]
         self.rows += len(values)
         self.invalid += len(values) - len(finite)
         if not len(finite):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_kd._utils import batches
+from keras_kd._utils import batches, statistics
 
 
 @dataclasses.dataclass
@@ -135,7 +135,7 @@ def convert_outputs(task: str, name: str, values: np.ndarray, from_logits: bool)
     """Outputs of the samples that count as `Rows.outputs`."""
     is_finite = np.isfinite(values).reshape(len(values), -1).all(axis=-1)
     if task == "multiclass" and from_logits:  # a class of probability 0 has a logit of -inf
-        is_finite = batches.are_finite(values)
+        is_finite = statistics.are_finite(values)
     if not is_finite.all():
         raise ValueError(
             f"{name} gives NaN or infinities in {int((~is_finite).sum())} of {len(values)} samples "
@@ -164,7 +164,7 @@ def _misfit(task, name, outputs, expected):
 
 
 def _classes(labels, outputs, values):
-    found = batches.class_indices(labels, outputs.shape)
+    found = statistics.class_indices(labels, outputs.shape)
     if found is None:
         raise _wrong(labels, outputs, "class indices, or a probability for each class")
     return found[0]
@@ -273,7 +273,7 @@ def to_logits(values: np.ndarray, from_logits: bool, is_yes_or_no: bool) -> np.n
         values = values if from_logits else np.clip(values, 0.0, 1.0)
         other = np.zeros_like(values) if from_logits else 1 - values
         values = np.stack([other, values], axis=-1)
-    return batches.to_logits(values, from_logits)
+    return statistics.to_logits(values, from_logits)
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
@@ -312,7 +312,7 @@ def infer_task(outputs: np.ndarray, labels: np.ndarray) -> str:
                     "numbers? Pass task='binary' or task='regression'."
                 )
             return "binary" if _are_flags(labels) else "regression"
-        if not is_single and batches.class_indices(labels, outputs.shape) is not None:
+        if not is_single and statistics.class_indices(labels, outputs.shape) is not None:
             return "multiclass"
         if are_alike:
             return "multilabel" if _are_flags(labels) and labels.ndim == 2 else "regression"

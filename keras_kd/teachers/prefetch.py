@@ -9,11 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import validation
-from keras_kd._utils.batches import (  # noqa: F401 - `fit` finds the last two here too
-    WrappedBatches,
-    dataset_of,
-    is_arrays,
-)
+from keras_kd._utils.batches import WrappedBatches
 from keras_kd.teachers import protocol
 
 # Batches that wait for the step: enough to hide the teacher, few enough to hold in memory.
