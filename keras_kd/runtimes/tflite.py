@@ -65,13 +65,6 @@ def shape(tensor: Any) -> tuple[int, ...]:
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
 
-def free_shape(tensor: Any) -> tuple[int | None, ...]:
-    """The dimensions of a tensor; `None` where the file allows any size."""
-    if tensor.shapeSignature is None or len(tensor.shapeSignature) != len(shape(tensor)):
-        return shape(tensor)
-    return tuple(None if size < 0 else int(size) for size in tensor.shapeSignature)
-
-
 def is_constant(model: Any, tensor: Any) -> bool:
     """Whether the file holds the tensor's values."""
     buffer = model.buffers[tensor.buffer]
