@@ -15,7 +15,7 @@ TARGETS := all
 TEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # More options of pytest, from the command line: `make test TEST_ARGS=-x`.
 TEST_ARGS :=
-TEST_PARTS := 1/5 2/5 3/5 4/5 5/5
+TEST_PARTS := 1/6 2/6 3/6 4/6 5/6 6/6
 REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxruntime==1.4.4 \
   silero-vad==6.2.3
 

@@ -88,7 +88,9 @@ def test_other_parts_are_not_imported():
     assert ignored == [None, True, None, None]
 
 
-@pytest.mark.parametrize(("used", "fails"), [(2 * 2**30, False), (4 * 2**30, True)])
+@pytest.mark.parametrize(
+    ("used", "fails"), [(scheduling.MEMORY_LIMIT, False), (scheduling.MEMORY_LIMIT + 1, True)]
+)
 def test_a_part_fails_above_the_memory_limit(used, fails):
     options = types.SimpleNamespace(store_durations=None, part="1/2")
     controller = scheduling.Controller(types.SimpleNamespace(option=options))
