@@ -19,7 +19,7 @@ from tests.matrix import (  # noqa: F401 - pytest's hooks
     pytest_testnodedown,
 )
 
-pytest_plugins = ["tests.extras", "tests.scheduling"]
+pytest_plugins = ["tests.extras", "tests.global_state", "tests.scheduling"]
 
 # Where a GPU is, TensorFlow would take all of its memory, also from the tests that use the driver.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

@@ -39,6 +39,13 @@ def their_tests():
     return Frozen
 
 
+@pytest.fixture(autouse=True)
+def filtered_tracebacks():
+    """Keras' `TestCase.setUp` turns the filter of tracebacks off for the rest of the process."""
+    yield
+    keras.config.enable_traceback_filtering()
+
+
 def run(name):
     result = unittest.TestResult()
     their_tests()(name).run(result)
