@@ -9,12 +9,13 @@ import keras
 import numpy as np
 
 import keras_kd as kd
+from tests.seeds import seed_weights
 
 ROWS, FEATURES, CLASSES = 8, 3, 5
 
 
 def network(seed, width=4):
-    keras.utils.set_random_seed(seed)
+    seed_weights(seed)
     return keras.Sequential(
         [
             keras.Input((FEATURES,)),
@@ -27,7 +28,7 @@ def network(seed, width=4):
 
 def heads(seed):
     """A model with outputs `a` and `b`."""
-    keras.utils.set_random_seed(seed)
+    seed_weights(seed)
     x = keras.Input((FEATURES,))
     outputs = {name: keras.layers.Dense(CLASSES, name=name)(x) for name in "ab"}
     return keras.Model(x, outputs)

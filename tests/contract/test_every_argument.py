@@ -8,6 +8,7 @@ import pytest
 
 import keras_kd as kd
 from tests.contract import arguments, entries, fits, teacher_arguments
+from tests.seeds import seed_weights
 
 TABLES = {
     "callbacks": arguments.CALLBACKS,
@@ -58,7 +59,7 @@ def value_of(given):
 def made(which, also=None, /, **changes):
     entry = ALL[which]
     changes = {name: value_of(value) for name, value in changes.items()}
-    keras.utils.set_random_seed(3)
+    seed_weights(3)
     make = arguments.chained if entry.subject is kd.distill_chain else entry.subject
     return make(**{**entry.given(), **(also or {}), **changes})
 

@@ -11,6 +11,7 @@ import pytest
 import keras_kd as kd
 from tests.contract import entries, worlds
 from tests.contract.loss_arguments import TABLE, UNTYPED, UNTYPED_BY_CLASS
+from tests.seeds import seed_weights
 
 # They are tried at once: what each of them does is seen by itself.
 TOGETHER = {"name": "named", "weight": 3.0, "trainable": False}
@@ -33,7 +34,7 @@ def cases(kind):
 
 
 def made(name, also=None, /, **changes):
-    keras.utils.set_random_seed(3)
+    seed_weights(3)
     return subject(name)(**{**TABLE[name].base, **(also or {}), **changes})
 
 

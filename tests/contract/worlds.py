@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 import keras_kd as kd
+from tests.seeds import seed_weights
 
 WIDTH, ROWS = 5, 6
 _SHAPES = {"vectors": (3,), "tokens": (4, 3), "images": (4, 4, 3), "attention": (4, 3)}
@@ -15,7 +16,7 @@ _SHAPES = {"vectors": (3,), "tokens": (4, 3), "images": (4, 4, 3), "attention": 
 
 def model(world, seed):
     """Outputs `a`, `b` and layers `first`, `deep`, `other`, all of width 5; inputs `x`, `keep`."""
-    keras.utils.set_random_seed(seed)
+    seed_weights(seed)
     x = keras.Input(_SHAPES[world], name="x")
     keep = keras.Input(_SHAPES[world][:1], name="keep")
     first = _layer(world, "first")(x)

@@ -1,7 +1,10 @@
-"""A program: BERT teaches a Keras student, living and from a cache.
+"""A program: BERT as a teacher, after modules that are imported in a given order.
 
-`python -m tests.teachers.hugging_face JSON FOLDER MODULE...` imports the modules in that order and
-teaches; both histories go to the file JSON.
+    python -m tests.teachers.hugging_face bert MODULE...
+    python -m tests.teachers.hugging_face teach MODULE... JSON FOLDER
+
+`bert` compares what the teacher computes with what BERT does. `teach` also teaches a Keras student,
+living and from a cache in FOLDER; both histories go to the file JSON.
 """
 
 import importlib
@@ -12,10 +15,9 @@ import sys
 WORDS, LENGTH, CLASSES, ROWS = 30, 6, 3, 32
 
 
-def teach(folder):
-    import keras
+def bert_teacher():
+    """`(teacher, x)`: BERT and inputs of it, on which the teacher was compared."""
     import numpy as np
-    import tensorflow as tf
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -41,13 +43,23 @@ def teach(folder):
         "input_ids": rng.integers(1, WORDS, size=(ROWS, LENGTH)),
         "attention_mask": (np.arange(LENGTH) < lengths).astype("int64"),
     }
-    y = rng.integers(CLASSES, size=ROWS)
-    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
-
     bert.eval()
     with torch.inference_mode():
         said = bert(**{key: torch.from_numpy(value) for key, value in x.items()}).logits.numpy()
     np.testing.assert_allclose(teacher(x), said, rtol=1e-5, atol=1e-5)
+    return teacher, x
+
+
+def teach(folder):
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import keras_kd as kd
+
+    teacher, x = bert_teacher()
+    y = np.random.default_rng(1).integers(CLASSES, size=ROWS)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
 
     def history(data, teacher):
         keras.utils.set_random_seed(1)
@@ -68,10 +80,19 @@ def teach(folder):
     return living, history(cached, kd.teachers.Cached(path))
 
 
-if __name__ == "__main__":
-    for name in sys.argv[3:]:
+def import_in_order(names):
+    for name in names:
         module, _, attribute = name.partition(":")
         imported = importlib.import_module(module)
         if attribute:
             getattr(imported, attribute)
-    pathlib.Path(sys.argv[1]).write_text(json.dumps(teach(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "bert":
+        import_in_order(sys.argv[2:])
+        bert_teacher()
+    else:
+        *order, result, folder = sys.argv[2:]
+        import_in_order(order)
+        pathlib.Path(result).write_text(json.dumps(teach(folder)))
