@@ -1,6 +1,10 @@
-"""Commands: `python -m keras_kd doctor`, `measure FILE --data ...`, `report --student FILE ...`."""
+"""Commands: `python -m keras_kd doctor`, `measure FILE --data ...`, `report --student FILE ...`.
+
+The same as `keras-kd doctor` and so on.
+"""
 
 import argparse
+import pathlib
 import sys
 
 from keras_kd.cli import doctor, measure, report
@@ -9,7 +13,7 @@ from keras_kd.cli import doctor, measure, report
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command line and returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m keras_kd",
+        prog=_typed(),
         allow_abbrev=False,
         description="Knowledge distillation for Keras.",
     )
@@ -30,6 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "report":
         return report.run(options)
     return doctor.run(as_json=options.json)
+
+
+def _typed():
+    """How the user started this, for the usage line."""
+    is_command = pathlib.Path(sys.argv[0]).stem == "keras-kd"
+    return "keras-kd" if is_command else "python -m keras_kd"
 
 
 if __name__ == "__main__":

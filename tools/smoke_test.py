@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 
@@ -117,6 +118,14 @@ def check_old_driver(folder):
         raise SystemExit(f"the doctor does not tell that the driver is too old:\n{done.stdout}")
 
 
+def check_command():
+    """`keras-kd` is installed and runs."""
+    command = shutil.which("keras-kd", path=sysconfig.get_path("scripts"))
+    if command is None:
+        raise SystemExit("the command keras-kd is not installed")
+    subprocess.run([command, "doctor"], check=True, stdout=subprocess.DEVNULL)
+
+
 def loss_and_gradient(student, teacher):
     """The library's, of the summed loss."""
     with tf.GradientTape() as tape:
@@ -179,6 +188,7 @@ def main():
         check_native_library()
     if not PURE and platform.machine() == "x86_64":
         check_cuda_library()
+    check_command()
     check_losses()
     check_training()
     print("smoke test passed")

@@ -239,6 +239,20 @@ def test_options_state_logits_or_probabilities(project, capsys):
     assert __main__.main([*MEASURE, *DATA]) == 0
 
 
+@pytest.mark.parametrize(
+    ("started", "shown"),
+    [
+        ("/usr/bin/keras-kd", "keras-kd"),
+        ("keras-kd.exe", "keras-kd"),
+        ("/lib/keras_kd/__main__.py", "python -m keras_kd"),
+    ],
+)
+def test_the_usage_line_is_what_was_typed(started, shown, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [started])
+    assert status_of(["measure"]) == 2
+    assert capsys.readouterr().err.startswith(f"usage: {shown} measure ")
+
+
 @pytest.mark.parametrize("variable", ["KERAS_KD_KERNEL", "KERAS_KD_GPU"])
 def test_doctor_names_a_variable_of_no_such_value(variable, monkeypatch, capsys):
     monkeypatch.setenv(variable, "nonsense")
