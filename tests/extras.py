@@ -31,6 +31,7 @@ INSTALLS = {
     "torch": f"{_PIP} 'keras-kd[torch]'",
     "transformers": f"{_PIP} transformers",
     "triton": f"{_PIP} triton",
+    "yaml": f"{_PIP} 'keras-kd[test]'",
 }
 
 
