@@ -19,10 +19,11 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PLACES = (
-    *("benchmarks", "cmake", "csrc", "docs", "examples", "keras_kd", "tests", "tools"),
-    *(".ci/run", "CMakeLists.txt", "Makefile", "pyproject.toml", "setup.py"),
+    *(".github", "benchmarks", "cmake", "csrc", "docs", "examples", "keras_kd", "tests", "tools"),
+    *(".ci/run", "CITATION.cff", "CMakeLists.txt", "Makefile", "pyproject.toml", "setup.py"),
 )
-TEXTS = {".cc", ".cmake", ".cu", ".cuh", ".h", ".md", ".mjs", ".py", ".sh", ".toml", ".yaml"}
+TEXTS = {".cc", ".cmake", ".cu", ".cuh", ".h", ".md", ".mjs", ".py", ".sh", ".toml"}
+TEXTS |= {".yaml", ".yml"}
 SKIPPED = ("tools/words.toml", "tests/tools/test_check_words.py")
 # Between two words: white space, the sign of a comment, the end and beginning of a string, names.
 GAP = r"""(?:[\s#*_/-]|["']\s*\n\s*f?["'])+"""
