@@ -16,6 +16,7 @@ Not in place: where the parts begin must not change between them.
 """
 
 import collections
+import gc
 import pathlib
 import resource
 
@@ -98,7 +99,12 @@ class Part:
 
 
 class Worker:
-    """In a worker of pytest-xdist, which gets whole files: the longest come first."""
+    """In a worker of pytest-xdist, which gets whole files: the longest come first.
+
+    What a file leaves behind, traced graphs above all, stays for as long as the process lives. The
+    garbage collector need not walk it again and again: after each file it is frozen. That was a
+    sixth of the time of a worker with a million objects.
+    """
 
     def __init__(self, config):
         self._config = config
@@ -107,6 +113,13 @@ class Worker:
     def pytest_collection_modifyitems(self, items):
         durations = read_durations()
         items.sort(key=lambda item: -durations.get(item.path, float("inf")))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item, nextitem):
+        yield
+        if nextitem is None or nextitem.path != item.path:
+            gc.collect()
+            gc.freeze()
 
     def pytest_sessionfinish(self):
         self._config.workeroutput["memory"] = peak_memory()
