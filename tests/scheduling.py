@@ -2,9 +2,9 @@
 
 TensorFlow keeps what it compiled, and the graph of each `tf.custom_gradient`, for as long as the
 process lives: one that ran all tests would need 7 GB and more. `make test` runs the suite in parts,
-each in fresh processes:
+each in fresh processes (`tools/run_tests.py`):
 
-    pytest -n 2 --dist loadfile --no-loadscope-reorder --part=1/4
+    pytest -n 2 --dist loadfile --no-loadscope-reorder --part=1/6
 
 `durations.txt` has the seconds of each file. Parts take equally long, and workers start with the
 longest file, so that they end together. Update the table with

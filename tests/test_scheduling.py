@@ -1,9 +1,9 @@
 """The parts of `make test`: complete, of one length, in order; a crash fails by name."""
 
+import json
 import os
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
 import types
@@ -11,11 +11,10 @@ import types
 import pytest
 
 from tests import fresh_process, scheduling
+from tools import run_tests
 
-MAKEFILE = (fresh_process.ROOT / "Makefile").read_text()
-(OPTIONS,) = re.findall(r"^TEST_OPTIONS := (.*)$", MAKEFILE, re.MULTILINE)
-(PARTS,) = re.findall(r"^TEST_PARTS := (.*)$", MAKEFILE, re.MULTILINE)
 CRASH = "import os\n\n\ndef test_crash():\n    os.abort()\n"
+HANGS = "import time\n\n\ndef test_hangs():\n    time.sleep(600)\n"
 PASSES = "def test_one():\n    pass\n\n\ndef test_two():\n    pass\n"
 
 
@@ -34,15 +33,75 @@ def test_make_test_ends_after_a_crash(tmp_path):
     # The worker dies while it holds a file that is done and one that is not.
     for i in range(4):
         (tmp_path / f"test_{i}.py").write_text(PASSES + CRASH * (i == 2))
-    done = run_pytest(tmp_path, *shlex.split(OPTIONS))
+    done = run_pytest(tmp_path, *run_tests.OPTIONS)
     assert done.returncode == 1, done.stdout
     assert re.search(r"FAILED test_2.py::test_crash - worker 'gw\d' crashed", done.stdout)
     assert re.search(r"gw\d: \d\.\d GB of memory at its peak", done.stdout)
 
 
-def test_make_test_runs_every_part():
-    count = len(PARTS.split())
-    assert PARTS.split() == [f"{i + 1}/{count}" for i in range(count)]
+def test_a_test_that_hangs_ends_the_run_by_its_name(tmp_path):
+    for i in range(3):
+        (tmp_path / f"test_{i}.py").write_text(PASSES + HANGS * (i == 2))
+    settings = ["-o", "faulthandler_timeout=3", "-o", "faulthandler_exit_on_timeout=true"]
+    done = run_pytest(tmp_path, *run_tests.OPTIONS, *settings)
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"FAILED test_2.py::test_hangs - worker 'gw\d' crashed", done.stdout)
+
+
+class TestRunTests:
+    """What `make test` prints of all parts, from made-up parts."""
+
+    @pytest.fixture
+    def run(self, monkeypatch, capsys):
+        def run(*parts):
+            left = iter(parts)
+
+            def run_part(part, arguments, record):
+                status, found = next(left)
+                if found:
+                    record.write_text(json.dumps(found))
+                return status
+
+            monkeypatch.setattr(run_tests, "run_part", run_part)
+            monkeypatch.setattr(run_tests, "PARTS", len(parts))
+            return run_tests.main([]), capsys.readouterr().out.splitlines()
+
+        return run
+
+    @staticmethod
+    def record(skips=(), **outcomes):
+        return {"outcomes": outcomes, "skips": dict(skips)}
+
+    def test_all_pass(self, run):
+        skips = {"a is not installed: `make extras`": 2}
+        status, lines = run(
+            (0, self.record(skips, passed=3, skipped=2)),
+            (0, self.record(skips, passed=4, skipped=2)),
+        )
+        assert status == 0
+        assert lines[-1] == "7 passed, 0 failed, 4 skipped"
+        assert lines[-3] == "skipped: a (4) not installed, `make extras` installs it"
+
+    def test_one_part_fails(self, run):
+        status, lines = run((0, self.record(passed=3)), (1, self.record(passed=1, failed=2)))
+        assert status == 1
+        assert lines[-2:] == ["failed in the parts 2/2", "4 passed, 2 failed, 0 skipped"]
+
+    def test_a_part_dies_before_it_reports(self, run):
+        status, lines = run((-9, None), (0, self.record(passed=1)))
+        assert status == 1
+        assert lines[-2] == "failed in the parts 1/2"
+
+    def test_nothing_ran(self, run):
+        assert run((5, self.record()), (5, self.record()))[0] == 1
+
+
+def test_a_part_that_never_ends_is_killed(monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(run_tests, "PART_LIMIT", 2)
+    monkeypatch.setattr(run_tests, "OPTIONS", ["-p", "tests.scheduling", "-p", "tests.recording"])
+    (tmp_path / "test_it.py").write_text(HANGS)
+    assert run_tests.run_part("1/1", [str(tmp_path / "test_it.py")], tmp_path / "record") == 1
+    assert "part 1/1 did not end within" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7])
