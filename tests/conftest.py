@@ -1,7 +1,7 @@
 """Fixtures that run a test over every way into the kernels.
 
-Where the native library is missing its cases are skipped. Set `KERAS_KD_REQUIRE_NATIVE=1` to make
-that a failure instead, as CI does.
+Where the native library is missing its cases are skipped; `KERAS_KD_REQUIRE_NATIVE=1` makes that a
+failure, as in CI.
 """
 
 import os
@@ -19,7 +19,7 @@ from tests.matrix import (  # noqa: F401 - pytest's hooks
     pytest_testnodedown,
 )
 
-pytest_plugins = ["tests.extras", "tests.global_state", "tests.scheduling"]
+pytest_plugins = ["tests.extras", "tests.global_state", "tests.recording", "tests.scheduling"]
 
 # Where a GPU is, TensorFlow would take all of its memory, also from the tests that use the driver.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

@@ -1,38 +1,43 @@
-"""Skips what needs an extra that is not installed, and says what installs it.
+"""Skips what needs an extra that is not installed, and names what was skipped.
 
 A test file may import an extra as if it were there: an `ImportError` that ends in a missing package
-of the table skips the file or the test. `make test` installs all of them and sets
-`KERAS_KD_REQUIRE_EXTRAS=1`, which makes that a failure.
+of the table skips the file or the test. `make extras` installs all of them; in CI
+`KERAS_KD_REQUIRE_EXTRAS=1` then makes every skip a failure, except for what the machine itself
+lacks (`MACHINE`).
 """
 
 import importlib
 import importlib.util
 import os
+import pathlib
 import re
 
 import pytest
 
-_PIP = "pip install"
+ROOT = pathlib.Path(__file__).parents[1]
+_VENV, _EXTRAS = "make venv", "make extras"
 INSTALLS = {
-    "ai_edge_litert": f"{_PIP} 'keras-kd[export]'",
-    "ai_edge_quantizer": f"{_PIP} 'keras-kd[export]'",
-    "keras_hub": "make .venv/hub",
-    "matplotlib": f"{_PIP} 'keras-kd[plot]'",
-    "mlxtend": f"{_PIP} 'keras-kd[examples]'",
-    "onnx": f"{_PIP} 'keras-kd[onnx]'",
-    "onnxruntime": f"{_PIP} 'keras-kd[onnx]'",
-    "rouge_score": f"{_PIP} 'keras-kd[measure]'",
-    "sacrebleu": f"{_PIP} 'keras-kd[measure]'",
-    "scipy": f"{_PIP} 'keras-kd[measure]'",
-    "sklearn": f"{_PIP} 'keras-kd[measure]'",
-    "tensorflow_model_optimization": "make .venv/tfmot",
-    "tf2onnx": f"{_PIP} 'keras-kd[onnx]'",
-    "tf_keras": "make .venv/tfmot",
-    "torch": f"{_PIP} 'keras-kd[torch]'",
-    "transformers": f"{_PIP} transformers",
-    "triton": f"{_PIP} triton",
-    "yaml": f"{_PIP} 'keras-kd[test]'",
+    "ai_edge_litert": _EXTRAS,
+    "ai_edge_quantizer": _EXTRAS,
+    "keras_hub": _EXTRAS,
+    "matplotlib": _VENV,
+    "mlxtend": _VENV,
+    "onnx": _EXTRAS,
+    "onnxruntime": _EXTRAS,
+    "rouge_score": _EXTRAS,
+    "sacrebleu": _EXTRAS,
+    "scipy": _VENV,
+    "sklearn": _VENV,
+    "tensorflow_model_optimization": _EXTRAS,
+    "tf2onnx": _EXTRAS,
+    "tf_keras": _EXTRAS,
+    "torch": _EXTRAS,
+    "transformers": _EXTRAS,
+    "triton": _EXTRAS,
+    "yaml": _VENV,
 }
+# Why a test may be skipped although every extra is installed: hardware, and what needs it.
+MACHINE = re.compile(r"\bGPU\b|TensorRT|this machine has no avx")
 
 
 def missing_extra(error):
@@ -51,7 +56,15 @@ def is_required():
 
 
 def skip_reason(package):
-    return f"{package} is not installed: `{INSTALLS[package]}`, or `make test`"
+    return f"{package} is not installed: `{INSTALLS[package]}`"
+
+
+def require_folder(name):
+    """The path of what `make extras` installs beside the packages, `.venv/NAME`."""
+    folder = ROOT / ".venv" / name
+    if not folder.exists():
+        pytest.skip(f".venv/{name} is not installed: `{_EXTRAS}`")
+    return folder
 
 
 def require(module):
@@ -80,12 +93,29 @@ def _skips(call):
     return package and skip_reason(package)
 
 
+def reason_of(report):
+    """Why a report says "skipped"."""
+    _, _, reason = report.longrepr
+    return reason.removeprefix("Skipped: ")
+
+
+def _refuse_skip(report):
+    """Where the extras are required, a skip for any reason but the machine's is a failure."""
+    if not (report.skipped and is_required()) or hasattr(report, "wasxfail"):
+        return
+    reason = reason_of(report)
+    if not MACHINE.search(reason):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although KERAS_KD_REQUIRE_EXTRAS=1: {reason}"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
     report = yield
     reason = _skips(report.call) if report.failed else None
     if reason:
         report.outcome, report.longrepr = "skipped", (os.fspath(collector.path), None, reason)
+    _refuse_skip(report)
     return report
 
 
@@ -96,4 +126,5 @@ def pytest_runtest_makereport(item, call):
     if reason:
         path, line, _ = item.location
         report.outcome, report.longrepr = "skipped", (path, line, f"Skipped: {reason}")
+    _refuse_skip(report)
     return report

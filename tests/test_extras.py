@@ -1,11 +1,12 @@
-"""Tests that need a missing extra are skipped, and no others; they say what installs it."""
+"""Tests that need a missing extra are skipped, and no others; one line says what installs it."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from tests import extras, fresh_process
+from tests import extras, fresh_process, recording
 
 MISSING = "keras_kd_no_such_package"
 FILE = f"import {MISSING}\n\n\ndef test_one():\n    pass\n"
@@ -45,13 +46,26 @@ def test_another_error():
         raise ValueError("a fault")
 
 
+def test_on_another_machine():
+    pytest.skip("no GPU is visible to TensorFlow")
+
+
+def test_skipped_for_another_reason():
+    pytest.skip("not today")
+
+
+@pytest.mark.xfail
+def test_expected_to_fail():
+    raise AssertionError
+
+
 def test_passes():
     pass
 """
 PLUGIN = f"""
 from tests import extras
-extras.INSTALLS["{MISSING}"] = "pip install it"
-from tests.extras import *
+extras.INSTALLS["{MISSING}"] = "make it"
+pytest_plugins = ["tests.extras", "tests.recording"]
 """
 
 
@@ -65,30 +79,50 @@ def test_what_is_skipped(required, tmp_path):
         PYTHONPATH=f"{fresh_process.ROOT}:{tmp_path}",
         KERAS_KD_REQUIRE_EXTRAS="1" if required else None,
     )
+    record = tmp_path / "record"
     options = ["-q", "-rsfE", "--continue-on-collection-errors", "-p", "plugin"]
+    options.append(f"--record={record}")
     command = [sys.executable, "-m", "pytest", *options, tmp_path]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path, timeout=60
     )
-    reason = f"{MISSING} is not installed: `pip install it`, or `make test`"
+    reason = f"{MISSING} is not installed: `make it`"
+    found = json.loads(record.read_text())
     if required:
-        assert "4 failed, 1 passed, 2 errors" in done.stdout
-        assert reason not in done.stdout
+        assert found["outcomes"] == {"failed": 7, "passed": 1, "skipped": 1, "xfailed": 1}
+        assert found["skips"] == {"no GPU is visible to TensorFlow": 1}
+        assert "KERAS_KD_REQUIRE_EXTRAS=1: not today" in done.stdout
+        assert "test_on_another_machine" not in done.stdout
     else:
-        assert "2 failed, 1 passed, 4 skipped" in done.stdout
-        assert done.stdout.count(reason) >= 2
+        assert found["outcomes"] == {"failed": 2, "passed": 1, "skipped": 6, "xfailed": 1}
+        assert found["skips"].pop(reason) == 4
+        assert set(found["skips"]) == {"no GPU is visible to TensorFlow", "not today"}
         for name in ("test_another_package", "test_another_error"):
             assert f"FAILED test_tests.py::{name}" in done.stdout
+        line = f"skipped: {MISSING} (4) not installed, `make it` installs it; no GPU"
+        assert line in done.stdout
 
 
-def test_extras_of_the_table_are_there():
-    project = (fresh_process.ROOT / "pyproject.toml").read_text()
-    for remedy in extras.INSTALLS.values():
-        if "keras-kd[" in remedy:
-            name = remedy.partition("[")[2].partition("]")[0]
-            assert f"\n{name} = [" in project
+def test_skips_of_all_kinds_are_one_line():
+    skips = {
+        "a is not installed: `make extras`": 2,
+        "b is not installed: `make extras`": 1,
+        "c is not installed: `make venv`": 1,
+        "this machine has no avx512": 3,
+    }
+    assert recording.describe_skips(skips) == (
+        "skipped: a (2), b (1) not installed, `make extras` installs them; c (1) not installed, "
+        "`make venv` installs it; this machine has no avx512 (3)"
+    )
 
 
-def test_make_test_requires_the_extras():
+def test_targets_of_the_table_are_there():
     makefile = (fresh_process.ROOT / "Makefile").read_text()
-    assert "KERAS_KD_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest $(TEST_OPTIONS)" in makefile
+    for remedy in extras.INSTALLS.values():
+        assert f"\n{remedy.removeprefix('make ')}:" in makefile
+
+
+def test_ci_requires_the_extras():
+    script = (fresh_process.ROOT / ".ci" / "run").read_text()
+    assert "\nexport KERAS_KD_REQUIRE_EXTRAS=1\n" in script
+    assert " extras test; do\n" in script

@@ -182,7 +182,6 @@ def test_another_matrix_is_refused(pytester, run, monkeypatch):
 
 
 def test_the_seed_is_the_commit_and_the_same_for_all_workers(run, monkeypatch):
-    pytest.importorskip("xdist")
     commits = iter(["first", "second"])
     monkeypatch.setattr(matrix, "seed_of_commit", lambda: next(commits))
     lines, names = run("-n2")

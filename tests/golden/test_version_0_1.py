@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from tests import fresh_process
+from tests import extras, fresh_process
 from tests.golden import earlier
 from tests.golden.earlier import FOLDER
 
@@ -143,7 +143,7 @@ def test_a_sequence_of_trainings_goes_on_with_the_second(name, tmp_path):
 
 def test_a_report_says_the_same():
     """Nothing reads a report's JSON but users: its keys and numbers stay. Sentences may change."""
-    pytest.importorskip("sklearn", reason="pip install 'keras-kd[measure]'")
+    extras.require("sklearn")
     expected = json.loads((FOLDER / "report.json").read_text(encoding="utf-8"))
     report = earlier.report()
     assert_close(_without_words(report.to_dict()), _without_words(expected))
@@ -160,7 +160,7 @@ def _without_words(value):
 
 
 def test_a_tflite_file_is_run_and_its_note_is_read():
-    pytest.importorskip("ai_edge_litert", reason="pip install 'keras-kd[export]'")
+    extras.require("ai_edge_litert")
     path = FOLDER / "student.tflite"
     assert kd.export.read_metadata(path)["user"] == {"classes": ["a", "b", "c"]}
     (outputs,) = kd.measurement.runtimes.TFLiteFile(path).run(earlier.data()[0])
@@ -174,7 +174,7 @@ OBJECTS = json.loads((FOLDER / "objects.json").read_text(encoding="utf-8"))
 def test_an_object_is_made_of_its_configuration(name):
     """Whatever module its class is in by now."""
     if name == "keras_kd>TFLiteTeacher":
-        pytest.importorskip("ai_edge_litert", reason="pip install 'keras-kd[litert]'")
+        extras.require("ai_edge_litert")
     stored = json.loads(json.dumps(OBJECTS[name]))
     if "path" in stored["config"]:
         stored["config"]["path"] = str(FOLDER / stored["config"]["path"])

@@ -1,21 +1,8 @@
-"""KerasHub's own classes, tiny and with random weights, and batches of what they take.
-
-They are skipped where keras-hub is missing; set `KERAS_KD_REQUIRE_HUB=1` to make that a failure
-instead, as CI does.
-"""
-
-import os
+"""KerasHub's own classes, tiny and with random weights, and batches of what they take."""
 
 import keras
+import keras_hub
 import numpy as np
-import pytest
-
-try:
-    import keras_hub
-except ImportError as missing:
-    if os.environ.get("KERAS_KD_REQUIRE_HUB") == "1":
-        raise
-    pytest.skip(f"{missing}; `make .venv/hub` installs it", allow_module_level=True)
 
 TOKENS, LENGTH, CLASSES, MELS = 100, 12, 3, 8
 _SEQUENCE = {"vocabulary_size": TOKENS, "max_sequence_length": LENGTH}

