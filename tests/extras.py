@@ -21,6 +21,8 @@ INSTALLS = {
     "ai_edge_quantizer": _EXTRAS,
     "keras_hub": _EXTRAS,
     "matplotlib": _VENV,
+    "mkdocs": _EXTRAS,
+    "mkdocstrings": _EXTRAS,
     "mlxtend": _VENV,
     "onnx": _EXTRAS,
     "onnxruntime": _EXTRAS,

@@ -19,14 +19,13 @@ def needed():
 
 def look(page, views, shots=None):
     """What a browser shows of a page: a dict for each of `[(width, "light" or "dark", audit)]`."""
-    options = {
-        "browser": FOLDER / "chromium" / "chromium",
-        "modules": FOLDER,
-        "page": page,
-        "shots": shots,
-        "views": views,
-    }
     script = pathlib.Path(__file__).with_name("look.mjs")
+    return run_script(script, page=page, shots=shots, views=views)
+
+
+def run_script(script, **options):
+    """What a script for the browser prints, read from JSON; it gets the options as JSON."""
+    options |= {"browser": FOLDER / "chromium" / "chromium", "modules": FOLDER}
     return json.loads(_run(script, json.dumps(options, default=os.fspath)).stdout)
 
 
