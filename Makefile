@@ -21,14 +21,14 @@ REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxr
 # What the tests can use beside what the package needs. PyPI's PyTorch brings 4.5 GB of CUDA; one
 # without it comes from PyTorch's own index:
 # `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make extras`.
-EXTRAS := .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files
+EXTRAS := .venv/group-docs .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files
 # Time limits, retries and messages.
 INSTALL := $(PYTHON) tools/install.py
 
 export PIP_RETRIES ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv extras test test-matrix test-bugs test-torch demo lint format hooks native-test \
+.PHONY: help venv extras test test-matrix test-bugs test-torch demo docs lint format hooks native-test \
   $(NATIVE_BUILDS:%=build-%) test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pure clean
 
 help: ## list the targets
@@ -36,7 +36,7 @@ help: ## list the targets
 
 venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its library built
 
-extras: venv ## bring PyTorch, transformers, ONNX, tfmot, KerasHub and a browser into .venv
+extras: venv ## bring into .venv what all tests need: PyTorch, ONNX, KerasHub, a browser ...
 	@$(MAKE) --no-print-directory --keep-going $(EXTRAS)
 
 test: venv ## run the tests, without those that need extras that are not there
@@ -53,6 +53,10 @@ test-torch: .venv/ordinary-torch/installed ## try PyTorch teachers beside PyPI's
 
 demo: venv ## distill a student on real data and print the table
 	$(BIN)/python examples/quickstart.py
+
+docs: .venv/group-docs ## build the documentation into build/site, and check it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python tools/check_docs.py build/site
 
 lint: .venv/group-lint ## check style, types, imports between rooms, and words
 	$(BIN)/ruff check
