@@ -65,6 +65,11 @@ lint: .venv/group-lint ## check style, types, imports between rooms, and words
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell -D - -D tools/spelling.txt
 	$(BIN)/python tools/check_words.py
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format --default-filetype yaml CITATION.cff
+	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 
 format: .venv/group-lint ## rewrite the sources in the style that lint asks for

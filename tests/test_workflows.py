@@ -16,7 +16,10 @@ FORMS = sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 VERSION = re.compile(r"[\w-]+/[\w-]+@(v\d+|release/v\d+)")
 # Every job may read the repository; these may do what is named, instead.
-PERMISSIONS = {"release.yml publish": {"id-token": "write"}}
+PERMISSIONS = {
+    "docs.yml publish": {"pages": "write", "id-token": "write"},
+    "release.yml publish": {"id-token": "write"},
+}
 KEYS = {"name", "run", "uses", "with"}
 
 
@@ -47,7 +50,7 @@ def commands(job):
 
 
 def test_there_are_workflows():
-    assert [path.stem for path in WORKFLOWS] == ["ci", "nightly", "release"]
+    assert [path.stem for path in WORKFLOWS] == ["ci", "docs", "nightly", "release"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -43,7 +43,11 @@ def fill(folder):
         shutil.copy(file, folder)
     npm = node(folder).parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-    run(node(folder), npm, "install", *quiet, cwd=folder)
+    # A registry that does not answer is an error after minutes: npm's own limits add up to an hour.
+    limits = ["--fetch-timeout=60000", "--fetch-retries=1"]
+    cache = folder / "npm-cache"  # not in the home folder, which may be read-only
+    run(node(folder), npm, "install", *quiet, *limits, "--cache", cache, cwd=folder)
+    shutil.rmtree(cache)
     unpacked = folder / "chromium"
     unpacked.mkdir()
     run(
