@@ -80,9 +80,13 @@ bool FindType(const py::dtype& dtype, DataType* type) {
   return true;
 }
 
-bool IsFloat32InPlace(const py::array& array) {
-  const py::dtype dtype = array.dtype();
-  return dtype.num() == Constants::NPY_FLOAT_ && IsNative(dtype) && IsPlain(array);
+py::array PlainFloats(const py::object& value) {
+  if (py::isinstance<py::array>(value)) {
+    const py::array array = py::reinterpret_borrow<py::array>(value);
+    const py::dtype dtype = array.dtype();
+    if (dtype.num() == Constants::NPY_FLOAT_ && IsNative(dtype) && IsPlain(array)) return array;
+  }
+  return PlainOf(Numpy().float32, Steal(Numpy().asarray(value, Numpy().float32)));
 }
 
 bool BroadcastsTo(const Shape& shape, const Shape& rows) {
@@ -140,8 +144,7 @@ Integers::Integers(const char* name, const py::object& value, const Shape& shape
 }
 
 py::array Floats(const char* name, const py::object& value, const Shape& shape) {
-  py::array array = AsArray(value);
-  if (!IsFloat32InPlace(array)) array = PlainOf(Numpy().float32, array);
+  const py::array array = PlainFloats(value);
   CheckShape(name, array, shape);
   return array;
 }
@@ -157,8 +160,7 @@ RowWeights::RowWeights(const char* name, const py::object& value, const Shape& r
       return;
     }
   }
-  py::array array = AsArray(value);
-  if (!IsFloat32InPlace(array)) array = PlainOf(Numpy().float32, array);
+  py::array array = PlainFloats(value);
   const Shape shape = ShapeOf(array);
   if (!BroadcastsTo(shape, rows)) {
     throw py::value_error("`" + std::string(name) + "` must broadcast to shape " + Text(rows) +
