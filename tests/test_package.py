@@ -26,6 +26,7 @@ MODULES = {
     "export",
     "losses",
     "measurement",
+    "numpy",
     "ops",
     "quantization",
     "runtimes",
@@ -48,6 +49,7 @@ SYMBOLS = {
         kd.losses,
         kd.measurement,
         kd.ops,
+        kd.ops.numpy,
         kd.quantization,
         kd.runtimes,
         kd.schedules,
@@ -114,6 +116,7 @@ def test_public_docstrings_and_examples(name):
         kd.losses,
         kd.measurement,
         kd.ops,
+        kd.ops.numpy,
         kd.quantization,
         kd.runtimes,
         kd.students,
@@ -162,7 +165,7 @@ def test_doctor(as_json):
             assert word in done.stdout
 
 
-@pytest.mark.parametrize("variable", ["KERAS_KD_KERNEL", "KERAS_KD_GPU", "KERAS_KD_NUM_THREADS"])
+@pytest.mark.parametrize("variable", ["KERAS_KD_KERNEL", "KERAS_KD_GPU", "KERAS_KD_NUM_THREADS", "KERAS_KD_BINDING"])
 def test_doctor_names_invalid_variable(variable):
     env = fresh_process.environment(**{variable: "0x"})
     done = fresh_process.run_preloaded(["-m", "keras_kd", "doctor"], env, check=False)

@@ -14,13 +14,14 @@ import tensorflow as tf
 
 from keras_kd import ops, version
 from keras_kd._utils import triton
-from keras_kd.ops.backends import shared_library
+from keras_kd.ops.backends import ctypes, extension, shared_library
 
 VARIABLES = (
     "KERAS_KD_KERNEL",
     "KERAS_KD_GPU",
     "KERAS_KD_ISA",
     "KERAS_KD_NUM_THREADS",
+    "KERAS_KD_BINDING",
     "KERAS_BACKEND",
     "TF_XLA_FLAGS",
 )
@@ -34,10 +35,10 @@ def report() -> dict[str, Any]:
     """
     environment = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     try:
-        found = {"kernel": _kernel(), "xla": _xla(), "gpu": _gpu()}
+        found = {"kernel": _kernel(), "numpy": _numpy(), "xla": _xla(), "gpu": _gpu()}
     except ValueError as error:  # of a variable: the operations raise the same
         kernel = {"used": "none", "choice": "none", "error": str(error)}
-        found = {"kernel": kernel, "xla": {}, "gpu": {}}
+        found = {"kernel": kernel, "numpy": {}, "xla": {}, "gpu": {}}
     return {"versions": _versions(), **found, "torch": _torch(), "environment": environment}
 
 
@@ -73,17 +74,30 @@ def _kernel():
     return kernel
 
 
-def _self_test():
-    """A small loss and gradient from the kernel against NumPy in float64."""
-    from keras_kd.ops.backends import ctypes
+def _numpy():
+    """How `keras_kd.ops.numpy` reaches the kernels, and why not through the module."""
+    section = {"binding": "none", "module": extension.file_name() or "none"}
+    try:
+        section["binding"] = ops.numpy.binding()
+    except shared_library.LibraryError as error:
+        section["why_none"] = str(error)
+        return section
+    if section["binding"] == "ctypes":
+        section["why_not_pybind11"] = extension.unavailable() or "ctypes was chosen"
+    return section
 
+
+def _self_test():
+    """A small loss and gradient, through each binding, against NumPy in float64."""
     rng = np.random.default_rng(0)
     student, teacher = rng.normal(size=(2, 5, 100)).astype("float32")
-    loss, gradient = ctypes.soft_target_loss(student, teacher, temperature=4.0, gradient=True)
     p, q = (np.exp(x / 4.0) for x in (teacher.astype("float64"), student.astype("float64")))
     p, q = p / p.sum(-1, keepdims=True), q / q.sum(-1, keepdims=True)
-    right = np.allclose(loss, 16 * (p * np.log(p / q)).sum(-1), rtol=1e-5)
-    right &= np.allclose(gradient, 4 * (q - p), atol=1e-6)
+    right = True
+    for each in (ctypes, *([] if extension.unavailable() else [extension.load()])):
+        loss, gradient = each.soft_target_loss(student, teacher, 4.0, gradient=True)
+        right &= np.allclose(loss, 16 * (p * np.log(p / q)).sum(-1), rtol=1e-5)
+        right &= np.allclose(gradient, 4 * (q - p), atol=1e-6)
     return "passed" if right else "FAILED: the kernel's numbers are wrong on this machine"
 
 
@@ -164,5 +178,8 @@ def run(as_json: bool = False) -> int:
         return 1
     if failed or missing:
         print("The fused kernel cannot be used; see above.", file=sys.stderr)
+        return 1
+    if facts["numpy"]["binding"] == "none" and os.environ.get(ops.numpy.VARIABLE, "auto") != "auto":
+        print(f"What {ops.numpy.VARIABLE} names cannot be used; see above.", file=sys.stderr)
         return 1
     return 0

@@ -1,5 +1,6 @@
 """The distillation losses as functions on tensors: fused native kernels, or plain TensorFlow."""
 
+from keras_kd.ops import numpy
 from keras_kd.ops.dense import combined_loss, hard_and_soft_loss, soft_target_loss
 from keras_kd.ops.dispatch import KernelWarning, kernel_status, use_kernel
 from keras_kd.ops.sparse_logits import sparse_soft_target_loss
@@ -9,6 +10,7 @@ __all__ = [
     "combined_loss",
     "hard_and_soft_loss",
     "kernel_status",
+    "numpy",
     "soft_target_loss",
     "sparse_soft_target_loss",
     "use_kernel",

@@ -1,7 +1,8 @@
-"""The CPU kernels on NumPy arrays: no TensorFlow, no gradient tape.
+"""The CPU kernels on NumPy arrays through ctypes: what `ops.numpy` uses where no module is.
 
-The same code that the TensorFlow operations call, for tests, other frameworks and inspection.
-Arrays may have any leading dimensions, strides and alignment; float32, float16 and bfloat16
+`csrc/python` has the same functions in C++ for each Python whose headers were there, with the same
+checks, messages and bits; `tests/ops/both_bindings.py` holds the two against each other. Arrays may
+have any leading dimensions, strides and alignment; float32, float16 and bfloat16
 (`ml_dtypes.bfloat16`) are computed in float32.
 
 ```python
@@ -51,11 +52,17 @@ def soft_target_loss(
         The loss `[...]` in float32, times `sample_weight`; with `gradient=True` a pair of it and
         the gradient of its sum with respect to `student`, in the student's dtype.
     """
-    weights = (None, sample_weight)
-    args = (temperature, divergence, mixing_weight, weights, gradient)
-    _, soft, slope = _run(student, teacher, None, *args)
-    soft = _apply_weight(soft, sample_weight)
-    return (soft, slope) if gradient else soft
+    student, teacher = _check_logits("student", student), _check_logits("teacher", teacher)
+    _check_same_shape(student, teacher)
+    shape = student.shape[:-1]
+    weight = _check_weights("sample_weight", sample_weight, shape)
+    soft = np.empty(shape, "float32")
+    problem = _problem(student, teacher, soft, temperature, divergence, mixing_weight, weight)
+    slope = _empty_gradient(student, gradient)
+    problem.gradient = _address(slope)
+    _call(shared_library.load().keras_kd_losses, problem)
+    soft = _apply_weight(soft, weight)
+    return soft if slope is None else (soft, slope)
 
 
 def sparse_soft_target_loss(
@@ -93,31 +100,22 @@ def sparse_soft_target_loss(
             f"Received: {student.shape} and {teacher.shape}"
         )
     indices = _check_integers("indices", indices, teacher.shape)
-    tail = np.asarray(tail, "float32", order="C")
-    if tail.shape != shape:
-        raise ValueError(f"`tail` must have shape {shape}. Received: shape {tail.shape}")
-    weight = _check_weights(sample_weight, shape)
-    soft, slope = np.empty(shape, "float32"), np.empty_like(student, order="C")
-    dense = _problem(
-        student,
-        teacher,
-        soft,
-        slope if gradient else None,
-        temperature=temperature,
-        divergence=_divergence_code(divergence),
-        mixing_weight=mixing_weight,
-        soft_weight=_address(weight),
-    )
+    tail = _plain(np.asarray(tail, "float32"), "float32")
+    _check_shape("tail", tail, shape)
+    weight = _check_weights("sample_weight", sample_weight, shape)
+    soft = np.empty(shape, "float32")
     problem = shared_library.SparseProblem(
-        dense=dense,
+        dense=_problem(student, teacher, soft, temperature, divergence, mixing_weight, weight),
         kept=teacher.shape[-1],
         indices=_address(indices),
         indices_are_int64=indices.dtype == "int64",
         tail=_address(tail),
     )
+    slope = _empty_gradient(student, gradient)
+    problem.dense.gradient = _address(slope)
     _call(shared_library.load().keras_kd_sparse_losses, problem)
-    soft = _apply_weight(soft, sample_weight)
-    return (soft, slope) if gradient else soft
+    soft = _apply_weight(soft, weight)
+    return soft if slope is None else (soft, slope)
 
 
 def hard_and_soft_loss(
@@ -149,10 +147,22 @@ def hard_and_soft_loss(
         zero); with `gradient=True` also the gradient of
         `sum(hard_weight * hard + soft_weight * soft)` with respect to `student`.
     """
-    weights = (hard_weight, soft_weight)
-    args = (temperature, divergence, mixing_weight, weights, gradient)
-    hard, soft, slope = _run(student, teacher, labels, *args)
-    return (hard, soft, slope) if gradient else (hard, soft)
+    student, teacher = _check_logits("student", student), _check_logits("teacher", teacher)
+    _check_same_shape(student, teacher)
+    shape = student.shape[:-1]
+    labels = _check_integers("labels", labels, shape)
+    of_hard = _check_weights("hard_weight", hard_weight, shape)
+    of_soft = _check_weights("soft_weight", soft_weight, shape)
+    hard, soft = np.empty(shape, "float32"), np.empty(shape, "float32")
+    problem = _problem(student, teacher, soft, temperature, divergence, mixing_weight, of_soft)
+    problem.labels = _address(labels)
+    problem.labels_are_int64 = labels.dtype == "int64"
+    problem.hard_weight = _address(of_hard)
+    problem.hard = _address(hard)
+    slope = _empty_gradient(student, gradient)
+    problem.gradient = _address(slope)
+    _call(shared_library.load().keras_kd_losses, problem)
+    return (hard, soft) if slope is None else (hard, soft, slope)
 
 
 def _check_logits(name: str, array: Any) -> np.ndarray:
@@ -164,18 +174,31 @@ def _check_logits(name: str, array: Any) -> np.ndarray:
         )
     if array.ndim < 1:
         raise ValueError(f"`{name}` must have at least one dimension, the classes.")
-    return np.ascontiguousarray(array) if not _is_plain(array) else array
+    return _plain(array, array.dtype.newbyteorder("="))
 
 
-def _is_plain(array: np.ndarray) -> bool:
-    # C order is enough: the kernels read any alignment of the element.
-    return array.flags.c_contiguous
+def _plain(array: Any, dtype: Any) -> np.ndarray:
+    """As the kernels read it: C order, aligned to its element (not so in a packed record)."""
+    return np.require(array, dtype, "CA")
 
 
-def _check_weights(weight: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+def _check_weights(name: str, weight: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     if weight is None:
         return None
-    return np.ascontiguousarray(np.broadcast_to(np.asarray(weight, "float32"), shape))
+    weight = np.asarray(weight, "float32")
+    ends = shape[len(shape) - weight.ndim :]
+    if weight.ndim > len(shape) or any(
+        size not in (1, end) for size, end in zip(weight.shape, ends, strict=True)
+    ):
+        raise ValueError(
+            f"`{name}` must broadcast to shape {shape}. Received: shape {weight.shape}"
+        )
+    return _plain(np.broadcast_to(weight, shape), "float32")
+
+
+def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"`{name}` must have shape {shape}. Received: shape {array.shape}")
 
 
 def _check_integers(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -184,17 +207,33 @@ def _check_integers(name: str, array: Any, shape: tuple[int, ...]) -> np.ndarray
         raise ValueError(
             f"Invalid dtype for argument `{name}`. Expected integers. Received: {array.dtype.name}"
         )
-    if array.shape != shape:
-        raise ValueError(f"`{name}` must have shape {shape}. Received: shape {array.shape}")
-    return np.ascontiguousarray(array, "int32" if array.dtype == "int32" else "int64")
+    _check_shape(name, array, shape)
+    return _plain(array, "int32" if array.dtype == "int32" else "int64")
+
+
+def _check_same_shape(student: np.ndarray, teacher: np.ndarray) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            "`student` and `teacher` must have the same shape. "
+            f"Received: {student.shape} and {teacher.shape}"
+        )
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return ctypes.c_float(value).value
+    except TypeError:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected a number. Received: {name}={value!r}"
+        ) from None
 
 
 def _address(array: np.ndarray | None) -> int | None:
     return None if array is None else array.ctypes.data
 
 
-def _divergence_code(name: str) -> int:
-    if name not in DIVERGENCES:
+def _divergence_code(name: Any) -> int:
+    if not isinstance(name, str) or name not in DIVERGENCES:
         raise ValueError(
             "Invalid value for argument `divergence`. Expected one of "
             f"{tuple(DIVERGENCES)}. Received: divergence={name}"
@@ -206,8 +245,10 @@ def _problem(
     student: np.ndarray,
     teacher: np.ndarray,
     soft: np.ndarray,
-    slope: np.ndarray | None,
-    **fields: Any,
+    temperature: Any,
+    divergence: Any,
+    mixing_weight: Any,
+    soft_weight: np.ndarray | None,
 ) -> shared_library.Problem:
     """A `shared_library.Problem` on arrays, which must outlive it."""
     return shared_library.Problem(
@@ -217,11 +258,17 @@ def _problem(
         teacher=_address(teacher),
         student_type=_DTYPES.index(student.dtype.name),
         teacher_type=_DTYPES.index(teacher.dtype.name),
+        temperature=_number("temperature", temperature),
+        divergence=_divergence_code(divergence),
+        mixing_weight=_number("mixing_weight", mixing_weight),
+        soft_weight=_address(soft_weight),
         soft=_address(soft),
-        gradient=_address(slope),
         gradient_type=_DTYPES.index(student.dtype.name),
-        **fields,
     )
+
+
+def _empty_gradient(student: np.ndarray, is_wanted: Any) -> np.ndarray | None:
+    return np.empty_like(student, order="C", subok=False) if is_wanted else None
 
 
 def _call(function: Callable, problem: Any) -> None:
@@ -230,50 +277,13 @@ def _call(function: Callable, problem: Any) -> None:
         raise ValueError(message.value.decode())
 
 
-def _run(
-    student: Any,
-    teacher: Any,
-    labels: Any,
-    temperature: float,
-    divergence: str,
-    mixing_weight: float,
-    weights: tuple[Any, Any],
-    gradient: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    student, teacher = _check_logits("student", student), _check_logits("teacher", teacher)
-    if student.shape != teacher.shape:
-        raise ValueError(
-            "`student` and `teacher` must have the same shape. "
-            f"Received: {student.shape} and {teacher.shape}"
-        )
-    shape = student.shape[:-1]
-    labels = None if labels is None else _check_integers("labels", labels, shape)
-    hard_weight, soft_weight = (_check_weights(weight, shape) for weight in weights)
-    soft, hard = np.empty(shape, "float32"), np.empty(shape, "float32")
-    slope = np.empty_like(student, order="C") if gradient else None
-    problem = _problem(
-        student,
-        teacher,
-        soft,
-        slope,
-        temperature=temperature,
-        divergence=_divergence_code(divergence),
-        mixing_weight=mixing_weight,
-        labels=_address(labels),
-        labels_are_int64=labels is not None and labels.dtype == "int64",
-        soft_weight=_address(soft_weight),
-        hard_weight=_address(hard_weight),
-        hard=_address(hard),
-    )
-    _call(shared_library.load().keras_kd_losses, problem)
-    return hard, soft, slope
-
-
-def _apply_weight(soft: np.ndarray, sample_weight: Any) -> np.ndarray:
-    if sample_weight is None:
-        return soft
-    weight = np.broadcast_to(np.asarray(sample_weight, "float32"), soft.shape)
-    return np.where(weight == 0, np.float32(0), soft * weight)
+def _apply_weight(soft: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """In place, so that a loss of no dimensions stays an array."""
+    if weight is not None:
+        with np.errstate(all="ignore"):  # the module is silent, too, where a product is too large
+            np.multiply(soft, weight, out=soft)
+        soft[weight == 0] = 0.0
+    return soft
 
 
 def triad(a: np.ndarray, b: np.ndarray, out: np.ndarray, factor: float = 3.0) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from keras_kd import version
 
 ABI_VERSION = 3
+THREADS_VARIABLE = "KERAS_KD_NUM_THREADS"
 _FOLDER = pathlib.Path(__file__).parents[2] / "lib"
 CORE_PATH = _FOLDER / "libkeras_kd.so"
 TENSORFLOW_PATH = _FOLDER / "libkeras_kd_tf.so"
@@ -112,7 +113,9 @@ def load() -> ctypes.CDLL:
 
     Raises:
         LibraryError: It is missing, cannot be opened, or was built from another version.
+        ValueError: `KERAS_KD_NUM_THREADS` is not a number of threads.
     """
+    threads_of_environment()
     if not CORE_PATH.exists():
         raise LibraryError(
             f"keras_kd {version.__version__} was installed without its native library: "
@@ -131,6 +134,35 @@ def load() -> ctypes.CDLL:
         raise LibraryError(f"{CORE_PATH.name} cannot be used: {error}. {REMEDY}") from error
     _check_environment(library)
     return library
+
+
+def threads_of_environment() -> int:
+    """The number that `KERAS_KD_NUM_THREADS` gives, or 0 for the default.
+
+    Raises:
+        ValueError: It is not a number of threads.
+    """
+    threads = os.environ.get(THREADS_VARIABLE) or "0"
+    if not threads.isdecimal():
+        raise ValueError(
+            f"Invalid value for environment variable {THREADS_VARIABLE}. Expected a number of "
+            f"threads, or 0 for the default. Received: {threads!r}"
+        )
+    return int(threads)
+
+
+_chosen_threads: list[int] = []
+
+
+def choose_threads(threads: int) -> None:
+    """Sets how many threads a kernel may use; 0 restores the default."""
+    load().keras_kd_set_num_threads(threads)
+    _chosen_threads[:] = [threads] if threads else []
+
+
+def threads_are_chosen() -> bool:
+    """Whether `choose_threads` has the last word: TensorFlow's number does not replace its own."""
+    return bool(_chosen_threads)
 
 
 def build_info() -> dict[str, Any]:

@@ -11,8 +11,6 @@ from keras_kd.ops import arguments
 from keras_kd.ops.arguments import Problem, SparseProblem
 from keras_kd.ops.backends import shared_library
 
-THREADS_VARIABLE = "KERAS_KD_NUM_THREADS"
-
 
 @functools.cache
 def load() -> Any:
@@ -25,12 +23,7 @@ def load() -> Any:
         LibraryError: The library is missing, broken, or of another version.
         ValueError: `KERAS_KD_NUM_THREADS` is not a number of threads.
     """
-    threads = os.environ.get(THREADS_VARIABLE) or "0"
-    if not threads.isdecimal():
-        raise ValueError(
-            f"Invalid value for environment variable {THREADS_VARIABLE}. Expected a number of "
-            f"threads, or 0 for the default. Received: {threads!r}"
-        )
+    threads = shared_library.threads_of_environment()
     core = shared_library.load()
     path = shared_library.TENSORFLOW_PATH
     if not path.exists():
@@ -50,7 +43,7 @@ def load() -> Any:
             f"{path.name} speaks interface version {found}; expected {shared_library.ABI_VERSION}. "
             f"{shared_library.REMEDY}"
         )
-    if int(threads) == 0:
+    if threads == 0 and not shared_library.threads_are_chosen():
         # 0 means one per processor, to TensorFlow and to the kernels alike.
         core.keras_kd_set_num_threads(tf.config.threading.get_intra_op_parallelism_threads())
     return operations

@@ -260,8 +260,9 @@ def _open() -> ctypes.CDLL:
     path = shared_library.CUDA_PATH
     if not path.exists():
         raise shared_library.LibraryError(
-            f"this installation holds no CUDA kernels ({path.name}): nvcc was not there when it "
-            "was built. Remedy: install the x86-64 wheel, or build where nvcc is found."
+            f"this installation holds no CUDA kernels ({path.name}): it was built without them. "
+            "Remedy: install the x86-64 wheel, or build with the environment variable "
+            "KERAS_KD_CUDA=ON where nvcc is."
         )
     try:
         library = ctypes.CDLL(os.fspath(path))
