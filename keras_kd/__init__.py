@@ -11,15 +11,18 @@ devices and other runtimes.
 """
 
 try:
-    import tensorflow  # noqa: F401
+    import tensorflow
 except ImportError as error:
     raise ImportError(
         "keras_kd needs TensorFlow, which comes under several names: install one of them, for "
-        "instance with `pip install 'keras-kd[tensorflow]'` or `'keras-kd[tensorflow-cpu]'`."
+        "instance with `pip install tensorflow-cpu`, or with `pip install tensorflow` where a GPU "
+        "is to be used."
     ) from error
 else:
+    from keras_kd import version
     from keras_kd._utils import triton
 
+    version.check_tensorflow(getattr(tensorflow, "__version__", None))
     triton.keep_apart()
 
 import keras
