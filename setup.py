@@ -194,7 +194,7 @@ class BuildNative(Command):
             self.write_note("NO_MODULE.txt", note)
 
     def configure(self, command, folder):
-        """Configures, from nothing where a build that was stopped left a folder CMake cannot use."""
+        """Configures; from nothing where an earlier build left a folder that CMake cannot use."""
         cache = folder / "CMakeCache.txt"
         had_cache = cache.exists()
         done = subprocess.run(command, check=not had_cache)

@@ -1,4 +1,4 @@
-"""The version of the package, which `setup.py` reads without importing anything, and TensorFlow's."""
+"""The version of the package, for `setup.py` without an import, and those of TensorFlow."""
 
 import re
 import warnings

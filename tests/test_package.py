@@ -116,7 +116,6 @@ def test_public_docstrings_and_examples(name):
         kd.losses,
         kd.measurement,
         kd.ops,
-        kd.ops.numpy,
         kd.quantization,
         kd.runtimes,
         kd.students,
@@ -165,7 +164,9 @@ def test_doctor(as_json):
             assert word in done.stdout
 
 
-@pytest.mark.parametrize("variable", ["KERAS_KD_KERNEL", "KERAS_KD_GPU", "KERAS_KD_NUM_THREADS", "KERAS_KD_BINDING"])
+@pytest.mark.parametrize(
+    "variable", [f"KERAS_KD_{name}" for name in ("KERNEL", "GPU", "NUM_THREADS", "BINDING")]
+)
 def test_doctor_names_invalid_variable(variable):
     env = fresh_process.environment(**{variable: "0x"})
     done = fresh_process.run_preloaded(["-m", "keras_kd", "doctor"], env, check=False)

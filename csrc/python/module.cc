@@ -148,9 +148,7 @@ py::object HardAndSoftLoss(const py::object& student_logits, const py::object& t
   return py::make_tuple(hard.array(), soft.array());
 }
 
-py::object InstructionSets() {
-  return py::str(keras_kd_instruction_sets()).attr("split")(",");
-}
+py::object InstructionSets() { return py::str(keras_kd_instruction_sets()).attr("split")(","); }
 
 void SetInstructionSet(const std::string& name) {
   if (keras_kd_set_instruction_set(name.c_str()) == 0) return;

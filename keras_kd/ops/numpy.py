@@ -100,7 +100,7 @@ def sparse_soft_target_loss(
     sample_weight: Any = None,
     gradient: bool = False,
 ) -> Any:
-    """`soft_target_loss` with a teacher of which the largest logits are known.
+    """`soft_target_loss` where only the largest of the teacher's logits were kept.
 
     The divergence is that of `k + 1` classes: the kept ones, and one that pools all others, whose
     logits are `T log(sum of exp(s_j / T))` over them for the student and `T tail` for the teacher.

@@ -44,7 +44,7 @@ def assert_same(module, ctypes):
     elif isinstance(module, np.ndarray):
         assert (module.dtype, module.shape) == (ctypes.dtype, ctypes.shape)
         assert module.flags.c_contiguous
-        assert module.flags.writeable
+        assert module.flags["W"]
         assert module.tobytes() == ctypes.tobytes()
     elif isinstance(module, Exception):
         assert str(module) == str(ctypes)

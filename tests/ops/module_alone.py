@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-from tests import logits, reference, tolerances  # noqa: E402 (the repository is no package)
+from tests import logits, reference, tolerances
 
 
 def open_module(path):
@@ -31,7 +31,7 @@ def layouts(array):
     yield np.repeat(array, 2, axis=1)[:, ::2]
     yield np.asfortranarray(array)
     frozen = array.copy()
-    frozen.flags.writeable = False
+    frozen.setflags(write=False)
     yield frozen
     buffer = np.zeros(array.nbytes + 1, np.uint8)
     moved = buffer[1:].view(array.dtype).reshape(array.shape)

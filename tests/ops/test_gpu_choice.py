@@ -41,7 +41,7 @@ def pretend_gpu(monkeypatch, reason):
 
 def test_a_missing_library_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(shared_library, "CUDA_PATH", tmp_path / "libkeras_kd_cuda.so")
-    assert "nvcc was not there" in xla.cuda_unavailable()
+    assert "KERAS_KD_CUDA=ON" in xla.cuda_unavailable()
     with pytest.raises(shared_library.LibraryError, match="no CUDA kernels"):
         xla.build_info()
 

@@ -36,7 +36,7 @@ def _off_by_a_byte(array):
 
 def _read_only(array):
     frozen = array.copy()
-    frozen.flags.writeable = False
+    frozen.setflags(write=False)
     return frozen
 
 
@@ -168,7 +168,8 @@ def test_what_numpy_can_read(native):
         def __array__(self, dtype=None, copy=None):
             return np.array(self.values, dtype=dtype)
 
-    found = native.soft_target_loss(Tensor(student), Tensor(teacher), np.int8(1), mixing_weight=True)
+    given = (Tensor(student), Tensor(teacher), np.int8(1))
+    found = native.soft_target_loss(*given, mixing_weight=True)
     assert found.tobytes() == expected.tobytes()
 
 
@@ -187,8 +188,8 @@ WRONG = {
     "zero temperature": ("soft", (VALUES, VALUES, 0), {}, "temperature=0.0"),
     "infinite temperature": ("soft", (VALUES, VALUES, 1e300), {}, "temperature=inf"),
     "NaN temperature": ("soft", (VALUES, VALUES, np.nan), {}, "temperature=nan"),
-    "temperature in words": ("soft", (VALUES, VALUES, "4"), {}, "number. Received: temperature='4'"),
-    "temperatures": ("soft", (VALUES, VALUES, np.ones(2)), {}, "number. Received: temperature=array"),
+    "temperature in words": ("soft", (VALUES, VALUES, "4"), {}, "number.*temperature='4'"),
+    "temperatures": ("soft", (VALUES, VALUES, np.ones(2)), {}, "number.*temperature=array"),
     "huge temperature": ("soft", (VALUES, VALUES, 10**400), {}, "too large"),
     "divergence": ("soft", (VALUES, VALUES, 1.0, "kl"), {}, "'jsd'.. Received: divergence=kl"),
     "divergences": ("soft", (VALUES, VALUES, 1.0, ["jsd"]), {}, "Received: divergence=..jsd"),

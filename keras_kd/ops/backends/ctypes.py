@@ -179,7 +179,7 @@ def _check_logits(name: str, array: Any) -> np.ndarray:
 
 def _plain(array: Any, dtype: Any) -> np.ndarray:
     """As the kernels read it: C order, aligned to its element (not so in a packed record)."""
-    return np.require(array, dtype, "CA")
+    return np.require(array, dtype, ["C", "A"])
 
 
 def _check_weights(name: str, weight: Any, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -72,7 +72,7 @@ def _why_missing() -> str:
     else:
         reason = f"this installation holds no {NAME}"
     return (
-        f"No module for {python}: {reason}. Remedy: install the headers of this Python (python3-dev) "
-        "and build keras_kd here: `pip install --no-binary keras-kd keras-kd`. Without the module "
-        "ctypes gives the same numbers, at a higher cost per call."
+        f"No module for {python}: {reason}. ctypes gives the same numbers, at a higher cost per "
+        "call. Remedy: install the headers of this Python (python3-dev), then `pip install "
+        "--force-reinstall --no-deps --no-binary keras-kd keras-kd`."
     )
