@@ -1,9 +1,11 @@
 """Tries an installed keras_kd: the native library, every way into it, and a short training.
 
 Run by tools/smoke_test_wheel.sh in fresh environments; `python tools/smoke_test.py` tries the
-current one. With KERAS_KD_EXPECT=pure the native library must be absent.
+current one. With KERAS_KD_EXPECT=pure the native library must be absent, with KERAS_KD_EXPECT=ctypes
+the module keras_kd._kernels; KERAS_KD_DIGEST is then what a run with the module has printed.
 """
 
+import hashlib
 import itertools
 import os
 import pathlib
@@ -27,7 +29,8 @@ import keras_kd as kd  # noqa: E402 (timed on its own)
 
 IMPORT_SECONDS = time.perf_counter() - start
 TEMPERATURE = 4.0
-PURE = os.environ.get("KERAS_KD_EXPECT") == "pure"
+EXPECTED = os.environ.get("KERAS_KD_EXPECT")
+PURE = EXPECTED == "pure"
 
 
 def reference_loss(student, teacher):
@@ -67,6 +70,36 @@ def check_native_library():
         expected.add("avx512")
     if found != expected:
         raise SystemExit(f"instruction sets: expected {sorted(expected)}, found {sorted(found)}")
+
+
+def check_numpy():
+    """`kd.ops.numpy` takes the expected binding, and gives the same bits through either."""
+    from keras_kd.ops.backends import extension
+
+    binding = kd.ops.numpy.binding()
+    print(f"binding: {binding}, module: {extension.file_name()}")
+    print(f"why not pybind11: {extension.unavailable() or '-'}")
+    # The wheel for aarch64 is cross-built and has no module; nor has a Python newer than the wheel.
+    if EXPECTED == "ctypes" or platform.machine() == "x86_64":
+        expected = EXPECTED or "pybind11"
+        if binding != expected:
+            raise SystemExit(f"binding: expected {expected}, found {binding}")
+    random = np.random.default_rng(0)
+    digest = hashlib.sha256()
+    for classes in (7, 100, 1001):
+        student, teacher = random.normal(size=(2, 33, classes)).astype("float32") * 3
+        labels = np.arange(33) % classes
+        for array in (
+            *kd.ops.numpy.soft_target_loss(student, teacher, TEMPERATURE, gradient=True),
+            *kd.ops.numpy.hard_and_soft_loss(student, teacher, labels, 2.0, gradient=True),
+        ):
+            digest.update(array.tobytes())
+        loss = kd.ops.numpy.soft_target_loss(student, teacher, TEMPERATURE)
+        np.testing.assert_allclose(loss, reference_loss(student, teacher), rtol=2e-5)
+    print(f"digest: {digest.hexdigest()}")
+    wanted = os.environ.get("KERAS_KD_DIGEST", digest.hexdigest())
+    if digest.hexdigest() != wanted:
+        raise SystemExit(f"the numbers are other ones than with the module: {wanted}")
 
 
 # A driver of CUDA 12.4, as far as the CUDA runtime asks it.
@@ -186,6 +219,7 @@ def main():
     tf.get_logger().setLevel("ERROR")  # TensorFlow warns of retracing: each shape is new.
     if not PURE:
         check_native_library()
+        check_numpy()
     if not PURE and platform.machine() == "x86_64":
         check_cuda_library()
     check_command()

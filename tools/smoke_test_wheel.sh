@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tries the wheel in dist/ in fresh environments, with the oldest, a middle and the newest
-# TensorFlow that it serves, and then the pure-Python install of a machine without a compiler.
+# TensorFlow that it serves, then without the module for this Python, and then the pure-Python
+# install of a machine without a compiler.
 #
 # Usage: tools/smoke_test_wheel.sh [PYTHON [pure]]
 #
@@ -26,8 +27,17 @@ try_pure() {
 
 # run_smoke_test: away from the source tree, which would shadow the installed package.
 run_smoke_test() {
-  (cd "$folder" && "$folder/venv/bin/python" "$root/tools/smoke_test.py")
+  (cd "$folder" && "$folder/venv/bin/python" "$root/tools/smoke_test.py") | tee "$folder/printed"
   echo "$SECONDS s"
+}
+
+# try_ctypes: in the environment that is there, after a run with the module.
+try_ctypes() {
+  SECONDS=0
+  echo "== the same environment without the module, through ctypes"
+  rm "$folder"/venv/lib/python3.*/site-packages/keras_kd/_kernels*.so
+  digest=$(sed -n 's/^digest: //p' "$folder/printed")
+  KERAS_KD_EXPECT=ctypes KERAS_KD_DIGEST=$digest run_smoke_test
 }
 
 # install VERSION PACKAGE: a fresh environment with that tensorflow-cpu.
@@ -58,4 +68,5 @@ for version in "$oldest" 2.20.0 2.21.0; do
   install "$version" "$wheel[tensorflow-cpu]"
   run_smoke_test
 done
+try_ctypes
 try_pure "$version"
