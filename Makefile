@@ -92,11 +92,14 @@ build-native-tsan: SANITIZE := thread
 # The code that AVX-512 runs, on machines without it.
 build-native-lanes16: LANES := 16
 # What TensorFlow's headers make slow to compile is built once, for the tests do not run it here.
-build-native-asan build-native-tsan build-native-lanes16: TARGETS := kernel_test
+build-native-tsan build-native-lanes16: TARGETS := kernel_test
+build-native-asan: TARGETS := kernel_test bindings
+# The module for NumPy arrays, tried by this Python without TensorFlow.
+build-native-plain build-native-asan: PYTHONS := $(abspath $(BIN)/python)
 $(NATIVE_BUILDS:%=build-%): build-%: .venv/group-native
 	$(BIN)/cmake -S . -B build/$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 	  -DKERAS_KD_BUILD_TESTS=ON -DKERAS_KD_CUDA=OFF -DKERAS_KD_SANITIZE=$(SANITIZE) \
-	  -DKERAS_KD_LANES=$(LANES) -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
+	  -DKERAS_KD_LANES=$(LANES) -DKERAS_KD_PYTHONS=$(PYTHONS) -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 	$(BIN)/cmake --build build/$* --target $(TARGETS)
 
 test-cuda: venv .venv/group-cuda ## run the CUDA kernels without a GPU: emulated, under sanitizers, with seeded bugs, as PTX
@@ -124,7 +127,8 @@ smoke-pure: ## try the package without its library beside the oldest TensorFlow
 	bash tools/smoke_test_wheel.sh $(PYTHON) pure
 
 clean: ## remove what the targets made
-	rm -rf .venv build dist keras_kd/lib *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist keras_kd/lib keras_kd/_kernels*.so *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # From scratch where an earlier attempt was interrupted.
@@ -134,9 +138,9 @@ clean: ## remove what the targets made
 	@touch $@
 
 # Again when the metadata or the library's sources change.
-.venv/installed: .venv/created pyproject.toml setup.py CMakeLists.txt keras_kd/version.py \
-		$(LIBRARY_FILES)
-	CMAKE_ARGS="-DKERAS_KD_CUDA=$(CUDA)" $(INSTALL) "keras_kd and TensorFlow" $(PIP) \
+.venv/installed: .venv/created pyproject.toml setup.py CMakeLists.txt csrc/python/CMakeLists.txt \
+		keras_kd/version.py $(LIBRARY_FILES)
+	KERAS_KD_CUDA=$(CUDA) $(INSTALL) "keras_kd and TensorFlow" $(PIP) \
 	  --editable '.[$(TENSORFLOW),examples,test]'
 	@touch $@
 

@@ -78,7 +78,9 @@ def names_of_pythons():
 def pythons_for(architecture):
     """What setup.py reads in KERAS_KD_PYTHONS."""
     if architecture != platform.machine():
-        print(f"no module for {architecture}: its Python headers are not here; ctypes is used there")
+        print(
+            f"no module for {architecture}: its Python headers are not here; ctypes is used there"
+        )
         return "none"
     return os.pathsep.join(find_pythons()) or "none"
 

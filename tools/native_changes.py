@@ -31,7 +31,10 @@ WHEEL = (*GATE, *LIBRARY, "LICENSE", "MANIFEST.in", "keras_kd/version.py", "setu
 WHEEL += ("tools/build_wheel.py",)
 # Target -> the files, and the folders (with a slash), that reach it.
 REACHES = {
-    "native-test": (*GATE, *LIBRARY, *BUGS, "tests/cuda/", "tools/seeded_bugs/cpu.py"),
+    "native-test": (
+        *(*GATE, *LIBRARY, *BUGS, "tests/cuda/", "tests/logits.py", "tests/ops/module_alone.py"),
+        *("tests/reference.py", "tests/tolerances.py", "tools/seeded_bugs/cpu.py"),
+    ),
     "test-cuda": (
         *(*GATE, *LIBRARY, *GLUE, *BUGS, "setup.py", "tools/seeded_bugs/cuda.py"),
         *("tests/__init__.py", "tests/conftest.py", "tests/cuda/"),
@@ -39,7 +42,13 @@ REACHES = {
     ),
     "wheel": WHEEL,
     "check-cuda-library": (*WHEEL, "tests/cuda/"),
-    "smoke": (*WHEEL, *GLUE, "tools/smoke_test.py", "tools/smoke_test_wheel.sh"),
+    "smoke": (
+        *WHEEL,
+        *GLUE,
+        "keras_kd/__init__.py",
+        "tools/smoke_test.py",
+        "tools/smoke_test_wheel.sh",
+    ),
 }
 NEED_THE_WHEEL = ("check-cuda-library", "smoke")
 
