@@ -1,8 +1,9 @@
 """Tries an installed keras_kd: the native library, every way into it, and a short training.
 
 Run by tools/smoke_test_wheel.sh in fresh environments; `python tools/smoke_test.py` tries the
-current one. With KERAS_KD_EXPECT=pure the native library must be absent, with KERAS_KD_EXPECT=ctypes
-the module keras_kd._kernels; KERAS_KD_DIGEST is then what a run with the module has printed.
+current one. With KERAS_KD_EXPECT=pure the native library must be absent, with
+KERAS_KD_EXPECT=ctypes the module keras_kd._kernels; KERAS_KD_DIGEST is then what a run with the
+module has printed.
 """
 
 import hashlib

@@ -48,6 +48,9 @@ def check_values(kernels):
             loss, gradient = kernels.soft_target_loss(left, right, 2.0, gradient=True)
             tolerances.assert_loss(loss, truth, 2.0)
             tolerances.assert_gradient(gradient, slope, student, teacher, 2.0)
+            for weight in (2.0, np.full(5, 2, np.float16), np.full(5, 2, np.float32)):
+                loss = kernels.soft_target_loss(left, right, 2.0, sample_weight=weight)
+                tolerances.assert_loss(loss, 2 * truth, 2.0)
 
 
 def check_labels_and_indices(kernels):
