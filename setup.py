@@ -78,7 +78,7 @@ def pythons():
     """The interpreters to compile keras_kd._kernels for, and why there are none."""
     given = os.environ.get("KERAS_KD_PYTHONS")
     if given == "none":
-        return [], "KERAS_KD_PYTHONS=none was set when it was built"
+        return [], "KERAS_KD_PYTHONS=none was set, as it is for wheels of another architecture"
     if given:
         return given.split(os.pathsep), ""
     headers = Path(sysconfig.get_path("include"))
