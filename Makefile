@@ -115,10 +115,10 @@ check-cuda-library: .venv/group-cuda ## check the machine code of the wheel's CU
 	$(BIN)/python -m tests.cuda.check_library dist/keras_kd-*x86_64.whl
 
 wheel: .venv/group-wheel .venv/group-cuda ## build dist/*manylinux*.whl (x86-64) and the source distribution
-	$(BIN)/python tools/build_wheel.py x86_64
+	$(BIN)/python -m tools.build_wheel x86_64
 
 wheel-aarch64: .venv/group-wheel ## cross-build the wheel for aarch64
-	$(BIN)/python tools/build_wheel.py aarch64
+	$(BIN)/python -m tools.build_wheel aarch64
 
 smoke: ## try the wheel in fresh environments, one for each supported TensorFlow
 	bash tools/smoke_test_wheel.sh $(PYTHON)

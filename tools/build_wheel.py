@@ -1,15 +1,13 @@
 """Builds the source distribution and, from it, a manylinux wheel into dist/.
 
-Usage: python tools/build_wheel.py x86_64|aarch64
+Usage: python -m tools.build_wheel x86_64|aarch64
 
 Zig's clang links against an old glibc on a new system, so no container is needed: see
 cmake/zig.cmake. The libraries know no Python, so one wheel serves all; it holds the module
-keras_kd._kernels for each Python from 3.10 on whose interpreter and headers are here: python3.10 to
-python3.13 on PATH and the one that runs this, or those that KERAS_KD_PYTHONS names, between colons.
-Any other Python uses ctypes, as does a wheel for another architecture, whose headers are not here.
+keras_kd._kernels for each Python that tools/pythons.py finds. Any other Python uses ctypes, as does a
+wheel for another architecture, whose headers are not here.
 """
 
-import json
 import os
 import platform
 import shutil
@@ -20,59 +18,17 @@ import time
 import zipfile
 from pathlib import Path
 
+from tools import pythons
+
 ROOT = Path(__file__).resolve().parent.parent
 GLIBC = "2.17"
 BIN = Path(sys.executable).parent
-MINORS = range(10, 14)
-QUESTION = (
-    "import json, sys, sysconfig as s; print(json.dumps([sys.executable, "
-    "s.get_config_var('EXT_SUFFIX'), s.get_path('include'), sys.version_info[:2]]))"
-)
 
 
 def run(*command, **variables):
     """Runs a tool of this environment, with more environment variables."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PATH": path, **variables})
-
-
-def inspect_python(command):
-    """`(interpreter, suffix of its modules)`, or the reason why it cannot have one."""
-    done = subprocess.run([command, "-c", QUESTION], capture_output=True, text=True, check=False)
-    if done.returncode:  # as pyenv's stand-in for a Python that was not chosen
-        return next(iter(done.stderr.splitlines()), f"it ended with {done.returncode}")
-    interpreter, suffix, include, version = json.loads(done.stdout)
-    if tuple(version) < (3, 10):
-        return "it is older than Python 3.10"
-    if not (Path(include) / "Python.h").exists():
-        return f"it has no headers, {include}/Python.h: install python3.{version[1]}-dev"
-    return interpreter, suffix
-
-
-def find_pythons():
-    """The interpreters to compile the module for; says which are left out, and why."""
-    named = os.environ.get("KERAS_KD_PYTHONS")
-    if named:
-        commands = named.split(os.pathsep)
-    else:
-        commands = [sys.executable, *filter(None, map(shutil.which, names_of_pythons()))]
-    found = {}
-    for command in commands:
-        answer = inspect_python(command)
-        if isinstance(answer, tuple):
-            found.setdefault(answer[1], answer[0])
-        elif named:
-            raise SystemExit(f"KERAS_KD_PYTHONS names {command}: {answer}.")
-        else:
-            print(f"no module for {command}: {answer}")
-    for suffix, interpreter in found.items():
-        print(f"_kernels{suffix} by {interpreter}")
-    return list(found.values())
-
-
-def names_of_pythons():
-    """The commands to look for."""
-    return [f"python3.{minor}" for minor in MINORS]
 
 
 def pythons_for(architecture):
@@ -82,7 +38,10 @@ def pythons_for(architecture):
             f"no module for {architecture}: its Python headers are not here; ctypes is used there"
         )
         return "none"
-    return os.pathsep.join(find_pythons()) or "none"
+    found = pythons.find_pythons()
+    for suffix, interpreter in found.items():
+        print(f"_kernels{suffix} by {interpreter}")
+    return os.pathsep.join(found.values()) or "none"
 
 
 def build(architecture, folder):

@@ -28,7 +28,7 @@ GLUE = ("keras_kd/ops/",)
 BUGS = ("tools/seeded_bugs/__init__.py", "tools/seeded_bugs/__main__.py")
 BUGS += ("tools/seeded_bugs/planting.py",)
 WHEEL = (*GATE, *LIBRARY, "LICENSE", "MANIFEST.in", "keras_kd/version.py", "setup.py")
-WHEEL += ("tools/build_wheel.py",)
+WHEEL += ("tools/build_wheel.py", "tools/pythons.py")
 # Target -> the files, and the folders (with a slash), that reach it.
 REACHES = {
     "native-test": (

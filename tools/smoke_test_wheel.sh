@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tries the wheel in dist/ in fresh environments, with the oldest, a middle and the newest
-# TensorFlow that it serves, then without the module for this Python, and then the pure-Python
-# install of a machine without a compiler.
+# Tries the wheel in dist/ in fresh environments: with the oldest, a middle and the newest TensorFlow
+# that it serves, then without the module for this Python, then the pure-Python install of a machine
+# without a compiler, and with each other Python that tools/pythons.py finds.
 #
 # Usage: tools/smoke_test_wheel.sh [PYTHON [pure]]
 #
@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 python=${1:-python3}
 root=$PWD
 oldest=2.18.1
+newest=2.21.0
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
@@ -62,7 +63,7 @@ if [ ! -e "${wheels[0]}" ]; then
 fi
 wheel=${wheels[0]}
 
-for version in "$oldest" 2.20.0 2.21.0; do
+for version in "$oldest" 2.20.0 "$newest"; do
   echo "== tensorflow-cpu $version, $(basename "$wheel")"
   SECONDS=0
   install "$version" "$wheel[tensorflow-cpu]"
@@ -70,3 +71,16 @@ for version in "$oldest" 2.20.0 2.21.0; do
 done
 try_ctypes
 try_pure "$version"
+
+this=$("$python" -c 'import sys; print(sys.version_info[:2])')
+for python in $("$python" -m tools.pythons); do
+  version=$("$python" -c 'import sys; print(sys.version_info[:2])')
+  [ "$version" = "$this" ] && continue
+  [ "$version" = "(3, 13)" ] && oldest=2.20.0  # the first with wheels for it
+  for tensorflow in "$oldest" "$newest"; do
+    echo "== $("$python" --version), tensorflow-cpu $tensorflow, $(basename "$wheel")"
+    SECONDS=0
+    install "$tensorflow" "$wheel[tensorflow-cpu]"
+    run_smoke_test
+  done
+done

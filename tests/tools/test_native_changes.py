@@ -305,7 +305,7 @@ def gate(repository, tmp_path):
 
 def test_the_gate_leaves_out_what_is_not_reached_and_says_so(gate):
     code, made, printed = gate()
-    assert (code, made) == (0, ["lint", "smoke-pure", "test"])
+    assert (code, made) == (0, ["lint", "smoke-pure", "extras", "test"])
     assert "native-test does not run: nothing that reaches it changed" in printed
     assert "make native-test: not run\n" in printed
 
@@ -313,10 +313,10 @@ def test_the_gate_leaves_out_what_is_not_reached_and_says_so(gate):
 def test_the_gate_runs_all_when_asked(gate):
     code, made, _ = gate(KERAS_KD_CI="all")
     natives = ["native-test", "test-cuda", "wheel", "check-cuda-library", "smoke"]
-    assert (code, made) == (0, ["lint", *natives, "test"])
+    assert (code, made) == (0, ["lint", *natives, "extras", "test"])
 
 
-@pytest.mark.parametrize("target", ["lint", "smoke-pure", "test"])
+@pytest.mark.parametrize("target", ["lint", "smoke-pure", "extras", "test"])
 def test_the_gate_ends_with_the_first_failure(gate, target):
     code, made, printed = gate(FAILS=target)
     assert code == 1
