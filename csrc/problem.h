@@ -26,6 +26,8 @@ enum class DataType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 // kForwardKl: KL(p || q).  kReverseKl: KL(q || p).
 // kJensenShannon: w KL(p || m) + (1 - w) KL(q || m) with m = w p + (1 - w) q.
 enum class Divergence : int32_t { kForwardKl = 0, kReverseKl = 1, kJensenShannon = 2 };
+// What Python calls them, by their numbers.
+inline constexpr const char* kDivergenceNames[] = {"forward_kl", "reverse_kl", "jsd"};
 
 struct Problem {
   int64_t rows = 0;

@@ -4,8 +4,8 @@ Usage: python -m tools.build_wheel x86_64|aarch64
 
 Zig's clang links against an old glibc on a new system, so no container is needed: see
 cmake/zig.cmake. The libraries know no Python, so one wheel serves all; it holds the module
-keras_kd._kernels for each Python that tools/pythons.py finds. Any other Python uses ctypes, as does a
-wheel for another architecture, whose headers are not here.
+keras_kd._kernels for each Python that tools/pythons.py finds. Any other Python uses ctypes, as does
+a wheel for another architecture, whose headers are not here.
 """
 
 import os

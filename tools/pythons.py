@@ -2,7 +2,7 @@
 
     python -m tools.pythons     # one interpreter a line
 
-They are the one that runs this, python3.10 to python3.13 on PATH, and those of pyenv, whose stand-ins
+They are the one that runs this, python3.10 to python3.13 on PATH, and those of pyenv, whose shims
 on PATH refuse unless a version was chosen; or those that KERAS_KD_PYTHONS names, between colons.
 """
 

@@ -202,20 +202,14 @@ float Number(const char* name, const py::object& value) {
 }
 
 Divergence FindDivergence(const py::object& value) {
-  // As keras_kd.ops.arguments.DIVERGENCES has them.
-  constexpr struct {
-    const char* name;
-    Divergence divergence;
-  } known[] = {{"forward_kl", Divergence::kForwardKl},
-               {"reverse_kl", Divergence::kReverseKl},
-               {"jsd", Divergence::kJensenShannon}};
   std::string names;
-  for (const auto& each : known) {
-    if (PyUnicode_Check(value.ptr()) &&
-        PyUnicode_CompareWithASCIIString(value.ptr(), each.name) == 0) {
-      return each.divergence;
+  int32_t number = 0;
+  for (const char* name : kDivergenceNames) {
+    if (PyUnicode_Check(value.ptr()) && PyUnicode_CompareWithASCIIString(value.ptr(), name) == 0) {
+      return static_cast<Divergence>(number);
     }
-    names += (names.empty() ? "'" : ", '") + std::string(each.name) + "'";
+    names += (number ? ", '" : "'") + std::string(name) + "'";
+    ++number;
   }
   throw py::value_error("Invalid value for argument `divergence`. Expected one of (" + names +
                         "). Received: divergence=" + std::string(py::str(value)));

@@ -25,10 +25,10 @@ class Divergence:
 
 
 # The divergences by name. A new one needs an entry here, its formula in `reference.py` and in the
-# docstring of `dense.soft_target_loss`; below Python a value of the enum in `csrc/problem.h`, the
-# terms of a class and a case of the switch for CPUs (`csrc/cpu/divergence_rule.h`, `dense_rows.h`)
-# and for GPUs (`csrc/cuda/row_math.cuh`, `launch.cuh`); and its truth in float64 in
-# `tests/reference.py` and `csrc/tests/row_truth.h`.
+# docstring of `dense.soft_target_loss`; below Python a value of the enum and its name in
+# `csrc/problem.h`, the terms of a class and a case of the switch for CPUs
+# (`csrc/cpu/divergence_rule.h`, `dense_rows.h`) and for GPUs (`csrc/cuda/row_math.cuh`,
+# `launch.cuh`); and its truth in float64 in `tests/reference.py` and `csrc/tests/row_truth.h`.
 DIVERGENCES = {
     "forward_kl": Divergence(0),
     "reverse_kl": Divergence(1),
