@@ -10,13 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd import losses, models
-from keras_kd._utils import statistics, validation
+from keras_kd._utils import statistics, tables, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.taps import overview
 from keras_kd.taps.overview import calls_of, top_of
 from keras_kd.taps.recorder import Taps
 from keras_kd.taps.tap import Tap
 
+COLUMNS = ("teacher", "teacher_shape", "student", "student_shape", "score")
 STRATEGIES = ("depth", "shape", "last_of_stage", "similarity")
 # Layers that only pass on or reshape what another layer computes.
 _PASSES_ON = (
@@ -50,7 +51,8 @@ class _Candidate:
 class LayerPairs(list):
     """A list of `(teacher_layer, student_layer)`; `hints` makes losses of them.
 
-    A layer is given by its path, or by a `keras_kd.taps.Tap` where a path is ambiguous.
+    A layer is given by its path, or by a `keras_kd.taps.Tap` where a path is ambiguous. `print` and
+    a notebook show a table.
 
     Args:
         rows: Dicts with `teacher`, `student`, their shapes and the `score` of the strategy.
@@ -84,15 +86,15 @@ class LayerPairs(list):
             for i, (teacher, student) in enumerate(self)
         ]
 
+    def cells(self) -> list[list[str]]:
+        """The table: the heads, and a line for each pair."""
+        return [list(COLUMNS), *([_text(row[name]) for name in COLUMNS] for row in self.rows)]
+
     def __str__(self) -> str:
-        columns = ("teacher", "teacher_shape", "student", "student_shape", "score")
-        table = [columns] + [tuple(_text(row[name]) for name in columns) for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in table
-        ]
-        return "\n".join(lines)
+        return "\n".join(tables.lines_of(self.cells()))
+
+    def _repr_html_(self) -> str:
+        return tables.inline(tables.table(self.cells()))
 
 
 def pair_layers(
@@ -243,9 +245,8 @@ def _matches(call, pattern):
 
 
 def _row(teacher, student, score):
-    names = ("teacher", "teacher_shape", "student", "student_shape", "score")
     values = (teacher.layer, teacher.shape, student.layer, student.shape, score)
-    return dict(zip(names, values, strict=True))
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _by_blocks(calls, pattern):

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import sys
 import types
 
 import keras
@@ -100,6 +101,64 @@ def test_a_terminal_has_the_bar_of_keras(total):
     assert "\r" in bar
     assert "5/5" in bar.split("\r")[-1]
     assert "/batch" in bar
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a notebook shows: a list of the states of each of its outputs."""
+    outputs = []
+
+    class Handle:
+        def __init__(self, states):
+            self._states = states
+
+        def update(self, bundle, raw):
+            assert raw
+            self._states.append(bundle["text/plain"])
+
+    def display(bundle, raw, display_id):
+        assert raw
+        assert display_id
+        outputs.append([])
+        handle = Handle(outputs[-1])
+        handle.update(bundle, raw)
+        return handle
+
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=display))
+    return outputs
+
+
+class OutStream(io.StringIO):
+    """Stands for what ipykernel makes of `sys.stdout`."""
+
+
+OutStream.__module__ = "ipykernel.iostream"
+
+
+def test_a_notebook_has_one_line_that_is_replaced(clock, shown):
+    with contextlib.redirect_stdout(OutStream()) as stream:
+        work(clock, 1, total=10_000, count=10_000, seconds=0.006)
+    assert stream.getvalue() == ""
+    (states,) = shown
+    assert states[0] == "work"
+    assert states[1] == "work: 84/10000 - 0s - 6ms/batch - 59s left"
+    assert states[-1] == "work: 10000/10000 - 1:00 - 6ms/batch"
+    assert len(states) <= 2 + 60 / progress.SECONDS_BETWEEN_UPDATES
+
+
+@pytest.mark.parametrize("verbose", [0, 2])
+def test_other_values_of_verbose_are_the_same_in_a_notebook(verbose, clock, shown):
+    with contextlib.redirect_stdout(OutStream()) as stream:
+        work(clock, verbose, total=5)
+    assert shown == []
+    assert stream.getvalue() == ("work: 5/5 - 1:40 - 20s/batch\n" if verbose else "")
+
+
+def test_output_of_a_notebook_that_goes_elsewhere_is_a_log(clock, shown, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipykernel", types.SimpleNamespace())  # others import it too
+    work(clock, 1, total=5)
+    assert shown == []
+    assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 def test_no_work_prints_nothing(capsys):

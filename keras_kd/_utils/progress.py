@@ -1,9 +1,11 @@
 """Progress of long calls: what runs, how many of how many are done, how long the rest will take.
 
-Where a line can be redrawn (a terminal, a notebook) it is Keras' own bar. Elsewhere, in logs and
-pipes, that bar would write twenty lines a second: there it is a line now and then.
+Where a line can be redrawn (a terminal) it is Keras' own bar. Elsewhere, in logs and pipes, that
+bar would write twenty lines a second: there it is a line now and then. In a notebook it is one line
+that is replaced: programs that run notebooks keep all that a bar writes over itself.
 """
 
+import importlib
 import logging
 import os
 import sys
@@ -18,6 +20,8 @@ from keras_kd._utils.validation import invalid
 
 # In logs: rare enough for a night's work, often enough to see that it lives.
 SECONDS_BETWEEN_LINES = 30.0
+# In a notebook, where each is a message to the page.
+SECONDS_BETWEEN_UPDATES = 0.5
 
 
 def check_verbose(verbose: Any) -> int:
@@ -76,12 +80,17 @@ class Bar:
         self._label, self._total, self._unit, self._verbose = label, total, unit, verbose
         self._start = self._last_line = time.monotonic()
         self._done, self._names, self._figures = 0, tuple(figures), tuple[float, ...]()
-        self._bar: Any = None
-        self._redraws = verbose == 1 and _can_redraw()
+        self._bar: Any = None  # Keras' own, or the notebook's line
+        self._display = _notebook_display() if verbose == 1 else None
+        self._redraws = verbose == 1 and self._display is None and _can_redraw()
 
     def begin(self) -> None:
         """Shows the label before the first item is done, which takes longest."""
-        if self._redraws and self._bar is None:
+        if self._bar is not None:
+            return
+        if self._display is not None:
+            self._bar = self._display(_bundle(self._label), raw=True, display_id=True)
+        elif self._redraws:
             print_line(self._label)
             self._bar = keras.utils.Progbar(
                 self._total, unit_name=self._unit, stateful_metrics=self._names
@@ -95,8 +104,8 @@ class Bar:
             *figures: The numbers to show beside it.
         """
         self._done, self._figures = done, figures
+        self.begin()
         if self._redraws:
-            self.begin()
             self._draw(finalize=False)
         elif self._verbose == 1 and self._is_due():
             self._line(is_last=False)
@@ -117,7 +126,8 @@ class Bar:
 
     def _is_due(self) -> bool:
         is_last = self._done == self._total  # `end` shows it
-        return not is_last and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES
+        pause = SECONDS_BETWEEN_LINES if self._display is None else SECONDS_BETWEEN_UPDATES
+        return not is_last and time.monotonic() - self._last_line >= pause
 
     def _line(self, is_last: bool) -> None:
         self._last_line = time.monotonic()
@@ -130,7 +140,11 @@ class Bar:
             words.append(f"{duration(each * (self._total - self._done))} left")
         # As many digits as Keras' bar shows.
         words += [f"{n}: {v:.4f}" for n, v in zip(self._names, self._figures, strict=True)]
-        print_line(" - ".join(words))
+        line = " - ".join(words)
+        if self._display is None:
+            print_line(line)
+        else:
+            self._bar.update(_bundle(line), raw=True)
 
 
 class Steps:
@@ -214,4 +228,23 @@ def _can_redraw() -> bool:
     if not keras.config.is_interactive_logging_enabled():
         return False
     is_terminal = getattr(sys.stdout, "isatty", lambda: False)()
-    return is_terminal or "ipykernel" in sys.modules or "PYCHARM_HOSTED" in os.environ
+    return is_terminal or "PYCHARM_HOSTED" in os.environ
+
+
+def _notebook_display():
+    """`IPython.display.display`, where `sys.stdout` is that of a notebook; else `None`.
+
+    Not where ipykernel is merely imported: other packages do that, and a notebook's output may be
+    redirected to a file.
+    """
+    if not keras.config.is_interactive_logging_enabled():
+        return None
+    modules = {kind.__module__.partition(".")[0] for kind in type(sys.stdout).__mro__}
+    if "ipykernel" not in modules:
+        return None
+    # Of the notebook's own Python; this package does not need it.
+    return importlib.import_module("IPython.display").display
+
+
+def _bundle(line):
+    return {"text/plain": line}

@@ -6,7 +6,8 @@ import math
 import textwrap
 from typing import Any
 
-from keras_kd._utils import validation
+from keras_kd._utils import tables, validation
+from keras_kd._utils.markup import element
 from keras_kd._utils.validation import invalid
 
 SEVERITIES = ("ok", "note", "warning", "error")
@@ -108,6 +109,12 @@ class Diagnosis:
         checks = max([len(finding.check) for finding in self.findings], default=0)
         return "\n".join(line for each in self.findings for line in _lines(each, checks))
 
+    def _repr_html_(self) -> str:
+        if not self.findings:
+            return tables.inline(element("p", "No findings."))
+        rows = [[each.check, _chip(each), _words(each)] for each in self.findings]
+        return tables.inline(tables.table([["check", "severity", "finding"], *rows]))
+
     def to_json(self) -> str:
         """Everything as JSON text; numbers that are not finite become null."""
         findings = [_finite(dataclasses.asdict(finding)) for finding in self.findings]
@@ -119,6 +126,16 @@ def _lines(finding, checks):
     text = [finding.message] + ([f"-> {finding.remedy}"] if finding.remedy else [])
     wrapped = [line for each in text for line in textwrap.wrap(each, WIDTH - len(head))]
     return [head + wrapped[0]] + [" " * len(head) + line for line in wrapped[1:]]
+
+
+def _chip(finding):
+    kind = {"warning": " kd-bad", "error": " kd-bad", "ok": " kd-good"}.get(finding.severity, "")
+    return element("span", finding.severity, class_=f"kd-chip{kind}")
+
+
+def _words(finding):
+    remedy = [element("br"), f"-> {finding.remedy}"] if finding.remedy else []
+    return [finding.message, *remedy]
 
 
 def _finite(value):

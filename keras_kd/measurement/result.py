@@ -5,6 +5,8 @@ import textwrap
 
 import numpy as np
 
+from keras_kd._utils import tables
+from keras_kd._utils.markup import element
 from keras_kd._utils.serialization import plain
 
 TABLE_WIDTH = 100
@@ -92,24 +94,44 @@ class Measurement:
     def __str__(self):
         return format_table(self)
 
+    def _repr_html_(self):
+        rows = [
+            [title if i == 0 else "", name, value]
+            for title, section in _sections(self)
+            for i, (name, value) in enumerate(section.items())
+        ]
+        return tables.inline(
+            element("p", _head(self), class_="kd-title"),
+            tables.table([["", "", ""], *rows], class_="kd-last") if rows else None,
+            tables.sentences(None, self.notes),
+        )
+
 
 def format_table(measurement: Measurement) -> str:
     """A measurement as a short table for a terminal, lines of at most 100 characters."""
-    head = f"{measurement.name} ({measurement.kind}, {measurement.task})"
-    lines = [f"{head}: {measurement.samples:,} samples"]
-    lines += _section("quality", {k: f"{v:.4f}" for k, v in measurement.quality.items()})
-    lines += _section("teacher", {k: f"{v:.4f}" for k, v in (measurement.teacher or {}).items()})
-    lines += _section("size", {k: _size(k, v) for k, v in measurement.size.items()})
-    lines += _section("latency", _latency(measurement.latency))
+    lines = [_head(measurement)]
+    for title, section in _sections(measurement):
+        lines += [
+            f"{title if i == 0 else '':<9}{name:<{_FIRST}}{value:>16}"
+            for i, (name, value) in enumerate(section.items())
+        ]
     for note in measurement.notes:
         lines += textwrap.wrap(f"- {note}", TABLE_WIDTH, subsequent_indent="  ")
     return "\n".join(lines)
 
 
-def _section(title, rows):
+def _head(measurement):
+    name = f"{measurement.name} ({measurement.kind}, {measurement.task})"
+    return f"{name}: {measurement.samples:,} samples"
+
+
+def _sections(measurement):
+    """`(title, {name: text})` of what is known."""
     return [
-        f"{title if i == 0 else '':<9}{name:<{_FIRST}}{value:>16}"
-        for i, (name, value) in enumerate(rows.items())
+        ("quality", {k: f"{v:.4f}" for k, v in measurement.quality.items()}),
+        ("teacher", {k: f"{v:.4f}" for k, v in (measurement.teacher or {}).items()}),
+        ("size", {k: _size(k, v) for k, v in measurement.size.items()}),
+        ("latency", _latency(measurement.latency)),
     ]
 
 

@@ -11,8 +11,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Any
 
+from keras_kd._utils.markup import element
 from keras_kd.reporting.comparison import BASELINE, EXPORT, STUDENT, TEACHER, Candidate
-from keras_kd.reporting.markup import element
 
 WIDTH = 330
 # In the units of the picture, which are pixels or a little more.

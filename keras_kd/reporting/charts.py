@@ -6,10 +6,10 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 from keras_kd._utils import formatting
+from keras_kd._utils.markup import element
 from keras_kd.reporting import axes, breakdowns
 from keras_kd.reporting.axes import WIDTH, Box, Canvas, shortened, width_of
 from keras_kd.reporting.comparison import TEACHER, Comparison
-from keras_kd.reporting.markup import element
 from keras_kd.reporting.statistics import mean_and_deviation
 
 # More classes leave no room for their names.

@@ -6,9 +6,11 @@ from typing import Any
 
 from keras_kd import version
 from keras_kd._utils import formatting
+from keras_kd._utils.markup import document, element
+from keras_kd._utils.tables import inline, sentences
+from keras_kd._utils.tables import table as cells_of
 from keras_kd.reporting import axes, charts, tables
 from keras_kd.reporting import comparison as findings
-from keras_kd.reporting.markup import document, element
 
 # The top of the page: what was compared, the verdict, the way from teacher to device.
 
@@ -141,27 +143,7 @@ def advice(report: Any) -> ET.Element | None:
 
 
 def _table(lines, caption, class_=None):
-    """A table of cells; the first column names the row."""
-    heads, *rows = lines
-    head = element("tr", [element("th", text or "model", scope="col") for text in heads])
-    body = [
-        element(
-            "tr",
-            element("th", line[0], scope="row"),
-            [
-                element("td", text or "-", data_label=label, class_=None if text else "none")
-                for label, text in zip(heads[1:], line[1:], strict=True)
-            ],
-        )
-        for line in rows
-    ]
-    return element(
-        "table",
-        element("caption", caption),
-        element("thead", head),
-        element("tbody", body),
-        class_=class_,
-    )
+    return cells_of(lines, caption, class_, empty="-", unnamed="model")
 
 
 def main(report: Any) -> ET.Element:
@@ -434,3 +416,28 @@ def _shortened(title):
 def style_sheet() -> str:
     """The text of `style.css`."""
     return importlib.resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+
+
+# What a notebook shows: the words and tables of the report, without its pictures.
+
+
+_MARKS = {findings.GAIN: " kd-good", findings.LOSS: " kd-bad", findings.NO_GAIN: " kd-bad"}
+
+
+def compact(report: Any) -> str:
+    """The report as a fragment: what `print` shows, below its title."""
+    metric, rows = report.metric, report.rows
+    chip = element(
+        "span", _CHIPS[report.finding], class_=f"kd-chip{_MARKS.get(report.finding, '')}"
+    )
+    legend = tables.legend(metric, rows)
+    main = cells_of(tables.cells(metric, rows), legend or None, "kd-numbers")
+    return inline(
+        element("p", report.title, " ", chip, class_="kd-title"),
+        element("p", report.verdict),
+        main,
+        sentences("To try", report.advice),
+        [element("p", each) for each in report.remarks],
+        cells_of(tables.slice_cells(report), class_="kd-numbers") if report.slices else None,
+        sentences("Notes", report.notes),
+    )

@@ -117,6 +117,11 @@ class Report:
     def __str__(self):
         return tables.terminal_text(self)
 
+    def _repr_html_(self):
+        from keras_kd.reporting import html
+
+        return html.compact(self)
+
     def _repr_markdown_(self):
         return self.to_markdown()
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_kd._utils import validation
+from keras_kd._utils import tables, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.students import (
     blocks,
@@ -114,6 +114,7 @@ def plan(
         A list of dicts, one for each layer: `layer`, its path in the teacher and in the student;
         `teacher_shape` and `student_shape`, lists of its weights' shapes (the student's is `None`
         for a layer that goes); `how`: `"copied"`, `"sliced"`, `"averaged"`, `"new"`, `"removed"`.
+        `print` and a notebook show it as a table.
 
     Raises:
         ValueError: See `shrink`.
@@ -165,7 +166,7 @@ class Shrinkage:
         weights = [tuple(weight.shape) for weight in layer.layer.weights]
         return width.student_shapes(layer, self._choice) != weights
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> tables.Rows:
         """What `plan` returns."""
         rows = []
         for path, layer in self._all.items():
@@ -174,7 +175,7 @@ class Shrinkage:
             student = planned and width.student_shapes(planned, self._choice)
             row = (path, shapes, student, self._how(planned))
             rows.append(dict(zip(COLUMNS, row, strict=True)))
-        return rows
+        return tables.Rows(rows, COLUMNS, _text)
 
     def _how(self, layer):
         if layer is None:
@@ -202,11 +203,7 @@ class Shrinkage:
 
     def table(self, student: Any) -> Any:
         """The lines of the table of `plan`, and of the parameters that are left."""
-        table = [COLUMNS] + [tuple(map(_text, row.values())) for row in self.rows()]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for line in table:
-            cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
-            yield "  ".join(cells).rstrip()
+        yield from tables.lines_of(self.rows().cells())
         counts = self._teacher.count_params(), student.count_params()
         yield "parameters: {:,} -> {:,}".format(*counts)
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_kd import models
-from keras_kd._utils import validation
+from keras_kd._utils import tables, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.models import paths, symbolic_pass
 from keras_kd.taps import recorder, tap
@@ -71,7 +71,8 @@ def summary(
         A list of dicts, one for each call of a layer: `layer` (its path), `type`, `call` (which of
         its calls, 0 where there is one), `output` (its shape, or a structure of shapes, in which
         `None` stands for values that are not tensors) and `attention` (shape of the attention
-        scores that can be tapped there, or `None`; of nested layers the innermost has it).
+        scores that can be tapped there, or `None`; of nested layers the innermost has it). `print`
+        and a notebook show it as a table.
 
     Raises:
         ValueError: `inputs` are needed, or an argument is wrong.
@@ -93,9 +94,11 @@ def summary(
     validation.boolean("blocks_only", blocks_only)
     calls = calls_of(model, inputs)
     rows = _rows_around_blocks(calls) if blocks_only else [call.row for call in calls]
+    found = tables.Rows(rows, COLUMNS, _text)
     if print_fn is not None:
-        _print(rows, print_fn)
-    return rows
+        for line in tables.lines_of(found.cells()):
+            print_fn(line)
+    return found
 
 
 def calls_of(
@@ -239,15 +242,6 @@ def _spec(value: Any) -> keras.KerasTensor | None:
     if recorder.shape_of(value) is None or not hasattr(value, "dtype"):
         return None
     return keras.KerasTensor(value.shape, keras.backend.standardize_dtype(value.dtype))
-
-
-def _print(rows: list[dict], print_fn: Callable[[str], Any]) -> None:
-    table = [COLUMNS] + [tuple(_text(row[column]) for column in COLUMNS) for row in rows]
-    widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
-    for line in table:
-        print_fn(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
 
 
 def _text(value: Any) -> str:

@@ -54,3 +54,8 @@ def clean(value: Any) -> str:
 def document(root: ET.Element) -> str:
     """The text of a whole HTML page."""
     return "<!DOCTYPE html>\n" + ET.tostring(root, encoding="unicode", method="html") + "\n"
+
+
+def fragment(root: ET.Element) -> str:
+    """The text of an element, for a page that somebody else makes."""
+    return ET.tostring(root, encoding="unicode", method="html")
