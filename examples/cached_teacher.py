@@ -15,6 +15,11 @@ teacher's merit. All settings are those of `quickstart.py`; the shifts, of up to
 were not tuned.
 """
 
+import os
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 import functools
 import pathlib
 import tempfile
@@ -22,9 +27,36 @@ import tempfile
 import comparison
 import numpy as np
 import tensorflow as tf
-from quickstart import fit, load_data, parsed
+from quickstart import fit, load_data
 
 import keras_kd as kd
+
+
+def cached_teacher(
+    methods=None,
+    output="cached_teacher_output",
+    **settings,
+):
+    """Compares a living teacher with caches of its answers, and prints a table and their sizes.
+
+    Args:
+        methods: Names of the ways to learn, see `METHODS`; default: all.
+        output: A folder for the plot.
+        **settings: The other arguments of `comparison.settings`: data set, seeds, epochs, rates.
+
+    Returns:
+        `{row: the students by seed}`, `{name: teacher}`.
+    """
+    args = comparison.settings(METHODS, {}, methods, output=output, **settings)
+    title = "One student, a teacher alive or on disk"
+    with tempfile.TemporaryDirectory() as folder:
+        args.caches = pathlib.Path(folder)
+        students, teachers = comparison.compare(args, METHODS, comparison.one_teacher, title)
+        print_sizes(args)
+        if {"living teacher", "float32 cache"} <= set(students):
+            print_whether_exact(args, students, teachers)
+    return students, teachers
+
 
 VIEWS = 4
 BATCH = 50
@@ -162,16 +194,5 @@ def largest_difference(one, other):
     return max(float(np.abs(np.subtract(*pair)).max()) for pair in pairs)
 
 
-def main():
-    args = parsed(comparison.parser(__doc__, METHODS, "cached_teacher_output"))
-    title = "One student, a teacher alive or on disk"
-    with tempfile.TemporaryDirectory() as folder:
-        args.caches = pathlib.Path(folder)
-        students, teachers = comparison.compare(args, METHODS, comparison.one_teacher, title)
-        print_sizes(args)
-        if {"living teacher", "float32 cache"} <= set(students):
-            print_whether_exact(args, students, teachers)
-
-
 if __name__ == "__main__":
-    main()
+    comparison.main(cached_teacher, METHODS)

@@ -1,4 +1,4 @@
-"""What the comparisons in this folder share: options, seeds, table, verdict and plot.
+"""What the comparisons in this folder share: settings, seeds, table, verdict and plot.
 
 Each compares ways in which one student, that of `quickstart.py`, can learn. A way is a function
 from a `Trial` to the student, or to `{row of the table: student or list of students}`. All
@@ -6,22 +6,19 @@ students of a seed start from the same weights and see the same samples in the s
 same number of epochs, where an example does not say otherwise.
 """
 
-import argparse
 import dataclasses
-import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import inspect
+import types
 
 import keras
 import numpy as np
-import tensorflow as tf
 from matplotlib.figure import Figure
 from quickstart import (
-    add_mixture,
+    CHOICES,
+    checked,
     load_data,
     make_student,
     make_teacher,
-    options,
     predict_classes,
     train,
     write,
@@ -32,11 +29,64 @@ import keras_kd as kd
 BASE = "labels only"
 
 
+def settings(
+    known,
+    own,
+    /,
+    methods=None,
+    dataset="mnist5k",
+    train_samples=None,
+    width=8,
+    seeds=3,
+    epochs=None,
+    learning_rate=0.02,
+    temperature=4.0,
+    alpha=0.1,
+    beta=0.9,
+    evaluate_on="test",
+    output="comparison_output",
+):
+    """What all comparisons are given, as attributes, if it makes sense.
+
+    Args:
+        known: `{name: way to learn}`.
+        own: The arguments that one comparison has alone.
+        methods: Names of the ways to compare; default: all.
+        dataset: One of `quickstart.DATASETS`.
+        train_samples: Labeled samples; default: by data set.
+        width: Filters of the student's first layer.
+        seeds: How many students are trained in each way.
+        epochs: Of each model; default: by data set.
+        learning_rate: Of the students.
+        temperature: Of the soft targets.
+        alpha: Weight of the labels.
+        beta: Weight of the teacher.
+        evaluate_on: `"test"` or `"validation"`.
+        output: A folder for the plot.
+    """
+    given = {name: value for name, value in locals().items() if name not in ("known", "own")}
+    given["methods"] = list(known if methods is None else methods)
+    return checked({**CHOICES, "methods": list(known)}, **given, **own)
+
+
+def main(function, methods):
+    """The command line of a comparison."""
+    from command_line import run
+
+    shared = inspect.signature(settings).parameters
+
+    def check(**given):
+        own = {name: given.pop(name) for name in list(given) if name not in shared}
+        settings(methods, own, **given)
+
+    run(function, check, {**CHOICES, "methods": list(methods)}, settings)
+
+
 @dataclasses.dataclass
 class Trial:
-    """What a way to learn is given: the options, the samples, a seed, and `{name: teacher}`."""
+    """What a way to learn is given: the settings, the samples, a seed, and `{name: teacher}`."""
 
-    args: argparse.Namespace
+    args: types.SimpleNamespace
     samples: tuple
     seed: int
     teachers: dict
@@ -59,7 +109,7 @@ class Trial:
         return student
 
     def distiller(self, teacher, student, losses=None, alpha=None, beta=None):
-        """A `Distiller`, as the options say."""
+        """A `Distiller`, as the settings say."""
         return kd.Distiller(
             teacher,
             student,
@@ -73,14 +123,6 @@ def labels_only(trial):
     student = trial.new_student()
     trial.train(student)
     return student
-
-
-def parser(description, methods, output):
-    """An `ArgumentParser` with the options of every comparison."""
-    made = options(description, output)
-    add_mixture(made)
-    made.add_argument("--methods", nargs="+", choices=list(methods), default=list(methods))
-    return made
 
 
 def one_teacher(args, samples, seed=1000):
@@ -99,7 +141,7 @@ def compare(args, methods, make_teachers, title, bases=None):
     """Trains, prints the table and saves the plot.
 
     Args:
-        args: The options of `parsed`.
+        args: What `settings` gives.
         methods: `{name: way to learn}`.
         make_teachers: A function from options and samples to `{name: model}`.
         title: Of the plot.
@@ -108,7 +150,6 @@ def compare(args, methods, make_teachers, title, bases=None):
     Returns:
         `{row: the students by seed}`, `{name: teacher}`.
     """
-    tf.config.experimental.enable_op_determinism()  # the same table each time, on one machine
     samples, judged = load_data(args)
     print(f"{args.dataset}: {len(samples[0])} to train on, {len(judged[1])} for {args.evaluate_on}")
     teachers = make_teachers(args, samples)

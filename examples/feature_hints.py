@@ -11,10 +11,40 @@ Three weights of hints (0.1, 1, 10) and of attention (1, 10, 100) were tried wit
 validation`; learning rate, temperature, alpha and beta are those of `quickstart.py`.
 """
 
+import os
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 import comparison
-from quickstart import parsed
 
 import keras_kd as kd
+
+
+def feature_hints(
+    methods=None,
+    hint_weight=1.0,
+    attention_weight=1.0,
+    output="feature_hints_output",
+    **settings,
+):
+    """Compares hints and attention with labels and soft targets, and prints a table.
+
+    Args:
+        methods: Names of the ways to learn, see `METHODS`; default: all.
+        hint_weight: Of each `FeatureHint`.
+        attention_weight: Of each `AttentionTransfer`.
+        output: A folder for the plot.
+        **settings: The other arguments of `comparison.settings`: data set, seeds, epochs, rates.
+
+    Returns:
+        `{row: the students by seed}`, `{name: teacher}`.
+    """
+    own = {"hint_weight": hint_weight, "attention_weight": attention_weight}
+    args = comparison.settings(METHODS, own, methods, output=output, **settings)
+    title = "One student, several ways to learn"
+    return comparison.compare(args, METHODS, comparison.one_teacher, title)
+
 
 # Layers of one height and width, by position, because Keras counts their names up: the teacher's
 # poolings and the student's strided convolutions.
@@ -65,13 +95,5 @@ METHODS = {
 }
 
 
-def main():
-    parser = comparison.parser(__doc__, METHODS, "feature_hints_output")
-    parser.add_argument("--hint-weight", type=float, default=1.0)
-    parser.add_argument("--attention-weight", type=float, default=1.0)
-    title = "One student, several ways to learn"
-    comparison.compare(parsed(parser), METHODS, comparison.one_teacher, title)
-
-
 if __name__ == "__main__":
-    main()
+    comparison.main(feature_hints, METHODS)

@@ -13,13 +13,39 @@ All settings are those of `quickstart.py`. `per_sample_best` looks at the labels
 its own accuracy is that without labels, where the surest member answers.
 """
 
+import os
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 import argparse
 
 import comparison
 import keras
-from quickstart import load_data, parsed
+from quickstart import load_data
 
 import keras_kd as kd
+
+
+def multi_teacher(
+    methods=None,
+    output="multi_teacher_output",
+    **settings,
+):
+    """Compares one teacher with three that answer together, and prints a table.
+
+    Args:
+        methods: Names of the ways to learn, see `METHODS`; default: all.
+        output: A folder for the plot.
+        **settings: The other arguments of `comparison.settings`: data set, seeds, epochs, rates.
+
+    Returns:
+        `{row: the students by seed}`, `{name: teacher}`.
+    """
+    args = comparison.settings(METHODS, {}, methods, output=output, **settings)
+    title = "One student, one teacher or three"
+    return comparison.compare(args, METHODS, make_teachers, title)
+
 
 SEEDS = (1000, 1001, 1002)
 COMBINE = ("mean_logits", "mean_probabilities", "confidence", "per_sample_best")
@@ -67,11 +93,5 @@ def make_teachers(args, samples):
     return made
 
 
-def main():
-    parser = comparison.parser(__doc__, METHODS, "multi_teacher_output")
-    title = "One student, one teacher or three"
-    comparison.compare(parsed(parser), METHODS, make_teachers, title)
-
-
 if __name__ == "__main__":
-    main()
+    comparison.main(multi_teacher, METHODS)

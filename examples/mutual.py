@@ -14,10 +14,39 @@ and two peers; the other settings are those of `quickstart.py`, and the peers' w
 paper's.
 """
 
+import os
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 import comparison
-from quickstart import parsed
 
 import keras_kd as kd
+
+
+def mutual(
+    methods=None,
+    peer_temperature=4.0,
+    peer_beta=1.0,
+    output="mutual_output",
+    **settings,
+):
+    """Compares peers that teach each other with a teacher and with none, and prints a table.
+
+    Args:
+        methods: Names of the ways to learn, see `METHODS`; default: all.
+        peer_temperature: Of the soft targets among peers.
+        peer_beta: Weight of the other peers.
+        output: A folder for the plot.
+        **settings: The other arguments of `comparison.settings`: data set, seeds, epochs, rates.
+
+    Returns:
+        `{row: the students by seed}`, `{name: teacher}`.
+    """
+    own = {"peer_temperature": peer_temperature, "peer_beta": peer_beta}
+    args = comparison.settings(METHODS, own, methods, output=output, **settings)
+    title = "One student: alone, with a teacher, with peers"
+    return comparison.compare(args, METHODS, teachers, title)
 
 
 def soft_targets(trial):
@@ -52,13 +81,5 @@ def teachers(args, samples):
     return {}
 
 
-def main():
-    parser = comparison.parser(__doc__, METHODS, "mutual_output")
-    parser.add_argument("--peer-temperature", type=float, default=4.0)
-    parser.add_argument("--peer-beta", type=float, default=1.0, help="weight of the other peers")
-    args = parsed(parser)
-    comparison.compare(args, METHODS, teachers, "One student: alone, with a teacher, with peers")
-
-
 if __name__ == "__main__":
-    main()
+    comparison.main(mutual, METHODS)

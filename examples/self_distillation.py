@@ -20,11 +20,55 @@ Two mixtures of labels and teacher, alpha and beta 0.5 and 0.5, or 0.1 and 0.9, 
 was tuned.
 """
 
+import os
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 import comparison
 import keras
-from quickstart import parsed
 
 import keras_kd as kd
+
+
+def self_distillation(
+    methods=None,
+    alpha=0.5,
+    beta=0.5,
+    ema_decay=0.99,
+    confidence=0.95,
+    virtual_temperature=20.0,
+    exit_beta=1.0,
+    output="self_distillation_output",
+    **settings,
+):
+    """Compares the ways in which a student teaches itself, and prints a table.
+
+    Args:
+        methods: Names of the ways to learn, see `METHODS`; default: all.
+        alpha: Weight of the labels.
+        beta: Weight of the teacher.
+        ema_decay: Of the running average.
+        confidence: Of the virtual teacher.
+        virtual_temperature: Of its soft targets.
+        exit_beta: Weight of the final exit as a teacher.
+        output: A folder for the plot.
+        **settings: The other arguments of `comparison.settings`: data set, seeds, epochs, rates.
+
+    Returns:
+        `{row: the students by seed}`, `{name: teacher}`.
+    """
+    own = {
+        "ema_decay": ema_decay,
+        "confidence": confidence,
+        "virtual_temperature": virtual_temperature,
+        "exit_beta": exit_beta,
+    }
+    args = comparison.settings(
+        METHODS, own, methods, alpha=alpha, beta=beta, output=output, **settings
+    )
+    title, teachers = "One student, itself as a teacher", comparison.no_teacher
+    return comparison.compare(args, METHODS, teachers, title, bases={EARLY: EARLY_BASE})
 
 
 def born_again(trial):
@@ -97,22 +141,5 @@ METHODS = {
 }
 
 
-def main():
-    parser = comparison.parser(__doc__, METHODS, "self_distillation_output")
-    parser.set_defaults(alpha=0.5, beta=0.5)
-    add = parser.add_argument
-    add("--ema-decay", type=float, default=0.99)
-    add("--confidence", type=float, default=0.95, help="of the virtual teacher")
-    add("--virtual-temperature", type=float, default=20.0)
-    add("--exit-beta", type=float, default=1.0, help="weight of the final exit as a teacher")
-    comparison.compare(
-        parsed(parser),
-        METHODS,
-        comparison.no_teacher,
-        "One student, itself as a teacher",
-        bases={EARLY: EARLY_BASE},
-    )
-
-
 if __name__ == "__main__":
-    main()
+    comparison.main(self_distillation, METHODS)

@@ -10,41 +10,77 @@ tells what the files keep of the gain.
 Needs `pip install 'keras-kd[examples,export,measure]'`.
 """
 
-import argparse
 import ast
 import importlib.util
 import os
 import pathlib
 import re
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
-from quickstart import checked
-from to_device import EXPORTS, check_extras
+from to_device import EXPORTS, OPTIONS, checked_for_files
 
 import keras_kd as kd
+
+
+def text_to_device(
+    train_samples=1500,
+    seeds=3,
+    epochs=8,
+    temperature=2.0,
+    exports=("float32", "dynamic", "int8"),
+    output="text_to_device_output",
+):
+    """Distills a transformer for each seed, writes it as files, and reports what they keep.
+
+    Args:
+        train_samples: Docstrings to train on.
+        seeds: How many students are trained in each way.
+        epochs: Of each model.
+        temperature: Of the soft targets.
+        exports: Quantizations of the files, of `to_device.EXPORTS`.
+        output: A folder for the page, the students and the files.
+
+    Returns:
+        The `keras_kd.Report`.
+    """
+    args = checked_for_files(**locals())
+    samples, judged_by = load_data(args.train_samples)
+    print(f"{len(samples[0])} docstrings to train on, {len(judged_by[0])} to judge by")
+    keras.utils.set_random_seed(1000)
+    teacher = make_transformer(64, blocks=2)
+    train(teacher, samples, args.epochs)
+
+    def distiller(teacher, student):
+        losses = kd.losses.SoftTargets(args.temperature)
+        return kd.Distiller(teacher, student, losses, alpha=0.3, beta=0.7)
+
+    report = kd.report(
+        teacher,
+        make_student=lambda: make_transformer(16, blocks=1),
+        train=lambda model: train(model, samples, args.epochs),
+        distiller=distiller,
+        seeds=args.seeds,
+        exports={name: writer(name, samples) for name in args.exports},
+        data=judged_by,
+        class_names=PACKAGES,
+        directory=args.output,
+        title="Whose documentation is this?",
+        verbose=False,
+    )
+    print(report)
+    report.save_html(args.output / "report.html")
+    print(f"Wrote report.html, the students and the files to {args.output}")
+    return report
+
 
 PACKAGES = ["keras", "matplotlib", "numpy", "sklearn"]
 GIVE_AWAY = re.compile(r"\b(keras|matplotlib|pyplot|numpy|np|sklearn|scikit|axes|artist)\b", re.I)
 WORDS, VOCABULARY = 24, 3000
-
-
-def parse():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add("--train-samples", type=int, default=1500)
-    add("--seeds", type=int, default=3)
-    add("--epochs", type=int, default=8)
-    add("--temperature", type=float, default=2.0)
-    add("--exports", nargs="+", choices=list(EXPORTS), default=["float32", "dynamic", "int8"])
-    add("--output", type=pathlib.Path, default=pathlib.Path("text_to_device_output"))
-    args = checked(parser, parser.parse_args())
-    check_extras(parser)
-    return args
 
 
 def docstrings(package):
@@ -72,7 +108,7 @@ def load_data(count):
     words = np.concatenate(chosen)[order].astype(str)
     labels = np.repeat(np.arange(len(PACKAGES)), size)[order].astype("int32")
     if count > len(words) // 2:
-        raise SystemExit(f"--train-samples must be at most {len(words) // 2}, received {count}")
+        raise ValueError(f"train_samples must be at most {len(words) // 2}, received {count}")
     vectorize = layers.TextVectorization(VOCABULARY, output_sequence_length=WORDS)
     vectorize.adapt(words[:count])
     ids = vectorize(words).numpy().astype("int32")
@@ -122,34 +158,9 @@ def writer(name, samples):
 
 
 def main():
-    args = parse()
-    tf.config.experimental.enable_op_determinism()  # the same table each time, on one machine
-    samples, judged_by = load_data(args.train_samples)
-    print(f"{len(samples[0])} docstrings to train on, {len(judged_by[0])} to judge by")
-    keras.utils.set_random_seed(1000)
-    teacher = make_transformer(64, blocks=2)
-    train(teacher, samples, args.epochs)
+    from command_line import run
 
-    def distiller(teacher, student):
-        losses = kd.losses.SoftTargets(args.temperature)
-        return kd.Distiller(teacher, student, losses, alpha=0.3, beta=0.7)
-
-    report = kd.report(
-        teacher,
-        make_student=lambda: make_transformer(16, blocks=1),
-        train=lambda model: train(model, samples, args.epochs),
-        distiller=distiller,
-        seeds=args.seeds,
-        exports={name: writer(name, samples) for name in args.exports},
-        data=judged_by,
-        class_names=PACKAGES,
-        directory=args.output,
-        title="Whose documentation is this?",
-        verbose=False,
-    )
-    print(report)
-    report.save_html(args.output / "report.html")
-    print(f"Wrote report.html, the students and the files to {args.output}")
+    run(text_to_device, checked_for_files, OPTIONS)
 
 
 if __name__ == "__main__":

@@ -17,41 +17,83 @@ import functools
 import importlib.util
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import tensorflow as tf
 from keras import layers
-from quickstart import load_data, make_teacher, options, parsed, train
+from quickstart import CHOICES, checked, load_data, make_teacher, train
 
 import keras_kd as kd
+
+
+def to_device(
+    dataset="mnist5k",
+    train_samples=None,
+    student="cnn",
+    width=24,
+    seeds=3,
+    epochs=None,
+    learning_rate=0.01,
+    temperature=4.0,
+    exports=("float32", "int8"),
+    evaluate_on="test",
+    output="to_device_output",
+):
+    """Distills a student for each seed, writes it as files, and reports what they keep.
+
+    Args:
+        dataset: One of `quickstart.DATASETS`.
+        train_samples: Labeled samples; default: by data set.
+        student: One of `STUDENTS`.
+        width: Filters of the student's first layer, where it has a width.
+        seeds: How many students are trained in each way.
+        epochs: Of each model; default: by data set.
+        learning_rate: Of the students, at first.
+        temperature: Of the soft targets.
+        exports: Quantizations of the files, of `EXPORTS`.
+        evaluate_on: `"test"` or `"validation"`.
+        output: A folder for the page, the students and the files.
+
+    Returns:
+        The `keras_kd.Report`.
+    """
+    args = checked_for_files(**locals())
+    samples, judged_by = load_data(args)
+    shape = samples[0].shape[1:]
+    keras.utils.set_random_seed(1000)
+    teacher = make_teacher(shape)
+    train(teacher, samples, 1000, args.epochs, learning_rate=0.001)
+    report = kd.report(
+        teacher,
+        make_student=functools.partial(STUDENTS[args.student], shape, args.width),
+        train=lambda model: train_student(model, samples, args.epochs, args.learning_rate),
+        distiller=functools.partial(distiller, temperature=args.temperature),
+        seeds=args.seeds,
+        exports={name: writer(EXPORTS[name], samples) for name in args.exports},
+        data=judged_by,
+        directory=args.output,
+        title=f"To the device: {args.dataset}",
+        verbose=False,
+    )
+    print(report)
+    report.save_json(args.output / "report.json")
+    report.save_html(args.output / "report.html")
+    print(f"Wrote report.html, the students and the files to {args.output}")
+    return report
+
 
 EXPORTS = {"float32": None, "float16": "float16", "dynamic": "dynamic", "int8": "int8"}
 EXPORTS |= {"int4": "int4"}
 
 
-def check_extras(parser):
-    """Ends the program where what writes and reads files is missing: before any training."""
+def checked_for_files(choices=None, /, **given):
+    """`quickstart.checked` of an example that writes files; what that needs is installed."""
     needed = ("ai_edge_litert", "ai_edge_quantizer", "scipy", "sklearn")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        parser.error(f"{', '.join(missing)} missing: pip install 'keras-kd[export,measure]'")
-
-
-def student_options(description, output, student="cnn", width=24, learning_rate=0.01):
-    """The options of the examples that take students to devices."""
-    parser = options(description, output, width=width, learning_rate=learning_rate)
-    parser.add_argument("--student", choices=list(STUDENTS), default=student)
-    return parser
-
-
-def parse():
-    parser = student_options(__doc__, "to_device_output")
-    add = parser.add_argument
-    add("--exports", nargs="+", choices=list(EXPORTS), default=["float32", "int8"])
-    args = parsed(parser)
-    check_extras(parser)
-    return args
+        raise ImportError(f"{', '.join(missing)} missing: pip install 'keras-kd[export,measure]'")
+    return checked(choices or OPTIONS, **given)
 
 
 def make_cnn(shape, width):
@@ -102,6 +144,7 @@ def make_separable(shape, width):
 _SIDE = 32
 STUDENTS = {"cnn": make_cnn, "separable": make_separable, "mobilenet": make_mobilenet}
 STUDENTS["minimalistic"] = functools.partial(make_mobilenet, minimalistic=True)
+OPTIONS = {**CHOICES, "student": list(STUDENTS), "exports": list(EXPORTS)}
 
 
 def train_student(model, samples, epochs, learning_rate):
@@ -128,29 +171,9 @@ def writer(quantization, samples):
 
 
 def main():
-    args = parse()
-    tf.config.experimental.enable_op_determinism()  # the same table each time, on one machine
-    samples, judged_by = load_data(args)
-    shape = samples[0].shape[1:]
-    keras.utils.set_random_seed(1000)
-    teacher = make_teacher(shape)
-    train(teacher, samples, 1000, args.epochs, learning_rate=0.001)
-    report = kd.report(
-        teacher,
-        make_student=functools.partial(STUDENTS[args.student], shape, args.width),
-        train=lambda model: train_student(model, samples, args.epochs, args.learning_rate),
-        distiller=functools.partial(distiller, temperature=args.temperature),
-        seeds=args.seeds,
-        exports={name: writer(EXPORTS[name], samples) for name in args.exports},
-        data=judged_by,
-        directory=args.output,
-        title=f"To the device: {args.dataset}",
-        verbose=False,
-    )
-    print(report)
-    report.save_json(args.output / "report.json")
-    report.save_html(args.output / "report.html")
-    print(f"Wrote report.html, the students and the files to {args.output}")
+    from command_line import run
+
+    run(to_device, checked_for_files, OPTIONS)
 
 
 if __name__ == "__main__":
