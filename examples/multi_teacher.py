@@ -18,7 +18,7 @@ import os
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import argparse
+import types
 
 import comparison
 import keras
@@ -57,7 +57,7 @@ def members(teachers):
 
 def best_teacher(trial):
     """Learns from the teacher that is best on the validation part."""
-    chosen = argparse.Namespace(**{**vars(trial.args), "evaluate_on": "validation"})
+    chosen = types.SimpleNamespace(**{**vars(trial.args), "evaluate_on": "validation"})
     _, validation = load_data(chosen)
     best = max(
         members(trial.teachers), key=lambda teacher: comparison.accuracy(teacher, validation)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests import example_runs
+from tests import example_runs, extras, fresh_process
 
 pytestmark = pytest.mark.slow
 SMALL = ["--dataset", "digits", "--train-samples", "60", "--epochs", "1"]
@@ -85,3 +85,74 @@ def test_multi_teacher(tmp_path):
     assert gains(text) == {"best teacher", "per_sample_best"}
     teachers = {row for row, words in table(text).items() if len(words) == 1}
     assert teachers == {"labels only", "teacher 0", "teacher 1", "teacher 2", "(per_sample_best)"}
+
+
+NAMES = sorted(path.stem for path in example_runs.EXAMPLES.glob("*.py"))
+HELPERS = {"command_line", "comparison"}
+IMPORTED = """
+import importlib, inspect, os, sys
+import matplotlib.figure, mlxtend.data, sklearn.datasets
+before = dict(os.environ)
+for name in sys.argv[1:]:
+    module = importlib.import_module(name)
+    function = getattr(module, name)
+    first = next(each for each in vars(module).values() if getattr(each, "__module__", "") == name)
+    assert first is function, (name, first)
+    assert inspect.signature(function).parameters and "Args:" in function.__doc__, name
+assert "argparse" not in {key for name in sys.argv[1:] for key in vars(sys.modules[name])}
+assert "command_line" not in sys.modules
+assert dict(os.environ) == before
+assert os.listdir() == []
+"""
+
+
+def test_an_example_is_a_function_that_is_imported_without_effects(tmp_path):
+    """The first thing of each file is a function of its name, with arguments that it explains."""
+    extras.require_in_a_process("matplotlib", "mlxtend", "sklearn")
+    path = f"{fresh_process.ROOT}:{example_runs.EXAMPLES}"
+    command = ["-c", IMPORTED, *(name for name in NAMES if name not in HELPERS)]
+    env = fresh_process.environment(PYTHONPATH=path)
+    done = fresh_process.run_preloaded(command, env=env, cwd=tmp_path, warnings="default")
+    assert done.stdout == ""
+
+
+FROM_NOTEBOOK = """
+import pathlib, sys
+text = pathlib.Path(sys.argv[1]).read_text()
+space = {"__name__": "a notebook"}
+exec(compile(text, "cell", "exec"), space)  # as if pasted: no other example can be imported
+options = {"dataset": "digits", "train_samples": 60, "epochs": 1, "seeds": 1}
+models, scores = space["quickstart"](**options, output="results")
+assert set(models) == set(scores) == {"teacher", "labels only", "distilled"}
+for wrong in ({"seeds": 0}, {"dataset": "digit"}, {"evaluate_on": "train"}):
+    try:
+        space["quickstart"](**wrong)
+    except ValueError as error:
+        assert f"`{next(iter(wrong))}`" in str(error)
+    else:
+        raise AssertionError(wrong)
+"""
+
+
+def test_the_quickstart_can_be_pasted(tmp_path):
+    extras.require_in_a_process("matplotlib", "mlxtend", "sklearn")
+    command = ["-c", FROM_NOTEBOOK, example_runs.EXAMPLES / "quickstart.py"]
+    done = fresh_process.run_preloaded(command, cwd=tmp_path, warnings="default")
+    assert "Distilled against labels only" in done.stdout
+    assert (tmp_path / "results" / "student.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("quickstart.py", ["--seeds", 0], "--seeds must be at least 1, received 0"),
+        ("feature_hints.py", ["--methods", "hope"], "invalid choice: 'hope'"),
+        ("mutual.py", ["--output", "/dev/null/folder"], "is no folder that can be written to"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_any_work(name, wrong, message):
+    extras.require_in_a_process("matplotlib", "mlxtend", "sklearn")
+    command = [example_runs.EXAMPLES / name, *map(str, wrong)]
+    done = fresh_process.run_preloaded(command, check=False, warnings="default")
+    assert done.returncode == 2
+    assert message in done.stderr
