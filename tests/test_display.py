@@ -12,7 +12,7 @@ import pytest
 import keras_kd as kd
 from keras_kd import pairing
 from keras_kd._utils import tables
-from tests.report import made_up, samples
+from tests.report import browser, made_up, samples
 
 NASTY = samples.NASTY
 
@@ -170,7 +170,7 @@ def luminance(color):
 @pytest.mark.parametrize("color", [tables.GOOD, tables.BAD])
 @pytest.mark.parametrize("back", ["#ffffff", "#f8f8f8", "#383838", "#1e1e1e", "#111111"])
 def test_marks_are_seen_on_light_and_on_dark_pages(color, back):
-    """WCAG 2.1 asks for 3 to 1 of what is no text; the text has the color of the page's own."""
+    """WCAG 2.1 asks for 3 to 1 between marks and the page; text has the color of the page's own."""
     low, high = sorted([luminance(color), luminance(back)])
     assert (high + 0.05) / (low + 0.05) >= (3 if back != "#383838" else 2.5)
     assert not re.search(r"(?<![\w-])(color|background(-color)?):", tables.STYLE)
@@ -184,3 +184,27 @@ def test_rows_are_a_list():
         assert again == rows
     assert repr(rows) == repr(list(rows))
     assert str(rows).splitlines()[0].split() == list(rows[0])
+
+
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>A notebook</title>
+<style>:root {{ color-scheme: light dark }} body {{ font: 14px sans-serif }}</style></head>
+<body><main><h1>Results</h1>{}</main></body></html>
+"""
+
+
+def test_a_browser_shows_it_on_light_and_on_dark_pages(tmp_path):
+    browser.needed()
+    path = tmp_path / "page.html"
+    fragments = [f"<div>{make()._repr_html_()}</div>" for make in MADE.values()]
+    path.write_text(PAGE.format("".join(fragments)), encoding="utf-8")
+    for view in browser.look(path, [(1280, "light", True), (1280, "dark", True)]):
+        assert view["requests"] == [path.as_uri()]
+        assert view["errors"] == []
+        assert view["scrollWidth"] <= view["innerWidth"]
+        # Wide tables are scrolled where they are.
+        faults = [each for each in view["faults"] if "scrollable-region" not in each]
+        assert faults == []
+    # A style sheet that comes with a fragment is all that HTML itself has against it.
+    found = [line for line in browser.html_faults(path) if ": error" in line]
+    assert [line for line in found if "<style> element is not permitted" not in line] == []

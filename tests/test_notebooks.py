@@ -11,16 +11,16 @@ from tests import extras, fresh_process
 NOTEBOOKS = {path.stem: path for path in (fresh_process.ROOT / "docs/notebooks").glob("*.ipynb")}
 # Enough to run each line; the figures mean nothing.
 FEW = {
-    "cached_teacher": {"EPOCHS": 2, "TRAIN_SAMPLES": 200},
+    "cached_teacher": {"EPOCHS": 2, "TRAIN_SAMPLES": 100},
     "feature_hints": {"EPOCHS": 2, "SEEDS": 1},
-    "first_distillation": {"EPOCHS": 3, "SEEDS": 2},
-    "int8_to_device": {"EPOCHS": 5, "SEEDS": 1},
-    "self_distillation": {"EPOCHS": 2, "SEEDS": 1},
+    "first_distillation": {"EPOCHS": 2, "SEEDS": 1},
+    "int8_to_device": {"EPOCHS": 2, "SEEDS": 1},
+    "self_distillation": {"EPOCHS": 2, "GENERATIONS": 2, "SEEDS": 1},
 }
 # What they show, beside what their cells print: a part of the HTML of a table.
 SHOWN = {
     "cached_teacher": [],
-    "feature_hints": ["conv_0", "teacher_shape", "Soft targets and hints", "labels only"],
+    "feature_hints": ["conv_0", "teacher_shape", "MaxPooling2D"],
     "first_distillation": ["calibration", "labels only", "distilled", "parameters"],
     "int8_to_device": ["int8", "labels only", "tflite", "student.tflite"],
     "self_distillation": [],

@@ -29,7 +29,7 @@ STYLE = f"""
 .keras-kd th, .keras-kd td {{
   border: 0; padding: 0.2rem 1rem 0.2rem 0; text-align: left; vertical-align: baseline;
 }}
-.keras-kd thead th {{ border-bottom: 2px solid rgba(128, 128, 128, 0.5); }}
+.keras-kd thead tr > * {{ border-bottom: 2px solid rgba(128, 128, 128, 0.5); }}
 .keras-kd tbody tr + tr > * {{ border-top: 1px solid rgba(128, 128, 128, 0.3); }}
 .keras-kd tbody th {{ font-weight: 600; }}
 .keras-kd .kd-numbers th:not(:first-child), .keras-kd .kd-numbers td,
@@ -52,7 +52,7 @@ def inline(*children: Any) -> str:
     """The text of a fragment for a notebook.
 
     Args:
-        *children: As of `markup.element`.
+        *children: See `markup.element`.
     """
     return fragment(element("div", element("style", STYLE), *children, class_="keras-kd"))
 
@@ -75,11 +75,11 @@ def table(
         unnamed: What is shown for an empty head.
     """
     heads, *rows = cells
-    head = element("tr", [element("th", each or unnamed, scope="col") for each in heads])
+    head = element("tr", [_head(each or unnamed, "col") for each in heads])
     body = [
         element(
             "tr",
-            element("th", line[0], scope="row"),
+            _head(line[0], "row"),
             [_cell(*each, empty) for each in zip(heads[1:], line[1:], strict=True)],
         )
         for line in rows
@@ -91,6 +91,10 @@ def table(
         element("tbody", body),
         class_=class_,
     )
+
+
+def _head(words, scope):
+    return element("th", words, scope=scope) if words else element("td")
 
 
 def _cell(label, value, empty):
