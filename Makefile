@@ -21,7 +21,8 @@ REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxr
 # What the tests can use beside what the package needs. PyPI's PyTorch brings 4.5 GB of CUDA; one
 # without it comes from PyTorch's own index:
 # `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make extras`.
-EXTRAS := .venv/group-docs .venv/group-foreign .venv/tfmot .venv/hub .venv/browser .venv/real_files
+EXTRAS := .venv/group-docs .venv/group-foreign .venv/group-notebooks .venv/tfmot .venv/hub \
+  .venv/browser .venv/real_files
 # Time limits, retries and messages.
 INSTALL := $(PYTHON) tools/install.py
 
