@@ -11,7 +11,7 @@ from keras_kd._utils import files
 
 
 def write(path, text):
-    with files.renamed(path) as partial:
+    with files.replace_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
@@ -25,7 +25,7 @@ def test_a_failure_leaves_the_old_file_alone(tmp_path):
 
 
 def _fail_midway(path):
-    with files.renamed(path) as partial:
+    with files.replace_atomically(path) as partial:
         partial.write_text("ne", encoding="utf-8")
         raise RuntimeError("midway")
 
@@ -36,7 +36,7 @@ def test_threads_that_write_one_file_do_not_meet(tmp_path):
 
     def work(text):
         try:
-            with files.renamed(path) as partial:
+            with files.replace_atomically(path) as partial:
                 gate.wait()  # all of them are open at once
                 partial.write_text(text, encoding="utf-8")
         except Exception as error:  # noqa: BLE001 - checked below
@@ -67,7 +67,7 @@ def test_permissions_and_links_stay(tmp_path):
 @pytest.mark.parametrize("name", ["x" * 247 + ".keras", "é" * 120 + ".weights.h5"])
 def test_names_as_long_as_they_may_be(tmp_path, name):
     path = tmp_path / name
-    with files.renamed(path) as partial:
+    with files.replace_atomically(path) as partial:
         assert partial.name.endswith("".join(pathlib.PurePath(name).suffixes))
         partial.write_text("whole", encoding="utf-8")
     assert path.read_text(encoding="utf-8") == "whole"

@@ -21,7 +21,7 @@ _KEPT = 64
 
 
 @contextlib.contextmanager
-def renamed(path: str | os.PathLike, owner: str = "0") -> Iterator[pathlib.Path]:
+def replace_atomically(path: str | os.PathLike, owner: str = "0") -> Iterator[pathlib.Path]:
     """Yields a path to write to, which becomes `path` on success, and else is removed.
 
     A reader sees the old file or the new one, after a power cut too. The path that is yielded
@@ -191,7 +191,7 @@ def _may_be_written(filepath: Any, overwrite: bool) -> bool:
 
 def _save_file(write: Callable, filepath: Any) -> None:
     _remove_leftovers(filepath)
-    with renamed(filepath, owner()) as partial:
+    with replace_atomically(filepath, owner()) as partial:
         write(str(partial), overwrite=True)
 
 

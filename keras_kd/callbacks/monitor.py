@@ -173,7 +173,7 @@ class DistillationMonitor(keras.callbacks.Callback):
         axes[1].set(xlabel="epoch", title="KL(teacher || student)")
         for each in axes:
             each.legend(fontsize="small")
-        with files.renamed(path) as partial:
+        with files.replace_atomically(path) as partial:
             figure.savefig(partial, dpi=150)
 
 

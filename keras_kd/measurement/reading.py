@@ -116,14 +116,14 @@ def read_outputs(
     label, total = f"measure: {subject.name}", batches.count_batches(source, batch_size)
     parted = _batches(source, batch_size)
     for x, y, weights in progress.iterate(parted, label, total, verbose=verbose):
-        inputs, carried = protocol.detach_outputs(x)
+        inputs, attached = protocol.detach_outputs(x)
         first = _first_sample(inputs) if first is None else first
         key, values = choose_output(subject.predict(inputs), output, subject.name)
         parts["outputs"].append(values)
         parts["labels"].append(of_output(y, key))
         parts["weights"].append(of_output(weights, key))
         if teacher is not None:
-            parts["teacher"].append(teacher.predict_batch(inputs, carried, key))
+            parts["teacher"].append(teacher.predict_batch(inputs, attached, key))
     if first is None:
         raise ValueError("`data` is empty.")
     joined = {name: _join(name, each) for name, each in parts.items()}

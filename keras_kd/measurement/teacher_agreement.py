@@ -45,12 +45,12 @@ class ReferenceTeacher:
         """
         raise NotImplementedError
 
-    def predict_batch(self, inputs: Any, carried: Any, key: tuple[int, str]) -> np.ndarray:
+    def predict_batch(self, inputs: Any, attached: Any, key: tuple[int, str]) -> np.ndarray:
         """The output that is compared.
 
         Args:
             inputs: Inputs of a batch, arrays.
-            carried: The teacher outputs that the batch carries, or `None`.
+            attached: The teacher outputs that the batch carries, or `None`.
             key: `(index, name)` of the model's output.
         """
         raise NotImplementedError
@@ -81,11 +81,11 @@ class RunningTeacher(ReferenceTeacher):
             return None
         return tuple(self._compared(outputs_by_name(self._model, outputs), key).shape)
 
-    def predict_batch(self, inputs: Any, carried: Any, key: tuple[int, str]) -> np.ndarray:
+    def predict_batch(self, inputs: Any, attached: Any, key: tuple[int, str]) -> np.ndarray:
         if self._subject is not None:
             outputs = self._subject.predict(inputs)
         else:
-            batch = protocol.TeacherInputs(as_tensors(inputs), attached=carried)
+            batch = protocol.TeacherInputs(as_tensors(inputs), attached=attached)
             outputs = named(self._teacher, self._forward(batch)[0])
         return self._compared(outputs, key)
 
@@ -113,8 +113,8 @@ class GivenOutputs(ReferenceTeacher):
         del inputs, key
         return self._outputs.shape
 
-    def predict_batch(self, inputs: Any, carried: Any, key: tuple[int, str]) -> np.ndarray:
-        del carried, key
+    def predict_batch(self, inputs: Any, attached: Any, key: tuple[int, str]) -> np.ndarray:
+        del attached, key
         start = self._used
         self._used += len(keras.tree.flatten(inputs)[0])
         return self._outputs[start : self._used]

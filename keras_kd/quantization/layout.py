@@ -320,19 +320,19 @@ def _layers(student: keras.Model) -> Iterator[tuple[str, Any]]:
 
 def _constants_with_one_scale(content, quantized):
     """The float values of the constants that are int8 with one scale in the quantized file."""
-    names = {tflite.text(tensor.name) for tensor in _with_one_scale(quantized)}
-    model = tflite.of_bytes(content)
+    names = {tflite.decode_name(tensor.name) for tensor in _with_one_scale(quantized)}
+    model = tflite.parse(content)
     return [
         np.frombuffer(bytes(model.buffers[tensor.buffer].data), np.float32)
         for tensor in tflite.constants(model)
-        if tflite.type_name(tensor) == "float32" and tflite.text(tensor.name) in names
+        if tflite.type_name(tensor) == "float32" and tflite.decode_name(tensor.name) in names
     ]
 
 
 def _with_one_scale(quantized):
     return [
         tensor
-        for tensor in tflite.constants(tflite.of_bytes(quantized))
+        for tensor in tflite.constants(tflite.parse(quantized))
         if tflite.type_name(tensor) == "int8" and _has_one_scale(tensor.quantization)
     ]
 

@@ -28,7 +28,7 @@ from keras_kd.teachers.keras_model import adapt
 _PROCESSORS = pathlib.Path("/proc/cpuinfo")
 # Teachers that cannot be measured by themselves, and why.
 _NOT_ALONE = {
-    "needs_carried": "its outputs come with the data",
+    "needs_attached": "its outputs come with the data",
     "needs_student": "it looks at the student",
     "is_sparse": "it keeps the largest logits only",
 }

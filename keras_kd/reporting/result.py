@@ -190,5 +190,5 @@ def _notes(candidates):
 def _write(path, text):
     path = validation.path("path", path)
     files.check_writable(path, "path")
-    with files.renamed(pathlib.Path(path)) as partial:
+    with files.replace_atomically(pathlib.Path(path)) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_kd import models
 from keras_kd._utils import formatting, progress, validation
-from keras_kd._utils.files import renamed
+from keras_kd._utils.files import replace_atomically
 from keras_kd._utils.validation import invalid
 from keras_kd.measurement.subjects import subject_of
 from keras_kd.runtimes import registry
@@ -170,7 +170,7 @@ def save(pair: Pair, folder: pathlib.Path) -> None:
     for name, model in models_by_name.items():
         if model is None:
             continue
-        with renamed(folder / f"{name}-{pair.seed}.keras") as partial:
+        with replace_atomically(folder / f"{name}-{pair.seed}.keras") as partial:
             model.save(partial)
 
 

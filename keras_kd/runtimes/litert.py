@@ -69,7 +69,7 @@ class TFLiteFile(base.ModelFile):
     ):
         self._litert = validation.needs("ai_edge_litert.interpreter", "A .tflite file", "litert")
         super().__init__(path, ".tflite", threads, channels_first)
-        tflite.check(self.path)
+        tflite.check_format(self.path)
         self._is_allocated = False
         self._interpreter = self._opened()
         self._allocate()
@@ -108,7 +108,7 @@ class TFLiteFile(base.ModelFile):
 
     @functools.cached_property
     def model(self) -> Any:
-        return tflite.parsed(self.path)
+        return tflite.parse_file(self.path)
 
     @functools.cached_property
     def operators(self) -> list[Operator]:

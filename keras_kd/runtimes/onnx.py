@@ -91,7 +91,7 @@ class OnnxFile(base.ModelFile):
 
     @functools.cached_property
     def model(self) -> Any:
-        return parsed(self.path)
+        return parse_file(self.path)
 
     @functools.cached_property
     def operators(self) -> list[Operator]:
@@ -132,7 +132,7 @@ class OnnxFile(base.ModelFile):
     def _activations(self):
         try:
             # Not `self.model`, which would hold the weights a second time.
-            steps = steps_by_tensor(parsed(self.path).graph)
+            steps = steps_by_tensor(parse_file(self.path).graph)
         except ImportError:  # without the package onnx it is not known
             return {}
         return {info.name: tensors.activation(steps, info.name) for info in self.outputs}
@@ -204,7 +204,7 @@ _QUANTIZED = {
 }
 
 
-def parsed(path: str) -> Any:
+def parse_file(path: str) -> Any:
     """The file as `onnx.ModelProto`; data that lies in other files is not read."""
     onnx = validation.needs("onnx", "Reading the graph of an .onnx file", "onnx")
     return onnx.load(path, load_external_data=False)
@@ -336,7 +336,7 @@ def list_files(path: str) -> list[str]:
     """The file, and those beside it that hold data of its tensors."""
     locations = {
         entry.value
-        for each in held_tensors(parsed(path))
+        for each in held_tensors(parse_file(path))
         if each.tensor is not None
         for entry in each.tensor.external_data
         if entry.key == "location"

@@ -15,7 +15,7 @@ def schema() -> Any:
     return validation.needs("ai_edge_litert.schema_py_generated", "A .tflite file", "litert")
 
 
-def check(path: str | os.PathLike) -> None:
+def check_format(path: str | os.PathLike) -> None:
     """Raises `ValueError` unless the file has the mark of a TensorFlow Lite model."""
     with open(path, "rb") as file:
         start = file.read(8)
@@ -26,12 +26,12 @@ def check(path: str | os.PathLike) -> None:
         )
 
 
-def parsed(path: str | os.PathLike) -> Any:
+def parse_file(path: str | os.PathLike) -> Any:
     """The file as LiteRT's `ModelT`."""
-    return of_bytes(pathlib.Path(path).read_bytes())
+    return parse(pathlib.Path(path).read_bytes())
 
 
-def of_bytes(content: bytes) -> Any:
+def parse(content: bytes) -> Any:
     """The bytes of a file as LiteRT's `ModelT`."""
     return schema().ModelT.InitFromPackedBuf(content, 0)
 
@@ -47,7 +47,7 @@ def operator_name(model: Any, operator: Any) -> str:
     # Old files have only the deprecated code, new ones hold 127 there for all that came later.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     name = _names(schema().BuiltinOperator).get(number, f"UNKNOWN_{number}")
-    return f"CUSTOM:{text(code.customCode)}" if name == "CUSTOM" else name
+    return f"CUSTOM:{decode_name(code.customCode)}" if name == "CUSTOM" else name
 
 
 def type_name(tensor: Any) -> str:
@@ -55,12 +55,12 @@ def type_name(tensor: Any) -> str:
     return _names(schema().TensorType)[tensor.type].lower()
 
 
-def text(value: Any) -> str:
+def decode_name(value: Any) -> str:
     """A name as text, which the file holds as bytes."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
 
 
-def shape(tensor: Any) -> tuple[int, ...]:
+def shape_of(tensor: Any) -> tuple[int, ...]:
     """The dimensions of a tensor as the file has them."""
     return () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
 
@@ -109,15 +109,15 @@ def steps_by_tensor(model: Any) -> dict[Any, tensors.Step]:
 
 def _label(graph, operator):
     outputs = indices(operator.outputs)
-    return text(graph.tensors[outputs[0]].name) if outputs else ""
+    return decode_name(graph.tensors[outputs[0]].name) if outputs else ""
 
 
 def signatures(model: Any) -> dict[str, dict[str, Any]]:
     """`{name: {"inputs": {name: tensor index}, "outputs": ..., "graph": index}}`."""
     return {
-        text(each.signatureKey): {
-            "inputs": {text(x.name): int(x.tensorIndex) for x in each.inputs or []},
-            "outputs": {text(x.name): int(x.tensorIndex) for x in each.outputs or []},
+        decode_name(each.signatureKey): {
+            "inputs": {decode_name(x.name): int(x.tensorIndex) for x in each.inputs or []},
+            "outputs": {decode_name(x.name): int(x.tensorIndex) for x in each.outputs or []},
             "graph": int(each.subgraphIndex),
         }
         for each in model.signatureDefs or []

@@ -25,7 +25,7 @@ def count_parameters(model: Any) -> int:
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if tflite.is_constant(model, tensor) and _is_real(tensor):
-                found[tensor.buffer] = math.prod(tflite.shape(tensor))
+                found[tensor.buffer] = math.prod(tflite.shape_of(tensor))
     return sum(found.values())
 
 
@@ -86,7 +86,7 @@ def read_shapes(path: str, inputs: list[int], arrays: list[np.ndarray]) -> Shape
         interpreter.invoke()
     except RuntimeError as error:
         raise ValueError(f"LiteRT cannot run it without XNNPACK: {error}") from error
-    graphs = tflite.parsed(path).subgraphs
+    graphs = tflite.parse_file(path).subgraphs
     return [_of_graph(interpreter, number) for number in range(len(graphs))]
 
 
@@ -270,7 +270,7 @@ def _constants(model, graph):
         data, kind = model.buffers[tensor.buffer].data, tflite.type_name(tensor)
         if data is None or len(data) == 0 or kind not in ("int32", "int64", "float32", "bool"):
             return None
-        return np.frombuffer(bytes(data), kind).reshape(tflite.shape(tensor))
+        return np.frombuffer(bytes(data), kind).reshape(tflite.shape_of(tensor))
 
     return constant
 

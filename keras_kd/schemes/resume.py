@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_kd._utils.files import renamed
+from keras_kd._utils.files import replace_atomically
 from keras_kd._utils.serialization import without_places
 from keras_kd._utils.validation import invalid
 from keras_kd.losses import DistillationLoss
@@ -102,12 +102,12 @@ class Folder:
         """Keeps a finished model."""
         if not self.keeps:
             return
-        with renamed(self.path / f"model_{number}.keras") as partial:
+        with replace_atomically(self.path / f"model_{number}.keras") as partial:
             model.save(partial)
         self._write(f"model_{number}.json", record)
 
     def _write(self, name, content):
-        with renamed(self.path / name) as partial:
+        with replace_atomically(self.path / name) as partial:
             partial.write_text(json.dumps(content, default=float, indent=1), encoding="utf-8")
 
 

@@ -116,7 +116,7 @@ class Teacher(keras.layers.Layer):
     """
 
     # Whether a batch must carry this teacher's outputs: it cannot compute them in a step.
-    needs_carried = False
+    needs_attached = False
     # Whether it reads the student's outputs or the labels.
     needs_student = False
     # Whether it runs outside of TensorFlow: then `fit` runs it ahead of the step.
@@ -180,7 +180,7 @@ class Teacher(keras.layers.Layer):
         return TeacherDescription(
             kind=type(self).__name__,
             runs_on_host=self.runs_on_host,
-            needs_attached=self.needs_carried,
+            needs_attached=self.needs_attached,
             needs_student=self.needs_student,
             is_sparse=self.is_sparse,
             supports_jit=self.supports_jit,

@@ -200,21 +200,21 @@ class ForwardPasses:
         return Outputs(outputs, tapped, names, inputs, padding=mask)
 
     def _run_teacher(self, x, y, student, recorded):
-        inputs, carried = protocol.detach_outputs(x)
+        inputs, attached = protocol.detach_outputs(x)
         source = self.source
-        if carried is not None and not (source.runs_on_host or source.needs_carried):
+        if attached is not None and not (source.runs_on_host or source.needs_attached):
             raise ValueError(
                 "The batch carries the outputs of a cached teacher, but this distiller's teacher "
                 "runs itself. Use Distiller(keras_kd.teachers.Cached(path), student), or the "
                 "dataset without load_cache."
             )
-        if carried is not None and source.runs_on_host:
+        if attached is not None and source.runs_on_host:
             layers = recorded.teacher_layers
-            found = carried.outputs, {layer: carried.taps[str(layer)] for layer in layers}
+            found = attached.outputs, {layer: attached.taps[str(layer)] for layer in layers}
         else:
             if self.teacher_preprocess is not None:
                 inputs = self.teacher_preprocess(inputs)
-            found = recorded.teach(TeacherInputs(inputs, y, student, carried, self.is_symbolic))
+            found = recorded.teach(TeacherInputs(inputs, y, student, attached, self.is_symbolic))
         outputs, tapped = keras.tree.map_structure(_detached, found)
         names = source.output_names
         if keras.tree.is_nested(outputs) and student is not None:

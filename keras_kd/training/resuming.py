@@ -260,5 +260,5 @@ def _write(path, text):
         with tf.io.gfile.GFile(path, "w") as file:
             file.write(text)
         return
-    with files.renamed(path) as partial:
+    with files.replace_atomically(path) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ def test_constants_lie_at_addresses_that_runtimes_can_use(tmp_path):
     student = students.made("cnn")
     done = kd.export.to_tflite(student, tmp_path / "s.tflite", None)
     content = done.path.read_bytes()
-    model = tflite.parsed(done.path)
+    model = tflite.parse_file(done.path)
     arrays = [bytes(x.data) for x in model.buffers if x.data is not None and len(x.data) >= 64]
     assert len(arrays) >= 5
     for each in arrays:
@@ -26,7 +26,7 @@ def test_equal_arrays_are_written_once_and_read_as_before(tmp_path):
     done = kd.export.to_tflite(
         student, tmp_path / "s.tflite", "int8", representative_data=students.rows("mobile")
     )
-    model = tflite.parsed(done.path)
+    model = tflite.parse_file(done.path)
     content, plain = flatbuffer.packed(model), flatbuffers.Builder(0)
     plain.Finish(model.Pack(plain), file_identifier=b"TFL3")
     zeros = [len(x) for x in zero_points(model) if len(x) > 1 and not np.any(x)]

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_kd as kd
-from keras_kd._utils.files import renamed
+from keras_kd._utils.files import replace_atomically
 
 _OF_FILES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"}
 
@@ -96,7 +96,7 @@ def _compiled():
 
 
 def _keep(folder, model):
-    with renamed(folder / "result.npz") as partial:
+    with replace_atomically(folder / "result.npz") as partial:
         np.savez(partial, *model.get_weights())
 
 

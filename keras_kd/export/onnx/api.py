@@ -206,7 +206,7 @@ def _notes(exportable, student, options, content, signature):
 
 def _write(path, content):
     try:
-        with files.renamed(path) as partial:
+        with files.replace_atomically(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
         raise OSError(f"{path} could not be written, nothing of it is there: {error}") from error

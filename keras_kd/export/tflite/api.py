@@ -142,7 +142,7 @@ def to_tflite(
     steps = progress.Steps("to_tflite", 0, verbose)  # each route that is tried adds its own
     job = routes.Job(exportable, options, arrays, steps)
     verified = _best(job, options.routes(), Verifier.prepare(job, samples))
-    with files.renamed(options.path) as partial:
+    with files.replace_atomically(options.path) as partial:
         partial.write_bytes(verified.content)
     return verified.export
 

@@ -198,5 +198,5 @@ class TensorRecorder:
 
 
 def _constants(content):
-    model = tflite.of_bytes(content)
-    return {tflite.text(tensor.name) for tensor in tflite.constants(model)}
+    model = tflite.parse(content)
+    return {tflite.decode_name(tensor.name) for tensor in tflite.constants(model)}

@@ -18,7 +18,7 @@ _ALIGNMENT = 16
 
 def unpacked(content: bytes) -> Any:
     """LiteRT's `ModelT` of the content of a file."""
-    model = tflite.of_bytes(content)
+    model = tflite.parse(content)
     for buffer in model.buffers:
         if buffer.offset > 1:  # behind the tables, by offsets that will not be right
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
@@ -120,7 +120,7 @@ def _changed(model, graph, operator):
     targets = [tflite.indices(x.outputs)[0] for x in readers]
     if not all(_is_int8_tensor(graph.tensors[i]) for i in (source, *targets)):
         return False
-    label = tflite.text(graph.tensors[result].name)
+    label = tflite.decode_name(graph.tensors[result].name)
     if name in _OWN:
         made, rest = targets[0], readers[1:]
         graph.operators.remove(readers[0])
@@ -228,7 +228,7 @@ def _unsigned(graph, index):
     quantization.zeroPoint = np.asarray(quantization.zeroPoint, np.int64) + _OFFSET
     tensor.quantization, tensor.buffer = quantization, 0
     tensor.type = tflite.schema().TensorType.UINT8
-    tensor.name = f"{tflite.text(tensor.name)}_uint8"
+    tensor.name = f"{tflite.decode_name(tensor.name)}_uint8"
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
 

@@ -151,9 +151,9 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Any]:
         raise validation.invalid("path", "the name of a .tflite file", repr(path))
     if pathlib.Path(path).is_dir():
         raise validation.invalid("path", "the name of a .tflite file", f"{str(path)!r}, a folder")
-    tflite.check(path)
-    model = tflite.parsed(path)
+    tflite.check_format(path)
+    model = tflite.parse_file(path)
     for entry in model.metadata or []:
-        if tflite.text(entry.name) == NAME:
+        if tflite.decode_name(entry.name) == NAME:
             return json.loads(bytes(model.buffers[entry.buffer].data).decode("utf-8"))
     raise ExportError(f"{path} has no metadata of keras_kd: it was not written by to_tflite.")

@@ -294,7 +294,7 @@ def missing_ranges(
         path: A `.tflite` file.
         parameters: `{name: (scale, zero point)}`.
     """
-    model = tflite.parsed(path)
+    model = tflite.parse_file(path)
     found = [
         (float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0]))
         for graph in model.subgraphs
@@ -323,11 +323,11 @@ def _with_channels(constants):
 
 def _constants(path: str | pathlib.Path) -> Iterator[tuple[np.ndarray, int, int]]:
     """Yields `(integers, number of scales, axis of the channels)`."""
-    model = tflite.parsed(path)
+    model = tflite.parse_file(path)
     for tensor in tflite.constants(model):
         quantization, kind = tensor.quantization, tflite.type_name(tensor)
         if kind in ("int8", "int4") and quantization is not None and quantization.scale is not None:
-            values = _values(model.buffers[tensor.buffer].data, kind, tflite.shape(tensor))
+            values = _values(model.buffers[tensor.buffer].data, kind, tflite.shape_of(tensor))
             yield values, len(quantization.scale), int(quantization.quantizedDimension)
 
 

@@ -139,7 +139,7 @@ class TfmotStudent:
             written = pathlib.Path(folder) / options.path.name
             written.write_bytes(content)
             export = self._verify(written, options, samples)
-        with files.renamed(options.path) as partial:
+        with files.replace_atomically(options.path) as partial:
             partial.write_bytes(content)
         return export
 

@@ -28,7 +28,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from keras_kd._utils.files import renamed
+from keras_kd._utils.files import replace_atomically
 from keras_kd.teachers.cache import schema
 
 VERSION = 2
@@ -50,7 +50,7 @@ def shard_name(view: int, shard: int) -> str:
 def write_json(path: pathlib.Path, value: dict) -> None:
     """Writes a dict with its digest to a file that is whole or not there."""
     text = json.dumps({**value, _DIGEST: digest(value)}, indent=1, sort_keys=True)
-    with renamed(path) as partial:
+    with replace_atomically(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
 

@@ -92,7 +92,7 @@ class ShardWriter:
         path = self._folder / f"{item[0]}.tfrecord"
         try:
             with contextlib.ExitStack() as stack:
-                with files.renamed(path, str(self._owner)) as partial:
+                with files.replace_atomically(path, str(self._owner)) as partial:
                     item, note = self._write_records(partial, item)
                     # From here to the note no other run publishes: both come from one run.
                     stack.enter_context(cache_format.held(self._folder, cache_format.CACHE))

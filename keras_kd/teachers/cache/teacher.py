@@ -39,7 +39,7 @@ class Cached(protocol.Teacher):
     ```
     """
 
-    needs_carried = True
+    needs_attached = True
 
     def __init__(
         self,
