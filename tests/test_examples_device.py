@@ -9,10 +9,15 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
-from tests import example_runs
+from tests import example_runs, extras
 from tests.example_runs import printed
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def runtimes():
+    extras.require_in_a_process("ai_edge_litert", "ai_edge_quantizer", "scipy", "sklearn")
 
 
 def test_to_device(tmp_path):
