@@ -8,6 +8,7 @@ look the same on every machine. x86-64 Linux. The folder is whole or not there.
 
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,10 @@ LIBRARIES = {"AWS_LAMBDA_JS_RUNTIME": "nodejs24.x"}
 
 
 def run(*command, **options):
-    subprocess.run(list(map(os.fspath, command)), check=True, **options)
+    command = list(map(os.fspath, command))
+    status = subprocess.run(command, check=False, **options).returncode
+    if status:
+        raise SystemExit(f"exit status {status} of {shlex.join(command)}")
 
 
 def node(folder):
