@@ -317,7 +317,9 @@ def test_full_disk_raises_and_leaves_whole_files(tmp_path, in_one_go):
     assert caches.contents(path) == in_one_go
 
 
-# Forks a writer for each moment before TensorFlow has started threads, and kills it.
+# Forks a writer for each kill before TensorFlow has started threads. It reports each batch that its
+# teacher gets; how many it may get is drawn, and then a moment of the work on the next one. Drawn
+# from the clock alone, all moments would be before the start, or after the end, on a busy machine.
 KILLED = """
 import os, pathlib, random, signal, sys, time
 from tests.cache import caches
@@ -329,21 +331,24 @@ for trial in range(int(sys.argv[3])):
     if child == 0:
         import tensorflow as tf
         living = caches.model(1)
-        def slow(x):
+        def reported(x):
+            os.write(write, b".")
             time.sleep(0.02)
             return x
         def teacher(inputs):
-            watched = tf.numpy_function(slow, [inputs], tf.float32)
+            watched = tf.numpy_function(reported, [inputs], tf.float32)
             watched.set_shape(inputs.shape)
             return living(watched)
-        caches.dataset()
-        os.write(write, b".")
         caches.written(folder, teacher=teacher, fingerprint="one", epochs=2)
         os._exit(0)
-    os.read(read, 1)
-    time.sleep(random.uniform(0.0, 1.6))
+    os.close(write)
+    for _ in range(random.randint(1, 18)):
+        if not os.read(read, 1):  # it is done
+            break
+    time.sleep(random.uniform(0.0, 0.04))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    os.close(read)
     print(folder, len(list(folder.rglob("*.tfrecord"))))
 """
 
