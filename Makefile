@@ -30,7 +30,8 @@ export PIP_RETRIES ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help venv extras test test-matrix test-bugs test-torch demo docs lint format hooks native-test \
-  $(NATIVE_BUILDS:%=build-%) test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pure clean
+  $(NATIVE_BUILDS:%=build-%) test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pythons \
+  smoke-pure clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -121,8 +122,11 @@ wheel: .venv/group-wheel .venv/group-cuda ## build dist/*manylinux*.whl (x86-64)
 wheel-aarch64: .venv/group-wheel ## cross-build the wheel for aarch64
 	$(BIN)/python -m tools.build_wheel aarch64
 
-smoke: ## try the wheel in fresh environments, one for each supported TensorFlow
+smoke: ## try the wheel in fresh environments, with the oldest and the newest TensorFlow
 	bash tools/smoke_test_wheel.sh $(PYTHON)
+
+smoke-pythons: ## the same with each other Python that is here
+	bash tools/smoke_test_wheel.sh $(PYTHON) others
 
 smoke-pure: ## try the package without its library beside the oldest TensorFlow
 	bash tools/smoke_test_wheel.sh $(PYTHON) pure

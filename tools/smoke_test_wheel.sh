@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Tries the wheel in dist/ in fresh environments: with the oldest, a middle and the newest TensorFlow
-# that it serves, then without the module for this Python, then the pure-Python install of a machine
-# without a compiler, and with each other Python that tools/pythons.py finds.
+# Tries the wheel in dist/ in fresh environments: with the oldest and the newest TensorFlow that it
+# serves, then without the module for this Python, then the pure-Python install of a machine without
+# a compiler.
 #
-# Usage: tools/smoke_test_wheel.sh [PYTHON [pure]]
+# Usage: tools/smoke_test_wheel.sh [PYTHON [pure|others]]
 #
+# With `others` each other Python that tools/pythons.py finds is tried instead, two environments each.
 # With `pure` no wheel is needed: the pure-Python install alone, with the oldest TensorFlow.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -63,24 +64,26 @@ if [ ! -e "${wheels[0]}" ]; then
 fi
 wheel=${wheels[0]}
 
-for version in "$oldest" 2.20.0 "$newest"; do
-  echo "== tensorflow-cpu $version, $(basename "$wheel")"
+# try_wheel VERSION: in a fresh environment with that tensorflow-cpu.
+try_wheel() {
+  echo "== $("$python" --version), tensorflow-cpu $1, $(basename "$wheel")"
   SECONDS=0
-  install "$version" "$wheel[tensorflow-cpu]"
+  install "$1" "$wheel[tensorflow-cpu]"
   run_smoke_test
-done
-try_ctypes
-try_pure "$version"
+}
 
-this=$("$python" -c 'import sys; print(sys.version_info[:2])')
-for python in $("$python" -m tools.pythons); do
-  version=$("$python" -c 'import sys; print(sys.version_info[:2])')
-  [ "$version" = "$this" ] && continue
-  [ "$version" = "(3, 13)" ] && oldest=2.20.0  # the first with wheels for it
-  for tensorflow in "$oldest" "$newest"; do
-    echo "== $("$python" --version), tensorflow-cpu $tensorflow, $(basename "$wheel")"
-    SECONDS=0
-    install "$tensorflow" "$wheel[tensorflow-cpu]"
-    run_smoke_test
+if [ "${2:-}" = others ]; then
+  this=$("$python" -c 'import sys; print(sys.version_info[:2])')
+  for python in $("$python" -m tools.pythons); do
+    version=$("$python" -c 'import sys; print(sys.version_info[:2])')
+    [ "$version" = "$this" ] && continue
+    [ "$version" = "(3, 13)" ] && oldest=2.20.0  # the first with wheels for it
+    try_wheel "$oldest"
+    try_wheel "$newest"
   done
-done
+  exit
+fi
+try_wheel "$oldest"
+try_wheel "$newest"
+try_ctypes
+try_pure "$newest"
