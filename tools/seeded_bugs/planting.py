@@ -62,15 +62,19 @@ def passes(test, arguments):
     return done.returncode == 0
 
 
+def check(bug):
+    """Ends the process unless the sources have the code that the bug replaces, once."""
+    count = (ROOT / bug.file).read_text().count(bug.code)
+    if count != 1:
+        sys.exit(
+            f"{bug.file} holds {bug.code!r} {count} times, expected once: update the list of bugs."
+        )
+
+
 def plant(bug, folders, scratch):
     """Copies `folders` to `scratch` and puts the bug into them."""
+    check(bug)
     for name in folders:
         shutil.copytree(ROOT / name, scratch / name)
     path = scratch / bug.file
-    text = path.read_text()
-    if text.count(bug.code) != 1:
-        sys.exit(
-            f"{bug.file} holds {bug.code!r} {text.count(bug.code)} times, expected once: update "
-            "the list of bugs."
-        )
-    path.write_text(text.replace(bug.code, bug.replacement))
+    path.write_text(path.read_text().replace(bug.code, bug.replacement))
