@@ -9,6 +9,9 @@ the quick matrix, which is the default, takes of each test
   one case of its own;
 - a random tenth of what is left, drawn with the hash of the commit: over commits, all of it.
 
+Files that take long and seldom break, such as those that start many processes, take turns: with
+`pytestmark = pytest.mark.in_turn(3)` a commit runs one in three of them, drawn by its hash.
+
 `--matrix=full` takes everything. Nothing else is asked of a test than to take its modes from here:
 
     @pytest.mark.parametrize("mode", linear.MODES)  # or matrix.MODES, matrix.modes("graph", "xla")
@@ -17,7 +20,7 @@ the quick matrix, which is the default, takes of each test
 
 A parameter whose values are `Mode` makes the matrix, whatever its name. `@pytest.mark.every_mode`
 on a test keeps all of its items in every run: for the one test that proves that the modes of a
-feature agree. Items that are named in the command line, `file.py::test[id]`, run in any case.
+feature agree. Items and files that are named in the command line run in any case.
 """
 
 import collections
@@ -132,6 +135,11 @@ def _hash(text):
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
+def waits(file, turns, seed):
+    """Whether it is not the turn of a file, by its path from the root of the repository."""
+    return _hash(f"{seed} {file}") % turns != 0
+
+
 def seed_of_commit():
     """The hash of the commit that is checked out, or `NO_COMMIT`."""
     command = ["git", "rev-parse", "HEAD"]
@@ -154,6 +162,7 @@ class _Run:
     seed: str | None  # None: everything
     taken: int = 0
     of: int = 0
+    waiting: tuple = ()  # the files whose turn it is not
 
     def __str__(self):
         if self.seed is None:
@@ -219,12 +228,25 @@ def pytest_collection_modifyitems(config, items):
     matrix = {item.name for described in files.values() for item in described}
     taken = {name for described in files.values() for name in quick(described, run.seed)}
     run.taken, run.of = len(taken), len(matrix)
-    left_out = [item for item in items if item.nodeid in matrix - taken]
+    waiting = {item for item in items if _is_waiting(item, run.seed)}
+    run.waiting = tuple(sorted({item.nodeid.partition("::")[0] for item in waiting}))
+    left_out = [item for item in items if item in waiting or item.nodeid in matrix - taken]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item.nodeid not in matrix - taken]
+        items[:] = [item for item in items if item not in set(left_out)]
     if hasattr(config, "workeroutput"):
-        config.workeroutput["matrix"] = run.taken, run.of
+        config.workeroutput["matrix"] = run.taken, run.of, run.waiting
+
+
+def _is_waiting(item, seed):
+    marker = item.get_closest_marker("in_turn")
+    if marker is None:
+        return False
+    here = item.config.invocation_params.dir
+    named = {(here / argument.partition("::")[0]).resolve() for argument in item.config.args}
+    if item.path in named:
+        return False
+    return waits(item.nodeid.partition("::")[0], marker.args[0], seed)
 
 
 def describe(item):
@@ -257,10 +279,13 @@ def describe(item):
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
     run = node.config.stash[_RUN]
-    run.taken, run.of = getattr(node, "workeroutput", {}).get("matrix", (run.taken, run.of))
+    before = run.taken, run.of, run.waiting
+    run.taken, run.of, run.waiting = getattr(node, "workeroutput", {}).get("matrix", before)
 
 
 def pytest_terminal_summary(terminalreporter, config):
     run = config.stash[_RUN]
     if run.of:
         terminalreporter.write_line(f"{run}: {run.taken} of {run.of} items")
+    if run.waiting:
+        terminalreporter.write_line(f"not their turn: {', '.join(run.waiting)}")

@@ -207,3 +207,32 @@ def test_tests_take_their_modes_from_the_matrix():
     by_hand = re.compile(r'parametrize\("\w+", \[("eager", )?"graph", "xla"\]')
     paths = pathlib.Path(__file__).parent.rglob("test_*.py")
     assert [path.name for path in paths if by_hand.search(path.read_text())] == []
+
+
+WAITING = """
+import pytest
+pytestmark = pytest.mark.in_turn(3)
+def test_one(): pass
+"""
+
+
+def test_files_take_turns_and_run_where_they_are_named(pytester, monkeypatch):
+    pytester.makeini("[pytest]\nmarkers =\n    in_turn(n): takes turns\n")
+    pytester.makeconftest("from tests.matrix import *")
+    files = [f"test_{i}.py" for i in range(3)]
+    for file in files:
+        (pytester.path / file).write_text(WAITING)
+    (pytester.path / "test_always.py").write_text("def test_one(): pass")
+    ran = set()
+    for seed in map(str, range(20)):
+        waiting = [file for file in files if matrix.waits(file, 3, seed)]
+        result = pytester.runpytest_inprocess(f"--matrix-seed={seed}")
+        result.assert_outcomes(passed=4 - len(waiting), deselected=len(waiting))
+        if waiting:
+            result.stdout.fnmatch_lines([f"not their turn: {', '.join(waiting)}"])
+        ran.update(set(files) - set(waiting))
+    assert ran == set(files)
+    waiting = next(str(i) for i in range(100) if matrix.waits(files[0], 3, str(i)))
+    for named in (files[0], f"{files[0]}::test_one"):
+        pytester.runpytest_inprocess(f"--matrix-seed={waiting}", named).assert_outcomes(passed=1)
+    pytester.runpytest_inprocess("--matrix=full").assert_outcomes(passed=4)

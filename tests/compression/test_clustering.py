@@ -10,6 +10,8 @@ from tests.compression.networks import solved
 from tests.distiller import linear
 from tests.distiller.test_live import counting
 
+pytestmark = pytest.mark.in_turn(3)
+
 Cluster = kd.callbacks.Cluster
 
 

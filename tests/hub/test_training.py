@@ -14,6 +14,8 @@ from tests.distiller.linear import assert_same_values
 from tests.hub import models
 from tests.hub.cases import ALPHA, CASES, TEMPERATURE, hints
 
+pytestmark = pytest.mark.in_turn(3)
+
 EPOCHS = 12
 OF_LOGITS = ["bert", "gpt2", "llama3", "whisper"]
 

@@ -4,6 +4,8 @@ import pytest
 
 from tests import extras, fresh_process
 
+pytestmark = pytest.mark.in_turn(3)
+
 extras.require_in_a_process("tensorflow_model_optimization", "tf_keras", "sklearn")
 
 

@@ -8,6 +8,8 @@ import tensorflow as tf
 import keras_kd as kd
 from tests.real_files.cases import CASES, MAGIKA, OCR, PITCH, SILERO, path
 
+pytestmark = pytest.mark.in_turn(3)
+
 
 @pytest.fixture(params=CASES, scope="module")
 def case(request):

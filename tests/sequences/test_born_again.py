@@ -10,6 +10,8 @@ import keras_kd as kd
 from tests.sequences import common
 from tests.sequences.common import assert_same_weights, digits, fit_arguments, network
 
+pytestmark = pytest.mark.in_turn(3)
+
 
 def born_again(student=None, generations=3, compiled=None, **kwargs):
     made = kd.BornAgain(student or network(16), generations, **kwargs)

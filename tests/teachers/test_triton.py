@@ -14,6 +14,8 @@ import pytest
 from keras_kd.cli import doctor
 from tests import extras, fresh_process
 
+pytestmark = pytest.mark.in_turn(3)
+
 TIMEOUT = 300
 
 
