@@ -10,7 +10,7 @@ the quick matrix, which is the default, takes of each test
 - a random tenth of what is left, drawn with the hash of the commit: over commits, all of it.
 
 Files that take long and seldom break, such as those that start many processes, take turns: with
-`pytestmark = pytest.mark.in_turn(3)` a commit runs one in three of them, drawn by its hash.
+`pytestmark = pytest.mark.in_turn(4)` a commit runs one in four of them, drawn by its hash.
 
 `--matrix=full` takes everything. Nothing else is asked of a test than to take its modes from here:
 

@@ -12,7 +12,7 @@ import keras_kd as kd
 from tests import example_runs, extras
 from tests.example_runs import printed
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_turn(3)]
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn(4)]
 
 
 @pytest.fixture(autouse=True)

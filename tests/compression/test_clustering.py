@@ -10,7 +10,7 @@ from tests.compression.networks import solved
 from tests.distiller import linear
 from tests.distiller.test_live import counting
 
-pytestmark = pytest.mark.in_turn(3)
+pytestmark = pytest.mark.in_turn(4)
 
 Cluster = kd.callbacks.Cluster
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 import keras_kd as kd
 from tests import fresh_process
 
-pytestmark = pytest.mark.in_turn(3)
+pytestmark = pytest.mark.in_turn(4)
 
 # 200 of them in all 20 MB.
 MOST = 100_000

@@ -12,7 +12,7 @@ from tests import fresh_process
 from tests.distribution import scenarios
 from tests.distribution.comparison import assert_same_training
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn(4)]
 MODULE = scenarios.__name__
 
 

@@ -8,7 +8,7 @@ from tests import fresh_process
 from tests.distribution import device_scenarios, scenarios, teacher_scenarios
 from tests.distribution.comparison import TOLERANCE, assert_same_training
 
-pytestmark = [pytest.mark.slow, pytest.mark.in_turn(3)]
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn(4)]
 MODULES = [teacher_scenarios.__name__, device_scenarios.__name__]
 # Sums in another order may round an activation to the neighboring integer.
 TOLERANCES = {"aware_int8": 2e-3}

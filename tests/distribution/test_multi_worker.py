@@ -10,7 +10,7 @@ from tests.distribution import scenarios
 from tests.distribution.comparison import assert_same_training
 
 WORKERS = 2
-pytestmark = [pytest.mark.slow, pytest.mark.in_turn(3)]
+pytestmark = [pytest.mark.slow, pytest.mark.in_turn(4)]
 
 
 def _free_ports():

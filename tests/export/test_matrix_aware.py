@@ -11,7 +11,7 @@ from keras import layers
 import keras_kd as kd
 from keras_kd.runtimes import TFLiteFile
 
-pytestmark = pytest.mark.in_turn(3)
+pytestmark = pytest.mark.in_turn(4)
 
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.normal(size=(64, 8)).astype("float32")

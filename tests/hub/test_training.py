@@ -14,7 +14,7 @@ from tests.distiller.linear import assert_same_values
 from tests.hub import models
 from tests.hub.cases import ALPHA, CASES, TEMPERATURE, hints
 
-pytestmark = pytest.mark.in_turn(3)
+pytestmark = pytest.mark.in_turn(4)
 
 EPOCHS = 12
 OF_LOGITS = ["bert", "gpt2", "llama3", "whisper"]

@@ -4,7 +4,7 @@ import pytest
 
 from tests import extras, fresh_process
 
-pytestmark = pytest.mark.in_turn(3)
+pytestmark = pytest.mark.in_turn(4)
 
 extras.require_in_a_process("tensorflow_model_optimization", "tf_keras", "sklearn")
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import keras_kd as kd
 from tests.real_files.cases import CASES, MAGIKA, OCR, PITCH, SILERO, path
 
-pytestmark = pytest.mark.in_turn(3)
+pytestmark = pytest.mark.in_turn(4)
 
 
 @pytest.fixture(params=CASES, scope="module")

@@ -10,7 +10,7 @@ import keras_kd as kd
 from tests.sequences import common
 from tests.sequences.common import assert_same_weights, digits, fit_arguments, network
 
-pytestmark = pytest.mark.in_turn(3)
+pytestmark = pytest.mark.in_turn(4)
 
 
 def born_again(student=None, generations=3, compiled=None, **kwargs):

@@ -14,7 +14,7 @@ import pytest
 from keras_kd.cli import doctor
 from tests import extras, fresh_process
 
-pytestmark = pytest.mark.in_turn(3)
+pytestmark = pytest.mark.in_turn(4)
 
 TIMEOUT = 300
 
