@@ -27,15 +27,14 @@ import collections
 import dataclasses
 import hashlib
 import os
-import pathlib
-import subprocess
 
 import pytest
+
+from tools.commit import seed_of_commit
 
 # From cheap to dear.
 LEVELS = ("eager", "graph", "xla")
 SHARE = 10  # One in so many of the items that nothing else chooses.
-NO_COMMIT = "no-commit"  # The seed of a source distribution, which has no history.
 
 
 class Mode(str):
@@ -138,18 +137,6 @@ def _hash(text):
 def waits(file, turns, seed):
     """Whether it is not the turn of a file, by its path from the root of the repository."""
     return _hash(f"{seed} {file}") % turns != 0
-
-
-def seed_of_commit():
-    """The hash of the commit that is checked out, or `NO_COMMIT`."""
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(
-            command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:  # no git
-        return NO_COMMIT
-    return done.stdout.strip()[:12] if done.returncode == 0 else NO_COMMIT
 
 
 # The hooks, which tests/conftest.py hands to pytest.

@@ -9,6 +9,7 @@ import pytest
 
 from tests import matrix
 from tests.matrix import Item, Mode
+from tools import commit
 
 pytest_plugins = "pytester"
 
@@ -195,11 +196,11 @@ def test_the_seed_is_the_commit_and_the_same_for_all_workers(run, monkeypatch):
 
 
 def test_no_repository_and_no_git_have_a_seed_too(monkeypatch, tmp_path):
-    monkeypatch.setattr(matrix, "__file__", str(tmp_path / "matrix.py"))
+    monkeypatch.setattr(commit, "__file__", str(tmp_path / "commit.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert matrix.seed_of_commit() == matrix.NO_COMMIT
+    assert commit.seed_of_commit() == commit.NO_COMMIT
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert matrix.seed_of_commit() == matrix.NO_COMMIT
+    assert commit.seed_of_commit() == commit.NO_COMMIT
 
 
 def test_tests_take_their_modes_from_the_matrix():

@@ -26,7 +26,7 @@ GATE = (".ci/run", "Makefile", "pyproject.toml", "tools/native_changes.py")
 LIBRARY = ("CMakeLists.txt", "cmake/", "csrc/", "third_party/")
 GLUE = ("keras_kd/ops/",)
 BUGS = ("tools/seeded_bugs/__init__.py", "tools/seeded_bugs/__main__.py")
-BUGS += ("tools/seeded_bugs/planting.py",)
+BUGS += ("tools/seeded_bugs/planting.py", "tools/commit.py")
 WHEEL = (*GATE, *LIBRARY, "LICENSE", "MANIFEST.in", "keras_kd/version.py", "setup.py")
 WHEEL += ("tools/build_wheel.py", "tools/pythons.py")
 # Target -> the files, and the folders (with a slash), that reach it.

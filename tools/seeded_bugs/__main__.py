@@ -14,10 +14,10 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 
+from tools.commit import seed_of_commit
 from tools.seeded_bugs import cpu, cuda, planting, python
 
 VARIABLE = "KERAS_KD_BUG_SHARE"
@@ -54,13 +54,6 @@ def read_share():
     return int(given)
 
 
-def commit():
-    """The hash of the commit, or that there is none, as in a source distribution."""
-    command = ["git", "-C", planting.ROOT, "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "no-commit"
-
-
 def main():
     if sys.argv[1:2] == ["python"]:
         python.main(sys.argv[2:])
@@ -70,7 +63,7 @@ def main():
     suite = suites[sys.argv[1]]
     for bug in suite.BUGS:  # those that are not drawn too
         planting.check(bug)
-    bugs = draw(suite.BUGS, read_share(), commit())
+    bugs = draw(suite.BUGS, read_share(), seed_of_commit())
     with tempfile.TemporaryDirectory() as name, concurrent.futures.ThreadPoolExecutor(2) as pool:
         scratch = pathlib.Path(name)
         unchanged = {kind: scratch / kind for kind in {bug.sanitizer for bug in bugs}}
