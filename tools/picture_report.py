@@ -9,15 +9,13 @@ the digest of that file, so `tests/test_readme.py` knows that both are of one ru
 
 import hashlib
 import json
-import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 
 from PIL import Image, PngImagePlugin
 
-from tools import install_browser
+from tools import run_browser
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PICTURE, FIGURES = ROOT / "docs" / "report.png", ROOT / "docs" / "report.json"
@@ -32,19 +30,9 @@ def digest():
 
 def take_picture(page, file):
     """Has the browser of `make extras` draw the top of a page."""
-    folder = ROOT / ".venv" / "browser"
-    options = {
-        "browser": os.fspath(folder / "chromium" / "chromium"),
-        "modules": os.fspath(folder),
-        "page": os.fspath(page.absolute()),
-        "picture": os.fspath(file),
-        "width": SIZE[0],
-        "height": SIZE[1],
-    }
+    width, height = SIZE
     script = ROOT / "tools" / "screenshot.mjs"
-    command = [install_browser.node(folder), script, json.dumps(options)]
-    environment = {**install_browser.environment(folder), "HOME": os.fspath(folder)}
-    subprocess.run(command, check=True, env=environment)
+    run_browser.run_script(script, page=page.absolute(), picture=file, width=width, height=height)
 
 
 def main():

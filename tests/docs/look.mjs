@@ -4,14 +4,7 @@
 //                   "views": [[page, width, "light" or "dark"], ...], "shots": folder or null,
 //                   "search": words to look for in the first view, or null}'
 
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
-
-const options = JSON.parse(process.argv[2]);
-const require = createRequire(pathToFileURL(options.modules + "/"));
-const puppeteer = await import(pathToFileURL(require.resolve("puppeteer-core")));
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+import { auditPage, newPage, options, withBrowser } from "../../tools/browser_pages.mjs";
 
 // Types into the search box; returns the titles of what is found.
 async function search(page, words) {
@@ -26,24 +19,12 @@ async function search(page, words) {
   );
 }
 
-const browser = await puppeteer.launch({
-  executablePath: options.browser,
-  headless: "shell",
-  args: ["--no-sandbox", "--font-render-hinting=none", "--disable-gpu"],
-});
-try {
+await withBrowser(async (browser) => {
   const seen = [];
   for (const [name, width, scheme] of options.views) {
     // Of its own: the theme remembers the colors of the page before.
     const context = await browser.createBrowserContext();
-    const page = await context.newPage();
-    const requests = [];
-    const errors = [];
-    page.on("request", (request) => requests.push(request.url()));
-    page.on("console", (message) => errors.push(message.text()));
-    page.on("pageerror", (error) => errors.push(String(error)));
-    await page.setViewport({ width, height: 900 });
-    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+    const { page, requests, errors } = await newPage(context, { width, scheme });
     await page.goto(`${options.site}/${name}`, { waitUntil: "networkidle0" });
     const sizes = await page.evaluate(() => ({
       scrollWidth: document.documentElement.scrollWidth,
@@ -55,16 +36,11 @@ try {
       await new Promise((resolve) => setTimeout(resolve, 500)); // what fades in
       await page.screenshot({ path: file, fullPage: true });
     }
-    await page.evaluate(axe);
     // The theme gives several parts of a page the same role, and names only some of them.
-    const rules = { "landmark-unique": { enabled: false } };
-    const { violations } = await page.evaluate((rules) => window.axe.run({ rules }), rules);
-    const faults = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
+    const faults = await auditPage(page, { "landmark-unique": { enabled: false } });
     const found = options.search && !seen.length ? await search(page, options.search) : null;
     seen.push({ name, width, ...sizes, requests, errors, faults, found });
     await context.close();
   }
   console.log(JSON.stringify(seen));
-} finally {
-  await browser.close();
-}
+});

@@ -3,14 +3,9 @@
 //   node look.mjs '{"browser": ..., "modules": ..., "page": ..., "shots": folder or null,
 //                   "views": [[width, "light" or "dark", whether axe-core looks too], ...]}'
 
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 
-const options = JSON.parse(process.argv[2]);
-const require = createRequire(pathToFileURL(options.modules + "/"));
-const puppeteer = await import(pathToFileURL(require.resolve("puppeteer-core")));
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+import { auditPage, newPage, options, withBrowser } from "../../tools/browser_pages.mjs";
 
 // Runs in the page: sizes, as a reader's eye meets them.
 function measure() {
@@ -49,23 +44,11 @@ function measure() {
   };
 }
 
-const browser = await puppeteer.launch({
-  executablePath: options.browser,
-  headless: "shell",
-  args: ["--no-sandbox", "--font-render-hinting=none", "--disable-gpu"],
-});
-try {
+await withBrowser(async (browser) => {
   const seen = [];
   for (const [width, scheme, audit] of options.views) {
-    const page = await browser.newPage();
-    const requests = [];
-    const errors = [];
-    page.on("request", (request) => requests.push(request.url()));
-    page.on("console", (message) => errors.push(message.text()));
-    page.on("pageerror", (error) => errors.push(String(error)));
+    const { page, requests, errors } = await newPage(browser, { width, scheme });
     await page.setOfflineMode(true);
-    await page.setViewport({ width, height: 900 });
-    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
     await page.goto(pathToFileURL(options.page).href);
     // What is folded away must be legible too.
     await page.$$eval("details", (all) => all.forEach((each) => (each.open = true)));
@@ -73,16 +56,9 @@ try {
     if (options.shots) {
       await page.screenshot({ path: `${options.shots}/${width}-${scheme}.png`, fullPage: true });
     }
-    let faults = null;
-    if (audit) {
-      await page.evaluate(axe);
-      const { violations } = await page.evaluate(() => window.axe.run());
-      faults = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html)}`);
-    }
+    const faults = audit ? await auditPage(page) : null;
     seen.push({ width, scheme, requests, errors, faults, ...found });
     await page.close();
   }
   console.log(JSON.stringify(seen));
-} finally {
-  await browser.close();
-}
+});
