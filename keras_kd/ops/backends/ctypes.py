@@ -37,21 +37,7 @@ def soft_target_loss(
     sample_weight: Any = None,
     gradient: bool = False,
 ) -> Any:
-    """`keras_kd.ops.soft_target_loss` on arrays.
-
-    Args:
-        student: Logits, `[..., num_classes]`.
-        teacher: Logits of the same shape; its dtype may differ.
-        temperature: Positive number.
-        divergence: See `keras_kd.ops.soft_target_loss`.
-        mixing_weight: Weight of the teacher in the mixture of `"jsd"`.
-        sample_weight: Broadcastable to `[...]`; rows of weight zero are skipped.
-        gradient: Whether to return the gradient as well.
-
-    Returns:
-        The loss `[...]` in float32, times `sample_weight`; with `gradient=True` a pair of it and
-        the gradient of its sum with respect to `student`, in the student's dtype.
-    """
+    """See `keras_kd.ops.numpy.soft_target_loss`."""
     student, teacher = _check_logits("student", student), _check_logits("teacher", teacher)
     _check_same_shape(student, teacher)
     shape = student.shape[:-1]
@@ -76,22 +62,7 @@ def sparse_soft_target_loss(
     sample_weight: Any = None,
     gradient: bool = False,
 ) -> Any:
-    """`keras_kd.ops.sparse_soft_target_loss` on arrays.
-
-    Args:
-        student: Logits, `[..., num_classes]`.
-        teacher: Logits of the kept classes, `[..., k]`; its dtype may differ.
-        indices: Integers `[..., k]`: the kept classes, distinct in each row.
-        tail: `[...]`: log of the sum of `exp(logit / temperature)` over the other classes.
-        temperature: Positive number.
-        divergence: See `keras_kd.ops.soft_target_loss`.
-        mixing_weight: Weight of the teacher in the mixture of `"jsd"`.
-        sample_weight: Broadcastable to `[...]`; rows of weight zero are skipped.
-        gradient: Whether to return the gradient as well.
-
-    Returns:
-        See `soft_target_loss`.
-    """
+    """See `keras_kd.ops.numpy.sparse_soft_target_loss`."""
     student, teacher = _check_logits("student", student), _check_logits("teacher", teacher)
     shape = student.shape[:-1]
     if teacher.shape[:-1] != shape:
@@ -129,24 +100,7 @@ def hard_and_soft_loss(
     soft_weight: Any = None,
     gradient: bool = False,
 ) -> Any:
-    """`keras_kd.ops.combined_loss` on arrays.
-
-    Args:
-        student: Logits, `[..., num_classes]`.
-        teacher: Logits of the same shape; its dtype may differ.
-        labels: Integers, `[...]`, each at least 0 and below `num_classes`.
-        temperature: Positive number.
-        divergence: See `keras_kd.ops.soft_target_loss`.
-        mixing_weight: Weight of the teacher in the mixture of `"jsd"`.
-        hard_weight: Broadcastable to `[...]`; where zero the label is ignored.
-        soft_weight: Broadcastable to `[...]`; where zero the teacher is ignored.
-        gradient: Whether to return the gradient as well.
-
-    Returns:
-        The hard and the soft loss `[...]` in float32, without the weights (zero where a weight is
-        zero); with `gradient=True` also the gradient of
-        `sum(hard_weight * hard + soft_weight * soft)` with respect to `student`.
-    """
+    """See `keras_kd.ops.numpy.hard_and_soft_loss`."""
     student, teacher = _check_logits("student", student), _check_logits("teacher", teacher)
     _check_same_shape(student, teacher)
     shape = student.shape[:-1]
