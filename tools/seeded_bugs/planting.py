@@ -72,8 +72,7 @@ def check(bug):
 
 
 def plant(bug, folders, scratch):
-    """Copies `folders` to `scratch` and puts the bug into them."""
-    check(bug)
+    """Copies `folders` to `scratch` and puts the bug, which was checked, into them."""
     for name in folders:
         shutil.copytree(ROOT / name, scratch / name)
     path = scratch / bug.file
