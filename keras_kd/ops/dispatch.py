@@ -295,30 +295,66 @@ def _with_absent(
 # Computing, wherever it runs.
 
 
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """What computes problems in one place.
+
+    Attributes:
+        compute: `reference.compute` of an `arguments.Problem`.
+        compute_sparse: `reference.compute_sparse` of an `arguments.SparseProblem`.
+    """
+
+    compute: Callable[[Problem], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
+    compute_sparse: Callable[[SparseProblem], tuple[tf.Tensor, tf.Tensor]]
+
+
+def with_kernels(tensor: tf.Tensor, function: Callable[[Kernels], Any]) -> Any:
+    """`function` of the `Kernels` of the place that it runs in.
+
+    A loop goes inside of `function`: in the body of a loop XLA does not know DeviceIndex, and would
+    compile what is meant for other places too.
+
+    Args:
+        tensor: One that is computed with, for its device.
+        function: Returns a structure of tensors.
+    """
+    return _run_by_device(
+        tensor,
+        lambda: function(_kernels_of_cpu()),
+        lambda: function(_kernels_of_gpu()),
+        lambda: function(_kernels_of_xla()),
+    )
+
+
 def compute(problem: Problem) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """`reference.compute` of an `arguments.Problem`, by the fastest implementation here."""
     problem = _stop_gradients(problem)
-    on_cpu = tensorflow.compute if native_is_used() else reference.compute_checked
-    compiled_on_gpu = gpu_kernel_is_used()
-    on_gpu = xla.compute_compiled if compiled_on_gpu else reference.compute_checked
-    return _run_by_device(
-        problem.student,
-        lambda: on_cpu(problem),
-        lambda: on_gpu(problem),
-        lambda: (xla.compute if xla_is_used() else reference.compute)(problem),
-    )
+    return with_kernels(problem.student, lambda kernels: kernels.compute(problem))
 
 
 def compute_sparse(problem: SparseProblem) -> tuple[tf.Tensor, tf.Tensor]:
     """`reference.compute_sparse` of an `arguments.SparseProblem`, by the fastest here."""
     problem = _stop_gradients(problem)
-    plain, checked = reference.compute_sparse, reference.compute_sparse_checked
-    on_cpu = tensorflow.compute_sparse if native_is_used() else checked
-    return _run_by_device(
-        problem.student,
-        lambda: on_cpu(problem),
-        lambda: checked(problem),
-        lambda: (xla.compute_sparse if cpu_xla_is_used() else plain)(problem),
+    return with_kernels(problem.student, lambda kernels: kernels.compute_sparse(problem))
+
+
+def _kernels_of_cpu() -> Kernels:
+    if native_is_used():
+        return Kernels(tensorflow.compute, tensorflow.compute_sparse)
+    return Kernels(reference.compute_checked, reference.compute_sparse_checked)
+
+
+def _kernels_of_gpu() -> Kernels:
+    on_gpu = xla.compute_compiled if gpu_kernel_is_used() else reference.compute_checked
+    return Kernels(on_gpu, reference.compute_sparse_checked)
+
+
+def _kernels_of_xla() -> Kernels:
+    return Kernels(
+        lambda problem: (xla.compute if xla_is_used() else reference.compute)(problem),
+        lambda problem: (xla.compute_sparse if cpu_xla_is_used() else reference.compute_sparse)(
+            problem
+        ),
     )
 
 

@@ -1,0 +1,160 @@
+"""`LinearHead`: what turns hidden states into logits, as a value that the loss in chunks takes."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_kd._utils import validation
+
+# In which a product may be computed, by the names that Keras uses.
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearHead:
+    """The last layer of a language model: hidden states to logits over the vocabulary.
+
+    `logits = cap(scale * (hidden @ kernel + bias))`, `cap(z) = c tanh(z / c)` with a soft cap `c`.
+
+    Args:
+        kernel: `[width, vocabulary]`, as the kernel of a `Dense` layer; a tensor or a variable.
+        bias: `[vocabulary]`, or `None`.
+        is_tied: The kernel is that of an embedding, `[vocabulary, width]`.
+        soft_cap: Where logits are capped, a positive number (Gemma's 30); `None`: nowhere.
+        scale: What logits are multiplied by before the cap (Cohere's `logit_scale`).
+        dtype: In which the product is computed: `"float32"`, `"bfloat16"` or `"float16"`. `None`:
+            that of the hidden states.
+
+    Raises:
+        ValueError: An argument is wrong.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_kd as kd
+
+    embedding = keras.layers.Embedding(1000, 16)
+    embedding.build()
+    head = kd.ops.LinearHead(embedding.embeddings, is_tied=True, soft_cap=30.0)
+    assert (head.vocabulary, head.width) == (1000, 16)
+    ```
+    """
+
+    kernel: Any
+    bias: Any = None
+    is_tied: bool = False
+    soft_cap: float | None = None
+    scale: float = 1.0
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(getattr(self.kernel, "shape", ()))
+        if len(shape) != 2 or None in shape:
+            expected = "[vocabulary, width]" if self.is_tied else "[width, vocabulary]"
+            raise validation.invalid("kernel", f"a matrix {expected} of known size", shape)
+        if self.bias is not None and tuple(self.bias.shape) != (self.vocabulary,):
+            raise validation.invalid(
+                "bias", f"shape {(self.vocabulary,)}, one for each word", tuple(self.bias.shape)
+            )
+        if self.soft_cap is not None:
+            validation.positive("soft_cap", self.soft_cap)
+        validation.positive("scale", self.scale)
+        if self.dtype is not None:
+            validation.one_of("dtype", self.dtype, DTYPES)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many words there are: the number of logits."""
+        return self.kernel.shape[0 if self.is_tied else 1]
+
+    @property
+    def width(self) -> int:
+        """The width of the hidden states."""
+        return self.kernel.shape[1 if self.is_tied else 0]
+
+    def logits(self, hidden: Any) -> tf.Tensor:
+        """All logits of hidden states `[..., width]`: `[..., vocabulary]`, differentiable."""
+        hidden = tf.convert_to_tensor(hidden)
+        rows = tf.reshape(hidden, [-1, self.width])
+        bias = None if self.bias is None else _tensor(self.bias)
+        logits = self.shape_of(hidden.dtype).logits(rows, _tensor(self.kernel), bias)
+        return tf.reshape(logits, tf.concat([tf.shape(hidden)[:-1], [self.vocabulary]], 0))
+
+    def shape_of(self, hidden_dtype: tf.DType) -> "HeadShape":
+        """What it is beside its weights, for hidden states of a dtype."""
+        dtype = hidden_dtype.name if self.dtype is None else self.dtype
+        cap = None if self.soft_cap is None else float(self.soft_cap)
+        return HeadShape(self.vocabulary, self.width, self.is_tied, cap, float(self.scale), dtype)
+
+
+def _tensor(weight: Any) -> tf.Tensor:
+    return tf.convert_to_tensor(keras.ops.convert_to_tensor(weight))
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadShape:
+    """A head without its weights: hashable, so that what is traced for it is traced once.
+
+    Attributes:
+        vocabulary: Number of words.
+        width: Width of the hidden states.
+        is_tied: Whether the kernel is `[vocabulary, width]`.
+        soft_cap: See `LinearHead`.
+        scale: See `LinearHead`.
+        dtype: In which the product is computed.
+    """
+
+    vocabulary: int
+    width: int
+    is_tied: bool
+    soft_cap: float | None
+    scale: float
+    dtype: str
+
+    def logits(self, hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
+        """`[rows, vocabulary]` of hidden states `[rows, width]`, in `dtype`."""
+        kernel = tf.cast(kernel, self.dtype)
+        logits = tf.matmul(tf.cast(hidden, self.dtype), kernel, transpose_b=self.is_tied)
+        if bias is not None:
+            logits += tf.cast(bias, logits.dtype)
+        if self.scale != 1.0:
+            logits *= self.scale
+        if self.soft_cap is not None:
+            logits = self.soft_cap * tf.tanh(logits / self.soft_cap)
+        return logits
+
+    def before_cap(self, logits: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+        """The gradient with respect to `hidden @ kernel + bias`, from that of the logits."""
+        if self.soft_cap is not None:
+            share = tf.cast(logits, gradient.dtype) / self.soft_cap
+            gradient *= 1.0 - share * share
+        return gradient if self.scale == 1.0 else gradient * self.scale
+
+    @property
+    def backward_dtype(self) -> str:
+        """In which the products of the gradient are computed.
+
+        Not float16: `T (q - p)` of 32,000 words lies below its normal range, and the factor of
+        loss scaling comes only after these products.
+        """
+        return "float32" if self.dtype == "float16" else self.dtype
+
+    def gradient_of_hidden(self, gradient: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """`[rows, width]`, from the gradient `[rows, vocabulary]` before the cap."""
+        kernel = tf.cast(kernel, self.backward_dtype)
+        return tf.matmul(gradient, kernel, transpose_b=not self.is_tied)
+
+    def gradient_of_kernel(self, gradient: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
+        """Of the kernel's shape, float32."""
+        hidden = tf.cast(hidden, self.backward_dtype)
+        first, second = (gradient, hidden) if self.is_tied else (hidden, gradient)
+        return tf.cast(tf.matmul(first, second, transpose_a=True), tf.float32)
+
+    @property
+    def kernel_shape(self) -> tuple[int, int]:
+        """The shape of the kernel."""
+        shape = self.vocabulary, self.width
+        return shape if self.is_tied else shape[::-1]
