@@ -23,6 +23,7 @@ from keras_kd.losses.relational_distance import RelationalDistance
 from keras_kd.losses.sigmoid_kd import SigmoidKD
 from keras_kd.losses.similarity_preserving import SimilarityPreserving
 from keras_kd.losses.soft_targets import SoftTargets
+from keras_kd.losses.token_kd import TokenKD
 from keras_kd.losses.variational_information import VariationalInformation
 
 __all__ = [
@@ -49,5 +50,6 @@ __all__ = [
     "SigmoidKD",
     "SimilarityPreserving",
     "SoftTargets",
+    "TokenKD",
     "VariationalInformation",
 ]

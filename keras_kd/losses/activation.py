@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_kd import models
 from keras_kd.losses import reading
 from keras_kd.taps import tap
 
@@ -53,17 +54,11 @@ def _last_of_layers(layers):
 
 
 def _activation_of_tensor(tensor):
-    producer = _producer(tensor)
+    producer = models.producer(tensor)
     while producer is not None and _is_passed_through(producer):
         inputs = keras.tree.flatten(_quietly(producer, "input"))
-        producer = _producer(inputs[0]) if inputs else None
+        producer = models.producer(inputs[0]) if inputs else None
     return None if producer is None else _activation_of_operation(producer)
-
-
-def _producer(tensor):
-    # Not by comparing with each operation's `output`: that of a nested model is its own, inner one.
-    history = getattr(tensor, "_keras_history", None)
-    return None if history is None else history.operation
 
 
 def _quietly(operation, attribute):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_kd._utils import validation
 from keras_kd.losses import activation, base, reading
 from keras_kd.losses import projector as projectors
+from keras_kd.ops import arguments
 
 # Softmax over one class is 1, whatever the logit: such a loss would silently be 0.
 ONE_VALUE = (
@@ -103,6 +104,17 @@ class LogitsLoss(base.DistillationLoss):
         config["from_logits"] = self.from_logits
         config["teacher_from_logits"] = self.teacher_from_logits
         return config
+
+
+def check_divergence(divergence: str, mixing_weight: float) -> tuple[str, float]:
+    """Returns both, or raises what is wrong with them; a weight of no mixture is refused."""
+    divergence, mixing_weight = arguments.check_divergence(divergence, mixing_weight)
+    if not arguments.DIVERGENCES[divergence].is_mixture and mixing_weight != 0.5:
+        raise ValueError(
+            "`mixing_weight` is the teacher's weight in the mixture of divergence='jsd'; "
+            f"{divergence!r} has none. Received: mixing_weight={mixing_weight}. Leave it out."
+        )
+    return divergence, mixing_weight
 
 
 def log(probabilities: Any, of_zero: Any = None) -> Any:

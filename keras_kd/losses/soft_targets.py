@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from keras_kd import ops
 from keras_kd.losses import shapes
-from keras_kd.ops import arguments
 from keras_kd.ops.sparse_logits import SparseLogits
 
 
@@ -80,12 +79,7 @@ class SoftTargets(shapes.LogitsLoss):
             name=name,
             **kwargs,
         )
-        self.divergence, self.mixing_weight = arguments.check_divergence(divergence, mixing_weight)
-        if not arguments.DIVERGENCES[divergence].is_mixture and self.mixing_weight != 0.5:
-            raise ValueError(
-                "`mixing_weight` is the teacher's weight in the mixture of divergence='jsd'; "
-                f"{divergence!r} has none. Received: mixing_weight={mixing_weight}. Leave it out."
-            )
+        self.divergence, self.mixing_weight = shapes.check_divergence(divergence, mixing_weight)
         self.takes_sparse = not self._has_own_formula()
         self.built = True
 

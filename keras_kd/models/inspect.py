@@ -187,6 +187,13 @@ def output_specs(model: Any) -> Any:
     return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
 
 
+def producer(tensor: Any) -> Any:
+    """The layer or operation that made a symbolic tensor, or `None`."""
+    # Not by comparing with each operation's `output`: that of a nested model is its own, inner one.
+    history = getattr(tensor, "_keras_history", None)
+    return None if history is None else history.operation
+
+
 def output_shapes(model: keras.Model) -> list[tuple] | None:
     """The shapes of a model's outputs, or `None` where they are not known."""
     outputs = getattr(model, "outputs", None)

@@ -350,12 +350,14 @@ def _kernels_of_gpu() -> Kernels:
 
 
 def _kernels_of_xla() -> Kernels:
-    return Kernels(
-        lambda problem: (xla.compute if xla_is_used() else reference.compute)(problem),
-        lambda problem: (xla.compute_sparse if cpu_xla_is_used() else reference.compute_sparse)(
-            problem
-        ),
-    )
+    # Asked for when one computes, and not before: the answer may be a warning or an error.
+    def compute_dense(problem: Problem) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return (xla.compute if xla_is_used() else reference.compute)(problem)
+
+    def compute_sparse(problem: SparseProblem) -> tuple[tf.Tensor, tf.Tensor]:
+        return (xla.compute_sparse if cpu_xla_is_used() else reference.compute_sparse)(problem)
+
+    return Kernels(compute_dense, compute_sparse)
 
 
 def scale(gradient: tf.Tensor, upstream: tf.Tensor, dtype: tf.DType) -> tf.Tensor:

@@ -284,7 +284,7 @@ def _check_positions(student: tf.TensorShape, teacher: dict[str, Any]) -> None:
         raise ValueError(
             "Student and teacher must have the same positions before their last axis. Received: "
             f"student_hidden.shape={student}, teacher_hidden.shape={teacher['teacher'].shape}. "
-            "Texts of different tokenizers have different lengths: distil from texts that the "
+            "Texts of different tokenizers have different lengths: learn from texts that the "
             "teacher wrote (keras_kd.language.label)."
         )
 
@@ -413,7 +413,9 @@ def _sweep(
         teacher = part.teacher
         if teacher_head is not None:
             teacher = teacher_head.logits(teacher, teacher_kernel, fields.get("teacher_bias"))
-        hard, soft, gradient = part.losses(logits, teacher, divergence, mixing_weight, with_gradient)
+        hard, soft, gradient = part.losses(
+            logits, teacher, divergence, mixing_weight, with_gradient
+        )
         is_correct = tf.cast(part.is_correct(logits), tf.float32)
         losses = losses.write(i, tf.stack([hard, soft, is_correct], axis=1))
         if with_gradient:
@@ -547,15 +549,16 @@ class _Chunk:
     ) -> tuple[tf.Tensor, Any]:
         """The divergence alone: from a sparse teacher, or over the words that both have."""
         if indices is not None:
-            problem = arguments.SparseProblem(
-                student,
-                teacher,
-                indices=indices,
-                tail=self.take("tail"),
-                soft_weight=self.soft_weight,
-                **options,
+            return self._kernels.compute_sparse(
+                arguments.SparseProblem(
+                    student,
+                    teacher,
+                    indices=indices,
+                    tail=self.take("tail"),
+                    soft_weight=self.soft_weight,
+                    **options,
+                )
             )
-            return self._kernels.compute_sparse(problem)
         words = min(student.shape[-1], teacher.shape[-1])
         problem = arguments.Problem(
             student[:, :words], teacher[:, :words], soft_weight=self.soft_weight, **options

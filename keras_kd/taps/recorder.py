@@ -261,6 +261,8 @@ def with_mask(value: Any, mask: Any) -> Any:
 def _copy(tensor: Any, mask: Any) -> Any:
     if mask is None or tensor is None:
         return tensor
+    if hasattr(tensor, "with_mask"):  # logits that are not there yet
+        return tensor.with_mask(mask)
     tensor = tf.identity(tensor)
     tensor._keras_mask = mask if mask.dtype == tf.bool else tf.cast(mask, tf.float32) > 0.5
     return tensor

@@ -8,7 +8,7 @@ import numpy as np
 from keras_kd import models
 from keras_kd._utils import validation
 from keras_kd._utils.validation import non_negative
-from keras_kd.losses import DistillationLoss, SoftTargets
+from keras_kd.losses import DistillationLoss, SoftTargets, TokenKD
 from keras_kd.losses.keras_compat import KerasDistillation, is_keras_distillation_loss
 from keras_kd.weighting import Weighting
 
@@ -47,6 +47,22 @@ def check_loss_weights(given):
             raise ValueError(
                 "`loss_weights` of compile must be numbers, as of keras.Model.compile. Received: "
                 f"{each!r}. Name what you mean: compile(optimizer, loss, metrics=[...])."
+            )
+
+
+def check_without_logits(distiller, *metrics):
+    """Raises for what needs the logits that a `TokenKD` leaves out."""
+    wanted = {
+        "metrics": next((each for each in metrics if each), None),
+        "weighting": distiller.weighting,
+        "the student's own `compute_loss`": distiller.student_computes_loss or None,
+    }
+    for name, value in wanted.items():
+        if value is not None:
+            raise ValueError(
+                f"A TokenKD leaves the logits out, and {name} need them: `token_accuracy` and "
+                "`perplexity` are reported anyway. Leave it out, or use keras_kd.losses."
+                f"SoftTargets. Received: {value!r}"
             )
 
 
@@ -94,6 +110,9 @@ def loss_list(losses, weights, student):
             "`distillation_losses` has the same loss object twice. Make two, or one with twice the "
             "weight."
         )
+    of_tokens = [loss.name for loss in losses if isinstance(loss, TokenKD)]
+    if len(of_tokens) > 1:
+        raise ValueError(f"A distiller takes one TokenKD. Received: {of_tokens}")
     _set_weights(losses, weights)
     return losses
 

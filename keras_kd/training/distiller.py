@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from keras_kd import models
+from keras_kd.losses import TokenKD
 from keras_kd.teachers import keras_model, protocol
 from keras_kd.training import (
     arguments,
@@ -31,6 +32,7 @@ from keras_kd.training.forward import ForwardPasses, Outputs
 from keras_kd.training.metrics import LossList, LossMetrics
 from keras_kd.training.objective import Objective
 from keras_kd.training.shape_check import ShapeChecks
+from keras_kd.training.token_loss import TokenMetrics
 from keras_kd.weighting import Weighting
 
 
@@ -164,13 +166,16 @@ class Distiller(DistillationModel):
             self._sum_tracker = (
                 keras.metrics.Mean(name="distillation_loss") if keras_names else None
             )
+            self._token_metrics = TokenMetrics() if self.leaves_out_logits else None
         # Plain objects, which Keras neither tracks nor saves. A step calls them in this order.
         self.shape_checks = ShapeChecks(self)
         self.forward_passes = ForwardPasses(
             student, source, super().__call__, teacher_preprocess, self.mask_input
         )
         self.objective = Objective(self)
-        self.loss_metrics = LossMetrics(self.loss_list, self._hard_tracker, self._sum_tracker)
+        self.loss_metrics = LossMetrics(
+            self.loss_list, self._hard_tracker, self._sum_tracker, self._token_metrics
+        )
         self.evaluation = Evaluation(self)
         self.forward_passes.record(self.distillation_losses)
         self._build_where_shapes_are_known()
@@ -220,6 +225,11 @@ class Distiller(DistillationModel):
     def distillation_losses(self) -> list:
         """The distillation losses; `attach` adds one."""
         return list(self.loss_list.losses_in_order)
+
+    @property
+    def leaves_out_logits(self) -> bool:
+        """Whether the models run up to their hidden states: a `TokenKD` takes these."""
+        return any(isinstance(loss, TokenKD) for loss in self.distillation_losses)
 
     @property
     def distillation_loss_weights(self) -> list[float]:
@@ -374,6 +384,8 @@ class Distiller(DistillationModel):
         arguments.check_loss_weights(loss_weights)
         distribution.check_supported(self.distribute_strategy, optimizer, steps_per_execution)
         self._check_metric_names([metrics, weighted_metrics])
+        if self.leaves_out_logits:
+            arguments.check_without_logits(self, metrics, weighted_metrics)
         super().compile(
             optimizer,
             loss,

@@ -19,8 +19,12 @@ from keras_kd.diagnosis import DiagnosisWarning, first_batch_findings
 from keras_kd.diagnosis.first_batch import padding_finding, padding_that_counts, yes_or_no_findings
 from keras_kd.losses.reading import EACH_LOGIT, EACH_PROBABILITY, LOGITS
 from keras_kd.taps import recorder
+from keras_kd.taps.heads import DeferredLogits
 from keras_kd.teachers import self_distillation
 from keras_kd.training import distribution
+
+# How many logits are looked at where a loss leaves them out: 16 MB of each model.
+_LOGITS = 1 << 22
 
 
 def is_wanted(distiller) -> bool:
@@ -126,7 +130,27 @@ def _of_values(distiller, teacher, student, labels, weight):
             if all(hasattr(each, "shape") for each in pair):  # not the largest logits of a cache
                 counts = _counts(student, reading, pair[1], weight)
                 given = labels if reading.is_of_outputs else None
-                yield from _of_pair(reading, *pair, given, counts)
+                (of_teacher, of_student), given, counts = _few_logits(pair, given, counts)
+                yield from _of_pair(reading, of_teacher, of_student, given, counts)
+
+
+def _few_logits(pair, labels, counts):
+    """Some positions of logits that are left out; of others all."""
+    if not isinstance(pair[1], DeferredLogits):
+        return pair, labels, counts
+    shape = pair[1].shape
+    rows = max(1, _LOGITS // (shape[-1] * int(np.prod(shape[1:-1]))))
+    positions = max(1, _LOGITS // shape[-1])
+
+    def cut(value):
+        return None if value is None else value[:rows, :positions]
+
+    def few(logits):
+        if isinstance(logits, DeferredLogits):
+            return DeferredLogits(cut(logits.hidden), logits.head).logits()
+        return cut(logits)
+
+    return tuple(map(few, pair)), cut(labels), cut(counts)
 
 
 def _of_pair(reading, teacher, student, labels, counts):

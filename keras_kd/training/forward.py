@@ -10,10 +10,13 @@ import keras
 import tensorflow as tf
 
 from keras_kd import models
+from keras_kd.losses import TokenKD
 from keras_kd.models import matching
 from keras_kd.taps import recorder, tap
+from keras_kd.taps.heads import DeferredHead
 from keras_kd.taps.recorder import Taps
 from keras_kd.teachers import protocol
+from keras_kd.teachers.keras_model import KerasTeacher
 from keras_kd.teachers.protocol import TeacherInputs
 from keras_kd.training import padding_masks
 
@@ -77,6 +80,60 @@ class Outputs:
 
 
 @dataclasses.dataclass(frozen=True)
+class Heads:
+    """The heads that forward passes leave out, where a `TokenKD` takes hidden states.
+
+    Attributes:
+        student: `DeferredHead` of the student, or `None`.
+        teacher: The same of a teacher that is a Keras model; others give logits.
+    """
+
+    student: DeferredHead | None = None
+    teacher: DeferredHead | None = None
+
+    @classmethod
+    def of(cls, losses: list, student: keras.Model, source: protocol.Teacher) -> "Heads":
+        """The heads that the losses leave out.
+
+        Raises:
+            ValueError: A head is not found, or cannot be left out.
+        """
+        chosen = [loss for loss in losses if isinstance(loss, TokenKD)]
+        if not chosen:
+            return cls()
+        for other in losses:
+            if other is not chosen[0] and other.student_layer is None:
+                raise ValueError(
+                    f"Distillation loss {other.name!r} reads the student's outputs, which a "
+                    "TokenKD leaves out. Take one TokenKD beside losses on inner layers, or "
+                    "SoftTargets."
+                )
+        loss = chosen[0]
+        of_student = DeferredHead(student, "student", loss.student_head)
+        if isinstance(source, KerasTeacher):
+            return cls(of_student, DeferredHead(source.model, "teacher", loss.teacher_head))
+        if loss.teacher_head is not None:
+            raise ValueError(
+                f"`teacher_head` names a layer of a Keras model; a {type(source).__name__} gives "
+                f"logits. Leave it out. Received: teacher_head={loss.teacher_head!r}"
+            )
+        return cls(of_student)
+
+    def student_forward(self, forward: Callable[[], Any]) -> Callable[[], Any]:
+        """The student's forward pass, up to its hidden states where its head is left out."""
+        return forward if self.student is None else functools.partial(self.student.run, forward)
+
+    def teach(self, source: protocol.Teacher, layers: list) -> protocol.Forward:
+        """The teacher's forward pass with taps, up to its hidden states if its head is left out."""
+        head = self.teacher
+        if head is None:
+            return source.with_taps(layers)
+        return protocol.record_layers(
+            source.model, layers, lambda batch: head.run(lambda: source.predict_batch(batch))
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Recorded:
     """How teacher and student run while some layers are recorded.
 
@@ -107,6 +164,7 @@ class ForwardPasses:
 
     def __init__(self, student, source, call, teacher_preprocess, mask_input):
         self.student, self.source = student, source
+        self._heads = Heads()
         self.teacher_preprocess, self.mask_input = teacher_preprocess, mask_input
         self.is_symbolic = False
         self._call = call
@@ -116,6 +174,7 @@ class ForwardPasses:
     def record(self, losses: list) -> None:
         """Resolves the layers that losses read, and records them from the next pass on."""
         self._losses = list(losses)
+        self._heads = Heads.of(losses, self.student, self.source)
         of_teacher = [each for each in losses if each.teacher_layer is not None]
         of_student = [each for each in losses if each.student_layer is not None]
         for loss in of_teacher:
@@ -136,7 +195,8 @@ class ForwardPasses:
         teacher_layers = list(dict.fromkeys(teacher_layers))
         student_layers = [*student_layers, *self.source.student_layers(teacher_layers)]
         taps = Taps(self.student, student_layers) if student_layers else None
-        return Recorded(self.source.with_taps(teacher_layers), teacher_layers, taps)
+        teach = self._heads.teach(self.source, teacher_layers)
+        return Recorded(teach, teacher_layers, taps)
 
     def resolve_pair(self, teacher_layer, student_layer) -> tuple:
         """A layer of each model, by its path.
@@ -188,7 +248,7 @@ class ForwardPasses:
 
     def _run_student(self, x, training, recorded):
         x, _ = protocol.detach_outputs(x)
-        forward = functools.partial(self._call, x, training=training)
+        forward = self._heads.student_forward(functools.partial(self._call, x, training=training))
         outputs, tapped = recorded.student.run(forward) if recorded.student else (forward(), {})
         inputs = models.named_inputs(self.student, x)
         names = models.output_names(self.student, outputs)

@@ -10,9 +10,9 @@ from keras_kd.losses import SoftTargets, base
 from keras_kd.taps import recorder
 from keras_kd.training import distribution
 
-_TINY = 1e-30
+TINY = 1e-30
 # Keras divides by the number of values that count, by either name.
-_MEANS = ("sum_over_batch_size", "mean")
+MEANS = ("sum_over_batch_size", "mean")
 
 
 class FusedLoss:
@@ -38,7 +38,7 @@ class FusedLoss:
         self._ignored = config.get("ignore_class")
         self._possible = (
             config.get("from_logits") is True
-            and config.get("reduction") in _MEANS
+            and config.get("reduction") in MEANS
             and hard_loss.dtype == "float32"
             and loss_weights is None
             and self._soft is not None
@@ -99,7 +99,7 @@ class FusedLoss:
         hard_weight = _per_row(hard_weight, hard_mask, labels)
         soft_weight = _per_row(batch.sample_weight, soft_mask, labels)
         soft_factor = beta * keras.ops.convert_to_tensor(self._soft.weight_variable)
-        alpha, soft_factor = tf.maximum(alpha, _TINY), tf.maximum(soft_factor, _TINY)
+        alpha, soft_factor = tf.maximum(alpha, TINY), tf.maximum(soft_factor, TINY)
         total, hard, soft = ops.combined_loss(
             logits,
             soft_logits,

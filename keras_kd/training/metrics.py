@@ -16,14 +16,22 @@ class LossMetrics:
         losses: The `LossList`.
         hard: The metric of the hard loss.
         weighted_sum: The metric of the weighted sum of the distillation losses, or `None`.
+        tokens: `TokenMetrics` of a language model whose logits are left out, or `None`.
 
     Attributes:
         has_terms: Whether the steps compute the losses that are reported beside the total; not
             where a subclass's `compute_loss` computes all of it.
     """
 
-    def __init__(self, losses: "LossList", hard: keras.Metric, weighted_sum: keras.Metric | None):
+    def __init__(
+        self,
+        losses: "LossList",
+        hard: keras.Metric,
+        weighted_sum: keras.Metric | None,
+        tokens: Any = None,
+    ):
         self._losses, self._hard, self._weighted_sum = losses, hard, weighted_sum
+        self._tokens = tokens
         self.has_terms = True
 
     @property
@@ -50,6 +58,8 @@ class LossMetrics:
             value += replicas * (loss - step.loss)
         total.update_state(value, sample_weight=rows)
         self._hard.update_state(terms.hard, sample_weight=rows)
+        if self._tokens is not None and terms.tokens is not None:
+            self._tokens.update(terms.tokens)
         for tracker, value in zip(self._losses.trackers, terms.soft, strict=False):
             tracker.update_state(value, sample_weight=rows)
         if self._weighted_sum is not None and terms.soft:

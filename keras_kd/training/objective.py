@@ -19,6 +19,7 @@ from keras_kd.taps import recorder
 from keras_kd.training import distribution, supervised
 from keras_kd.training.fused_loss import FusedLoss
 from keras_kd.training.hyperparameters import cond, traced_value
+from keras_kd.training.token_loss import TokenLoss, TokenSums
 
 
 @dataclasses.dataclass
@@ -33,11 +34,15 @@ class Batch:
 
 @dataclasses.dataclass
 class Terms:
-    """Scalars of a step: the weighted sum, the hard loss, and each soft loss, unweighted."""
+    """Scalars of a step: the weighted sum, the hard loss, and each soft loss, unweighted.
+
+    And of language models whose logits are left out the `TokenSums`, else `None`.
+    """
 
     total: Any
     hard: Any
     soft: list
+    tokens: Any = None
 
 
 class Objective:
@@ -51,11 +56,14 @@ class Objective:
     def __init__(self, distiller: Any):
         self._distiller = distiller
         self._fused = FusedLoss(None, None, [])
+        self._tokens: TokenLoss | None = None
 
     def choose_path(self, loss_weights: Any) -> None:
         """Finds out whether the kernel's one sweep can compute the hard loss too."""
         distiller = self._distiller
-        self._fused = FusedLoss(distiller.loss, loss_weights, distiller.distillation_losses)
+        given = distiller.loss, loss_weights, distiller.distillation_losses
+        self._tokens = TokenLoss(*given) if distiller.leaves_out_logits else None
+        self._fused = FusedLoss(*given)
 
     def terms(self, batch: Batch, student: Any, rows: Any) -> Terms:
         """The losses of a batch.
@@ -68,6 +76,8 @@ class Objective:
             student: The student's `Outputs`.
             rows: Float32 scalar, the samples of the batch.
         """
+        if self._tokens is not None:
+            return self._token_terms(self._tokens, batch, student, rows)
         if batch.training:
             return self._training_terms(batch, student, rows)
         if self._distiller.evaluation.runs_teacher:
@@ -121,6 +131,35 @@ class Objective:
 
         parts = cond(beta != 0, with_teacher, labels_only)
         return self._summed(parts, fusable, student, beta, rows)
+
+    def _token_terms(self, tokens, batch, student, rows):
+        """The losses of a batch of language models whose logits are left out."""
+        distiller = self._distiller
+        tokens.check_batch(batch.labels, batch.sample_weight)
+        alpha, beta = distiller.mixture()
+        counted = tokens.rows(batch.labels, student, batch.sample_weight, rows)
+        if not batch.training and not distiller.evaluation.runs_teacher:
+            _, hard, _, sums = tokens.of_labels(counted, student, tf.ones(()), training=False)
+            return Terms(hard, hard, [], sums)
+
+        def with_teacher():
+            teacher = self._teacher(batch, student)
+            three = tokens.of_both(counted, student, teacher, alpha, beta)
+            return *three, [means_of(loss, teacher, student, batch) for loss in tokens.others]
+
+        def labels_only():
+            three = tokens.of_labels(counted, student, alpha, training=True)
+            return *three, without_means(tokens.others, student)
+
+        # Where the teacher always runs: see `_training_terms`.
+        always = distiller.jit_compile or distiller.loss_list.penalizes_outputs()
+        if always or not batch.training:
+            found = with_teacher()
+        else:
+            found = cond(beta != 0, with_teacher, labels_only)
+        total, hard, soft, sums, means = found
+        total, values = combined((total, hard, soft, means), tokens.others, student, beta, rows)
+        return Terms(total, hard, tokens.insert(values, soft), TokenSums(*sums))
 
     def _all_terms(self, teacher, student, batch, rows):
         """The losses of a batch for known teacher outputs."""
@@ -339,8 +378,13 @@ def separate_parts(hard, losses, teacher, student, batch, alpha):
 
 def parts_without_teacher(hard, losses, student, alpha):
     """As `separate_parts`, where the teacher does not run: nothing is learned from it."""
+    return alpha * hard, hard, tf.zeros(()), without_means(losses, student)
+
+
+def without_means(losses, student):
+    """What `means_of` gives of losses where nothing is learned from the teacher."""
     counts = [len(student.read(loss.reading)) for loss in losses]
-    return alpha * hard, hard, tf.zeros(()), [(tf.zeros(n), tf.zeros(n)) for n in counts]
+    return [(tf.zeros(n), tf.zeros(n)) for n in counts]
 
 
 def combined(parts, losses, student, beta, rows):

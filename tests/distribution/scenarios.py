@@ -298,6 +298,34 @@ def masked_hints(strategy):
 
 
 @scenario
+def tokens_without_logits(strategy):
+    """Language models; replicas have different numbers of labels that count, and weights."""
+
+    def model(width):
+        ids = keras.Input((STEPS,), dtype="int32")
+        hidden = layers.Embedding(9, width, mask_zero=True, name="embedding")(ids)
+        return keras.Model(ids, layers.Dense(9, name="head")(hidden))
+
+    def losses():
+        return [
+            kd.losses.TokenKD(2.0, memory_mb=1e-3),
+            kd.losses.HiddenStates("embedding", "embedding"),
+        ]
+
+    distiller = distiller_for(
+        strategy,
+        models=lambda: (model(8), model(6)),
+        losses=losses,
+        loss=cross_entropy(ignore_class=-100),
+    )
+    rng = np.random.default_rng(3)
+    x = rng.integers(1, 9, size=(71, STEPS))
+    y = rng.integers(9, size=(71, STEPS))
+    y[np.arange(STEPS) >= rng.integers(1, STEPS + 1, size=(71, 1))] = -100
+    return train(distiller, x, y, np.float32(rng.integers(0, 4, y.shape) / 2), evaluate=True)
+
+
+@scenario
 def mean_with_sample_weight(strategy):
     """A reduction that divides by the sum of the sample weights."""
     loss = cross_entropy(reduction="mean_with_sample_weight")
