@@ -148,8 +148,8 @@ def _no_projection(model, where, layer, kind):
     else:
         held = [key for key, _ in paths.children(layer)]
         why = (
-            f"has no {kind} that can be told: they are what a layer gives that is held beside those "
-            "of the other two, and is named like 'query_dense', 'key' or 'value_projector'. It "
-            f"holds {held}"
+            f"has no {kind} that can be told: a layer gives them that is held beside those of the "
+            "other two, and is named like 'query_dense', 'key' or 'value_projector'. It holds "
+            f"{held}"
         )
     return ValueError(f"{where} {why}. Layers that have them: {able}.")

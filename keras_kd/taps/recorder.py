@@ -123,9 +123,8 @@ def recorders(layer: Any, kind: str, values: list) -> list:
         recorders.append(wrapped(layer, lambda call: _record_scores(call, scores)))
     if inner is not None:
         is_input = kind == "attention_logits"
-        recorders.append(
-            wrapped(inner, lambda call: _record_softmax(layer, call, values, is_input))
-        )
+        record = functools.partial(_record_softmax, layer, values, is_input)
+        recorders.append(wrapped(inner, record))
     elif not recorders:
         recorders += _of_dropout(layer, values)
     return recorders
@@ -165,7 +164,7 @@ def _record_scores(call: Callable, values: list) -> Callable:
     return record
 
 
-def _record_softmax(layer: Any, call: Callable, values: list, is_input: bool) -> Callable:
+def _record_softmax(layer: Any, values: list, is_input: bool, call: Callable) -> Callable:
     """Records a softmax layer's input or output; its mask tells which pairs may attend."""
 
     def record(inputs: Any, mask: Any = None) -> Any:
