@@ -19,8 +19,8 @@ class EmbeddingKD(base.DistillationLoss):
 
     `l = d(e^t, e^s W)` for each sample, where `e` is pooled over the positions that count: `"mse"`:
     `mean_c (e^t_c - e^s_c)^2`, `"cosine"`: `1 - e^t . e^s / (|e^t| |e^s|)`. `W` is a trained dense
-    layer, left out where the widths agree. It is no part of the student: a student of another width
-    has embeddings of its own, in which neighbors are alike to the teacher's; to give the teacher's
+    layer, left out where the widths agree. It does not join the student: one of another width has
+    embeddings of its own, in which neighbors are alike to the teacher's; to give the teacher's
     very embeddings it must have a layer of their width.
 
     Padding does not count: in the student by the Keras mask of what is read, or by `mask_input`; in

@@ -14,7 +14,7 @@ WHOLE_SAMPLES = "compares scores of whole samples, which have no positions that 
 
 
 def refuse_others(loss: Any, how: str) -> None:
-    """Raises if a loss of named outputs was told to read something else, too.
+    """Raises if a loss of named outputs names something else to read, too.
 
     Args:
         loss: A `DistillationLoss`.

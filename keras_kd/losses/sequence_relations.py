@@ -64,7 +64,7 @@ class SequenceRelations(base.DistillationLoss):
 
     Raises:
         ValueError: An argument is wrong; when the distiller is built: there is no such layer, its
-            projections cannot be told, the lengths differ, or `relation_heads` does not divide a
+            projections are not found, the lengths differ, or `relation_heads` does not divide a
             width.
 
     Example:
@@ -223,7 +223,7 @@ def _taps_of(role, layer, relations):
     if layer.kind != "output":
         raise invalid(
             role,
-            "an attention layer, of which each of `relations` makes its own tap",
+            "an attention layer; each of `relations` makes its own tap of it",
             f"{layer!r}, which reads {layer.kind}",
         )
     return tuple(dataclasses.replace(layer, kind=relation) for relation in relations)

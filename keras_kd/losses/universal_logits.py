@@ -52,8 +52,8 @@ class UniversalLogits(shapes.LogitsLoss):
     assert kd.losses.UniversalLogits()(teacher, student).shape == (2, 5)
     ```
 
-    Reference: Boizard et al., "Towards Cross-Tokenizer Distillation: the Universal Logit
-    Distillation Loss for LLMs", https://arxiv.org/abs/2402.12030
+    Reference: Boizard et al., "... Cross-Tokenizer Distillation: the Universal Logit Distillation
+    Loss for LLMs", https://arxiv.org/abs/2402.12030
     """
 
     has_temperature = True

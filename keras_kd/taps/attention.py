@@ -148,7 +148,7 @@ def _no_projection(model, where, layer, kind):
     else:
         held = [key for key, _ in paths.children(layer)]
         why = (
-            f"has no {kind} that can be told: a layer gives them that is held beside those of the "
+            f"has no {kind} that are found: a layer gives them that is held beside those of the "
             "other two, and is named like 'query_dense', 'key' or 'value_projector'. It holds "
             f"{held}"
         )

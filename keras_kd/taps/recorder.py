@@ -200,7 +200,7 @@ def _of_dropout(layer: Any, values: list) -> list:
     def attend_by(call: Callable) -> Callable:
         def attend(*args: Any, **kwargs: Any) -> Any:
             result = call(*args, **kwargs)
-            # Which pairs may attend is told by the first block of a stack alone; all blocks return
+            # The mask is given to the first block of a stack alone; all blocks return
             # the bias of their logits, from which 1e9 was subtracted where they may not.
             values.append(with_mask(scores[-1], result[1][:, :1] > -5e8))
             return result

@@ -44,7 +44,7 @@ class Tap:
 
     Raises:
         ValueError: An argument is wrong. When the distiller is built: there is no such layer, or
-            it computes no attention scores, or its projections cannot be told. In the first pass:
+            it computes no attention scores, or its projections are not found. In the first pass:
             the layer is not called, or several times and `call` is `None`, or it returns several
             tensors and `index` is `None`.
 

@@ -125,8 +125,8 @@ def _of_values(distiller, teacher, student, labels, weight):
         for pair in zip(teacher.read(reading), student.read(reading), strict=True):
             if all(hasattr(each, "shape") for each in pair):  # not the largest logits of a cache
                 counts = _counts(student, reading, pair[1], weight)
-                is_told = reading.is_of_outputs and not reading.has_own_classes
-                given = labels if is_told else None
+                has_labels = reading.is_of_outputs and not reading.has_own_classes
+                given = labels if has_labels else None
                 yield from _of_pair(reading, *pair, given, counts)
 
 

@@ -106,7 +106,7 @@ def test_a_block_of_two_attention_layers_says_which_there_are(made):
 def test_layers_without_projections_say_which_have_them(made):
     path = "backbone/transformer_layer_0/feedforward_intermediate_dense"
     message = (
-        r"Dense, has no values that can be told.*'query_dense'.*holds \[\].*self_attention_layer"
+        r"Dense, has no values that are found.*'query_dense'.*holds \[\].*self_attention_layer"
     )
     with pytest.raises(ValueError, match=message):
         tapped(made("bert"), kd.taps.Tap(path, "values"), BATCHES["bert"]())

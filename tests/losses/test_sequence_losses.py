@@ -253,7 +253,7 @@ def test_relations_of_shapes_that_do_not_fit(options, teacher, student, message)
         loss([np.ones(teacher, "float32")] * 3, [np.ones(student, "float32")] * 3)
 
 
-def test_layers_that_are_no_attention_are_refused_when_the_distiller_is_built():
+def test_layers_without_attention_are_refused_when_the_distiller_is_built():
     with pytest.raises(ValueError, match=r"'states'.*Embedding, has no queries.*\['attention'\]"):
         kd.Distiller(attending(1), attending(2), kd.losses.SequenceRelations("states", "attention"))
 

@@ -213,7 +213,7 @@ def test_an_attention_layer_that_is_called_twice():
     assert np.abs(both[0] - both[1]).max() > 1e-3
 
 
-def test_one_layer_of_all_three_projections_cannot_be_told_apart():
+def test_one_layer_of_all_three_projections_is_refused():
     class Own(keras.layers.Layer):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
@@ -225,7 +225,7 @@ def test_one_layer_of_all_three_projections_cannot_be_told_apart():
     inputs = keras.Input((LENGTH, WIDTH))
     model = keras.Model(inputs, Own(name="own")(inputs))
     message = (
-        r"'own'.*no keys that can be told.*It holds \['qkv_dense'\]. Layers that have them: \[\]"
+        r"'own'.*no keys that are found.*It holds \['qkv_dense'\]. Layers that have them: \[\]"
     )
     with pytest.raises(ValueError, match=message):
         Taps(model, [kd.taps.Tap("own", "keys")])
