@@ -276,6 +276,22 @@ def test_configurations_name_the_attention_layer():
     assert again.teacher_layer == (kd.taps.Tap("attention", "keys", call=1),)
 
 
+def test_relations_of_a_cached_teacher(tmp_path):
+    """A cache keeps each relation's tap; it has no masks, the student's count."""
+    teacher, student = networks.transformer(3), networks.transformer(2)
+    tokens, labels = networks.tokens_and_labels()
+    data = tf.data.Dataset.from_tensor_slices((tokens, labels)).batch(6)
+    taps = [kd.taps.Tap(PATH, kind) for kind in KINDS]
+    kd.cache_teacher(teacher, data, tmp_path / "cache", taps=taps, dtype="float32", verbose=0)
+    logs = []
+    for source in (teacher, kd.teachers.Cached(tmp_path / "cache", teacher)):
+        loss = kd.losses.SequenceRelations(PATH, PATH, relation_heads=4)
+        made = linear.compiled(source, student, loss, learning_rate=0.0)
+        batches = data if source is teacher else kd.load_cache(tmp_path / "cache", data)
+        logs.append(made.fit(batches, verbose=0).history["sequence_relations"][0])
+    assert logs[0] == pytest.approx(logs[1], rel=1e-5)
+
+
 # Embeddings.
 
 
