@@ -31,7 +31,7 @@ from keras import layers, ops
 from keras_kd import models
 from keras_kd.export.student import ExportableModel
 from keras_kd.models import paths
-from keras_kd.taps import recorder, tap
+from keras_kd.taps import attention, recorder
 
 # exp(-10) is an eightieth of the smallest step of 8 bits.
 _FAR = 10.0
@@ -107,7 +107,7 @@ def _mean(values):
 
 def _gives_scores(layer):
     kinds = (layers.MultiHeadAttention, layers.GroupQueryAttention)
-    if not isinstance(layer, kinds) or not tap.returns_scores(layer):
+    if not isinstance(layer, kinds) or not attention.returns_scores(layer):
         return False
     return not layer.get_config().get("flash_attention")  # which has no scores to give
 

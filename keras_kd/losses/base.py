@@ -13,7 +13,7 @@ from keras_kd._utils.validation import invalid, non_negative
 from keras_kd.losses.reading import Reading
 from keras_kd.models import matching
 from keras_kd.ops import arguments
-from keras_kd.taps import tap
+from keras_kd.taps import recorder, tap
 
 
 class DistillationLoss(keras.layers.Layer):
@@ -180,7 +180,7 @@ class DistillationLoss(keras.layers.Layer):
             `(weighted, rows)`: the weighted losses, float32 `[batch, ...]`, and how many of them
             are valid (float32 scalar).
         """
-        outputs = keras.tree.map_structure(to_float32, (teacher_outputs, student_outputs))
+        outputs = keras.tree.map_structure(_as_numbers, (teacher_outputs, student_outputs))
         context = {name: value for name, value in context.items() if self.takes(name)}
         loss = keras.ops.cast(self(*outputs, **context), "float32")
         self._check_rows(loss, teacher_outputs, student_outputs)
@@ -423,6 +423,12 @@ def to_float32(value: Any) -> Any:
     """Half precision as float32: the squares of features overflow float16."""
     dtype = keras.backend.standardize_dtype(value.dtype)
     return keras.ops.cast(value, "float32") if keras.backend.is_float_dtype(dtype) else value
+
+
+def _as_numbers(value):
+    """A float32 tensor without a Keras mask: Keras warns where a layer's first argument has one."""
+    value = to_float32(value)
+    return value if recorder.mask_of(value) is None else tf.identity(value)
 
 
 def refuse_mask(loss: Any, why: Any) -> None:

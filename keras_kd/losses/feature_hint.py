@@ -86,12 +86,7 @@ class FeatureHint(base.DistillationLoss):
                 f"{tuple(relations.DISTANCES)}, a Keras loss or a function. "
                 f"Received: loss={loss!r}"
             )
-        is_layer = isinstance(projector, keras.layers.Layer)
-        if not is_layer and projector not in ("auto", "linear", None):
-            raise ValueError(
-                "Invalid value for argument `projector`. Expected 'auto', 'linear', None or a "
-                f"Keras layer. Received: projector={projector!r}"
-            )
+        projectors.check(projector)
         if teacher_layer is None or student_layer is None:
             raise ValueError(
                 "FeatureHint compares two layers. Received: "
@@ -105,7 +100,7 @@ class FeatureHint(base.DistillationLoss):
             **kwargs,
         )
         self.loss, self.projector = loss, projector
-        self.projection_layers = [projector] if is_layer else []
+        self.projection_layers = [projector] if projectors.is_layer(projector) else []
 
     def build(self, teacher_outputs_shape: Any, student_outputs_shape: Any) -> None:
         if self.projector in ("auto", "linear"):

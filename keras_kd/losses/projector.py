@@ -9,6 +9,20 @@ from typing import Any
 
 import keras
 
+from keras_kd._utils.validation import invalid
+
+
+def is_layer(projector: Any) -> bool:
+    """Whether the argument `projector` is a layer."""
+    return isinstance(projector, keras.layers.Layer)
+
+
+def check(projector: Any) -> Any:
+    """Returns the argument `projector`: `"auto"`, `"linear"`, `None` or a layer."""
+    if not is_layer(projector) and projector not in ("auto", "linear", None):
+        raise invalid("projector", "'auto', 'linear', None or a Keras layer", repr(projector))
+    return projector
+
 
 def make_projector(student_shape: Any, teacher_shape: Any, always: bool = False) -> list:
     """Makes the smallest projector from one shape of features to another.

@@ -32,6 +32,10 @@ class Reading:
         student_values: The same for the student.
         labels: `None`, `"optional"` or `"required"`.
         has_numbers: Whether the labels have the shape of the outputs; else they are classes.
+        is_sequence: Whether the layers of a tuple give the positions of one sequence, whose mask
+            counts for all of them.
+        leaves_out: Whether it leaves out rows that no mask tells, such as those of a label.
+        has_own_classes: Whether the teacher's classes are others than those of the labels.
         is_exact: Whether the formula is the library's own: a user's subclass may compute anything.
     """
 
@@ -45,6 +49,9 @@ class Reading:
     student_values: str | None = None
     labels: str | None = None
     has_numbers: bool = False
+    is_sequence: bool = False
+    leaves_out: bool = False
+    has_own_classes: bool = False
     is_exact: bool = True
 
     def layer(self, role: str) -> Any:

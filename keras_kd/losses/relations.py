@@ -80,6 +80,11 @@ def divided(x: Any, by: Any) -> Any:
     return keras.ops.where(by > 0, x / safe, 0.0)
 
 
+def unit(x: Any) -> Any:
+    """Vectors of length 1, over the last axis; zero where they are zero."""
+    return divided(x, norms(x))
+
+
 def huber(d: Any) -> Any:
     """`d^2 / 2` for `|d| < 1`, else `|d| - 1/2`."""
     d = keras.ops.abs(d)

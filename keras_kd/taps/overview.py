@@ -11,7 +11,7 @@ from keras_kd import models
 from keras_kd._utils import tables, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.models import paths, symbolic_pass
-from keras_kd.taps import recorder, tap
+from keras_kd.taps import attention, recorder
 from keras_kd.taps.recorder import output_of, recorders, wrapped
 
 COLUMNS = ("layer", "type", "call", "output", "attention")
@@ -161,7 +161,7 @@ def _rows_around_blocks(calls: list[Call]) -> list[dict]:
 
 def _attention_inside(block: Call) -> tuple | None:
     """The shape of the scores that a tap of the block records."""
-    if not tap.computes(block.layer, "attention_scores"):
+    if not attention.computes(block.layer, "attention_scores"):
         return None
     found = [call.row["attention"] for call in block.all_inside()]
     found = [shape for shape in found if shape is not None]
@@ -185,7 +185,7 @@ class _CallTracer(keras.layers.Layer):
         with contextlib.ExitStack() as stack:
             for path, names, layer in layers.values():
                 scores: list = []
-                if tap.gives_scores(layer):
+                if attention.gives_scores(layer):
                     for each in recorders(layer, "attention_scores", scores):
                         stack.enter_context(each)
                 wrap = call_recorder.around(path, names, layer, scores)
@@ -318,7 +318,7 @@ def _may_be_a_block(call: Call) -> bool:
     return (
         next(iter(paths.children(layer)), None) is not None
         and type(layer) not in paths.plain_models()
-        and not tap.gives_scores(layer)
+        and not attention.gives_scores(layer)
         and features_of(call.given) is not None
         and features_of(call.output) is not None
     )
@@ -328,5 +328,5 @@ def _is_of_a_transformer(call: Call) -> bool:
     given, output = features_of(call.given), features_of(call.output)
     if isinstance(call.layer, keras.Model) or given is None or output is None:
         return False
-    holds_attention = any(tap.gives_scores(inner) for _, _, inner in paths.walk(call.layer))
+    holds_attention = any(attention.gives_scores(inner) for _, _, inner in paths.walk(call.layer))
     return holds_attention and len(given.shape) == len(output.shape)

@@ -6,6 +6,7 @@ the forward pass made: no second pass, no extractor model, any kind of model (ne
 
 import contextlib
 import functools
+import inspect
 import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd.taps import tap
+from keras_kd.taps import attention, tap
 
 
 class Taps:
@@ -30,8 +31,8 @@ class Taps:
         self._taps: dict[Any, tuple[tap.Tap, Any]] = {}
         for layer in dict.fromkeys(layers):
             tapped, found = _tap_of(layer), tap.resolve(model, layer)[1]
-            if tapped.kind.startswith("attention"):
-                tap.check_attention(model, tapped.layer, found, tapped.kind)
+            if tapped.is_of_attention:
+                attention.check(model, tapped.layer, found, tapped.kind)
             self._taps[layer] = tapped, found
 
     def run(self, forward: Callable[[], Any]) -> tuple[Any, dict]:
@@ -113,14 +114,19 @@ def recorders(layer: Any, kind: str, values: list) -> list:
         return [wrapped(layer, lambda call: _record_outputs(layer, call, values))]
     if kind == "input":
         return [wrapped(layer, lambda call: _record_inputs(call, values))]
-    inner, recorders = tap.softmax_of(layer), []
-    if tap.returns_scores(layer):
+    if kind in tap.PROJECTIONS:
+        return _of_projection(layer, kind, values)
+    inner, recorders = attention.softmax_of(layer), []
+    if attention.returns_scores(layer):
         # Unless the scores are requested Keras may compute attention without them.
         scores: list = values if inner is None else []
         recorders.append(wrapped(layer, lambda call: _record_scores(call, scores)))
     if inner is not None:
         is_input = kind == "attention_logits"
-        recorders.append(wrapped(inner, lambda call: _record_softmax(call, values, is_input)))
+        record = functools.partial(_record_softmax, layer, values, is_input)
+        recorders.append(wrapped(inner, record))
+    elif not recorders:
+        recorders += _of_dropout(layer, values)
     return recorders
 
 
@@ -158,15 +164,86 @@ def _record_scores(call: Callable, values: list) -> Callable:
     return record
 
 
-def _record_softmax(call: Callable, values: list, is_input: bool) -> Callable:
+def _record_softmax(layer: Any, values: list, is_input: bool, call: Callable) -> Callable:
     """Records a softmax layer's input or output; its mask tells which pairs may attend."""
 
     def record(inputs: Any, mask: Any = None) -> Any:
         result = call(inputs, mask=mask)
-        values.append(with_mask(inputs if is_input else result, mask))
+        read = inputs if is_input else result
+        if attention.has_groups(layer, read.shape):
+            read, mask = _by_query_heads(read, read), _by_query_heads(mask, read)
+        values.append(with_mask(read, mask))
         return result
 
     return record
+
+
+def _by_query_heads(values: Any, like: Any) -> Any:
+    """`[batch, heads of keys, groups, queries, keys]` as `[batch, heads, queries, keys]`."""
+    if values is None or len(values.shape) != 5:
+        return values
+    if tuple(values.shape[1:3]) != (1, 1):
+        values = tf.broadcast_to(values, tf.concat([tf.shape(values)[:1], tf.shape(like)[1:]], 0))
+    shape = tf.shape(values)
+    heads = values.shape[1] * values.shape[2]
+    return tf.reshape(values, tf.concat([shape[:1], [heads], shape[3:]], 0))
+
+
+def _of_dropout(layer: Any, values: list) -> list:
+    """Recorders of scores that a dropout layer is given."""
+    found = attention.dropout_of_scores(layer)
+    if found is None:  # `attention.check` has refused it
+        return []
+    owner, dropout = found
+    scores: list = []
+
+    def attend_by(call: Callable) -> Callable:
+        def attend(*args: Any, **kwargs: Any) -> Any:
+            result = call(*args, **kwargs)
+            # The mask is given to the first block of a stack alone; all blocks return
+            # the bias of their logits, from which 1e9 was subtracted where they may not.
+            values.append(with_mask(scores[-1], result[1][:, :1] > -5e8))
+            return result
+
+        return attend
+
+    def drop_by(call: Callable) -> Callable:
+        def drop(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            scores.append(inputs)
+            return call(inputs, *args, **kwargs)
+
+        return drop
+
+    return [wrapped(owner, attend_by), wrapped(dropout, drop_by)]
+
+
+def _of_projection(layer: Any, kind: str, values: list) -> list:
+    """Recorders of an attention layer's projection."""
+    found = attention.projection_of(layer, kind)
+    if found is None:  # `attention.check` has refused it
+        return []
+    owner, projection = found
+    masks: list = []
+
+    def attend_by(call: Callable) -> Callable:
+        def attend(*args: Any, **kwargs: Any) -> Any:
+            # Here, because Keras' attention takes the masks off what it projects.
+            masks.append(mask_of_tokens(owner, kind, args, kwargs))
+            return call(*args, **kwargs)
+
+        return attend
+
+    def project_by(call: Callable) -> Callable:
+        def project(*args: Any, **kwargs: Any) -> Any:
+            result = call(*args, **kwargs)
+            mask = masks[-1] if masks else None
+            fits = mask is not None and len(mask.shape) == 2 and len(result.shape) > 2
+            values.append(with_mask(result, mask if fits else None))
+            return result
+
+        return project
+
+    return [wrapped(owner, attend_by), wrapped(projection, project_by)]
 
 
 @contextlib.contextmanager
@@ -222,6 +299,30 @@ def of_call(args: tuple, kwargs: dict) -> tuple[Any, Any]:
     given = args[0] if args else next(iter(kwargs.values()), None)
     mask = kwargs.get("mask")
     return given, keras.tree.map_structure(mask_of, given) if mask is None else mask
+
+
+# What an attention layer projects, by the names that its arguments have in Keras and KerasHub.
+_GIVEN = {
+    "queries": ("query",),
+    "keys": ("key", "value", "key_value_states"),
+    "values": ("value", "key_value_states"),
+}
+
+
+def mask_of_tokens(layer: Any, kind: str, args: tuple, kwargs: dict) -> Any:
+    """The mask of what an attention layer projects to queries, keys or values, or `None`.
+
+    Args:
+        layer: The attention layer.
+        kind: One of `Tap`'s kinds of projections.
+        args: Of its `call`.
+        kwargs: Of its `call`.
+    """
+    names = list(inspect.signature(type(layer).call).parameters)[1:]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    name = next((x for x in (*_GIVEN[kind], *names[:1]) if given.get(x) is not None), None)
+    mask = given.get(f"{name}_mask")
+    return mask_of(given.get(name)) if mask is None else mask
 
 
 def of_output(layer: Any, output: Any, given: Any, mask: Any) -> list:

@@ -1,7 +1,6 @@
 """`Tap`: which tensor of a model's forward pass is read, and how layers are named in a loss."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,7 +10,8 @@ from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 from keras_kd.models import paths
 
-KINDS = ("output", "input", "attention_scores", "attention_logits")
+PROJECTIONS = ("queries", "keys", "values")
+KINDS = ("output", "input", "attention_scores", "attention_logits", *PROJECTIONS)
 
 
 @keras.saving.register_keras_serializable(package="keras_kd")
@@ -31,6 +31,11 @@ class Tap:
             `"attention_scores"`: how much each query attends to each key, after softmax and before
             dropout, as `return_attention_scores` of Keras' attention layers returns it, `[batch,
             heads, queries, keys]`; `"attention_logits"`: the same before softmax and mask.
+            `"queries"`, `"keys"`, `"values"`: what an attention layer's projections of these names
+            give, `[batch, time, heads, size]`, or `[batch, time, heads * size]` where the layer
+            splits heads later (T5). That is before rotary embeddings, norms of queries and keys,
+            and scaling are applied to them; keys that several queries share (grouped-query
+            attention) have their own, smaller number of heads.
         call: Which call, where the layer is shared and called several times in a forward pass:
             0 is the first, -1 the last. `None`: it must be called once.
         index: Which tensor, where the layer returns (or takes) several: the position in a list or
@@ -39,8 +44,9 @@ class Tap:
 
     Raises:
         ValueError: An argument is wrong. When the distiller is built: there is no such layer, or
-            it computes no attention scores. In the first pass: the layer is not called, or several
-            times and `call` is `None`, or it returns several tensors and `index` is `None`.
+            it computes no attention scores, or its projections are not found. In the first pass:
+            the layer is not called, or several times and `call` is `None`, or it returns several
+            tensors and `index` is `None`.
 
     Example:
 
@@ -72,7 +78,7 @@ class Tap:
         is_key = isinstance(self.index, str) or validation.is_integer(self.index)
         if not (self.index is None or is_key):
             raise invalid("index", "an integer, the key of a dict, or None", repr(self.index))
-        if self.index is not None and self.kind.startswith("attention"):
+        if self.index is not None and self.is_of_attention:
             raise ValueError(
                 f"Attention is one tensor: kind={self.kind!r} takes no `index`. "
                 f"Received: index={self.index!r}"
@@ -82,6 +88,11 @@ class Tap:
         words = "" if self.kind == "output" else f" ({self.kind})"
         words += "" if self.call is None else f" (call {self.call})"
         return f"{self.layer!r}{words}" + ("" if self.index is None else f" (index {self.index!r})")
+
+    @property
+    def is_of_attention(self) -> bool:
+        """Whether it reads what an attention layer computes inside."""
+        return self.kind not in ("output", "input")
 
     def get_config(self) -> dict[str, Any]:
         """The configuration; layers and functions are saved as the path they were resolved to."""
@@ -166,7 +177,8 @@ def resolve(model: keras.layers.Layer, layer: Any) -> tuple[str | Tap, Any]:
     if callable(target) and not isinstance(target, keras.layers.Layer):
         target = _chosen(target, model)
         if isinstance(target, Tap):
-            tap, target = target, target.layer
+            tap = _merged(tap, target, model)
+            target = tap.layer
     if isinstance(target, str):
         return _named(tap, target), paths.find_layer(model, target)
     return _named(tap, paths.path_of(model, target)), target
@@ -209,47 +221,18 @@ def _chosen(function: Callable, model: keras.layers.Layer) -> Any:
     return chosen
 
 
+def _merged(tap: Tap, returned: Tap, model: keras.layers.Layer) -> Tap:
+    """The tap that a function returned, of the kind that the function was given for."""
+    if returned.kind in ("output", tap.kind):
+        return dataclasses.replace(returned, kind=tap.kind)
+    if tap.kind == "output":
+        return returned
+    raise ValueError(
+        f"The function {tap.layer!r} that chooses a layer of model {model.name!r} is given for its "
+        f"{tap.kind}. Expected the layer, or a keras_kd.taps.Tap of that kind. "
+        f"Received: {returned}"
+    )
+
+
 def _named(tap: Tap, path: str) -> str | Tap:
     return path if tap == Tap(tap.layer) else dataclasses.replace(tap, layer=path)
-
-
-# Where an attention layer's scores can be read.
-
-
-def returns_scores(layer: Any) -> bool:
-    """Whether a layer can return its scores, as Keras' attention layers do."""
-    return "return_attention_scores" in inspect.signature(type(layer).call).parameters
-
-
-def softmax_of(layer: Any) -> keras.layers.Softmax | None:
-    """The softmax layer inside an attention layer, or `None` where there is not exactly one."""
-    inner = [child for _, _, child in paths.walk(layer)]
-    found = [child for child in inner if isinstance(child, keras.layers.Softmax)]
-    return found[0] if len(found) == 1 else None
-
-
-def computes(layer: Any, kind: str) -> bool:
-    """Whether a kind of attention can be read of a layer."""
-    if not isinstance(layer, keras.layers.Layer):
-        return False
-    return (kind == "attention_scores" and returns_scores(layer)) or softmax_of(layer) is not None
-
-
-def gives_scores(layer: Any) -> bool:
-    """Whether it computes scores itself; a layer around it may only pass them on."""
-    if isinstance(layer, keras.Model) or not computes(layer, "attention_scores"):
-        return False
-    return not any(gives_scores(inner) for _, _, inner in paths.walk(layer))
-
-
-def check_attention(model: keras.layers.Layer, path: str, layer: Any, kind: str) -> None:
-    """Raises where a layer does not compute this kind of attention."""
-    if computes(layer, kind):
-        return
-    able = [name for name, _, found in paths.walk(model) if computes(found, kind)]
-    raise ValueError(
-        f"Layer {path!r} of model {model.name!r}, a {type(layer).__name__}, computes no "
-        f"{kind}. Layers that do: {able}. Scores are read of layers whose call takes "
-        "`return_attention_scores`, scores and logits of layers with one keras.layers.Softmax "
-        "inside, such as keras.layers.MultiHeadAttention."
-    )

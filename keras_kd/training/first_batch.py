@@ -129,7 +129,8 @@ def _of_values(distiller, teacher, student, labels, weight):
         for pair in zip(teacher.read(reading), student.read(reading), strict=True):
             if all(hasattr(each, "shape") for each in pair):  # not the largest logits of a cache
                 counts = _counts(student, reading, pair[1], weight)
-                given = labels if reading.is_of_outputs else None
+                has_labels = reading.is_of_outputs and not reading.has_own_classes
+                given = labels if has_labels else None
                 (of_teacher, of_student), given, counts = _few_logits(pair, given, counts)
                 yield from _of_pair(reading, of_teacher, of_student, given, counts)
 
@@ -225,9 +226,10 @@ def _positions(distiller, student, labels):
         reading = loss.reading
         name = None if reading.student_layer is None else loss.name
         for values in student.read(reading):
-            if keras.tree.is_nested(values):
+            if keras.tree.is_nested(values) and not reading.is_sequence:
                 continue
             counts = _array(student.mask(reading, values))
+            values = values[0] if reading.is_sequence else values
             if not reading.is_attention:
                 yield name, values.shape, counts
             elif len(values.shape) == 4:  # each query is a position

@@ -64,7 +64,10 @@ class Outputs:
         `mask_input`, where the tensor has its positions. That of attention says which pairs may
         attend, and not which queries are padding: it joins what the inputs tell.
         """
-        carried = None if keras.tree.is_nested(values) else recorder.mask_of(values)
+        parts = keras.tree.flatten(values) if reading.is_sequence else [values]
+        masks = [None if keras.tree.is_nested(each) else recorder.mask_of(each) for each in parts]
+        carried = next((mask for mask in masks if mask is not None), None)
+        values = parts[0]
         given = self._mask_of_input(reading, values)
         if reading.is_attention and given is not None:
             return recorder.attention_mask(carried, given, values.shape)
@@ -303,4 +306,6 @@ class ForwardPasses:
 
 
 def _detached(value):
-    return value.detached() if hasattr(value, "detached") else tf.stop_gradient(value)
+    if hasattr(value, "detached"):
+        return value.detached()
+    return recorder.with_mask(tf.stop_gradient(value), recorder.mask_of(value))

@@ -423,4 +423,5 @@ def balanced(loss, means, counts, student, rows):
 
 def _is_masked(loss, student):
     reading = loss.reading
-    return any(student.mask(reading, values) is not None for values in student.read(reading))
+    masks = (student.mask(reading, values) for values in student.read(reading))
+    return reading.leaves_out or any(mask is not None for mask in masks)

@@ -79,6 +79,15 @@ COMMON = {
 TEMPERATURE = {"temperature": Counts(2.5)}
 OUTPUT = {"output": "a"}
 BOTH = {"teacher_layer": "deep", "student_layer": "deep"}
+# What a loss reads, where it does not name several outputs itself.
+READ = ("output", "teacher_output", "teacher_layer", "student_layer")
+EMBEDDED = {
+    "output": None,
+    "positive": "a",
+    "negative": "b",
+    "query": "a",
+    "teacher_query": "a",
+}
 
 
 # Where a value of no type is taken silently, or fails without a clear error, for now.
@@ -124,6 +133,12 @@ TABLE = {
         },
         world="vectors",
     ),
+    "CorrectedTargets": of_outputs(
+        TEMPERATURE,
+        MASKED,
+        LOGITS,
+        {"margin": Counts(0.9), "where": Counts("all"), "ignore_class": Counts(1)},
+    ),
     "CosineHidden": of_layers(
         MASKED, {"projector": Counts("linear"), "loss": Refused("mse", TAKEN_TWICE)}
     ),
@@ -154,6 +169,15 @@ TABLE = {
         TEMPERATURE, MASKED, LOGITS, {"target": Counts(3.0), "non_target": Counts(2.0)}
     ),
     "DistillationLoss": of_outputs(MASKED, make=Gap),
+    "EmbeddingKD": of_outputs(
+        MASKED,
+        {
+            "pooling": Counts("max"),
+            "loss": Counts("cosine"),
+            "normalize": Counts(True),
+            "projector": Counts("linear"),
+        },
+    ),
     "FeatureHint": of_layers(MASKED, {"loss": Counts("cosine"), "projector": Counts("linear")}),
     "FlowMatrix": of_layers(
         UNMASKED,
@@ -182,6 +206,17 @@ TABLE = {
     ),
     "LogitStandardization": of_outputs(TEMPERATURE, MASKED, LOGITS),
     "LogitsMSE": of_outputs(MASKED, LOGITS),
+    "MarginMSE": of_outputs(
+        UNMASKED,
+        {
+            "positive": Counts(2),
+            "negative": Counts([1, 3]),
+            "query": Counts("b", also=EMBEDDED),
+            "teacher_query": Counts("b", also=EMBEDDED),
+            "similarity": Counts("cosine", also=EMBEDDED),
+        },
+        world="vectors",
+    ),
     "NeuronSelectivity": of_outputs(UNMASKED, world="images"),
     "ProbabilisticTransfer": of_outputs(UNMASKED, world="vectors"),
     "RegressionKD": of_outputs(
@@ -194,6 +229,27 @@ TABLE = {
     ),
     "RelationalAngle": of_outputs(UNMASKED, world="vectors"),
     "RelationalDistance": of_outputs(UNMASKED, world="vectors"),
+    "ScoreMatrixKD": of_outputs(
+        TEMPERATURE,
+        UNMASKED,
+        {name: Refused("b", f"`{name}`.*name the outputs") for name in READ},
+        {
+            "query": Counts("b"),
+            "document": Counts("a"),
+            "similarity": Counts("cosine"),
+        },
+        world="vectors",
+        base={"query": "a", "document": "b"},
+    ),
+    "SequenceRelations": of_layers(
+        MASKED,
+        {
+            "relations": Counts(["values"]),
+            "relation_heads": Counts(3),
+            "relation_weights": Counts([1.0, 2.0, 3.0]),
+        },
+        world="attention",
+    ),
     "SigmoidKD": of_outputs(TEMPERATURE, MASKED, LOGITS),
     "SimilarityPreserving": of_outputs(UNMASKED, world="vectors"),
     "SoftTargets": of_outputs(
@@ -205,6 +261,7 @@ TABLE = {
             "mixing_weight": Counts(0.2, also={"divergence": "jsd"}),
         },
     ),
+    "UniversalLogits": of_outputs(TEMPERATURE, MASKED, LOGITS),
     "VariationalInformation": of_layers(
         MASKED, {"hidden_width": Counts(7), "variance": Counts(2.0)}
     ),

@@ -67,6 +67,45 @@ def llama3(layers=3, width=16, heads=4, seed=0):
     return keras_hub.models.Llama3CausalLM(backbone, preprocessor=None)
 
 
+def gemma(layers=2, width=16, heads=4, seed=0):
+    """Its softmax has an axis for the heads of keys, and one for the queries that share each."""
+    keras.utils.set_random_seed(seed)
+    backbone = keras_hub.models.GemmaBackbone(
+        vocabulary_size=TOKENS,
+        num_layers=layers,
+        num_query_heads=heads,
+        num_key_value_heads=heads // 2,
+        hidden_dim=width,
+        intermediate_dim=2 * width,
+        head_dim=width // heads,
+    )
+    return keras_hub.models.GemmaCausalLM(backbone, preprocessor=None)
+
+
+def qwen(layers=2, width=16, heads=4, seed=0):
+    keras.utils.set_random_seed(seed)
+    backbone = keras_hub.models.QwenBackbone(
+        vocabulary_size=TOKENS,
+        num_layers=layers,
+        num_query_heads=heads,
+        num_key_value_heads=heads // 2,
+        hidden_dim=width,
+        intermediate_dim=2 * width,
+    )
+    return keras_hub.models.QwenCausalLM(backbone, preprocessor=None)
+
+
+def bart(layers=2, width=16, heads=2, seed=0):
+    keras.utils.set_random_seed(seed)
+    return keras_hub.models.BartBackbone(
+        num_layers=layers,
+        num_heads=heads,
+        hidden_dim=width,
+        intermediate_dim=2 * width,
+        **_SEQUENCE,
+    )
+
+
 def t5(layers=2, width=16, heads=2, seed=0):
     """Its layers return tuples, in which there may be `None`."""
     keras.utils.set_random_seed(seed)
@@ -136,7 +175,7 @@ def next_tokens(rows=8, seed=0):
 
 
 def translations(rows=8, seed=0):
-    """What T5 takes."""
+    """What T5 and BART take."""
     return {**tokens(rows, seed, "encoder_"), **tokens(rows, seed + 1, "decoder_")}
 
 

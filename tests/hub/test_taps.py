@@ -15,7 +15,10 @@ BUILDERS = {
     "distilbert": models.distilbert_classifier,
     "gpt2": models.gpt2,
     "llama3": models.llama3,
+    "gemma": models.gemma,
+    "qwen": models.qwen,
     "t5": models.t5,
+    "bart": models.bart,
     "whisper": models.whisper,
 }
 BATCHES = {
@@ -23,32 +26,50 @@ BATCHES = {
     "distilbert": lambda: models.tokens(4),
     "gpt2": lambda: models.tokens(4),
     "llama3": lambda: models.tokens(4),
+    "gemma": lambda: models.tokens(4),
+    "qwen": lambda: models.tokens(4),
     "t5": lambda: models.translations(4),
+    "bart": lambda: models.translations(4),
     "whisper": lambda: models.speech(4),
 }
-# Layers whose scores can be read, in order; T5 has no softmax layer.
-ATTENTION = {
-    "bert": [f"backbone/transformer_layer_{i}/self_attention_layer" for i in range(4)],
-    "distilbert": [f"backbone/transformer_layer_{i}/self_attention_layer" for i in range(2)],
-    "gpt2": [f"backbone/transformer_layer_{i}/self_attention_layer" for i in range(3)],
-    "llama3": [f"backbone/transformer_layer_{i}/self_attention_layer" for i in range(3)],
-    "t5": [],
-    "whisper": [f"transformer_encoder_layer_{i}/self_attention_layer" for i in range(2)]
-    + [
-        f"transformer_decoder_layer_{i}/{kind}_attention_layer"
+
+
+def of_both_sides(attention):
+    """The attention layers of an encoder and of a decoder, which has two in each block."""
+    return [f"transformer_encoder_layer_{i}/self_{attention}" for i in range(2)] + [
+        f"transformer_decoder_layer_{i}/{kind}_{attention}"
         for i in range(2)
         for kind in ("self", "cross")
-    ],
+    ]
+
+
+def in_blocks(count):
+    return [f"backbone/transformer_layer_{i}/self_attention_layer" for i in range(count)]
+
+
+# Layers whose scores can be read, in order.
+ATTENTION = {
+    "bert": in_blocks(4),
+    "distilbert": in_blocks(2),
+    "gpt2": in_blocks(3),
+    "llama3": in_blocks(3),
+    "gemma": [f"backbone/decoder_block_{i}/attention" for i in range(2)],
+    "qwen": in_blocks(2),
+    "t5": of_both_sides("attention"),
+    "bart": of_both_sides("attention_layer"),
+    "whisper": of_both_sides("attention_layer"),
 }
+OF_BOTH_SIDES = [f"transformer_{side}_layer_{i}" for side in ("encoder", "decoder") for i in (0, 1)]
 BLOCKS = {
     "bert": [f"backbone/transformer_layer_{i}" for i in range(4)],
     "distilbert": [f"backbone/transformer_layer_{i}" for i in range(2)],
     "gpt2": [f"backbone/transformer_layer_{i}" for i in range(3)],
     "llama3": [f"backbone/transformer_layer_{i}" for i in range(3)],
-    "t5": [f"transformer_{side}_layer_{i}" for side in ("encoder", "decoder") for i in range(2)],
-    "whisper": [
-        f"transformer_{side}_layer_{i}" for side in ("encoder", "decoder") for i in range(2)
-    ],
+    "gemma": [f"backbone/decoder_block_{i}" for i in range(2)],
+    "qwen": [f"backbone/transformer_layer_{i}" for i in range(2)],
+    "t5": OF_BOTH_SIDES,
+    "bart": OF_BOTH_SIDES,
+    "whisper": OF_BOTH_SIDES,
 }
 
 
@@ -101,7 +122,7 @@ def test_blocks_only(kind, made):
     assert len(lines) == len(rows) + 1 <= len(blocks) + 8
     shown = [row for row in rows if row["attention"] is not None]
     # A decoder of two attentions has no scores of its own.
-    expected = [path for path in blocks if kind != "t5" and "decoder" not in path]
+    expected = [path for path in blocks if "transformer_decoder" not in path]
     assert [row["layer"] for row in shown] == expected
     for row in shown:
         scores = tapped(made(kind), kd.taps.Tap(row["layer"], "attention_scores"), BATCHES[kind]())

@@ -15,6 +15,8 @@ OF_CLASSES = {
     "DecoupledKD": lambda **k: kd.losses.DecoupledKD(3.0, **k),
     "LogitStandardization": lambda **k: kd.losses.LogitStandardization(**k),
     "CurriculumTemperature": lambda **k: kd.losses.CurriculumTemperature(**k),
+    "CorrectedTargets": lambda **k: kd.losses.CorrectedTargets(temperature=3.0, **k),
+    "UniversalLogits": lambda **k: kd.losses.UniversalLogits(3.0, **k),
     "LearningWithoutForgetting": lambda **k: kd.losses.LearningWithoutForgetting(**k),
 }
 ROWS, CLASSES = 6, 5

@@ -6,6 +6,7 @@ import pytest
 
 import keras_kd as kd
 from keras_kd.models import paths
+from keras_kd.taps import tap
 from keras_kd.taps.recorder import Taps
 from tests.distiller import linear
 from tests.distiller.linear import compiled
@@ -13,6 +14,7 @@ from tests.taps import networks
 from tests.taps.networks import LENGTH, WIDTH
 
 X = linear.data(6)[0]
+PROJECTED = ("queries", "keys", "values")
 
 
 def tapped(model, layer, inputs=X):
@@ -163,6 +165,82 @@ def test_a_custom_attention_layer_with_a_softmax():
         tapped(model, kd.taps.Tap("own", "attention_scores"), x),
         exponentials / exponentials.sum(-1, keepdims=True),
     )
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_projections_of_keras_attention_carry_the_mask_of_what_they_project(block):
+    model = networks.transformer()
+    tokens = networks.tokens_and_labels()[0]
+    path = f"backbone/transformer_layer_{block}/self_attention_layer"
+    x = np.float64(tapped(model, kd.taps.Tap(path, "input"), tokens))
+    layer = paths.find_layer(model, path)
+    for kind, name in (("queries", "query"), ("keys", "key"), ("values", "value")):
+        kernel, bias = (
+            np.float64(next(w for w in layer.weights if w.path.endswith(f"{name}/{part}")))
+            for part in ("kernel", "bias")
+        )
+        read = kd.taps.Tap(path, kind)
+        _, values = Taps(model, [read]).run(lambda: model(tokens, training=False))
+        close(values[read], np.einsum("btd,dhk->bthk", x, kernel) + bias)
+        np.testing.assert_array_equal(values[read]._keras_mask, tokens != 0)
+
+
+def test_projections_of_grouped_queries_have_heads_of_their_own():
+    inputs = keras.Input((LENGTH, WIDTH))
+    attention = keras.layers.GroupQueryAttention(3, 4, 2, name="attention")
+    model = keras.Model(inputs, attention(inputs, inputs))
+    x = np.random.default_rng(0).normal(size=(2, LENGTH, WIDTH)).astype("float32")
+    heads = {kind: tapped(model, kd.taps.Tap("attention", kind), x).shape for kind in PROJECTED}
+    assert heads == {
+        "queries": (2, LENGTH, 4, 3),
+        "keys": (2, LENGTH, 2, 3),
+        "values": (2, LENGTH, 2, 3),
+    }
+
+
+def test_an_attention_layer_that_is_called_twice():
+    inputs = keras.Input((LENGTH, WIDTH))
+    attention = keras.layers.MultiHeadAttention(2, 3, name="attention")
+    x = attention(inputs, inputs)
+    model = keras.Model(inputs, attention(x, x))
+    x = np.random.default_rng(0).normal(size=(2, LENGTH, WIDTH)).astype("float32")
+    message = r"'attention'.*called 2 times.*Tap\('attention', 'queries', call=0\)"
+    with pytest.raises(ValueError, match=message):
+        tapped(model, kd.taps.Tap("attention", "queries"), x)
+    both = [tapped(model, kd.taps.Tap("attention", "queries", call=i), x) for i in (0, 1)]
+    kernel, bias = attention.get_weights()[:2]
+    close(both[0], np.einsum("btd,dhk->bthk", np.float64(x), np.float64(kernel)) + bias)
+    assert np.abs(both[0] - both[1]).max() > 1e-3
+
+
+def test_one_layer_of_all_three_projections_is_refused():
+    class Own(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.qkv_dense = keras.layers.Dense(3 * WIDTH)
+
+        def call(self, x):
+            return self.qkv_dense(x)[..., :WIDTH]
+
+    inputs = keras.Input((LENGTH, WIDTH))
+    model = keras.Model(inputs, Own(name="own")(inputs))
+    message = (
+        r"'own'.*no keys that are found.*It holds \['qkv_dense'\]. Layers that have them: \[\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        Taps(model, [kd.taps.Tap("own", "keys")])
+
+
+def test_a_function_that_chooses_another_kind_than_it_is_asked_for():
+    model = networks.transformer()
+    path = "backbone/transformer_layer_0/self_attention_layer"
+    chosen = [
+        tap.resolve(model, kd.taps.Tap(lambda _: returned, "queries"))[0]  # noqa: B023
+        for returned in (path, kd.taps.Tap(path), kd.taps.Tap(path, "queries", call=0))
+    ]
+    assert chosen == [*[kd.taps.Tap(path, "queries")] * 2, kd.taps.Tap(path, "queries", call=0)]
+    with pytest.raises(ValueError, match=r"given for its queries.*Received: .*\(keys\)"):
+        tap.resolve(model, kd.taps.Tap(lambda _: kd.taps.Tap(path, "keys"), "queries"))
 
 
 def test_layers_inside_of_loops_are_refused():
