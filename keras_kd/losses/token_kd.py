@@ -12,6 +12,17 @@ from keras_kd.ops import linear
 from keras_kd.taps.heads import DeferredLogits
 
 
+# What other losses on logits choose.
+_FIXED = {
+    "from_logits": True,
+    "teacher_from_logits": None,
+    "output": None,
+    "teacher_output": None,
+    "teacher_layer": None,
+    "student_layer": None,
+}
+
+
 @keras.saving.register_keras_serializable(package="keras_kd")
 class TokenKD(shapes.LogitsLoss):
     """Divergence between the next-token distributions of two language models, in chunks.
@@ -102,15 +113,16 @@ class TokenKD(shapes.LogitsLoss):
         mask_input: str | None = None,
         **kwargs: Any,
     ) -> None:
+        for fixed, usual in _FIXED.items():
+            if kwargs.pop(fixed, usual) is not usual:
+                raise ValueError(
+                    f"TokenKD reads the logits of the one output of both models: `{fixed}` cannot "
+                    "be chosen. Leave it out; `student_head` and `teacher_head` name the layers "
+                    "that make the logits."
+                )
         super().__init__(
             temperature=temperature, weight=weight, name=name, mask_input=mask_input, **kwargs
         )
-        if not self.reading.is_of_outputs:
-            raise ValueError(
-                "TokenKD reads the outputs of both models. Leave `teacher_layer` and "
-                "`student_layer` out; `teacher_head` and `student_head` name the layers that make "
-                "the logits."
-            )
         self.divergence, self.mixing_weight = shapes.check_divergence(divergence, mixing_weight)
         self.ignore_class = ignore_class
         if ignore_class is not None:
@@ -197,6 +209,7 @@ class TokenKD(shapes.LogitsLoss):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
+        config = {key: value for key, value in config.items() if key not in _FIXED}
         for name in (
             "divergence",
             "mixing_weight",

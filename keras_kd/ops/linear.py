@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_kd._utils import validation
 from keras_kd.ops import arguments, dense, dispatch
 from keras_kd.ops.dispatch import custom_gradient, trace_once
+from keras_kd.ops.linear_chunk import Chunk, counting_first
 from keras_kd.ops.linear_head import HeadShape, LinearHead
 from keras_kd.ops.sparse_logits import SparseLogits
 
@@ -385,7 +386,7 @@ def _sweep(
     hidden, bias = fields["hidden"], fields["bias"]
     rows = tf.shape(hidden)[0]
     chunks = -(-rows // chunk)
-    order, place, kept = _counting_first(fields["hard_weight"], fields["soft_weight"])
+    order, place, kept = counting_first(fields["hard_weight"], fields["soft_weight"])
     order = tf.pad(order, [[0, chunks * chunk - rows]])
     is_row = tf.range(chunks * chunk) < kept
     kernel = tf.cast(fields["kernel"], head.dtype)
@@ -406,7 +407,7 @@ def _sweep(
     def step(i: tf.Tensor, losses: Any, of_hidden: list, sums: list) -> tuple:
         # `slice`, whose size is known to XLA: one of an index has the size of the whole there.
         picked, is_there = (tf.slice(each, [i * chunk], [chunk]) for each in (order, is_row))
-        part = _Chunk(kernels, fields, picked, tf.cast(is_there, tf.float32))
+        part = Chunk(kernels, fields, picked, tf.cast(is_there, tf.float32))
         # What fills the last chunk may hold NaN: zero times that would reach the sums.
         student = tf.where(is_there[:, None], part.take("hidden"), 0.0)
         logits = head.logits(student, kernel, bias)
@@ -443,137 +444,3 @@ def _sweep(
     hard, soft, is_correct = tf.unstack(by_row(losses, 3), axis=1)
     gradients = [*(by_row(each, head.width) for each in of_hidden), *sums]
     return _Found(hard, soft, is_correct, gradients)
-
-
-def _counting_first(hard: tf.Tensor, soft: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """An order of the rows in which those with a weight come first.
-
-    Returns:
-        `(order, place, kept)`: the row at each place, the place of each row, and how many count.
-    """
-    counts = tf.cast((hard != 0) | (soft != 0), tf.int32)
-    rows = tf.shape(counts)[0]
-    kept = tf.reduce_sum(counts)
-    first = tf.cumsum(counts) - 1
-    others = kept + tf.cumsum(1 - counts) - 1
-    place = tf.where(counts > 0, first, others)
-    order = tf.scatter_nd(place[:, None], tf.range(rows), [rows])
-    return order, place, kept
-
-
-class _Chunk:
-    """Some rows of the fields, and what is computed of their logits.
-
-    Args:
-        kernels: What computes them.
-        fields: Tensors by name.
-        rows: Which rows, int32 `[chunk]`.
-        is_row: 1 for a row, 0 where rows only fill the chunk.
-    """
-
-    def __init__(
-        self,
-        kernels: dispatch.Kernels,
-        fields: dict[str, Any],
-        rows: tf.Tensor,
-        is_row: tf.Tensor,
-    ) -> None:
-        self._kernels, self._fields, self._rows = kernels, fields, rows
-        self.hard_weight, self.soft_weight = (
-            tf.gather(fields[name], rows) * is_row for name in ("hard_weight", "soft_weight")
-        )
-        self.labels = self.take("labels")
-        self.teacher = self.take("teacher")
-
-    def take(self, name: str) -> Any:
-        """The rows of a field, or `None`."""
-        value = self._fields.get(name)
-        return None if value is None else tf.gather(value, self._rows)
-
-    def losses(
-        self,
-        student: tf.Tensor,
-        teacher: tf.Tensor | None,
-        divergence: str,
-        mixing_weight: float,
-        with_gradient: bool,
-    ) -> tuple[tf.Tensor, tf.Tensor, Any]:
-        """Hard and soft loss, without weights, and the gradient of their weighted sum."""
-        options = {
-            "temperature": self._fields["temperature"],
-            "divergence": divergence,
-            "mixing_weight": mixing_weight,
-            "with_gradient": with_gradient,
-        }
-        indices = self.take("indices")
-        words = None if indices is not None or teacher is None else teacher.shape[-1]
-        if words == student.shape[-1]:
-            hard, soft, gradient = self._kernels.compute(
-                arguments.Problem(
-                    student,
-                    teacher,
-                    labels=self.labels,
-                    hard_weight=self.hard_weight,
-                    soft_weight=self.soft_weight,
-                    **options,
-                )
-            )
-            return self._or_zeros(hard), soft, gradient
-        hard, gradient = self._hard(student, options)
-        if teacher is None:
-            return hard, tf.zeros_like(self.soft_weight), gradient
-        soft, more = self._soft(student, teacher, indices, options)
-        if with_gradient:
-            gradient = more if gradient is None else gradient + tf.cast(more, gradient.dtype)
-        return hard, soft, gradient
-
-    def _hard(self, student: tf.Tensor, options: dict) -> tuple[tf.Tensor, Any]:
-        """The cross-entropy alone: a teacher of weight zero is not read."""
-        if self.labels is None:
-            return tf.zeros_like(self.hard_weight), None
-        zero = tf.zeros_like(self.soft_weight)
-        hard, _, gradient = self._kernels.compute(
-            arguments.Problem(
-                student,
-                student,
-                labels=self.labels,
-                hard_weight=self.hard_weight,
-                soft_weight=zero,
-                **options,
-            )
-        )
-        return hard, gradient if options["with_gradient"] else None
-
-    def _soft(
-        self, student: tf.Tensor, teacher: tf.Tensor, indices: Any, options: dict
-    ) -> tuple[tf.Tensor, Any]:
-        """The divergence alone: from a sparse teacher, or over the words that both have."""
-        if indices is not None:
-            return self._kernels.compute_sparse(
-                arguments.SparseProblem(
-                    student,
-                    teacher,
-                    indices=indices,
-                    tail=self.take("tail"),
-                    soft_weight=self.soft_weight,
-                    **options,
-                )
-            )
-        words = min(student.shape[-1], teacher.shape[-1])
-        problem = arguments.Problem(
-            student[:, :words], teacher[:, :words], soft_weight=self.soft_weight, **options
-        )
-        _, soft, gradient = self._kernels.compute(problem)
-        if options["with_gradient"]:
-            gradient = tf.pad(gradient, [[0, 0], [0, student.shape[-1] - words]])
-        return soft, gradient
-
-    def _or_zeros(self, hard: Any) -> tf.Tensor:
-        return tf.zeros_like(self.hard_weight) if self.labels is None else hard
-
-    def is_correct(self, logits: tf.Tensor) -> tf.Tensor:
-        """Whether the largest logit is the label's, where the row counts."""
-        if self.labels is None:
-            return tf.zeros_like(self.hard_weight, tf.bool)
-        predicted = tf.argmax(logits, axis=-1, output_type=self.labels.dtype)
-        return (predicted == self.labels) & ((self.hard_weight != 0) | (self.soft_weight != 0))

@@ -339,7 +339,8 @@ def test_what_needs_logits_is_refused(compiled, message):
     [
         (lambda: [kd.losses.TokenKD(), kd.losses.TokenKD(name="b")], "takes one TokenKD"),
         (lambda: [kd.losses.TokenKD(), kd.losses.SoftTargets()], "'soft_targets' reads the stud"),
-        (lambda: kd.losses.TokenKD(teacher_layer="hidden"), "reads the outputs of both models"),
+        (lambda: kd.losses.TokenKD(teacher_layer="hidden"), "`teacher_layer` cannot be chosen"),
+        (lambda: kd.losses.TokenKD(from_logits=False), "`from_logits` cannot be chosen"),
         (lambda: kd.losses.TokenKD(ignore_class=1.5), "ignore_class"),
         (lambda: kd.losses.TokenKD(memory_mb=-1), "memory_mb"),
         (lambda: kd.losses.TokenKD(mixing_weight=0.3), "mixing_weight"),
