@@ -218,10 +218,10 @@ def _sampler_of(sampler: Any) -> Any:
         return sampler
     if sampler is not None and not isinstance(sampler, str):
         raise invalid("sampler", "a sampler of KerasHub, its name, or None", repr(sampler))
-    try:
-        return samplers.get(sampler or "greedy")
-    except ValueError as error:
-        raise invalid("sampler", "a sampler of KerasHub or its name", repr(sampler)) from error
+    found = samplers.get(sampler or "greedy")
+    if not isinstance(found, samplers.Sampler):  # of an unknown name it returns the name
+        raise invalid("sampler", "a sampler of KerasHub or its name", repr(sampler))
+    return found
 
 
 def _plain_config(sampler: Any) -> dict[str, Any]:
