@@ -73,7 +73,8 @@ that gives one number | spearman, kendall, pearson |
 
     The figures are scikit-learn's, sacrebleu's, rouge-score's, jiwer's and SciPy's, with the sample
     weights of the data; samples of weight 0 and those with a negative class do not count. Tasks of
-    texts and similarity need `pip install 'keras-kd[language]'`. Those below `text` must be named.
+    texts and similarity need `pip install 'keras-kd[language]'`. `"auto"` finds the first four and
+    `text`; the others must be named.
 
     `perplexity = exp(log_loss)`, over the positions whose label is not negative (-100 is) and whose
     weight is above 0. Answers are compared as SQuAD does (`keras_kd.language.exact_match`,

@@ -348,8 +348,13 @@ def _scores_of(
     return values, true, counted
 
 
+def _differ(values: np.ndarray) -> bool:
+    """Whether scores differ by more than rounding, whose ranks would be noise."""
+    return np.ptp(values) > _ROUNDING * max(1.0, abs(values).max())
+
+
 def _correlations(predicted: np.ndarray, true: np.ndarray) -> tuple[dict[str, float], list[str]]:
-    if np.ptp(predicted) == 0:
+    if not _differ(predicted):
         return {}, ["spearman, kendall, pearson: left out; all scores are the same."]
     stats = validation.needs("scipy.stats", "Rank correlations", "language")
     return {
@@ -365,7 +370,7 @@ def compare_similarity(
     """The model against its teacher: `spearman` of their scores, `cosine` as of a retrieval."""
     ours, _, _ = _scores_of(name, outputs, labels, weights)
     theirs, _, _ = _scores_of("The teacher", teacher, labels, weights)
-    found = _correlations(ours, theirs)[0] if np.ptp(theirs) else {}
+    found = _correlations(ours, theirs)[0] if _differ(theirs) else {}
     result = {key: found[key] for key in ("spearman",) if key in found}
     if are_scores(outputs) or are_scores(teacher):
         return result

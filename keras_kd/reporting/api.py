@@ -80,7 +80,7 @@ def report(
             such, by name.
         metric: What is compared, a key of `Measurement.quality`, such as `"f1_macro"`. Default: by
             task, accuracy for classes, the root mean square error for numbers, the perplexity of
-            language models, BLEU, ROUGE-L, F1, word error rate, recall at 10, Spearman's correlation.
+            language models, BLEU, ROUGE-L, F1, word error rate, recall at 10, Spearman's rho.
         latency: Whether latencies are measured, of the first seed's models.
         directory: A folder in which the students that were trained here (`distilled-0.keras`,
             `labels-only-0.keras`) and the exported files are kept, in place of those of an earlier
