@@ -173,8 +173,8 @@ class WordErrorFilter:
 
     Args:
         limit: The largest word error rate that is kept, a fraction; Distil-Whisper: 0.1.
-        normalize: A function that is applied to text and reference before they are compared;
-            `None`: none.
+        normalize: What is applied to text and reference before they are compared: `"speech"` for
+            `keras_kd.language.normalize_speech`, a function, or `None`.
 
     Raises:
         ImportError: jiwer is missing.
@@ -194,8 +194,11 @@ class WordErrorFilter:
     Labelling", https://arxiv.org/abs/2311.00430
     """
 
-    def __init__(self, limit: float = 0.1, normalize: Callable | None = normalize_speech):
+    def __init__(self, limit: float = 0.1, normalize: str | Callable | None = "speech"):
         self.limit = validation.non_negative("limit", limit)
+        if isinstance(normalize, str):
+            validation.one_of("normalize", normalize, ["speech"])
+            normalize = normalize_speech
         self.normalize = validation.function("normalize", normalize, ["text"], optional=True)
         validation.needs("jiwer", "keras_kd.language.WordErrorFilter", "language")
 

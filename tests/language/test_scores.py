@@ -63,6 +63,10 @@ def test_word_error_filter():
     exact = language.WordErrorFilter(0.0, normalize=None)
     assert exact(None, "a b", "a b")
     assert not exact(None, "A b", "a b")
+    with pytest.raises(ValueError, match=r"`normalize`. Expected one of \('speech',\)"):
+        language.WordErrorFilter(normalize="english")
+    lower = language.WordErrorFilter(0.0, normalize=str.lower)
+    assert lower(None, "A b", "a B")
     with pytest.raises(ValueError, match="needs references. Pass prompts to"):
         keep("prompt", "text", None)
     with pytest.raises(ValueError, match="`limit`. Expected a finite number, at least 0"):
