@@ -190,8 +190,7 @@ class WordErrorFilter:
     assert not keep("clip 2", "Thanks for watching!", "the cat sat")
     ```
 
-    Reference: Gandhi et al., "Distil-Whisper: Robust Knowledge Distillation via Large-Scale Pseudo
-    Labelling", https://arxiv.org/abs/2311.00430
+    Reference: Gandhi et al., "Distil-Whisper", https://arxiv.org/abs/2311.00430
     """
 
     def __init__(self, limit: float = 0.1, normalize: str | Callable | None = "speech"):

@@ -155,7 +155,7 @@ class HubWriter(Writer):
             found = prepare(prompts, encoder_sequence_length=most + 1)["encoder_padding_mask"]
         else:
             found = prepare(prompts, sequence_length=self._length)["padding_mask"]
-        return np.asarray(found).astype(bool).all(axis=-1)
+        return np.asarray(np.asarray(found).astype(bool).all(axis=-1))
 
     def _refuse(self, prompts: list[str], first: int, place: int) -> None:
         tokens = len(np.ravel(self._preprocessor.tokenizer(prompts[place])))

@@ -66,7 +66,7 @@ class Reducer:
                 "(0 is the first): another tokenizer, or a vocabulary that was cut."
             )
         logits = predictions.convert_outputs(
-            "multiclass", self._name, np.float64(outputs), self._from_logits
+            "multiclass", self._name, np.asarray(outputs, np.float64), self._from_logits
         )
         logs = predictions.log_probabilities(logits)
         found = np.zeros((len(ids), 5))
@@ -74,7 +74,10 @@ class Reducer:
         found[:, _LIKELIEST] = logits.argmax(axis=-1)
         if teacher is not None:
             of_teacher = predictions.convert_outputs(
-                "multiclass", "The teacher", np.float64(teacher), self._teacher_from_logits
+                "multiclass",
+                "The teacher",
+                np.asarray(teacher, np.float64),
+                self._teacher_from_logits,
             )
             teacher_logs = predictions.log_probabilities(of_teacher)
             shares = np.exp(teacher_logs)

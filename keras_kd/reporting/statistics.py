@@ -249,8 +249,7 @@ def sample_gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
         Float64 `[samples]`, or `None` where the metric is no mean over samples.
     """
     if metric.key in new.sample_scores and metric.key in old.sample_scores:
-        sides = (each.sample_scores[metric.key].influences(each.weights) for each in (new, old))
-        return metric.gain(*sides)
+        return metric.gain(*(_influences(metric, each) for each in (new, old)))
     if metric.key == "accuracy":
         is_right, was_right = correct_samples(new), correct_samples(old)
         if is_right is None or was_right is None:
@@ -265,6 +264,10 @@ def sample_gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
         of_rows = sample_weights(new)
         return _influence(sides[1], of_rows) - _influence(sides[0], of_rows)
     return None
+
+
+def _influences(metric, measurement):
+    return measurement.sample_scores[metric.key].influences(measurement.weights)
 
 
 def _influence(absolute, of_rows):
