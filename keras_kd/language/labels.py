@@ -17,7 +17,7 @@ from keras_kd.teachers.cache import format as cache_format
 
 # Prompts of a shard, where it is not given: a killed run loses one.
 _BATCHES_PER_SHARD = 16
-_OTHER_FILES = "It holds files that are no labels: pass a folder of its own"
+_OTHER_FILES = "It holds other files than labels: pass a folder of its own"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def label(
             arrays; these are not written.
         path: A folder of this machine, which is made.
         keep: Which texts are kept: a function of `(prompt, text, reference)` that returns a bool
-            (the reference is `None` where there is none), or a dict of such by name, of which all
+            (the reference is `None` where there is none), or a dict of such by name; all of them
             must agree. `keras_kd.language.WordErrorFilter` is one.
         batch_size: Prompts at once.
         sampler: A sampler of KerasHub or its name, such as `"beam"` or `"top_p"`; `None`: greedy.

@@ -32,7 +32,7 @@ def pack(
     What a model sees is another matter: causal attention of KerasHub's models knows padding, and no
     documents: a document sees those before it in its row, at positions that count from the row's
     start. Many language models were trained so. Where it must not be, use a model of your own that
-    takes `segments=True`: `attention_mask` makes its mask, and `positions` begin anew in each
+    takes `segments=True`: `attention_mask` makes its mask, and `positions` begin at 0 in each
     document.
 
     Args:

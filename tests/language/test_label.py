@@ -99,7 +99,7 @@ def test_one_filter_and_its_name(tmp_path):
     assert texts(found) == []
 
 
-def test_prompts_that_are_no_texts_are_joined(tmp_path):
+def test_prompts_other_than_texts_are_joined(tmp_path):
     sounds = [np.full(3 + i, i, "float32") for i in range(7)]
     pairs = [(sound, f"{i}") for i, sound in enumerate(sounds)]
 
@@ -303,7 +303,7 @@ def test_bad_folders(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="`path`. Expected the path of a folder"):
         label(tmp_path / "file")
-    with pytest.raises(kd.CacheError, match=r"holds files that are no labels.*\['file'\]"):
+    with pytest.raises(kd.CacheError, match=r"holds other files than labels.*\['file'\]"):
         label(tmp_path)
     with pytest.raises(kd.CacheError, match="Is this a folder that keras_kd.language.label wrote"):
         kd.language.load_labels(tmp_path)

@@ -51,7 +51,7 @@ def test_shares_of_masked_random_and_kept():
     assert masked.sum() / count == pytest.approx(0.8, abs=noise)
     assert len(others) / count == pytest.approx(0.1 * 46 / 47, abs=noise)
     assert not np.isin(others, [*SPECIAL, MASK]).any()
-    assert len(np.unique(others)) == VOCABULARY - 3  # 0, which is no special token here, too
+    assert len(np.unique(others)) == VOCABULARY - 3  # 0, which is not special here, too
 
 
 def test_each_token_is_as_likely():

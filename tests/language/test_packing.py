@@ -106,7 +106,7 @@ def test_datasets_equal_lists():
     rows = kd.language.pack(data, 11, segments=True)
     assert rows.element_spec[0]["token_ids"].shape == (11,)
     x, y = kd.language.pack(found, 11, segments=True)
-    for _ in range(2):  # a second iteration begins anew
+    for _ in range(2):  # a second iteration starts from scratch
         (batch,) = rows.batch(1000)
         tf.nest.map_structure(np.testing.assert_array_equal, batch, (x, y))
 

@@ -106,7 +106,7 @@ def test_references_of_a_dataset_are_padded_by_batch():
 
 
 class Letters(keras.Model):
-    """Writes as many letters as it is told; stands for what has a `generate` of its own."""
+    """Writes as many letters as asked; stands for what has a `generate` of its own."""
 
     def __init__(self):
         super().__init__(name="letters")
