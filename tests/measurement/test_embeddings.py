@@ -7,6 +7,7 @@ import tensorflow as tf
 from scipy import stats
 
 import keras_kd as kd
+from tests import extras
 
 WIDTH = 6
 QUIET = {"latency": False, "verbose": 0}
@@ -140,15 +141,25 @@ def test_retrieval_against_a_teacher():
             assert "cosine" not in found
 
 
+def write_tflite(model, path):
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+
+
+def write_onnx(model, path):
+    extras.require("onnxruntime")
+    kd.export.to_onnx(model, path)
+
+
+@pytest.mark.parametrize("kind", ["tflite", "onnx"])
 @pytest.mark.parametrize("task", ["retrieval", "similarity"])
-def test_a_file_has_the_same_figures(task, tmp_path):
+def test_a_file_has_the_same_figures(task, kind, tmp_path):
     x, other = inputs(20), inputs(20, seed=1)
     make = {"retrieval": kd.language.retrieval_data, "similarity": kd.language.similarity_data}
     extra = () if task == "retrieval" else (np.arange(20) % 7,)
     data = make[task](x, x + other, *extra)
     model = encoder()
-    path = tmp_path / "encoder.tflite"
-    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    path = tmp_path / f"encoder.{kind}"
+    {"tflite": write_tflite, "onnx": write_onnx}[kind](model, path)
     expected = kd.measure(model, data, task=task, **QUIET).quality
     found = kd.measure(path, data, task=task, teacher=model, runs=2, verbose=0)
     assert found.quality == pytest.approx(expected)
