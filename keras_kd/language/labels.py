@@ -189,11 +189,13 @@ def _filters(keep: Any) -> dict[str, Callable]:
 def _check_folder(folder: pathlib.Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise invalid("path", "the path of a folder", f"{str(folder)!r}, which is a file")
-    if folder.is_dir() and not (folder / PLAN).exists():
-        others = [x.name for x in folder.iterdir() if x.name != cache_format.FOLDER]
-        others = [x for x in others if not x.startswith("partial-")]
-        if others:
-            raise CacheError(f"{folder}: {_OTHER_FILES}. Found: {sorted(others)[:5]}")
+    if not folder.is_dir():
+        return
+    others = [x.name for x in folder.iterdir() if x.name != cache_format.FOLDER]
+    others = [x for x in others if not x.startswith("partial-")]
+    # Looked for last: another run may begin meanwhile, and writes the plan first.
+    if others and not (folder / PLAN).exists():
+        raise CacheError(f"{folder}: {_OTHER_FILES}. Found: {sorted(others)[:5]}")
 
 
 def _check_all(writer: writers.Writer, prompts: Any) -> int | None:

@@ -1,5 +1,6 @@
 """`label` with functions: texts, filters, resuming after kill -9, damage, bad input."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -309,3 +310,18 @@ def test_bad_folders(tmp_path):
         kd.language.load_labels(tmp_path)
     with pytest.raises(ValueError, match="addresses of buckets"):
         label("gs://bucket/labels")
+
+
+def test_threads_take_turns(tmp_path):
+    whole = contents(label(tmp_path / "whole"))
+    answered = []
+
+    def teacher(prompts):
+        answered.extend(prompts)
+        return shout(prompts)
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(label, tmp_path / "shared", teacher=teacher) for _ in range(3)]
+        assert {run.result().kept for run in runs} == {21}
+    assert sorted(answered) == sorted(PROMPTS)  # once each
+    assert contents(tmp_path / "shared") == whole
