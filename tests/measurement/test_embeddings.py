@@ -1,5 +1,7 @@
 """Retrieval and similarity: by a plain search in NumPy; ties, weights, teachers, files."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 from scipy import stats
 
 import keras_kd as kd
+from keras_kd import __main__
 from tests import extras
 
 WIDTH = 6
@@ -271,3 +274,25 @@ def test_bad_pairs():
     texts, labels = kd.language.similarity_data(["a", "b"], ["c", "d"], [0.5, 1])
     assert texts.tolist() == ["a", "b", "c", "d"]
     assert labels.tolist() == [[0, 0.5], [1, 1], [0, 0.5], [1, 1]]
+
+
+def test_from_the_command_line(tmp_path, monkeypatch, capsys):
+    model = encoder()
+    model.save(tmp_path / "encoder.keras")
+    data = kd.language.retrieval_data(inputs(12), inputs(12) + 0.1)
+    np.savez(tmp_path / "data.npz", x=data[0], y=data[1])
+    (tmp_path / "own_search.py").write_text(
+        "import numpy as np\n\ndef test():\n    found = np.load('data.npz')\n"
+        "    return found['x'], found['y']\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ["measure", "encoder.keras", "--data", "own_search:test", "--runs", "0", "--json"]
+    assert __main__.main([*words, "--task", "retrieval", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["quality"] == pytest.approx(
+        kd.measure(model, data, task="retrieval", **QUIET).quality
+    )
+    assert __main__.main([*words, "--task", "search"]) == 2
+    assert "--task" in capsys.readouterr().err
