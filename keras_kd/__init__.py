@@ -5,9 +5,10 @@ and `distill_chain` train more than one model. `teachers` are what can teach, `l
 compared, `cache_teacher` lets a teacher run once, `students` makes a student of it, `diagnose`
 looks for what would spoil it, `measure` says what came of it and `report` what distillation
 brought. `taps` reads inner layers, `weighting` weighs rows, `data` mixes them, `callbacks` and
-`schedules` change a run while it goes on, `ops` are the losses as functions. `quantization_aware`
-trains for integers, `compression` prunes and clusters weights, `export` writes the student for
-devices and other runtimes.
+`schedules` change a run while it goes on, `ops` are the losses as functions, `language` makes data
+for models of text and scores what they write. `quantization_aware` trains for integers,
+`compression` prunes and clusters weights, `export` writes the student for devices and other
+runtimes.
 """
 
 try:
@@ -40,6 +41,7 @@ from keras_kd import (
     data,
     diagnosis,
     export,
+    language,
     losses,
     measurement,
     ops,
@@ -77,6 +79,7 @@ __all__ = [
     "diagnosis",
     "distill_chain",
     "export",
+    "language",
     "load_cache",
     "losses",
     "measure",

@@ -20,6 +20,7 @@ INSTALLS = {
     "ai_edge_litert": _EXTRAS,
     "ai_edge_quantizer": _EXTRAS,
     "ipykernel": _EXTRAS,
+    "jiwer": _EXTRAS,
     "keras_hub": _EXTRAS,
     "matplotlib": _VENV,
     "mkdocs": _EXTRAS,

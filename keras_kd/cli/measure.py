@@ -26,7 +26,11 @@ def add_to(commands: Any) -> None:
         "its module is imported first, and so may register layers of your own",
     )
     add("--teacher", metavar="FILE", help="a .keras file to compare with")
-    add("--task", default="auto", help="multiclass, binary, multilabel, regression")
+    add(
+        "--task",
+        default="auto",
+        help="multiclass, binary, multilabel, regression, language_model, retrieval, similarity",
+    )
     add("--output", help="the name or number of the output to measure")
     add("--probabilities", action="store_true", help="the outputs are no logits")
     add(

@@ -44,7 +44,11 @@ def add_to(commands: Any) -> None:
         "--slices", metavar="MODULE:NAME", help="parts of the data: a function, an array, a dict"
     )
     option("--metric", help="what is compared; default: by task")
-    option("--task", default="auto", help="default: as the data look")
+    option(
+        "--task",
+        default="auto",
+        help="as of the command measure; default: as the data look",
+    )
     option("--output", help="the name or number of the output that is compared")
     option("--probabilities", action="store_true", help="the models return no logits")
     option(

@@ -14,9 +14,9 @@ import numpy as np
 from keras_kd import models
 from keras_kd._utils import validation
 from keras_kd.losses.activation import last_activation
-from keras_kd.measurement import predictions
+from keras_kd.measurement import predictions, tasks
 
-TASKS = tuple(task for task in predictions.TASKS if task != "text")
+TASKS = tasks.NUMBERS
 _OF_CLASSES = ("multiclass", "binary", "multilabel")
 _SIGMOIDS = ("sigmoid", "hard_sigmoid")
 # Activations that make numbers, not logits.

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from keras_kd._utils import progress
-from keras_kd.measurement import predictions, quality, reading, teacher_agreement
+from keras_kd.measurement import (
+    embeddings,
+    predictions,
+    quality,
+    reading,
+    tasks,
+    teacher_agreement,
+    texts,
+    tokens,
+)
 from keras_kd.measurement.quality import Figures
 from keras_kd.measurement.reading import ModelOutputs
 from keras_kd.measurement.request import DEFAULT_TOP_K, Options, Request
@@ -33,6 +42,7 @@ def measure(
     warmup: int = 10,
     output: str | int | None = None,
     decode: Callable | None = None,
+    generate: Callable | None = None,
     name: str | None = None,
     verbose: int | str = 1,
 ) -> Measurement:
@@ -49,16 +59,37 @@ accuracy, top_5_accuracy, f1_macro, f1_micro, roc_auc, log_loss, ece |
     | multilabel | 0 and 1 `[samples, labels]` | the same; accuracy: all labels of a sample \
 are right |
     | regression | numbers | mae, rmse, r2 |
+    | language_model | token ids `[texts, positions]` | perplexity, log_loss, accuracy |
     | text | reference strings `[samples]` or `[samples, references]` | bleu, rouge_1, rouge_2, \
 rouge_l |
+    | translation | the same | bleu, chrf |
+    | summarization | the same | rouge_1, rouge_2, rouge_l, rouge_lsum |
+    | question_answering | the same; also lists of strings of any number | exact_match, f1 |
+    | speech_recognition | transcripts `[samples]` | wer, cer |
+    | retrieval | item `[samples]`, or `[samples, 2]`: item, and 0 for a query, 1 for a document \
+| recall_at_1, recall_at_5, recall_at_10, mrr |
+    | similarity | `[samples, 2]`: the number of a pair, its score; scores `[samples]` of a model \
+that gives one number | spearman, kendall, pearson |
 
-    The figures are scikit-learn's, sacrebleu's and rouge-score's, with the sample weights of the
-    data; samples of weight 0 and those with a negative class do not count. `f1_macro` is the mean
-    over the classes that have samples (scikit-learn's `labels`), the same ones for every model.
-    `roc_auc` sets one class against the rest and takes the mean over classes. `ece` is the expected
-    calibration error, `sum_b w_b / w |accuracy_b - confidence_b|` over 15 bins of the confidence.
-    With a teacher: agreement (share of samples of the same class), `KL(teacher || model)` in nats
-    at temperature 1, and the mean absolute difference of the probabilities.
+    The figures are scikit-learn's, sacrebleu's, rouge-score's, jiwer's and SciPy's, with the sample
+    weights of the data; samples of weight 0 and those with a negative class do not count. Tasks of
+    texts and similarity need `pip install 'keras-kd[language]'`. `"auto"` finds the first four and
+    `text`; the others must be named.
+
+    `perplexity = exp(log_loss)`, over the positions whose label is not negative (-100 is) and whose
+    weight is above 0. Answers are compared as SQuAD does (`keras_kd.language.exact_match`,
+    `answer_f1`), transcripts as they are: normalize both before. `wer` is all errors over all words
+    of the references. Empty references fill up rows of an array. BLEU and rank correlations take no
+    weights. Retrieval and similarity compare by the cosine; `recall_at_k` is the share of a query's
+    documents among the k nearest, where wrong ones that are equally near come first;
+    `keras_kd.language.retrieval_data` and `similarity_data` make labels.
+
+    `f1_macro` is the mean over the classes that have samples (scikit-learn's `labels`), the same
+    ones for every model. `roc_auc` sets one class against the rest and takes the mean over classes.
+    `ece` is the expected calibration error, `sum_b w_b / w |accuracy_b - confidence_b|` over 15
+    bins of the confidence. With a teacher: agreement (share of samples of the same class),
+    `KL(teacher || model)` in nats at temperature 1, and the mean absolute difference of the
+    probabilities.
 
     `macs` counts the multiply-accumulates of matrix products and convolutions for one sample, in
     recurrent layers times the steps; element by element operations, normalization and pooling have
@@ -81,14 +112,18 @@ rouge_l |
         class_names: A name for each class, for `per_class`.
         top_k: For which k the accuracy of the k likeliest classes is measured. k = 1 is the
             accuracy, all classes give 1 and are left out, more than there are raise; of the
-            default, 5 is left out where there are fewer.
-        batch_size: Samples at once, of data in arrays; default 256.
+            default, 5 is left out where there are fewer. Of a retrieval for which k the recall is;
+            the default is then 1, 5 and 10.
+        batch_size: Samples at once, of data in arrays; default 256, of a language model 8.
         latency: Whether one sample is timed: median and 95th percentile.
         threads: Threads of the runtime of a file. TensorFlow has its own.
         runs: How many runs are timed.
         warmup: How many runs come before them.
         output: Name or index of the output that is measured, where there are several.
         decode: Of text: a function from the outputs of a batch to a list of strings.
+        generate: Of text: a function of the model (or the opened file) and the inputs of a batch to
+            a list of strings; arrays of strings come as lists. Of KerasHub: `lambda model, prompts:
+            model.generate(prompts, max_length=64, strip_prompt=True)`.
         name: A name for the measurement; default: the name of the model or the file.
         verbose: 0: silent; 1 or `"auto"`: a progress bar for the pass over the data, and for timed
             runs that take long (in logs a line now and then); 2: a line for each. The figures do
@@ -133,6 +168,7 @@ rouge_l |
         warmup=warmup,
         output=output,
         decode=decode,
+        generate=generate,
         name=name,
         verbose=verbose,
     )
@@ -143,6 +179,11 @@ rouge_l |
 def run(request: Request) -> ModelOutputs:
     """Runs the model, and its teacher, once over the data."""
     options = request.options
+    reduce = None
+    if options.task == tasks.LANGUAGE_MODEL:
+        reduce = tokens.Reducer(
+            request.subject.name, options.from_logits, options.teacher_gives_logits
+        )
     return reading.read_outputs(
         request.subject,
         request.data,
@@ -150,6 +191,7 @@ def run(request: Request) -> ModelOutputs:
         output=options.output,
         batch_size=options.batch_size,
         verbose=options.verbose,
+        reduce=reduce,
     )
 
 
@@ -162,10 +204,7 @@ def evaluate(request: Request, outputs: ModelOutputs) -> Measurement:
     """
     subject, options = request.subject, request.options
     task = _find_task(options, outputs)
-    if task == "text":
-        figures, agreement = _evaluate_text(subject.name, outputs), None
-    else:
-        figures, agreement = _evaluate_numbers(request, task, outputs)
+    figures, agreement = _EVALUATIONS.get(task, _evaluate_texts)(request, task, outputs)
     sample = subject.convert(outputs.inputs)
     size, size_notes = subject.measure_size(sample)
     latency, latency_notes = _time(subject, options, sample) if options.latency else (None, [])
@@ -186,6 +225,7 @@ def evaluate(request: Request, outputs: ModelOutputs) -> Measurement:
         labels=figures.labels,
         weights=figures.weights,
         counted=figures.counted,
+        sample_scores=figures.sample_scores,
     )
 
 
@@ -194,7 +234,8 @@ def _find_task(options, outputs):
     task = options.task
     if task == "auto":
         task = predictions.infer_task(np.asarray(outputs.outputs), np.asarray(outputs.labels))
-    options.check(task, 2 if task == "binary" else np.shape(outputs.outputs)[-1])
+    classes = np.shape(outputs.outputs)[-1] if task in ("multiclass", "multilabel") else 2
+    options.check(task, classes)
     return task
 
 
@@ -233,11 +274,47 @@ def _measure_quality(options, rows) -> Figures:
     return quality.measure_classes(rows, names, options.top_k)
 
 
-def _evaluate_text(name, outputs):
-    figures = quality.measure_text(*quality.select_texts(name, outputs))
+def _evaluate_texts(request, task, outputs):
+    figures = texts.measure(task, texts.select(task, request.subject.name, outputs))
     if outputs.teacher is not None:
         figures.notes.append("teacher: left out; generated text is not compared with a teacher's.")
-    return figures
+    return figures, None
+
+
+def _evaluate_tokens(request, task, outputs):
+    del task
+    given = outputs.outputs, outputs.labels, outputs.weights
+    agreement = None if request.teacher is None else tokens.measure_agreement(*given)
+    return tokens.measure(*given), agreement
+
+
+def _evaluate_retrieval(request, task, outputs):
+    del task
+    name, rest = request.subject.name, (outputs.labels, outputs.weights)
+    top_k = request.options.top_k
+    top_k = None if top_k == DEFAULT_TOP_K else top_k
+    figures = embeddings.measure_retrieval(name, outputs.outputs, *rest, top_k)
+    if outputs.teacher is None:
+        return figures, None
+    return figures, embeddings.compare_retrieval(name, outputs.outputs, outputs.teacher, *rest)
+
+
+def _evaluate_similarity(request, task, outputs):
+    del task
+    name, rest = request.subject.name, (outputs.labels, outputs.weights)
+    figures = embeddings.measure_similarity(name, outputs.outputs, *rest)
+    if outputs.teacher is None:
+        return figures, None
+    return figures, embeddings.compare_similarity(name, outputs.outputs, outputs.teacher, *rest)
+
+
+# Of a task: a function of the request, the task and the outputs to `(Figures, agreement or None)`.
+_EVALUATIONS = {
+    **dict.fromkeys(tasks.NUMBERS, _evaluate_numbers),
+    tasks.LANGUAGE_MODEL: _evaluate_tokens,
+    "retrieval": _evaluate_retrieval,
+    "similarity": _evaluate_similarity,
+}
 
 
 def _time(subject, options, sample):

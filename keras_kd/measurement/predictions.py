@@ -13,7 +13,7 @@ class Rows:
     """The samples that count, one a row.
 
     Attributes:
-        task: One of `TASKS`, not text.
+        task: One of `tasks.NUMBERS`.
         labels: Class indices `[samples]`; 0 and 1 `[samples, labels]`; numbers
             `[samples, numbers]`.
         outputs: Log odds against the likeliest class, float64 `[samples, classes]`, or
@@ -55,7 +55,7 @@ def select(
     """The samples that count: with a label, and a weight above 0.
 
     Args:
-        task: One of `TASKS`, not text.
+        task: One of `tasks.NUMBERS`.
         name: The model's name, for errors.
         outputs: Array `[samples, ...]`.
         labels: Array `[samples, ...]`.
@@ -77,7 +77,7 @@ def check_labels(
     """`(labels, weights, counted)` of all samples.
 
     Args:
-        task: One of `TASKS`, not text.
+        task: One of `tasks.NUMBERS`.
         name: The model's name, for errors.
         outputs: Array `[samples, ...]`; only its shape is read.
         labels: Array `[samples, ...]`.
@@ -103,7 +103,7 @@ def convert_labels(task: str, labels: Any, outputs: np.ndarray) -> np.ndarray:
     """Labels of all samples in the form that a task needs; negative where there is none.
 
     Args:
-        task: One of `TASKS`, not text.
+        task: One of `tasks.NUMBERS`.
         labels: Array `[samples, ...]`.
         outputs: Array `[samples, ...]`, what the labels are for.
 
@@ -283,8 +283,6 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
 
 # Which task a model solves, by its outputs and the labels.
 
-TASKS = ("multiclass", "binary", "multilabel", "regression", "text")
-
 
 def infer_task(outputs: np.ndarray, labels: np.ndarray) -> str:
     """The task of outputs and labels.
@@ -294,8 +292,9 @@ def infer_task(outputs: np.ndarray, labels: np.ndarray) -> str:
         labels: Array `[samples, ...]`.
 
     Returns:
-        One of `TASKS`. Numbers between 0 and 1 that sum to 1 in each sample are one class per
-        sample, zeros and ones that do not are several labels, other numbers are a regression.
+        One of `tasks.NUMBERS`, or `"text"`. Numbers between 0 and 1 that sum to 1 in each sample
+        are one class per sample, zeros and ones that do not are several labels, other numbers are a
+        regression.
 
     Raises:
         ValueError: They do not belong together.

@@ -1,4 +1,4 @@
-"""Quality by task: classes, several labels, numbers, texts; calibration."""
+"""Quality by task: classes, several labels, numbers; calibration."""
 
 import dataclasses
 from typing import Any
@@ -22,6 +22,7 @@ class Figures:
     notes: list = dataclasses.field(default_factory=list)
     weights: Any = None
     counted: Any = None
+    sample_scores: dict = dataclasses.field(default_factory=dict)
 
 
 def sklearn() -> Any:
@@ -293,65 +294,3 @@ def measure_regression(rows: Rows) -> Figures:
     if values.shape[1] == 1:
         labels, values = labels[:, 0], values[:, 0]
     return Figures(quality, values, labels, notes=notes)
-
-
-# Generated text.
-
-_ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
-
-
-def select_texts(name: str, outputs: Any) -> tuple[list[Any], list[Any]]:
-    """Texts and references of the samples that count.
-
-    Args:
-        name: The model's name, for errors.
-        outputs: `ModelOutputs`.
-
-    Raises:
-        ValueError: They are no strings, or have weights, which BLEU does not take.
-    """
-    texts, references = list(outputs.outputs), np.asarray(outputs.labels).tolist()
-    for who, values in ((name, texts), ("The data", np.ravel(outputs.labels).tolist())):
-        wrong = next((x for x in values if not isinstance(x, (str, bytes))), None)
-        if wrong is not None:
-            raise ValueError(
-                f"The task is 'text', but {who} gives {wrong!r} of type {type(wrong).__name__} "
-                "where a string is expected. `decode` makes strings of a model's outputs."
-            )
-    if len(texts) != len(references):
-        raise ValueError(
-            f"{name} gives {len(texts)} texts where the data has {len(references)} samples."
-        )
-    weights = np.ones(len(texts)) if outputs.weights is None else np.ravel(outputs.weights)
-    if len(set(weights.tolist()) - {0}) != 1 or len(weights) != len(texts):
-        raise ValueError(
-            "BLEU takes no sample weights: give all texts the same one, or 0 to those that do not "
-            "count."
-        )
-    rows = np.flatnonzero(weights)
-    return [_text(texts[i]) for i in rows], [_text(references[i]) for i in rows]
-
-
-def _text(value):
-    if isinstance(value, list):
-        return [_text(each) for each in value]
-    return value.decode("utf-8") if isinstance(value, bytes) else value
-
-
-def measure_text(texts: list[str], references: list[Any]) -> Figures:
-    """BLEU of sacrebleu (0 to 100) and the mean F-measures of rouge-score (0 to 1, no stemmer).
-
-    Args:
-        texts: A list of strings.
-        references: A list of strings, or of as many strings for each text; with several the best
-            one counts for ROUGE.
-    """
-    bleu = validation.needs("sacrebleu.metrics", "keras_kd.measure of text", "measure").BLEU()
-    rouge = validation.needs("rouge_score.rouge_scorer", "keras_kd.measure of text", "measure")
-    each = [[x] if isinstance(x, str) else list(x) for x in references]
-    quality = {"bleu": bleu.corpus_score(texts, [list(x) for x in zip(*each, strict=True)]).score}
-    scorer = rouge.RougeScorer(list(_ROUGE.values()))
-    scores = [scorer.score_multi(x, text) for x, text in zip(each, texts, strict=True)]
-    for name, key in _ROUGE.items():
-        quality[name] = float(np.mean([score[key].fmeasure for score in scores]))
-    return Figures(quality, np.array(texts, object), np.array(references, object))

@@ -1,6 +1,7 @@
 """Reads the data: checks it, and runs a model and its teacher over it in one pass."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -57,10 +58,25 @@ def _with_label_arrays(data):
 def _label_arrays(labels):
     if isinstance(labels, dict):
         return {name: np.asarray(each) for name, each in labels.items()}
+    if _are_answers(labels):
+        found = np.empty(len(labels), object)
+        found[:] = [list(each) for each in labels]
+        return found
     is_several = isinstance(labels, (list, tuple)) and all(np.ndim(x) > 0 for x in labels)
     if is_several and not all(isinstance(x, (list, tuple)) for x in labels):
         return [np.asarray(each) for each in labels]  # one array for each output
     return np.asarray(labels)
+
+
+def _are_answers(labels):
+    """Whether labels are lists of references, not as many for each sample."""
+    if not isinstance(labels, (list, tuple)) or not labels:
+        return False
+    if not all(isinstance(x, (list, tuple)) and x for x in labels):
+        return False
+    if not all(isinstance(x, str) for each in labels for x in each):
+        return False
+    return len({len(each) for each in labels}) > 1
 
 
 def _first_array(labels):
@@ -74,10 +90,11 @@ class ModelOutputs:
     """What a pass over the data gave.
 
     Attributes:
-        outputs: The model's outputs, an array `[samples, ...]` or a list of strings.
+        outputs: The model's outputs, an array `[samples, ...]` or a list of strings; where they
+            were reduced, what the function returned.
         labels: Array `[samples, ...]`.
         weights: Array `[samples, ...]`, or `None`.
-        teacher: The teacher's outputs, or `None`.
+        teacher: The teacher's outputs, or `None`, also where they were reduced with the model's.
         inputs: The inputs of the first sample, in their structure, as a batch of one.
     """
 
@@ -96,6 +113,7 @@ def read_outputs(
     output: str | int | None,
     batch_size: int,
     verbose: int,
+    reduce: Callable | None = None,
 ) -> ModelOutputs:
     """Runs a model, and its teacher, once over the data.
 
@@ -106,6 +124,8 @@ def read_outputs(
         output: Name or index of the output that is measured, or `None` for the only one.
         batch_size: Samples at once, of arrays.
         verbose: 0, 1 or 2.
+        reduce: A function of a batch's outputs, labels, weights and teacher outputs, to an array
+            `[samples, ...]` that is kept in place of outputs.
 
     Raises:
         ValueError: An output must be chosen, or what was given is not of these samples.
@@ -119,11 +139,16 @@ def read_outputs(
         inputs, attached = protocol.detach_outputs(x)
         first = _first_sample(inputs) if first is None else first
         key, values = choose_output(subject.predict(inputs), output, subject.name)
-        parts["outputs"].append(values)
-        parts["labels"].append(of_output(y, key))
-        parts["weights"].append(of_output(weights, key))
+        labels, of_rows = of_output(y, key), of_output(weights, key)
+        of_teacher = None
         if teacher is not None:
-            parts["teacher"].append(teacher.predict_batch(inputs, attached, key))
+            of_teacher = teacher.predict_batch(inputs, attached, key)
+        if reduce is not None:
+            values, of_teacher = reduce(values, labels, of_rows, of_teacher), None
+        parts["outputs"].append(values)
+        parts["labels"].append(labels)
+        parts["weights"].append(of_rows)
+        parts["teacher"].append(of_teacher)
     if first is None:
         raise ValueError("`data` is empty.")
     joined = {name: _join(name, each) for name, each in parts.items()}
@@ -187,23 +212,26 @@ def _of_one_length(name, parts):
     """Batches that were padded to lengths of their own, padded to the longest.
 
     Args:
-        name: The field of `ModelOutputs`; labels are padded with -1, which is not a class.
+        name: The field of `ModelOutputs`; labels are padded with -1, which is not a class, and
+            references with empty ones.
         parts: Arrays `[samples, positions, ...]`, or `[samples]`.
     """
     lengths = {part.shape[1] for part in parts if part.ndim > 1}
     if len(lengths) < 2 or len({part.ndim for part in parts}) > 1:
         return parts
-    if name == "labels" and parts[0].dtype.kind not in "iu":
+    is_text = parts[0].dtype.kind in "OSU"  # fewer references than others have
+    if name == "labels" and parts[0].dtype.kind not in "iu" and not is_text:
         raise ValueError(
             f"`data` has batches of different lengths {sorted(lengths)} and labels that are "
             "not class indices, so that none can be left out. Pad them to one length."
         )
     longest = max(lengths)
+    filler: Any = "" if is_text else -1 if name == "labels" else 0
     return [
         np.pad(
             part,
             [(0, 0), (0, longest - part.shape[1]), *[(0, 0)] * (part.ndim - 2)],
-            constant_values=-1 if name == "labels" else 0,
+            constant_values=filler,
         )
         for part in parts
     ]

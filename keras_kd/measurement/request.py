@@ -13,8 +13,15 @@ import tensorflow as tf
 
 from keras_kd._utils import progress, validation
 from keras_kd._utils.validation import invalid
-from keras_kd.measurement import predictions, reading, teacher_agreement
-from keras_kd.measurement.predictions import TASKS
+from keras_kd.measurement import (
+    embeddings,
+    predictions,
+    reading,
+    tasks,
+    teacher_agreement,
+    texts,
+    tokens,
+)
 from keras_kd.measurement.quality import sklearn
 from keras_kd.measurement.reading import EvaluationData
 from keras_kd.measurement.subjects import Subject, subject_of
@@ -31,7 +38,7 @@ class Options:
     """The arguments of `measure` beside model, data and teacher, under the same names.
 
     Raises:
-        ImportError: scikit-learn is missing.
+        ImportError: What the task needs is missing.
         ValueError: One of them is wrong, whatever the model.
     """
 
@@ -47,12 +54,18 @@ class Options:
     warmup: int = 10
     output: str | int | None = None
     decode: Callable | None = None
+    generate: Callable | None = None
     name: str | None = None
     verbose: Any = 1
 
     def __post_init__(self):
-        if self.task not in ("auto", *TASKS):
-            raise invalid("task", f"'auto' or one of {TASKS}", repr(self.task))
+        if self.task not in ("auto", *tasks.ALL):
+            raise invalid("task", f"'auto' or one of {tasks.ALL}", repr(self.task))
+        if self.generate is not None and self.task not in ("auto", *tasks.TEXTS):
+            raise ValueError(
+                f"`generate` writes texts, and the task is {self.task!r}. Leave it out, or set "
+                f"`task` to one of {tasks.TEXTS}."
+            )
         validation.boolean("from_logits", self.from_logits)
         validation.boolean("latency", self.latency)
         if not isinstance(self.teacher_from_logits, (bool, type(None))):
@@ -66,9 +79,9 @@ class Options:
             names = validation.names("class_names", self.class_names, what)
             self._set("class_names", tuple(names))
         self._set("verbose", progress.check_verbose(self.verbose))
-        if self.task != "text":
-            sklearn()  # where it is missing, that is raised before the model runs
-        size = BATCH_SIZE if self.batch_size is None else self.batch_size
+        _require(self.task)  # what is missing is raised before the model runs
+        default = tokens.BATCH_SIZE if self.task == tasks.LANGUAGE_MODEL else BATCH_SIZE
+        size = default if self.batch_size is None else self.batch_size
         self._set("batch_size", positive("batch_size", size))
 
     def _set(self, name, value):
@@ -81,11 +94,15 @@ class Options:
 
     def check(self, task: str, classes: int) -> None:
         """Raises for options that have no meaning for a task, or for a number of classes."""
-        if task in ("regression", "text"):
+        if task not in tasks.NUMBERS or task == "regression":
             if self.class_names is not None:
                 raise ValueError(
                     f"`class_names` names classes, and the task is {task!r}, which has none. Leave "
                     "it out, or set `task`."
+                )
+            if task != "retrieval" and self.top_k != DEFAULT_TOP_K:
+                raise ValueError(
+                    f"`top_k` is for classes and retrieval, and the task is {task!r}. Leave it out."
                 )
             return
         self.names(classes)
@@ -113,6 +130,15 @@ class Options:
                 "classes. Pass one name for each, in the order of the outputs."
             )
         return list(self.class_names)
+
+
+def _require(task):
+    if task in tasks.TEXTS:
+        texts.require(task)
+    elif task == "similarity":
+        validation.needs("scipy.stats", "Rank correlations", "language")
+    elif task in ("auto", *tasks.NUMBERS):
+        sklearn()
 
 
 def _whole_numbers(top_k):
@@ -159,7 +185,9 @@ class Request:
             ValueError: Shapes, or labels in arrays, do not fit. Only those of them that no run of
                 the model is needed for.
         """
-        subject = subject_of(model_or_file, options.threads, options.name, options.decode)
+        subject = subject_of(
+            model_or_file, options.threads, options.name, options.decode, options.generate
+        )
         data = data if isinstance(data, EvaluationData) else EvaluationData.read(data)
         reference = teacher_agreement.teacher_of(teacher)
         for each in (subject, reference):
@@ -171,12 +199,21 @@ class Request:
 
 def _check_shapes(subject, data, teacher, options):
     """`(task, output_shape)` of a `Request`; raises for what does not fit."""
+    named = options.task if options.task in tasks.NAMED else None
+    if named is not None:
+        options.check(named, 0)
+    _check_pairing(named, data)
     outputs = None if data.inputs is None else subject.output_shapes(data.inputs)
     if outputs is None:
-        return None, None
+        return named, None
     key, shape = reading.choose_output(outputs, options.output, subject.name)
     shape = shape[1:]
     of_teacher = None if teacher is None else teacher.output_shape(data.inputs, key)
+    if named is not None:
+        _check_named(named, subject.name, shape, data, key)
+        if of_teacher and named == tasks.LANGUAGE_MODEL:
+            teacher_agreement.check_width(of_teacher[-1], named, shape)
+        return named, shape
     if isinstance(data.source, tf.data.Dataset):
         task = _task_of_specs(options.task, shape, data, key)
     else:
@@ -185,9 +222,38 @@ def _check_shapes(subject, data, teacher, options):
         return None, shape
     classes = 2 if task == "binary" else int(np.prod(shape)) if task == "multilabel" else shape[-1]
     options.check(task, classes)
-    if of_teacher and task != "text":
+    if of_teacher and task in tasks.NUMBERS:
         teacher_agreement.check_width(of_teacher[-1], task, shape)
     return task, shape
+
+
+def _check_pairing(task, data):
+    """Raises where labels in arrays describe no search, or no pairs."""
+    if isinstance(data.source, tf.data.Dataset) or isinstance(data.source[1], (dict, list)):
+        return
+    labels, weights = (*data.source[1:], None)[:2]
+    if task == "retrieval":
+        embeddings.read_search(labels, weights)
+    if task == "similarity" and np.ndim(labels) == 2 and np.shape(labels)[1] == 2:
+        embeddings.read_pairs(labels, weights)
+
+
+def _check_named(task, name, shape, data, key):
+    """Raises where outputs, and labels in arrays, are not those of a task that the user named."""
+    if task in tasks.EMBEDDINGS and len(shape) != 1 and not (task == "similarity" and not shape):
+        raise ValueError(
+            f"The task is {task!r}, but {name} gives outputs of shape {('samples', *shape)}. "
+            "Expected embeddings [samples, width]: pool positions inside of the model, or choose "
+            "one of several outputs with `output`."
+        )
+    if task != tasks.LANGUAGE_MODEL:
+        return
+    tokens.check_shape(name, (None, *shape))
+    if None in shape or isinstance(data.source, tf.data.Dataset):
+        return
+    labels = reading.of_output(data.source[1], key)
+    weights = reading.of_output(data.source[2], key) if len(data.source) > 2 else None
+    tokens.read_labels((data.samples, *shape), labels, weights)
 
 
 def _task_of_specs(task, shape, data, key):

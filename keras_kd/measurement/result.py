@@ -11,6 +11,7 @@ from keras_kd._utils.serialization import plain
 
 TABLE_WIDTH = 100
 _FIRST = 24
+_OF_SAMPLES = ("predictions", "labels", "weights", "counted", "sample_scores")
 _BYTES = ("bytes", "gzip_bytes", "peak_activation_bytes")
 
 
@@ -21,11 +22,13 @@ class Measurement:
     Args:
         name: The model's name, or the file's without its folder.
         kind: `"keras"`, `"tflite"`, `"onnx"`; `"function"` or `"texts"` for generated text.
-        task: `"multiclass"`, `"binary"`, `"multilabel"`, `"regression"` or `"text"`.
+        task: One of the tasks of `keras_kd.measure`.
         samples: How many samples count: those with a label and a weight above 0. Where each
-            position of a sample has a label, each position is one.
+            position of a sample has a label, each position is one; of a language model a text, of
+            a retrieval a query, of a similarity a pair.
         quality: Figures by name. Shares and probabilities lie in 0 to 1, `log_loss` is in nats,
-            `bleu` in 0 to 100, `mae` and `rmse` in the unit of the labels.
+            `bleu` and `chrf` in 0 to 100, `mae` and `rmse` in the unit of the labels; `wer` and
+            `cer` are shares that may exceed 1.
         per_class: A dict for each class: `label`, `support` (the sum of its samples' weights),
             `recall`, `precision`, `f1`; 0 where they are 0 / 0.
         reliability: A dict for each bin of the confidence: `low`, `high`, `count` (samples),
@@ -33,18 +36,22 @@ class Measurement:
             no sample.
         confusion: Rows are the truth, columns the prediction, in samples or sums of their weights;
             `None` above 100 classes and where samples have several labels.
-        teacher: `agreement`, `kl` and `mean_abs_difference`, or `None`.
+        teacher: `agreement`, `kl` and `mean_abs_difference`; of embeddings `agreement` or
+            `spearman`, and `cosine`; or `None`.
         size: `parameters`, `trainable_parameters`, `bytes`, `gzip_bytes`, `macs` (of one sample),
             `peak_activation_bytes`; those that are known.
         latency: `runtime`, `threads`, `batch_size`, `warmup`, `runs`, `median_us`, `p95_us`
             (microseconds), or `None`.
         notes: What could not be measured and why, in words.
         predictions: The class index of each sample that counts, a 0 or 1 for each of its labels,
-            its numbers, or its text; not in `to_dict()`.
-        labels: The truth, in the same form.
+            its numbers, its text, its tokens; the rank of a query's first document, the score of a
+            pair. Not in `to_dict()`, as all that follows.
+        labels: The truth, in the same form; of a query its item.
         weights: Their weights, or `None` where all are equal.
         counted: Bool `[samples, positions]` (1 where a sample has one label): which of all the data
             count, or `None`: all.
+        sample_scores: For figures that are means or ratios of sums over samples the parts of each,
+            by which `keras_kd.report` tests them.
 
     Example:
 
@@ -78,15 +85,12 @@ class Measurement:
     labels: np.ndarray | None = dataclasses.field(default=None, compare=False)
     weights: np.ndarray | None = dataclasses.field(default=None, compare=False)
     counted: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    sample_scores: dict = dataclasses.field(default_factory=dict, compare=False)
 
     def to_dict(self) -> dict:
         """All but what there is for each sample, as JSON takes it; infinities become `None`."""
         fields = [each.name for each in dataclasses.fields(self)]
-        return {
-            name: plain(getattr(self, name))
-            for name in fields
-            if name not in ("predictions", "labels", "weights", "counted")
-        }
+        return {name: plain(getattr(self, name)) for name in fields if name not in _OF_SAMPLES}
 
     def __repr__(self):
         return str(self)

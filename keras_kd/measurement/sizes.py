@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_kd.runtimes import ModelFile, program
 from keras_kd.runtimes.program import MAIN, Graph, Node, Program
 
+_NO_INPUTS = "macs: left out; how often `generate` runs the model is not known."
 _NOTES_OF_KERAS = [
     "bytes: of the weights in memory, in their own types; a .keras file holds more (such as the "
     "optimizer's state), so its size and gzip_bytes are left out.",
@@ -29,19 +30,20 @@ def measure_keras(model: keras.Model, inputs: Any) -> tuple[dict[str, Any], list
 
     Args:
         model: A Keras model that has been called.
-        inputs: Inputs of one sample, arrays in their structure.
+        inputs: Inputs of one sample, arrays in their structure; `None`: they are not known.
 
     Returns:
         `(size, notes)`: a dict for `Measurement.size`, and why something is not in it.
     """
-    macs, notes = program.count(read_keras(model, inputs))
     size = {
         "parameters": _elements(model.weights),
         "trainable_parameters": _elements(model.trainable_weights),
         "bytes": sum(_elements([x]) * _item_bytes(x) for x in model.weights),
-        "macs": macs,
     }
-    return size, _NOTES_OF_KERAS + notes
+    if inputs is None:
+        return size, [*_NOTES_OF_KERAS, _NO_INPUTS]
+    macs, notes = program.count(read_keras(model, inputs))
+    return {**size, "macs": macs}, _NOTES_OF_KERAS + notes
 
 
 def _elements(weights):
@@ -57,7 +59,7 @@ def measure_file(file: ModelFile, inputs: Any) -> tuple[dict[str, Any], list[str
 
     Args:
         file: The file.
-        inputs: Inputs of one sample, in a form that `ModelFile.run` takes.
+        inputs: Inputs of one sample, in a form that `ModelFile.run` takes; `None`: not known.
 
     Returns:
         `(size, notes)`: a dict for `Measurement.size`, and why something is not in it.
@@ -74,7 +76,7 @@ def measure_file(file: ModelFile, inputs: Any) -> tuple[dict[str, Any], list[str
     contents = [pathlib.Path(path).read_bytes() for path in file.files]
     packed = [gzip.compress(content, compresslevel=9, mtime=0) for content in contents]
     size |= {"bytes": sum(map(len, contents)), "gzip_bytes": sum(map(len, packed))}
-    costs, notes = file.count_costs(inputs)
+    costs, notes = ({}, [_NO_INPUTS]) if inputs is None else file.count_costs(inputs)
     return {**size, **costs}, [*notes, *why_not]
 
 

@@ -239,13 +239,7 @@ class Decoded(Subject):
         return {name: self._decoded(x) for name, x in self.subject.predict(inputs).items()}
 
     def _decoded(self, outputs):
-        found = self.decode(outputs)
-        if not isinstance(found, (list, tuple, np.ndarray)) or len(found) != len(outputs):
-            raise ValueError(
-                f"`decode` must return a list with a string for each of {len(outputs)} samples. "
-                f"Received: {found!r}"
-            )
-        return found
+        return require_texts("decode", self.decode(outputs), len(outputs))
 
     def measure_size(self, sample: Any) -> tuple[dict[str, Any], list[str]]:
         return self.subject.measure_size(sample)
@@ -254,8 +248,61 @@ class Decoded(Subject):
         return self.subject.prepare_run(sample)
 
 
+class Generated(Subject):
+    """A model, or a file, whose texts a function of the user's has it write.
+
+    Args:
+        subject: A `KerasSubject` or a `FileSubject`.
+        model: The model or the opened file, for the function.
+        generate: From the model and the inputs of a batch to a list of strings.
+    """
+
+    def __init__(self, subject: Subject, model: Any, generate: Callable):
+        self.subject, self.model, self.generate = subject, model, generate
+        self.kind, self.name = subject.kind, subject.name
+
+    def convert(self, inputs: Any) -> Any:
+        return keras.tree.map_structure(_strings, inputs)
+
+    def predict(self, inputs: Any) -> dict[str, Any]:
+        count = len(keras.tree.flatten(inputs)[0])
+        found = self.generate(self.model, self.convert(inputs))
+        return {"output": require_texts("generate", found, count)}
+
+    def measure_size(self, sample: Any) -> tuple[dict[str, Any], list[str]]:
+        return self.subject.measure_size(None)
+
+    def prepare_run(self, sample: Any) -> tuple[Callable | None, dict[str, Any], list[str]]:
+        threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+        facts = {"runtime": f"{self.kind}, generate", "threads": threads, "batch_size": 1}
+        notes = ["latency: of `generate` for one sample, whose text is as long as it is."]
+        return lambda: self.generate(self.model, sample), facts, notes
+
+
+def _strings(array: Any) -> Any:
+    """Strings of Python for an array of strings; a batch of others as it is."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "OSU":
+        return array
+    return [x.decode("utf-8") if isinstance(x, bytes) else x for x in array.tolist()]
+
+
+def require_texts(name: str, found: Any, count: int) -> Any:
+    """What a function of the user's returned, if it is as many texts as samples."""
+    if not isinstance(found, (list, tuple, np.ndarray)) or len(found) != count:
+        raise ValueError(
+            f"`{name}` must return a list with a string for each of {count} samples. "
+            f"Received: {found!r}"
+        )
+    return found
+
+
 def subject_of(
-    given: Any, threads: int = 1, name: str | None = None, decode: Callable | None = None
+    given: Any,
+    threads: int = 1,
+    name: str | None = None,
+    decode: Callable | None = None,
+    generate: Callable | None = None,
 ) -> Subject:
     """The `Subject` for whatever `measure` was given.
 
@@ -265,6 +312,7 @@ def subject_of(
         threads: Threads of the runtime of a file.
         name: A name in place of its own.
         decode: A function from outputs to strings, or `None`.
+        generate: A function of a model and inputs to strings, or `None`.
 
     Raises:
         ValueError: It is none of these.
@@ -272,8 +320,26 @@ def subject_of(
     validation.text("name", name, "a name", optional=True)
     tensors.positive("threads", threads)  # 0, any number, would time nothing
     validation.function("decode", decode, ["outputs"], optional=True)
+    validation.function("generate", generate, ["model", "inputs"], optional=True)
+    if generate is not None and decode is not None:
+        raise ValueError(
+            "`generate` returns texts, and `decode` makes texts of outputs: pass one of them."
+        )
     found = _open(given, threads, name)
+    if generate is not None:
+        return _generated(found, generate)
     return found if decode is None else Decoded(found, decode)
+
+
+def _generated(subject, generate):
+    if isinstance(subject, KerasSubject):
+        return Generated(subject, subject.model, generate)
+    if isinstance(subject, FileSubject):
+        return Generated(subject, subject.file, generate)
+    raise ValueError(
+        f"`generate` has a model write texts, and {subject.name!r} gives texts by itself "
+        f"({subject.kind}). Leave `generate` out."
+    )
 
 
 def _open(given, threads, name):

@@ -157,7 +157,7 @@ def check_width(width: int | None, task: str | None, shape: Any, name: str = "Th
 
     Args:
         width: The size of the last axis of the teacher's outputs.
-        task: One of `predictions.TASKS`, not text.
+        task: One of `tasks.NUMBERS`.
         shape: The shape of the model's outputs, without the batch size.
         name: The teacher's name, for errors.
     """

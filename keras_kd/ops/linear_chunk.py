@@ -1,4 +1,4 @@
-"""A chunk of positions of `linear_soft_target_loss`: which they are, and what is computed of them."""
+"""A chunk of positions of `linear_soft_target_loss`, and the losses of its logits."""
 
 from typing import Any
 

@@ -49,11 +49,12 @@ def report(
     The gain of a seed is `metric(distilled) - metric(labels only)`, the other way round for errors.
     Its mean over seeds is tested with the paired t-test, `t = mean / (deviation / sqrt(seeds))`;
     that of a single seed over the samples of `data`, which show nothing about the luck of the
-    initial weights: the accuracy with McNemar's exact test (with sample weights, and of errors,
-    with the t-test); other figures of a single seed are not tested. A gain counts where p < 0.05
-    and the samples of `data` tell it apart from 0 too: `|mean| > 1.96 * deviation of the samples /
-    sqrt(samples)`. An exported file keeps `(file - labels only) / (distilled - labels only)` of a
-    gain.
+    initial weights: the accuracy, and other scores that are 0 or 1 for each sample, with McNemar's
+    exact test (with sample weights, and of errors, other means and ratios over samples, such as the
+    perplexity and word error rate, with the t-test); other figures of a single seed are not tested.
+    A gain counts where p < 0.05 and the samples of `data` tell it apart from 0 too: `|mean| > 1.96
+    * deviation of the samples / sqrt(samples)`. An exported file keeps `(file - labels only) /
+    (distilled - labels only)` of a gain.
 
     Args:
         teacher: A `keras.Model`, or another teacher of `keras_kd.teachers`; `None` leaves it out.
@@ -78,7 +79,8 @@ def report(
             labels (NumPy arrays) to one value per sample, or an array `[samples]`; or a dict of
             such, by name.
         metric: What is compared, a key of `Measurement.quality`, such as `"f1_macro"`. Default: by
-            task, accuracy for classes, the root mean square error for numbers.
+            task, accuracy for classes, the root mean square error for numbers, the perplexity of
+            language models, BLEU, ROUGE-L, F1, word error rate, recall at 10, Spearman's rho.
         latency: Whether latencies are measured, of the first seed's models.
         directory: A folder in which the students that were trained here (`distilled-0.keras`,
             `labels-only-0.keras`) and the exported files are kept, in place of those of an earlier
@@ -88,7 +90,7 @@ def report(
             its number and the time so far, and progress bars of the passes over `data`; 2: the
             lines alone. It does not change what `train` and the functions of `exports` print.
         **options: Further arguments of `keras_kd.measure`, for every model: `task`, `from_logits`,
-            `class_names`, `batch_size`, `threads`, `runs`, `output`, ...
+            `class_names`, `batch_size`, `threads`, `runs`, `output`, `generate`, ...
 
     Returns:
         A `keras_kd.Report`: `verdict` and `advice` in words, `finding` (`"gain"`,

@@ -123,33 +123,47 @@ def compare_slices(comparison: Comparison, keys: dict[str, list]) -> list[dict]:
 
     Returns:
         A list of dicts: `slice`, `value`, `samples`, `scores` (`{candidate: mean over seeds}`: the
-        share of right samples, or the mean absolute error), `gain` and `deviation` of the distilled
-        student over the one with labels only (positive is better), or `None`.
+        share of right samples, the mean absolute error, or the metric of texts and embeddings),
+        `gain` and `deviation` of the distilled student over the one with labels only (positive is
+        better), or `None`.
 
     Raises:
         ValueError: The samples do not fit the test data, or the task has no samples that are right.
     """
     if not keys:
         return []
-    scores = {each.name: _scores(each) for each in comparison.candidates}
+    scores = {each.name: _scores(comparison.metric, each) for each in comparison.candidates}
     first = comparison.candidates[0].measurements[0]
-    weights = statistics.sample_weights(first)
     return [
-        _row(comparison, name, value, (rows, weights[rows]), scores)
+        _row(comparison, name, value, rows, scores)
         for name, values in select_counted(keys, first).items()
         for value, rows in _groups(values).items()
     ]
 
 
-def _scores(candidate):
-    """Float64 `[seeds, samples]`, higher is better."""
-    found = [_of_rows(each) for each in candidate.measurements]
+def _scores(metric, candidate):
+    """A function of samples to their score, higher is better, float64 `[seeds]`."""
+    found = [_score(metric, each) for each in candidate.measurements]
     if any(each is None for each in found):
+        task = candidate.measurements[0].task
         raise ValueError(
             f"Slices need a prediction for each sample, which {candidate.name!r} does not have: "
-            f"its task is {candidate.measurements[0].task!r}."
+            f"its task is {task!r}, and the metric {metric.key!r}."
         )
-    return np.array(found, np.float64)
+    return lambda rows: np.array([score(rows) for score in found])
+
+
+def _score(metric, measurement):
+    """A function of samples to a number, or `None`."""
+    weights = statistics.sample_weights(measurement)
+    scores = measurement.sample_scores.get(metric.key)
+    if scores is not None:
+        sign = 1 if metric.higher_is_better else -1
+        return lambda rows: sign * scores.value(weights, rows)
+    values = _of_rows(measurement)
+    if values is None:
+        return None
+    return lambda rows: np.average(values[rows], weights=weights[rows])
 
 
 def _of_rows(measurement):
@@ -171,11 +185,8 @@ def _order(value):
     return (0, value, "") if isinstance(value, (int, float)) else (1, 0, str(value))
 
 
-def _row(comparison, name, value, chosen, scores):
-    rows, weights = chosen
-    of_rows = {
-        key: np.average(found[:, rows], axis=-1, weights=weights) for key, found in scores.items()
-    }
+def _row(comparison, name, value, rows, scores):
+    of_rows = {key: score(rows) for key, score in scores.items()}
     gain = deviation = None
     sides = [_name(comparison, role) for role in (STUDENT, BASELINE)]
     if None not in sides:

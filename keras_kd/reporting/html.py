@@ -338,11 +338,13 @@ def _mistakes(report):
 def _slices(report):
     rows = [row for row in report.slices if row["gain"] is not None]
     first = report.comparison.candidates[0].measurements[0]
-    if not rows or first.task == "regression":
+    by_metric = report.metric.key in first.sample_scores
+    if not rows or first.task == "regression" or (by_metric and not report.metric.is_fraction):
         return None
     names = {row["slice"] for row in rows}
     title = f"Gain by {next(iter(names))}" if len(names) == 1 else "Gain by slice"
-    caption = "Distilled minus labels only, in points of right samples"
+    of = report.metric.label if by_metric else "right samples"
+    caption = f"Distilled against labels only, in points of {of}; positive is better"
     if len(rows) > _MOST_BARS:
         caption += f"; the {_MOST_BARS} of {len(rows)} slices that changed most"
         rows = sorted(rows, key=lambda row: -abs(row["gain"]))[:_MOST_BARS]

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_kd import version
 from keras_kd._utils import progress
-from keras_kd.measurement import api
+from keras_kd.measurement import api, tasks
 from keras_kd.measurement import request as measurement_request
 from keras_kd.measurement.reading import ModelOutputs
 from keras_kd.measurement.result import Measurement
@@ -70,7 +70,17 @@ def measure_teacher(request: Request, steps: progress.Steps) -> MeasuredTeacher:
     if isinstance(model, TeacherModel) and not model.weights:
         measurement = _without_size(measurement)
     candidate = Candidate("teacher", TEACHER, [measurement])
+    if measurement.task == tasks.LANGUAGE_MODEL:
+        return _measured_language_model(candidate, model, notes)
     return MeasuredTeacher([candidate], _reference(outputs), notes)
+
+
+def _measured_language_model(candidate, model, notes):
+    # Its logits were not kept: it runs once more for each student.
+    if isinstance(model, keras.Model):
+        return MeasuredTeacher([candidate], model, notes)
+    left_out = "teacher: others are not compared with it; a file's logits are not kept."
+    return MeasuredTeacher([candidate], None, [*notes, left_out])
 
 
 def _reference(outputs: ModelOutputs):

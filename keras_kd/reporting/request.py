@@ -15,7 +15,14 @@ import tensorflow as tf
 
 from keras_kd._utils import batches, progress, validation
 from keras_kd._utils.validation import invalid
-from keras_kd.measurement import api, predictions, reading, teacher_agreement
+from keras_kd.measurement import (
+    api,
+    embeddings,
+    predictions,
+    reading,
+    tasks,
+    teacher_agreement,
+)
 from keras_kd.measurement import request as measurement_request
 from keras_kd.measurement.reading import EvaluationData
 from keras_kd.measurement.request import Options
@@ -39,6 +46,13 @@ _METRICS = {
     "multilabel": _OF_CLASSES,
     "regression": ("mae", "rmse", "r2"),
     "text": ("bleu", "rouge_1", "rouge_2", "rouge_l"),
+    "translation": ("bleu", "chrf"),
+    "summarization": ("rouge_1", "rouge_2", "rouge_l", "rouge_lsum"),
+    "question_answering": ("exact_match", "f1"),
+    "speech_recognition": ("wer", "cer"),
+    "retrieval": ("mrr",),
+    "similarity": ("spearman", "kendall", "pearson"),
+    "language_model": ("perplexity", "log_loss", "accuracy"),
 }
 
 
@@ -317,13 +331,13 @@ def _check_models(request):
     for model in _students(request):
         student = _bind_model(request, model, request.options)
         task, shape = student.task, student.output_shape
-        if task not in (None, "text") and None not in (shape, teacher_shape):
+        if task in tasks.NUMBERS and None not in (shape, teacher_shape):
             width = teacher_shape[-1] if teacher_shape else None
             teacher_agreement.check_width(width, task, shape)
         _check_metric(request.metric, task, request.options.top_k)
     trains = request.recipe is not None
     require_same_order(request.data.source, whole=trains)
-    if trains and task is not None and task != "text":
+    if trains and task in tasks.NUMBERS:
         _check_outputs(student)
 
 
@@ -346,7 +360,10 @@ def _check_metric(metric, task, top_k):
     """Raises for a metric that no model of a task has."""
     known = _METRICS if task is None else {task: _METRICS[task]}
     names = {name for each in known.values() for name in each}
-    names |= {f"top_{k}_accuracy" for k in top_k if k > 1} if "accuracy" in names else set()
+    if "roc_auc" in names:
+        names |= {f"top_{k}_accuracy" for k in top_k if k > 1}
+    if "mrr" in names:
+        names |= {f"recall_at_{k}" for k in embeddings.DEFAULT_TOP_K + tuple(top_k)}
     if metric is not None and metric not in names:
         raise invalid("metric", f"one of {sorted(names)}", repr(metric))
 

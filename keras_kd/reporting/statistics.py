@@ -16,24 +16,46 @@ _DEFAULTS = {
     "multilabel": ("f1_macro", "f1_micro", "accuracy"),
     "regression": ("rmse", "mae"),
     "text": ("rouge_l", "bleu"),
+    "translation": ("bleu",),
+    "summarization": ("rouge_l",),
+    "question_answering": ("f1",),
+    "speech_recognition": ("wer",),
+    "retrieval": ("recall_at_10", "recall_at_5", "recall_at_1", "mrr"),
+    "similarity": ("spearman",),
+    "language_model": ("perplexity",),
 }
-_LOWER_IS_BETTER = {"ece", "log_loss", "mae", "mse", "rmse"}
+_LOWER_IS_BETTER = {"cer", "ece", "log_loss", "mae", "mse", "perplexity", "rmse", "wer"}
 _LABELS = {
     "bleu": "BLEU",
+    "cer": "character error rate",
+    "chrf": "chrF",
     "ece": "calibration error",
+    "exact_match": "exact match",
+    "f1": "F1",
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
+    "kendall": "Kendall's tau",
     "log_loss": "log loss",
     "mae": "mean absolute error",
+    "mrr": "mean reciprocal rank",
     "mse": "mean squared error",
+    "pearson": "Pearson's correlation",
     "r2": "R²",
     "rmse": "RMSE",
     "roc_auc": "ROC AUC",
     "rouge_1": "ROUGE-1",
     "rouge_2": "ROUGE-2",
     "rouge_l": "ROUGE-L",
+    "rouge_lsum": "ROUGE-Lsum",
+    "spearman": "Spearman's correlation",
+    "wer": "word error rate",
 }
-_NOT_FRACTIONS = {"bleu", "log_loss", "mae", "mse", "r2", "rmse"}
+_NOT_FRACTIONS = {
+    *("bleu", "chrf", "kendall", "log_loss", "mae", "mrr", "mse", "pearson", "perplexity", "r2"),
+    *("rmse", "spearman"),
+}
+# Between 0 and 100 by themselves.
+_IN_POINTS = {"bleu", "chrf"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +124,7 @@ class Metric:
 
     def with_unit(self, number: str) -> str:
         """A number of `number` as a difference: `"1.8 points"`."""
-        return f"{number} points" if self.is_fraction or self.key == "bleu" else number
+        return f"{number} points" if self.is_fraction or self.key in _IN_POINTS else number
 
     def better_by(self, mean: float, deviation: float | None = None) -> str:
         """A gain in words: `"+1.8 ± 0.3 points of accuracy"`, `"1.0 ± 0.6 lower RMSE"`."""
@@ -115,7 +137,7 @@ class Metric:
     def changed(self, mean: float, deviation: float | None = None) -> str:
         """A gain in words: `"gained 1.8 ± 0.3 points of accuracy"`, `"raised RMSE by 0.1"`."""
         amount = self.difference(abs(mean), deviation, sign="")
-        if self.is_fraction or self.key == "bleu":
+        if self.higher_is_better and (self.is_fraction or self.key in _IN_POINTS):
             return f"{'gained' if mean >= 0 else 'cost'} {amount} of {self.label}"
         raised = (mean >= 0) == self.higher_is_better
         return f"{'raised' if raised else 'lowered'} {self.label} by {amount}"
@@ -195,12 +217,28 @@ def absolute_errors(measurement: Measurement) -> np.ndarray | None:
     return np.abs(predictions - labels).reshape(len(labels), -1)
 
 
+def right_samples(metric: Metric, measurement: Measurement) -> np.ndarray | None:
+    """For which samples a metric is 1, bool `[samples]`; `None` where it is not 0 or 1 for each.
+
+    Args:
+        metric: The accuracy, or the mean of scores of samples.
+        measurement: A `Measurement`.
+    """
+    if metric.key == "accuracy" and measurement.task in _CLASSES:
+        return correct_samples(measurement)
+    scores = measurement.sample_scores.get(metric.key)
+    if scores is None or not scores.is_mean or not np.isin(scores.numerators, (0, 1)).all():
+        return None
+    return scores.numerators == 1
+
+
 def sample_gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
     """The share of each sample in the gain of a metric; their weighted mean is the gain.
 
-    For the accuracy it is 1 where only the new model is right and -1 where only the old one is. For
-    the root of the mean square it is the influence of the sample, `(e_old^2 / rmse_old - e_new^2 /
-    rmse_new) / 2` (that makes it the delta method).
+    For the accuracy it is 1 where only the new model is right and -1 where only the old one is; for
+    other means the gain of the sample's score. For ratios, such as errors to words, and for the
+    root of the mean square it is the influence of the sample, `(e_old^2 / rmse_old - e_new^2 /
+    rmse_new) / 2` of the latter (that makes it the delta method).
 
     Args:
         metric: What is compared.
@@ -210,6 +248,8 @@ def sample_gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
     Returns:
         Float64 `[samples]`, or `None` where the metric is no mean over samples.
     """
+    if metric.key in new.sample_scores and metric.key in old.sample_scores:
+        return metric.gain(*(_influences(metric, each) for each in (new, old)))
     if metric.key == "accuracy":
         is_right, was_right = correct_samples(new), correct_samples(old)
         if is_right is None or was_right is None:
@@ -224,6 +264,10 @@ def sample_gains(metric: Metric, new: Measurement, old: Measurement) -> Any:
         of_rows = sample_weights(new)
         return _influence(sides[1], of_rows) - _influence(sides[0], of_rows)
     return None
+
+
+def _influences(metric, measurement):
+    return measurement.sample_scores[metric.key].influences(measurement.weights)
 
 
 def _influence(absolute, of_rows):
@@ -347,10 +391,10 @@ def compare_paired(metric: Metric, new: Any, old: Any) -> Difference:
 
     With two seeds or more: the paired t-test, `t = mean / (deviation / sqrt(seeds))`. With one, or
     where all seeds differ by exactly the same, the samples decide, which show nothing about the
-    luck of the initial weights. The accuracy: McNemar's exact test of the samples that only one of
-    the two models gets right (a binomial test with probability 1/2). Errors, and the accuracy of
-    samples with weights: the t-test of the samples' gains. Other metrics are no means over samples,
-    and are not tested.
+    luck of the initial weights. The accuracy, and other scores that are 0 or 1 for each sample:
+    McNemar's exact test of the samples that only one of the two models gets right (a binomial test
+    with probability 1/2). Errors, other means and ratios over samples, and samples with weights:
+    the t-test of the samples' gains. Other metrics are no means over samples, and are not tested.
 
     Args:
         metric: What is compared.
@@ -402,11 +446,11 @@ def p_over_samples(
 ) -> tuple[float | None, str | None]:
     """`(p, name of the test)` of one pair of models by their samples, or `(None, None)`.
 
-    The accuracy by McNemar's exact test, unless samples have weights, which it does not take.
+    What is right or wrong by McNemar's exact test, unless samples have weights, which it does not
+    take.
     """
-    is_right, was_right = correct_samples(new), correct_samples(old)
-    is_plain = metric.key == "accuracy" and new.weights is None
-    if is_plain and is_right is not None and was_right is not None:
+    is_right, was_right = right_samples(metric, new), right_samples(metric, old)
+    if new.weights is None and is_right is not None and was_right is not None:
         return mcnemar(is_right, was_right), MCNEMAR
     noise = row_noise(metric, [new], [old])
     if noise is None or noise.error == 0:

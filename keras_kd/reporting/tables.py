@@ -161,6 +161,8 @@ def slice_cells(report: Any) -> list[list[str]]:
     """The slices as cells: a list of lines, the heads first."""
     names = list(report.slices[0]["scores"])
     first = report.comparison.candidates[0].measurements[0]
+    if report.metric.key in first.sample_scores:
+        return _slices_by_metric(report, names)
     is_error = first.task == "regression"
     unit = "mean absolute error" if is_error else "% right"
     has_gain = any(row["gain"] is not None for row in report.slices)
@@ -170,6 +172,20 @@ def slice_cells(report: Any) -> list[list[str]]:
         scores = [_score(row["scores"][name], is_error) for name in names]
         line = [f"{row['slice']} = {row['value']}", f"{row['samples']:,}", *scores]
         lines.append(line + ([_gain_text(row, is_error)] if has_gain else []))
+    return lines
+
+
+def _slices_by_metric(report, names):
+    metric = report.metric
+    unit = f"{metric.label}{', %' if metric.is_fraction else ''}"
+    has_gain = any(row["gain"] is not None for row in report.slices)
+    lines = [["slice", "samples", *(f"{name}, {unit}" for name in names)]]
+    lines[0] += ["gain"] if has_gain else []
+    for row in report.slices:
+        scores = [metric.number(row["scores"][name]) for name in names]
+        line = [f"{row['slice']} = {row['value']}", f"{row['samples']:,}", *scores]
+        gain = [metric.number(row["gain"], row["deviation"], "+")] if has_gain else []
+        lines.append(line + gain)
     return lines
 
 
