@@ -1,8 +1,8 @@
 """What the axes of a model's weights are: hidden channels, heads, intermediate units, words.
 
-No table lists the weights of a backbone: two small models of the same class and the same number of
-blocks, whose sizes all differ, tell them. An axis is of hidden channels if it has the hidden width
-of the one and of the other; a size that is the same in both belongs to nothing that is narrowed.
+No table lists the weights of a backbone: two small models of the same class, whose sizes all differ,
+tell them. An axis is of hidden channels if it has the hidden width of the one and of the other; a
+size that is the same in both belongs to nothing that is narrowed.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 from keras_kd.models import paths
 from keras_kd.students.channels import narrow_size
 from keras_kd.students.hub import depths
-from keras_kd.students.hub.families import Family, backbone_of, config_of, stacks_of
+from keras_kd.students.hub.families import Family, backbone_of, config_of, family_of, stacks_of
 
 # The roles of an axis.
 HIDDEN, INTERMEDIATE, HALF, WORDS = "hidden", "intermediate", "half_intermediate", "words"
@@ -73,6 +73,13 @@ def sizes_of(config: dict[str, Any], family: Family) -> Sizes:
         own or hidden // heads,
         config[VOCABULARY],
     )
+
+
+def sizes_of_model(model: Any) -> Sizes:
+    """The `Sizes` of a backbone or a task."""
+    backbone = backbone_of(model)
+    family = family_of(backbone)
+    return sizes_of(config_of(backbone, family), family)
 
 
 def with_sizes(config: dict[str, Any], family: Family, sizes: Sizes) -> dict[str, Any]:
@@ -245,31 +252,29 @@ def rebuilt(
 def roles_of(
     model: Any, config: dict[str, Any], counts: dict[str, int], family: Family
 ) -> dict[WeightKey, tuple]:
-    """The role of each axis of each weight of a student, `None` where it has none.
+    """The role of each axis of each weight of a model, `None` where it has none.
 
     Args:
-        model: The teacher: a backbone or a task.
+        model: A backbone or a task.
         config: Of its backbone.
-        counts: `{stack: number of blocks}` of the student.
+        counts: `{stack: number of blocks}`.
         family: Of its backbone.
     """
-    one, two = (
-        _roles_by_size(rebuilt(model, with_sizes(config, family, sizes), counts, family), family, sizes)
-        for sizes in (_probe(each, family) for each in _PROBES)
-    )
-    return {
+    # The first block may have weights that others lack; those behind it have the same ones.
+    counts = {stack: min(count, 2) for stack, count in counts.items()}
+    one, two = (_roles_by_size(model, config, counts, family, sizes) for sizes in _PROBES)
+    both = {
         key: tuple(a if a == b else None for a, b in zip(axes, two[key], strict=True))
         for key, axes in one.items()
     }
+    known = weights_of(model, family)
+    return {key: both[key._replace(block=min(key.block, 1))] for key in known}
 
 
-def _probe(sizes, family):
-    if family.head_dim is not None:
-        return sizes
-    return sizes._replace(hidden=sizes.heads * sizes.head_dim)
-
-
-def _roles_by_size(probe, family, sizes):
+def _roles_by_size(model, config, counts, family, sizes):
+    if family.head_dim is None:
+        sizes = sizes._replace(hidden=sizes.heads * sizes.head_dim)
+    probe = rebuilt(model, with_sizes(config, family, sizes), counts, family)
     by_size = {size: role for role, size in sizes.of_roles(family).items()}
     return {
         key: tuple(by_size.get(size) for size in weight.variable.shape)

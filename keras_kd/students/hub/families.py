@@ -5,7 +5,6 @@ entry in `FAMILIES`, and nothing else.
 """
 
 import dataclasses
-import json
 import sys
 from typing import Any
 
@@ -28,7 +27,8 @@ class Family:
         head_dim: The key of the width of a head, or `None`: `hidden_dim // heads`.
         halves: Whether each of two gates has half of `intermediate_dim`.
         forgotten: Arguments of the backbone that its configuration leaves out.
-        of_first: Settings of the first block of a stack alone, which serve all.
+        alternates: Attributes of blocks whose values change from block to block by their numbers,
+            such as windows of attention; blocks differ in nothing else but their weights.
         shares_heads: Whether all blocks of a stack read one tensor with an axis of heads.
         refused: `{key: value}`: all that is supported, where the configuration has the key.
         pads: The inputs that tell of padding, by stack.
@@ -40,7 +40,7 @@ class Family:
     head_dim: str | None = None
     halves: bool = False
     forgotten: tuple[str, ...] = ()
-    of_first: tuple[str, ...] = ()
+    alternates: tuple[str, ...] = ()
     shares_heads: bool = False
     refused: dict[str, Any] = dataclasses.field(default_factory=dict)
     pads: dict[str, str] = dataclasses.field(
@@ -71,21 +71,23 @@ FAMILIES = {
     "MistralBackbone": Family(_ONE, **_GROUPED, head_dim="head_dim"),
     "QwenBackbone": Family(_ONE, **_GROUPED),
     "Qwen3Backbone": Family(_ONE, **_GROUPED, head_dim="head_dim"),
-    "GemmaBackbone": Family(_ONE, **_GROUPED, head_dim="head_dim", halves=True),
+    "GemmaBackbone": Family(
+        _ONE,
+        **_GROUPED,
+        head_dim="head_dim",
+        halves=True,
+        alternates=("use_sliding_window_attention",),
+    ),
     "Gemma3Backbone": Family(
         _ONE,
         **_GROUPED,
         head_dim="head_dim",
+        alternates=("use_sliding_window_attention", "rope_wavelength"),
         refused={"vision_encoder": None, "is_embedding_model": False},
     ),
     "BartBackbone": Family(_TWO),
     "WhisperBackbone": Family(_TWO),
-    "T5Backbone": Family(
-        _TWO,
-        head_dim="key_value_dim",
-        of_first=("use_relative_attention_bias",),
-        shares_heads=True,
-    ),
+    "T5Backbone": Family(_TWO, head_dim="key_value_dim", shares_heads=True),
 }
 
 
@@ -162,28 +164,9 @@ def stacks_of(backbone: Any, family: Family) -> dict[str, list]:
     }
 
 
-def kinds_of(blocks: Any, family: Family) -> list[str]:
-    """A text for each block: equal where they compute the same, but for their weights."""
-    return [
-        json.dumps(_settings(block.get_config(), family.of_first), sort_keys=True, default=repr)
-        for block in blocks
-    ]
-
-
-def differences(block: Any, other: Any, family: Family) -> dict[str, tuple]:
-    """`{setting: its values}` of two blocks, where they differ."""
-    one, two = (_settings(each.get_config(), family.of_first) for each in (block, other))
-    return {key: (one[key], two.get(key)) for key in one if one[key] != two.get(key)}
-
-
-def _settings(value, without):
-    """A configuration without what differs between equal blocks."""
-    if isinstance(value, dict):
-        left_out = ("name", "seed", "trainable", "dtype", "build_config", *without)
-        return {key: _settings(each, without) for key, each in value.items() if key not in left_out}
-    if isinstance(value, (list, tuple)):
-        return [_settings(each, without) for each in value]
-    return value
+def kinds_of(blocks: Any, family: Family) -> list[dict[str, Any]]:
+    """What alternates in blocks: equal where they compute the same, but for their weights."""
+    return [{key: getattr(block, key) for key in family.alternates} for block in blocks]
 
 
 def check_not_quantized(model: Any) -> None:

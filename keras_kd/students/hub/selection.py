@@ -8,7 +8,7 @@ from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 from keras_kd.students import channels
 from keras_kd.students.hub import axes
-from keras_kd.students.hub.families import ONLY, Family, differences, kinds_of
+from keras_kd.students.hub.families import ONLY, Family, kinds_of
 
 _OF_HEADS = (axes.HEADS, axes.KV_HEADS, axes.FLAT_HEADS)
 
@@ -169,8 +169,11 @@ def _check_kinds(name, blocks, numbers, family):
     kinds = kinds_of(blocks, family)
     for new, old in enumerate(numbers):
         if kinds[old] != kinds[new]:
-            differ = differences(blocks[old], blocks[new], family)
-            listed = ", ".join(f"{key}={b!r} instead of {a!r}" for key, (a, b) in differ.items())
+            listed = ", ".join(
+                f"{key}={kinds[new][key]!r} instead of {value!r}"
+                for key, value in kinds[old].items()
+                if kinds[new][key] != value
+            )
             costs = np.array([[abs(i - number) for i in range(len(blocks))] for number in numbers])
             raise ValueError(
                 f"Block {old} of the teacher would become block {new} of the student, which its "
