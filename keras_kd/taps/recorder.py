@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_kd.taps import tap
+from keras_kd.taps import softmax, tap
 
 
 class Taps:
@@ -114,6 +114,9 @@ def recorders(layer: Any, kind: str, values: list) -> list:
     if kind == "input":
         return [wrapped(layer, lambda call: _record_inputs(call, values))]
     inner, recorders = tap.softmax_of(layer), []
+    if inner is None and softmax.calling_softmax(layer) is not None:
+        attention, is_input = softmax.calling_softmax(layer), kind == "attention_logits"
+        return [wrapped(attention, lambda call: _record_function(call, values, is_input))]
     if tap.returns_scores(layer):
         # Unless the scores are requested Keras may compute attention without them.
         scores: list = values if inner is None else []
@@ -163,8 +166,31 @@ def _record_softmax(call: Callable, values: list, is_input: bool) -> Callable:
 
     def record(inputs: Any, mask: Any = None) -> Any:
         result = call(inputs, mask=mask)
-        values.append(with_mask(inputs if is_input else result, mask))
+        found = _of_heads(inputs if is_input else result)
+        values.append(with_mask(found, None if mask is None else _of_heads(mask)))
         return result
+
+    return record
+
+
+def _of_heads(value: Any) -> Any:
+    """`[batch, heads, queries, keys]`; some models group the heads that share keys, as Gemma."""
+    if len(value.shape) != 5:
+        return value
+    shape = keras.ops.shape(value)
+    return keras.ops.reshape(value, (shape[0], shape[1] * shape[2], *shape[3:]))
+
+
+def _record_function(call: Callable, values: list, is_input: bool) -> Callable:
+    """Records what a layer passes to the softmax function, or what that returns."""
+
+    def see(logits: Any, scores: Any) -> None:
+        mask = softmax.may_attend(logits)
+        values.append(with_mask(logits if is_input else scores, mask))
+
+    def record(*args: Any, **kwargs: Any) -> Any:
+        with softmax.watched_softmax(see):
+            return call(*args, **kwargs)
 
     return record
 

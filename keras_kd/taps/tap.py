@@ -10,6 +10,7 @@ import keras
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 from keras_kd.models import paths
+from keras_kd.taps.softmax import calling_softmax
 
 KINDS = ("output", "input", "attention_scores", "attention_logits")
 
@@ -232,7 +233,9 @@ def computes(layer: Any, kind: str) -> bool:
     """Whether a kind of attention can be read of a layer."""
     if not isinstance(layer, keras.layers.Layer):
         return False
-    return (kind == "attention_scores" and returns_scores(layer)) or softmax_of(layer) is not None
+    if softmax_of(layer) is not None or calling_softmax(layer) is not None:
+        return True
+    return kind == "attention_scores" and returns_scores(layer)
 
 
 def gives_scores(layer: Any) -> bool:
@@ -251,5 +254,5 @@ def check_attention(model: keras.layers.Layer, path: str, layer: Any, kind: str)
         f"Layer {path!r} of model {model.name!r}, a {type(layer).__name__}, computes no "
         f"{kind}. Layers that do: {able}. Scores are read of layers whose call takes "
         "`return_attention_scores`, scores and logits of layers with one keras.layers.Softmax "
-        "inside, such as keras.layers.MultiHeadAttention."
+        "inside, such as keras.layers.MultiHeadAttention, and of KerasHub's T5."
     )

@@ -11,44 +11,68 @@ from keras_kd.taps.recorder import Taps
 from tests.hub import models
 
 BUILDERS = {
+    "bart": models.bart,
     "bert": models.bert_classifier,
     "distilbert": models.distilbert_classifier,
+    "gemma": models.gemma,
     "gpt2": models.gpt2,
     "llama3": models.llama3,
+    "qwen": models.qwen,
+    "qwen3": models.qwen3,
     "t5": models.t5,
     "whisper": models.whisper,
 }
 BATCHES = {
+    **dict.fromkeys(BUILDERS, lambda: models.tokens(4)),
+    "bart": lambda: models.translations(4),
     "bert": lambda: models.pairs_of_segments(4)[0],
-    "distilbert": lambda: models.tokens(4),
-    "gpt2": lambda: models.tokens(4),
-    "llama3": lambda: models.tokens(4),
     "t5": lambda: models.translations(4),
     "whisper": lambda: models.speech(4),
 }
 # Layers whose scores can be read, in order; T5 has no softmax layer.
-ATTENTION = {
-    "bert": [f"backbone/transformer_layer_{i}/self_attention_layer" for i in range(4)],
-    "distilbert": [f"backbone/transformer_layer_{i}/self_attention_layer" for i in range(2)],
-    "gpt2": [f"backbone/transformer_layer_{i}/self_attention_layer" for i in range(3)],
-    "llama3": [f"backbone/transformer_layer_{i}/self_attention_layer" for i in range(3)],
-    "t5": [],
-    "whisper": [f"transformer_encoder_layer_{i}/self_attention_layer" for i in range(2)]
-    + [
-        f"transformer_decoder_layer_{i}/{kind}_attention_layer"
+
+
+def of_blocks(count, attention="/self_attention_layer", path="backbone/transformer_layer_"):
+    return [f"{path}{i}{attention}" for i in range(count)]
+
+
+def of_two_stacks(attention, path="transformer_"):
+    """Blocks of an encoder and of a decoder, of two layers each, or their attention."""
+    sides = ("encoder", ["self"]), ("decoder", ["self", "cross"])
+    if not attention:
+        return [f"{path}{side}_layer_{i}" for side, _ in sides for i in range(2)]
+    return [
+        f"{path}{side}_layer_{i}/{kind}{attention}"
+        for side, kinds in sides
         for i in range(2)
-        for kind in ("self", "cross")
-    ],
+        for kind in kinds
+    ]
+
+
+# Layers whose scores can be read, in order.
+ATTENTION = {
+    "bart": of_two_stacks("_attention_layer", "backbone/transformer_"),
+    "bert": of_blocks(4),
+    "distilbert": of_blocks(2),
+    "gemma": of_blocks(3, "/attention", "backbone/decoder_block_"),
+    "gpt2": of_blocks(3),
+    "llama3": of_blocks(3),
+    "qwen": of_blocks(3),
+    "qwen3": of_blocks(3),
+    "t5": of_two_stacks("_attention"),
+    "whisper": of_two_stacks("_attention_layer"),
 }
 BLOCKS = {
-    "bert": [f"backbone/transformer_layer_{i}" for i in range(4)],
-    "distilbert": [f"backbone/transformer_layer_{i}" for i in range(2)],
-    "gpt2": [f"backbone/transformer_layer_{i}" for i in range(3)],
-    "llama3": [f"backbone/transformer_layer_{i}" for i in range(3)],
-    "t5": [f"transformer_{side}_layer_{i}" for side in ("encoder", "decoder") for i in range(2)],
-    "whisper": [
-        f"transformer_{side}_layer_{i}" for side in ("encoder", "decoder") for i in range(2)
-    ],
+    "bart": of_two_stacks("", "backbone/transformer_"),
+    "bert": of_blocks(4, ""),
+    "distilbert": of_blocks(2, ""),
+    "gemma": of_blocks(3, "", "backbone/decoder_block_"),
+    "gpt2": of_blocks(3, ""),
+    "llama3": of_blocks(3, ""),
+    "qwen": of_blocks(3, ""),
+    "qwen3": of_blocks(3, ""),
+    "t5": of_two_stacks(""),
+    "whisper": of_two_stacks(""),
 }
 
 
@@ -101,7 +125,7 @@ def test_blocks_only(kind, made):
     assert len(lines) == len(rows) + 1 <= len(blocks) + 8
     shown = [row for row in rows if row["attention"] is not None]
     # A decoder of two attentions has no scores of its own.
-    expected = [path for path in blocks if kind != "t5" and "decoder" not in path]
+    expected = [path for path in blocks if "decoder_layer" not in path]
     assert [row["layer"] for row in shown] == expected
     for row in shown:
         scores = tapped(made(kind), kd.taps.Tap(row["layer"], "attention_scores"), BATCHES[kind]())
