@@ -48,6 +48,8 @@ class Ranking:
         self._readers = self._layers_to_watch(teacher, roles)
         for inputs in _batches(self._backbone, data):
             self._watch(inputs)
+        if not self._counts or not all(self._counts.values()):
+            raise invalid("data", "batches with positions that are no padding", "none")
         means = {key: total / self._counts[key] for key, total in self._sums.items()}
         self._check(means)
         normalized = [value for key, value in means.items() if key[0] == "norm"]
@@ -123,8 +125,6 @@ class Ranking:
         self._counts[key] = self._counts.get(key, 0.0) + counts.sum()
 
     def _check(self, means):
-        if not means or not all(self._counts.values()):
-            raise invalid("data", "batches with positions that are no padding", "none")
         broken = [key for key, value in means.items() if not np.isfinite(value).all()]
         if broken:
             raise ValueError(

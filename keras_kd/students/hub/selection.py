@@ -202,8 +202,9 @@ def _best(kinds, costs):
             total[j + 1, i + 1] = min(total[j + 1, i], total[j, i] + costs[j, i])
     numbers, i = [], count
     for j in range(kept, 0, -1):
-        while total[j, i] == total[j, i - 1]:
+        # Of equal ones the last: the end of a model stays its end.
+        while total[j, i] < total[j - 1, i - 1] + costs[j - 1, i - 1]:
             i -= 1
-        numbers.insert(0, i - 1)
         i -= 1
+        numbers.insert(0, i)
     return numbers
