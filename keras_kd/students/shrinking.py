@@ -93,8 +93,8 @@ def shrink(
             one. For models with an encoder and a decoder also a dict of two lists: `{"decoder": [0,
             -1]}` keeps all of the encoder, as distil-whisper does.
         rank: `"position"` or, for models of KerasHub, `"activation"`.
-        data: What `rank="activation"` reads: a dict of the backbone's inputs, `(inputs, labels)`, or
-            a batched `tf.data.Dataset` of such; some hundred sequences.
+        data: What `rank="activation"` reads: a dict of the backbone's inputs, `(inputs, labels)`,
+            or a batched `tf.data.Dataset` of such; some hundred sequences.
         vocabulary: A `keras_kd.students.VocabularyMap` of the words to keep, for models of
             KerasHub. The student then takes other ids, and has no preprocessor: see
             `keras_kd.students.trim_vocabulary`.
@@ -211,8 +211,8 @@ def trim_vocabulary(
 
     In small models the embeddings are half of all parameters. Rows of the embedding and of the head
     that stay are those of the model, so logits are its columns: `student(words.encode_inputs(x))`
-    equals `words.columns(model(x))` where all ids of `x` are kept. Trim a teacher too, and teacher
-    and student share data and vocabulary; else pass `teacher_preprocess=words.teacher_preprocess` to
+    equals `words.columns(model(x))` where all ids of `x` are kept. Trim the teacher too, and both
+    share data and vocabulary; else pass `teacher_preprocess=words.teacher_preprocess` to
     `keras_kd.Distiller`, and compare `words.columns` of its logits.
 
     Args:
@@ -238,12 +238,21 @@ def trim_vocabulary(
 
     Example:
 
-    <!-- not run: it needs models of KerasHub -->
     ```python
-    teacher, words = kd.students.trim_vocabulary(teacher, train, unknown_id=100)
-    student = kd.students.shrink(teacher, depth=0.5)
-    train = train.map(lambda x, y: (words.encode_inputs(x), y))
-    words.trim_tokenizer("vocab.txt", "student_vocab.txt")
+    import keras_hub
+    import numpy as np
+    import keras_kd as kd
+
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=50, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=16
+    )
+    teacher = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
+    ids = np.array([[7, 30, 30, 0], [30, 7, 4, 9]])
+    x = {"token_ids": ids, "padding_mask": np.array([[1, 1, 1, 0], [1, 1, 1, 1]])}
+    small_teacher, words = kd.students.trim_vocabulary(teacher, x)
+    assert words.encode_inputs(x)["token_ids"].tolist() == [[2, 4, 4, 0], [4, 2, 1, 3]]
+    student = kd.students.shrink(small_teacher, depth=0.5)
+    distiller = kd.Distiller(small_teacher, student, mask_input="padding_mask")
     ```
     """
     if not is_hub(model):
@@ -286,9 +295,7 @@ def _shrinkage(teacher, depth, width, copy, keep, layers, rank, data, vocabulary
             f"rank={rank!r}, data={validation.briefly(data)}. Pass both, or neither."
         )
     if vocabulary is not None and not isinstance(vocabulary, VocabularyMap):
-        raise invalid(
-            "vocabulary", "a keras_kd.students.VocabularyMap, or None", repr(vocabulary)
-        )
+        raise invalid("vocabulary", "a keras_kd.students.VocabularyMap, or None", repr(vocabulary))
     if not is_hub(teacher):
         for name, value in (("vocabulary", vocabulary), ("lora_rank", lora_rank)):
             if value is not None:

@@ -5,6 +5,7 @@ whose pieces have all stayed. BPE does so if the pieces of its pieces stay, whic
 Unigram weighs an unknown character by the rarest piece: without that one it may choose otherwise.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -91,7 +92,7 @@ def _parts(word, ranks):
     """All that BPE makes on the way to a word: it joins the pair of the lowest rank first."""
     parts, found = list(word), set(word)
     while len(parts) > 1:
-        pairs = list(zip(parts, parts[1:], strict=False))
+        pairs = list(itertools.pairwise(parts))
         best = min(pairs, key=lambda pair: ranks.get(pair, len(ranks)))
         if best not in ranks:
             break
@@ -132,9 +133,7 @@ def trimmed_tokenizer(spec: dict[str, Any], kept: np.ndarray) -> dict[str, Any]:
             "of others. Make the map with tokenizer=, which keeps them."
         )
     model = dict(spec["model"])
-    model["vocab"] = {
-        word: new[number] for word, number in model["vocab"].items() if number in new
-    }
+    model["vocab"] = {word: new[number] for word, number in model["vocab"].items() if number in new}
     if model["type"] == "BPE":
         model["merges"] = [
             list(pair)

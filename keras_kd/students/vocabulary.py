@@ -182,7 +182,10 @@ class VocabularyMap:
         checks = [
             tf.debugging.Assert(
                 tf.reduce_all(is_id),
-                [f"ids must be from 0 to {self.size - 1}, the teacher's vocabulary. Received:", ids],
+                [
+                    f"ids must be from 0 to {self.size - 1}, the teacher's vocabulary. Received:",
+                    ids,
+                ],
             ),
             tf.debugging.Assert(tf.reduce_all(new >= 0), [self._lost("some of"), ids]),
         ]

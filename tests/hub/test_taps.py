@@ -2,6 +2,7 @@
 
 import functools
 
+import keras
 import numpy as np
 import pytest
 
@@ -189,6 +190,41 @@ def test_tuples_of_t5(made):
     assert tapped(model, kd.taps.Tap(inner, index=1), x).shape == (4, 2, 12, 12)
     with pytest.raises(ValueError, match=r"returns no tensor at index 2"):
         tapped(model, kd.taps.Tap(inner, index=2), x)
+
+
+def test_the_attention_of_t5_before_and_after_its_softmax(made):
+    """It calls the function: no softmax layer is in it. Its first layer's, from its kernels."""
+    model, x = made("t5"), models.translations(4)
+    path = "transformer_encoder_layer_0/self_attention"
+    attention = paths.find_layer(model, path)
+    bias = tapped(model, kd.taps.Tap(path, index=1), x).numpy()
+    given = tapped(model, kd.taps.Tap(path, "input"), x).numpy()
+    kernels = [np.float64(attention.weights[i].numpy()) for i in (1, 2)]
+    query, key = ((given @ kernel).reshape(4, -1, 2, 8) for kernel in kernels)
+    logits = np.einsum("bqnd,bknd->bnqk", query, key) + bias
+    expected = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    expected /= expected.sum(axis=-1, keepdims=True)
+    before = tapped(model, kd.taps.Tap(path, "attention_logits"), x)
+    after = tapped(model, kd.taps.Tap(path, "attention_scores"), x)
+    np.testing.assert_allclose(before, logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
+    mask = after._keras_mask
+    keys = x["encoder_padding_mask"].astype(bool)[:, None, None, :]
+    np.testing.assert_array_equal(mask, np.broadcast_to(keys, mask.shape))
+    # A block of one attention has its scores; the function is as it was.
+    block = kd.taps.Tap("transformer_encoder_layer_0", "attention_scores")
+    np.testing.assert_array_equal(tapped(model, block, x), after)
+    assert keras.ops.nn.softmax.__module__.startswith("keras.")
+
+
+def test_heads_that_share_keys_are_heads(made):
+    """Gemma groups them: its scores have an axis more."""
+    model, x = made("gemma"), models.tokens(4)
+    path = "backbone/decoder_block_0/attention"
+    groups = tapped(model, f"{path}/softmax", x).numpy()
+    assert groups.shape == (4, 2, 2, models.LENGTH, models.LENGTH)
+    scores = tapped(model, kd.taps.Tap(path, "attention_scores"), x)
+    np.testing.assert_array_equal(scores, groups.reshape(4, 4, models.LENGTH, models.LENGTH))
 
 
 def test_outputs_of_a_backbone_by_their_keys(made):

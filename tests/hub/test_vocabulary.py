@@ -108,9 +108,7 @@ def test_the_preprocessor_is_left_out_and_its_special_words_stay():
     teacher = spread(models.gpt2(layers=1))
     teacher.preprocessor = Preprocessor(name="preprocessor")
     lines = []
-    student, words = kd.students.trim_vocabulary(
-        teacher, few_words("gpt2"), print_fn=lines.append
-    )
+    student, words = kd.students.trim_vocabulary(teacher, few_words("gpt2"), print_fn=lines.append)
     assert student.preprocessor is None
     assert {0, 90, 95} <= set(words.kept.tolist())
     assert lines[-1].startswith("preprocessor: left out, since its tokenizer makes the teacher's")

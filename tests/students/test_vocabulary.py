@@ -34,7 +34,11 @@ def test_ids_there_and_back():
 
 def test_tensors_in_graphs_and_datasets():
     words = small()
-    for run in (words.encode, tf.function(words.encode), tf.function(words.encode, jit_compile=True)):
+    for run in (
+        words.encode,
+        tf.function(words.encode),
+        tf.function(words.encode, jit_compile=True),
+    ):
         found = run(tf.constant(IDS))
         assert found.dtype == tf.int32
         np.testing.assert_array_equal(found, NEW)
@@ -62,7 +66,9 @@ def test_other_words_become_the_unknown_one():
 
 def test_other_words_and_other_ids_are_errors():
     words = small()
-    with pytest.raises(ValueError, match=r"5 words lack the teacher's ids \[3\], 1 in all.*unknown"):
+    with pytest.raises(
+        ValueError, match=r"5 words lack the teacher's ids \[3\], 1 in all.*unknown"
+    ):
         words.encode(np.array([3, 7]))
     for ids in ([11], [-2]):
         with pytest.raises(ValueError, match=r"`ids` has ids .* has 10 words, 0 to 9"):

@@ -1,8 +1,8 @@
 """What the axes of a model's weights are: hidden channels, heads, intermediate units, words.
 
-No table lists the weights of a backbone: two small models of the same class, whose sizes all differ,
-tell them. An axis is of hidden channels if it has the hidden width of the one and of the other; a
-size that is the same in both belongs to nothing that is narrowed.
+No table lists the weights of a backbone: two small models of the same class, whose sizes all
+differ, tell them. An axis is of hidden channels if it has the hidden width of the one and of the
+other; a size that is the same in both belongs to nothing that is narrowed.
 """
 
 import math
@@ -100,8 +100,8 @@ def with_sizes(config: dict[str, Any], family: Family, sizes: Sizes) -> dict[str
 def narrowed(sizes: Sizes, family: Family, width: float) -> Sizes:
     """The sizes of a student: heads keep their channels, and groups of heads their share.
 
-    Where a head is `hidden / heads` wide, the hidden width follows from the heads that stay; else it
-    is `width` of the teacher's.
+    Where a head is `hidden / heads` wide, the hidden width follows from the heads that stay; else
+    it is `width` of the teacher's.
     """
     if width == 1:
         return sizes
@@ -112,14 +112,10 @@ def narrowed(sizes: Sizes, family: Family, width: float) -> Sizes:
         group = sizes.heads // sizes.kv_heads
         wanted = narrow_size(sizes.heads, width)
         heads = kv_heads * min(group, math.ceil(wanted / kv_heads))
-    hidden = (
-        heads * sizes.head_dim if family.head_dim is None else narrow_size(sizes.hidden, width)
-    )
+    hidden = heads * sizes.head_dim if family.head_dim is None else narrow_size(sizes.hidden, width)
     parts = 2 if family.halves else 1
     intermediate = parts * narrow_size(sizes.intermediate // parts, width)
-    return sizes._replace(
-        hidden=hidden, intermediate=intermediate, heads=heads, kv_heads=kv_heads
-    )
+    return sizes._replace(hidden=hidden, intermediate=intermediate, heads=heads, kv_heads=kv_heads)
 
 
 # All sizes, their halves and products differ, from each other and from model to model; the width of

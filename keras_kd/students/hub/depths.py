@@ -91,9 +91,7 @@ def _without(model, left_out):
         hidden = args[0] if args else kwargs[_HIDDEN]
         return (hidden, kwargs[_ALSO]) if _ALSO in kwargs else hidden
 
-    return keras.models.clone_model(
-        model, clone_function=lambda layer: layer, call_function=call
-    )
+    return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
 
 
 def _own_attributes(model, functional):

@@ -35,8 +35,8 @@ class Ranking:
 
     Attributes:
         hidden: `[hidden]`.
-        inner: `{(stack, block, group, role): scores}`: of the units and heads of a block; a group is
-            the path of the layer around them.
+        inner: `{(stack, block, group, role): scores}`: of the units and heads of a block; a group
+            is the path of the layer around them.
         blocks: `{stack: scores}`.
     """
 

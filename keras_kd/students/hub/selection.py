@@ -1,5 +1,6 @@
 """Which blocks, channels, heads, units and words of a teacher a student keeps."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,11 @@ class Selection:
             return None
         inner = self._ranking.inner
         if role == axes.HEADS and self._family.shares_heads:
-            return sum(value for (stack, *_, of), value in inner.items() if (stack, of) == (key.stack, role))
+            return sum(
+                value
+                for (stack, *_, of), value in inner.items()
+                if (stack, of) == (key.stack, role)
+            )
         group = key.path
         while True:
             if (*key.place, group, role) in inner:
@@ -160,7 +165,7 @@ def numbers_of(layers: Any, count: int, where: str = "") -> list[int]:
     if any(not -count <= each < count for each in listed):
         raise invalid("layers", f"{expected} to {count - 1}", repr(layers))
     numbers = [int(each) + count if each < 0 else int(each) for each in listed]
-    if any(one >= two for one, two in zip(numbers, numbers[1:], strict=False)):
+    if any(one >= two for one, two in itertools.pairwise(numbers)):
         raise invalid("layers", f"{expected}, rising, each once", repr(layers))
     return numbers
 

@@ -81,12 +81,8 @@ class HubShrinkage:
         stacks = stacks_of(backbone, self._family)
         counts = {name: len(blocks) for name, blocks in stacks.items()}
         changes_shapes = width < 1 or vocabulary is not None or rank == "activation"
-        roles = (
-            axes.roles_of(teacher, self._config, counts, self._family) if changes_shapes else {}
-        )
-        ranking = (
-            Ranking(teacher, roles, self._family, data) if rank == "activation" else None
-        )
+        roles = axes.roles_of(teacher, self._config, counts, self._family) if changes_shapes else {}
+        ranking = Ranking(teacher, roles, self._family, data) if rank == "activation" else None
         scores = None if ranking is None else ranking.blocks
         self.blocks = chosen_blocks(stacks, self._family, layers, depth, scores)
         if depth < 1 and all(len(self.blocks[name]) == counts[name] for name in counts):
