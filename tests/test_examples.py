@@ -87,6 +87,18 @@ def test_multi_teacher(tmp_path):
     assert teachers == {"labels only", "teacher 0", "teacher 1", "teacher 2", "(per_sample_best)"}
 
 
+def test_language_model(tmp_path):
+    extras.require_in_a_process("keras_hub", "tokenizers")
+    small = ["--lines", 64, "--words", 400, "--length", 24, "--teacher-width", 32, "--epochs", 1]
+    methods = ["--methods", "labels only", "on-policy", "--seeds", 2]
+    output = ["--output", tmp_path / "out"]
+    text = example_runs.printed("language_model.py", *small, *methods, *output)
+    assert "64 rows of 24 tokens to train on" in text
+    assert re.search(r"^on-policy +[0-9.]+ ± [0-9.]+ +[0-9,]+$", text, re.MULTILINE)
+    assert "Against the texts alone: on-policy: " in text
+    assert (tmp_path / "out" / "on-policy.keras").exists()
+
+
 NAMES = sorted(path.stem for path in example_runs.EXAMPLES.glob("*.py"))
 HELPERS = {"command_line", "comparison"}
 IMPORTED = """
