@@ -14,7 +14,6 @@ It needs the extra `hub` (KerasHub and tokenizers), and no network: the texts ar
 """
 
 import ast
-import functools
 import os
 import pathlib
 import sysconfig
