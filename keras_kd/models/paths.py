@@ -130,12 +130,12 @@ def _children(layer: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 def _in_order(child: Any, attributes: list[str]) -> tuple[str, ...]:
     """The name before the attributes, unless Keras made it up."""
-    if attributes and _is_counted(child):
+    if attributes and is_counted(child):
         return (*attributes, child.name)
     return (child.name, *attributes)
 
 
-def _is_counted(layer: Any) -> bool:
+def is_counted(layer: Any) -> bool:
     """Whether Keras made its name, from its class and a number."""
     stem = re.sub(r"_\d+$", "", layer.name)
     return stem.replace("_", "") == type(layer).__name__.replace("_", "").lower()

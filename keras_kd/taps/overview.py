@@ -27,6 +27,8 @@ class Call:
         names: Its path by the names of layers alone.
         given: Its first argument: a symbolic tensor, or a structure of them.
         output: What it returned.
+        read: The first tensor of its first argument itself, in the pass.
+        made: The first tensor that it returned.
         inside: The calls directly in it, in order.
     """
 
@@ -35,6 +37,8 @@ class Call:
     names: str
     given: Any = None
     output: Any = None
+    read: Any = None
+    made: Any = None
     inside: list = dataclasses.field(default_factory=list)
 
     def all_inside(self) -> Iterator["Call"]:
@@ -217,6 +221,7 @@ class _CallRecorder:
                 finally:
                     self._open.pop()
                 record.output = keras.tree.map_structure(_spec, output_of(result, kwargs))
+                record.read, record.made = _first_of(given), _first_of(result)
                 shapes = keras.tree.map_structure(recorder.shape_of, record.output)
                 attended = _attended(scores[known:])
                 values = (path, type(layer).__name__, next(number), shapes, attended)
@@ -237,6 +242,10 @@ def _attended(scores: list) -> tuple | None:
     return shape if shape is not None and len(shape) > 2 else None
 
 
+def _first_of(value: Any) -> Any:
+    return next(iter(keras.tree.flatten(value)), None)
+
+
 def _spec(value: Any) -> keras.KerasTensor | None:
     """The shape and type of a tensor; `None` for anything else."""
     if recorder.shape_of(value) is None or not hasattr(value, "dtype"):
@@ -252,7 +261,9 @@ def _text(value: Any) -> str:
 #
 # Found by structure: a block is a layer that is made of other layers, turns features into
 # features, and is one of two or more of its class that run one after the other, side by side in
-# the same model or layer. What runs between them may have no weights (dropout, pooling, masks).
+# the same model or layer. What runs between them may have no weights (dropout, pooling, masks),
+# unless each reads what the one before has made: Keras runs a decoder's embeddings among the blocks
+# of the encoder.
 # The outermost such layers are the blocks. A layer that is alone is one where it holds an
 # attention layer and keeps the rank of its features: a transformer may have one block.
 #
@@ -302,7 +313,11 @@ def _side_by_side(siblings: list[Call]) -> list[list[Call]]:
     is_open = False
     for call in siblings:
         if _may_be_a_block(call):
-            if is_open and type(runs[-1][0].layer) is type(call.layer):
+            alike = [run for run in runs if type(run[0].layer) is type(call.layer)]
+            before = [run for run in alike if run[-1].made is call.read]
+            if before:
+                before[-1].append(call)
+            elif is_open and runs[-1] in alike:
                 runs[-1].append(call)
             else:
                 runs.append([call])

@@ -65,6 +65,7 @@ def test_causal_models():
 
 
 def test_an_encoder_that_stays_whole_and_a_decoder_that_does_not():
+    # Keras runs the decoder's embeddings among the blocks of the encoder.
     teacher = models.bart(layers=3)
     student = kd.students.shrink(teacher, layers={"decoder": [0, -1]}, print_fn=None)
     path = "backbone/transformer_{}_layer_"

@@ -228,6 +228,9 @@ def rebuilt(
         config = {**config, "name": name}
     own_keys = {key for _, key in family.stacks.values()}
     if len(own_keys) < len(set(counts.values())):
+        if paths.is_counted(backbone) and config["name"] == backbone.name:
+            # Keras counts up a name of the new class, so that paths lead through attributes.
+            config = {key: value for key, value in config.items() if key != "name"}
         new = depths.with_depths(type(backbone), config, counts)
     else:
         keys = {key: counts[stack] for stack, (_, key) in family.stacks.items()}

@@ -7,6 +7,7 @@ loads one imports keras_kd before.
 """
 
 import functools
+import importlib
 from typing import Any
 
 import keras
@@ -112,9 +113,8 @@ class _Registered:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """The backbone."""
-        import keras_hub
-
-        return _derived(getattr(keras_hub.models, cls.base)).from_config(config)
+        derived: Any = _derived(getattr(importlib.import_module("keras_hub").models, cls.base))
+        return derived.from_config(config)
 
 
 def _register() -> None:

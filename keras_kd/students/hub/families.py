@@ -57,7 +57,7 @@ _TWO = {
     "encoder": ("encoder_transformer_layers", "num_layers"),
     "decoder": ("decoder_transformer_layers", "num_layers"),
 }
-_GROUPED = {"heads": "num_query_heads", "kv_heads": "num_key_value_heads"}
+_GROUPED: dict[str, Any] = {"heads": "num_query_heads", "kv_heads": "num_key_value_heads"}
 _PLAIN = Family(_ONE)
 
 # By the class of the backbone or one that it is derived from.

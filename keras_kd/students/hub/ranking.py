@@ -163,7 +163,7 @@ def _first(args, kwargs):
 
 def _batches(backbone: Any, data: Any) -> Iterator[dict]:
     """The inputs of the backbone in each batch."""
-    names = models.input_names(backbone)
+    names = models.input_names(backbone) or []
     for each in _inputs_in(data):
         own = models.own_inputs(backbone, each)
         if not isinstance(own, dict) or not set(names) <= set(own):

@@ -205,7 +205,8 @@ def _best(kinds, costs):
     for j in range(kept):
         for i in range(count):
             total[j + 1, i + 1] = min(total[j + 1, i], total[j, i] + costs[j, i])
-    numbers, i = [], count
+    numbers: list[int] = []
+    i = count
     for j in range(kept, 0, -1):
         # Of equal ones the last: the end of a model stays its end.
         while total[j, i] < total[j - 1, i - 1] + costs[j - 1, i - 1]:
