@@ -101,8 +101,8 @@ def test_the_words_in_use():
         tf.data.Dataset.from_tensor_slices({"token_ids": IDS, "padding_mask": mask}).batch(1),
     ):
         assert VocabularyMap.of(each, SIZE).kept.tolist() == [0, 1, 4, 7, 8]
-    labelled = data, np.array([3, -100])
-    assert 3 in VocabularyMap.of(labelled, SIZE, labels=True).kept
+    labeled = data, np.array([3, -100])
+    assert 3 in VocabularyMap.of(labeled, SIZE, labels=True).kept
     of_two = VocabularyMap.of([IDS, [7, 8]], SIZE, keep=[5], unknown_id=2, min_count=2)
     assert of_two.kept.tolist() == [0, 2, 5, 7, 8]
     assert of_two.unknown_id == 2
