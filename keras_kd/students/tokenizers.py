@@ -122,8 +122,8 @@ def trimmed_tokenizer(spec: dict[str, Any], kept: np.ndarray) -> dict[str, Any]:
     without_word = [old for old in new if old not in by_id]
     if without_word:
         raise ValueError(
-            f"The map keeps the ids {without_word[:5]}, of which the tokenizer, with "
-            f"{len(words)} words, makes none: it belongs to another model."
+            f"The map keeps the ids {without_word[:5]}, and the tokenizer, with "
+            f"{len(words)} words, makes none of them: it belongs to another model."
         )
     missing = [int(each) for each in needed_ids(spec, kept) if int(each) not in new]
     if missing:

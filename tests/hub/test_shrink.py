@@ -471,7 +471,7 @@ def test_bad_arguments(made):
 def test_by_activation_there_must_be_positions_and_numbers(made):
     x = models.tokens()
     nothing = {**x, "padding_mask": np.zeros_like(x["padding_mask"])}
-    with pytest.raises(ValueError, match="positions that are no padding"):
+    with pytest.raises(ValueError, match="positions that are not padding"):
         shrink(made("gpt2"), width=0.5, rank="activation", data=nothing)
     teacher = models.gpt2(layers=2)
     teacher.weights[0].assign(np.full(teacher.weights[0].shape, np.nan))

@@ -57,7 +57,7 @@ def test_blocks_by_their_numbers():
 
 
 def test_numbers_need_one_kind_of_blocks():
-    with pytest.raises(ValueError, match=r"of which it has 2 kinds instead of one. Found .*s0b0"):
+    with pytest.raises(ValueError, match=r"it has 2 kinds of them instead of one. Found .*s0b0"):
         kd.students.plan(networks.resnet(4), layers=[0])
     with pytest.raises(ValueError, match=r"numbers of the 4 blocks, .* to 3. Received: layers="):
         kd.students.plan(networks.mlp(depth=4), layers=[4])

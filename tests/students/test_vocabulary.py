@@ -230,7 +230,7 @@ def test_a_tokenizer_that_would_lack_words(tmp_path):
     used = np.array(teacher.encode(TEXTS[0]).ids)
     with pytest.raises(ValueError, match=r"needs words that the map has left out.*tokenizer="):
         VocabularyMap.of(used, size).trim_tokenizer(source, target)
-    with pytest.raises(ValueError, match=r"of which the tokenizer, .*, makes none"):
+    with pytest.raises(ValueError, match=r"the tokenizer, .*, makes none of them"):
         VocabularyMap.of([used, [size + 3]], size + 9).trim_tokenizer(source, target)
     assert not target.exists()
 

@@ -49,7 +49,7 @@ class Ranking:
         for inputs in _batches(self._backbone, data):
             self._watch(inputs)
         if not self._counts or not all(self._counts.values()):
-            raise invalid("data", "batches with positions that are no padding", "none")
+            raise invalid("data", "batches with positions that are not padding", "none")
         means = {key: total / self._counts[key] for key, total in self._sums.items()}
         self._check(means)
         normalized = [value for key, value in means.items() if key[0] == "norm"]
@@ -118,7 +118,7 @@ class Ranking:
         return add
 
     def _add(self, key, value, mask):
-        """Adds the sum over positions that are no padding."""
+        """Adds the sum over positions that are not padding."""
         counts = np.ones(value.shape[:2]) if mask is None else np.asarray(mask) != 0
         total = np.tensordot(counts.astype("float64"), value, axes=([0, 1], [0, 1]))
         self._sums[key] = self._sums.get(key, 0.0) + total
