@@ -72,7 +72,7 @@ def shrink(
     gives a pair for a hint, and are all trainable, even where the teacher's are frozen.
 
     A model of KerasHub, a backbone or a task, becomes one of its own class, by the configuration of
-    its backbone. Its blocks are numbered again; `keras_kd.pair_layers` pairs them. Heads stay whole:
+    its backbone. Its blocks get new numbers; `keras_kd.pair_layers` pairs them. Heads stay whole:
     where the width is `heads * head_dim`, it follows from the heads that stay. The head of a task,
     tied embeddings and the preprocessor are kept. `rank="activation"` keeps what matters on `data`
     instead of what is evenly spread: hidden channels by the mean absolute output of the
@@ -453,8 +453,8 @@ def _keep_blocks(graph, layers):
         found = [(run.paths(0)[0], len(run.blocks)) for run in runs]
         raise ValueError(
             f"`layers` are numbers of the repeated blocks of model {graph.model.name!r}, and it "
-            f"has {len(runs)} kinds of them instead of one. Found (first layer, blocks): {found}. Pass "
-            "`depth`, which shortens all, or build the student yourself."
+            f"has {len(runs)} kinds of them instead of one. Found (first layer, blocks): {found}. "
+            "Pass `depth`, which shortens all, or build the student yourself."
         )
     count = len(runs[0].blocks)
     kept = numbers_of(layers, count)
