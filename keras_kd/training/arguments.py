@@ -50,6 +50,16 @@ def check_loss_weights(given):
             )
 
 
+def check_attached(loss):
+    """Raises for a loss that decides how the models run, and so must be there from the start."""
+    if isinstance(loss, TokenKD):
+        raise ValueError(
+            "A TokenKD cannot be attached: with it the models run without their heads. Give it to "
+            "the constructor, Distiller(teacher, student, keras_kd.losses.TokenKD(...)); its "
+            "weight may be 0 at first."
+        )
+
+
 def check_without_logits(distiller, *metrics):
     """Raises for what needs the logits that a `TokenKD` leaves out."""
     wanted = {

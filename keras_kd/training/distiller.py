@@ -269,11 +269,12 @@ class Distiller(DistillationModel):
             loss: A `keras_kd.losses.DistillationLoss`, or a loss object of `keras.distillation`.
 
         Raises:
-            ValueError: It is not such a loss; or it does not fit the models; or it owns weights and
-                the optimizer is built; or a compiled metric has its name.
+            ValueError: It is not such a loss, or a `TokenKD`; or it does not fit the models; or it
+                owns weights and the optimizer is built; or a compiled metric has its name.
         """
         with self.student.distribute_strategy.scope():
             loss = arguments.as_loss(loss)
+            arguments.check_attached(loss)
             self.loss_list.add(loss)
         try:
             self.forward_passes.record(self.distillation_losses)

@@ -253,6 +253,30 @@ def test_a_file_and_the_student_in_it(tmp_path):
     np.testing.assert_array_equal(made.predict(x, verbose=0), made.student.predict(x, verbose=0))
 
 
+def test_a_file_without_the_teacher(tmp_path):
+    x, y = tokens()
+    made = distiller(save_teacher=False)
+    made.fit(x, y, verbose=0)
+    made.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    options = {"verbose": 0, "return_dict": True}
+    assert loaded.evaluate(x, y, **options) == made.evaluate(x, y, **options)
+    loaded.set_teacher(made.teacher)
+    logs = [d.fit(x, y, verbose=0, shuffle=False).history for d in (made, loaded)]
+    assert logs[0] == logs[1]
+
+
+def test_the_summary_names_the_loss(capsys):
+    distiller().summary()
+    assert "token_kd" in capsys.readouterr().out
+
+
+def test_it_cannot_be_attached():
+    made = distiller(kd.losses.HiddenStates("hidden", "hidden"))
+    with pytest.raises(ValueError, match="TokenKD cannot be attached.*constructor"):
+        made.attach(kd.losses.TokenKD())
+
+
 def test_mixed_precision_trains():
     x, y = tokens()
     keras.config.set_dtype_policy("mixed_bfloat16")
