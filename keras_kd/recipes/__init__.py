@@ -1,13 +1,10 @@
 """Papers' ways to distill transformers and language models, as plain losses and arguments."""
 
-from keras_kd.recipes.causal_lm import causal_lm
-from keras_kd.recipes.distil_whisper import distil_whisper
-from keras_kd.recipes.distilbert import distilbert
-from keras_kd.recipes.minilm import minilm
-from keras_kd.recipes.mobilebert import mobilebert
+from keras_kd.recipes.bert import distilbert, minilm, mobilebert, tinybert
+from keras_kd.recipes.encoders import sentence_encoder
+from keras_kd.recipes.language_models import causal_lm
 from keras_kd.recipes.recipe import Recipe, Stage
-from keras_kd.recipes.sentence_encoder import sentence_encoder
-from keras_kd.recipes.tinybert import tinybert
+from keras_kd.recipes.whisper import distil_whisper
 
 __all__ = [
     "Recipe",
