@@ -36,7 +36,7 @@ def parse():
     add("--tokens", type=int, default=2048, help="of the second table")
     add("--widths", type=int, nargs=2, default=(1024, 2048), help="student's and teacher's")
     add("--head-words", type=int, default=128000)
-    add("--memory-mb", type=float, nargs="*", default=(32, 64, 256))
+    add("--memory-mb", type=float, nargs="*", default=(64, 128, 256))
     add("--repeats", type=int, default=3)
     add("--only", help=argparse.SUPPRESS)  # the measurement that a child process makes
     return parser.parse_args()
@@ -155,7 +155,7 @@ def head_and_loss(args, kind):
                     hard_weight=0.5,
                     soft_weight=0.5,
                     temperature=2.0,
-                    memory_mb=float(kind),
+                    memory_mb=kind if kind == "auto" else float(kind),
                 ).loss
         return tape.gradient(loss, [hidden[0], kernels[0]])
 
@@ -195,7 +195,7 @@ def main():
         f"\n{args.tokens} tokens, {args.head_words} words, widths {args.widths[0]} and "
         f"{args.widths[1]}: logits {logits:.0f} MB"
     )
-    kinds = ["logits", *(str(each) for each in args.memory_mb)]
+    kinds = ["logits", "auto", *(str(each) for each in args.memory_mb)]
     found = {name: child(args, f"head:{name}") for name in kinds}
     found = {name if name == "logits" else f"chunks of {name} MB": x for name, x in found.items()}
     table("loss and gradients", found, "logits")

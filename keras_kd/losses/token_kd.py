@@ -53,7 +53,8 @@ class TokenKD(shapes.LogitsLoss):
         vocabulary: `"same"`: both have the same words. `"common"`: the first ones are the same, and
             the rest is padding (151,936 and 152,064 rows); the divergence is that over the common
             ones, the hard loss over all of the student's.
-        memory_mb: Megabytes that the logits of a chunk may take; `"auto"`: 64.
+        memory_mb: Megabytes that the logits of a chunk may take; `"auto"`: 64, or what 128
+            positions take.
         student_head: Name or path of the layer that makes the student's logits; default: found.
         teacher_head: The same for the teacher.
         weight: See `DistillationLoss`.

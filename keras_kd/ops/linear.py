@@ -20,9 +20,9 @@ from keras_kd.ops.linear_head import HeadShape, LinearHead
 from keras_kd.ops.sparse_logits import SparseLogits
 
 VOCABULARIES = ("same", "common")
-# Megabytes of logits at once where nothing is said. Smaller chunks multiply slower, larger ones
-# take memory for nothing: see benchmarks/language.py.
-MEMORY_MB = 64
+# Megabytes of logits at once where nothing is said, and how many positions at least: for each chunk
+# both kernels are read, and fewer positions multiply slower. See benchmarks/language.py.
+MEMORY_MB, LEAST_ROWS = 64, 128
 # Copies of a chunk's logits that live at once: both models' and the gradient.
 _COPIES = 3
 # The arguments that have a gradient, in this order.
@@ -95,7 +95,7 @@ def linear_soft_target_loss(
             that between the distributions over the first words that both have (vocabularies padded
             to 151,936 and 152,064 rows); the cross-entropy is over all of the student's.
         memory_mb: Megabytes that the logits of a chunk may take, at least one position's. `"auto"`:
-            64.
+            64, or what 128 positions take.
         reduction: `"mean"`: the weighted sum divided by the number of positions (without those of
             `ignore_label`); `"sum"`; or `None`, one loss a position: then the logits are computed
             once more in the backward pass, because what each is multiplied with is not known
@@ -212,8 +212,10 @@ def chunk_rows(memory_mb: float | str, words: int, rows: int | None = None) -> i
     Returns:
         At least 1, at most all of them.
     """
-    budget = MEMORY_MB if memory_mb == "auto" else validation.positive("memory_mb", memory_mb)
+    is_auto = memory_mb == "auto"
+    budget = MEMORY_MB if is_auto else validation.positive("memory_mb", memory_mb)
     fitting = int(budget * 2**20 // (_COPIES * 4 * words))
+    fitting = max(fitting, LEAST_ROWS) if is_auto else fitting
     # A power of two where there are many: products of odd sizes are slower.
     chunk = max(1, fitting) if fitting < 16 else 1 << (fitting.bit_length() - 1)
     return chunk if rows is None else max(1, min(chunk, rows))
@@ -424,10 +426,11 @@ def _sweep(
             gradient = tf.cast(gradient, head.backward_dtype)
             back = head.gradient_of_hidden(gradient, kernel_back)
             of_hidden = [of_hidden[0].write(i, tf.cast(back, tf.float32))]
-            found = [head.gradient_of_kernel(gradient, student)]
-            if bias is not None:
-                found.append(tf.reduce_sum(tf.cast(gradient, tf.float32), axis=0))
-            sums = [total + each for total, each in zip(sums, found, strict=True)]
+            of_bias = [tf.reduce_sum(tf.cast(gradient, tf.float32), axis=0) for _ in sums[1:]]
+            sums = [
+                head.add_gradient_of_kernel(sums[0], gradient, student),
+                *(total + each for total, each in zip(sums[1:], of_bias, strict=True)),
+            ]
         return i + 1, losses, of_hidden, sums
 
     last = -(-kept // chunk)

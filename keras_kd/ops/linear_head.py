@@ -94,6 +94,21 @@ def _tensor(weight: Any) -> tf.Tensor:
     return tf.convert_to_tensor(keras.ops.convert_to_tensor(weight))
 
 
+# Bytes of a kernel's gradient that are computed at once.
+_BLOCK_BYTES = 32 * 2**20
+
+
+def _rows_times(rows: tf.Tensor, kernel: tf.Tensor, is_transposed: bool) -> tf.Tensor:
+    """`rows @ kernel`, or `rows @ kernel^T`.
+
+    The latter as `(kernel @ rows^T)^T`: oneDNN repacks a kernel that is to be transposed, for each
+    product again. Measured for 128 rows and a kernel of 32,000 x 1,024: a quarter of the time.
+    """
+    if is_transposed:
+        return tf.transpose(tf.matmul(kernel, rows, transpose_b=True))
+    return tf.matmul(rows, kernel)
+
+
 @dataclasses.dataclass(frozen=True)
 class HeadShape:
     """A head without its weights: hashable, so that what is traced for it is traced once.
@@ -116,8 +131,7 @@ class HeadShape:
 
     def logits(self, hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
         """`[rows, vocabulary]` of hidden states `[rows, width]`, in `dtype`."""
-        kernel = tf.cast(kernel, self.dtype)
-        logits = tf.matmul(tf.cast(hidden, self.dtype), kernel, transpose_b=self.is_tied)
+        logits = _rows_times(tf.cast(hidden, self.dtype), tf.cast(kernel, self.dtype), self.is_tied)
         if bias is not None:
             logits += tf.cast(bias, logits.dtype)
         if self.scale != 1.0:
@@ -144,14 +158,28 @@ class HeadShape:
 
     def gradient_of_hidden(self, gradient: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """`[rows, width]`, from the gradient `[rows, vocabulary]` before the cap."""
-        kernel = tf.cast(kernel, self.backward_dtype)
-        return tf.matmul(gradient, kernel, transpose_b=not self.is_tied)
+        return _rows_times(gradient, tf.cast(kernel, self.backward_dtype), not self.is_tied)
 
-    def gradient_of_kernel(self, gradient: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
-        """Of the kernel's shape, float32."""
+    def add_gradient_of_kernel(
+        self, total: tf.Tensor, gradient: tf.Tensor, hidden: tf.Tensor
+    ) -> tf.Tensor:
+        """The total, float32 of the kernel's shape, and the gradient of some rows.
+
+        Of a large kernel some of its rows at a time, in place: a whole product beside the total is
+        another half a gigabyte for 128,000 words of width 1,024.
+        """
         hidden = tf.cast(hidden, self.backward_dtype)
         first, second = (gradient, hidden) if self.is_tied else (hidden, gradient)
-        return tf.cast(tf.matmul(first, second, transpose_a=True), tf.float32)
+        length, width = self.kernel_shape
+        block = max(1, _BLOCK_BYTES // (4 * width))
+        if length <= block:
+            return total + tf.cast(tf.matmul(first, second, transpose_a=True), tf.float32)
+        for start in range(0, length, block):
+            end = min(start + block, length)
+            product = tf.matmul(first[:, start:end], second, transpose_a=True)
+            places = tf.range(start, end)[:, None]
+            total = tf.tensor_scatter_nd_add(total, places, tf.cast(product, tf.float32))
+        return total
 
     @property
     def kernel_shape(self) -> tuple[int, int]:
