@@ -58,12 +58,25 @@ def compute_loss(
     step = _running_step(distiller) or _outside_of_a_step(distiller, x, training)
     student = step.student
     if y_pred is not None and y_pred is not student.outputs:
-        student = dataclasses.replace(student, outputs=y_pred)
+        student = _with_outputs(distiller, student, y_pred)
     batch = objective.Batch(y, sample_weight, training, x, step.hard_factor)
     step.terms = distiller.objective.terms(batch, student, step.rows)
     step.regularizers = distiller.objective.regularizers(y)
     step.loss = distribution.part_of_global(step.terms.total, step.rows, step.regularizers)
     return step.loss
+
+
+def _with_outputs(distiller, student, y_pred):
+    """The student's `Outputs` with those that `compute_loss` was given."""
+    if not distiller.leaves_out_logits:
+        return dataclasses.replace(student, outputs=y_pred)
+    # Keras builds a model in replicas on what its `call` gives: symbolic logits.
+    if tf.is_symbolic_tensor(y_pred) and _running_step(distiller) is None:
+        return student
+    raise ValueError(
+        "With a TokenKD `compute_loss` takes no other logits than those that are left out. Pass "
+        f"the `y_pred` of the step as it is, or None. Received: {type(y_pred).__name__}"
+    )
 
 
 @dataclasses.dataclass

@@ -404,3 +404,12 @@ def test_a_subclass_sees_logits_that_it_asks_for():
     before = made.student.predict(x, verbose=0)
     made.fit(x, y, verbose=0, shuffle=False)
     np.testing.assert_allclose(made.seen, before, rtol=1e-5, atol=1e-6)
+
+
+def test_compute_loss_takes_no_logits_of_ones_own():
+    x, y = tokens()
+    made = distiller()
+    expected = made.evaluate(x, y, verbose=0, return_dict=True, with_teacher=True)["loss"]
+    np.testing.assert_allclose(made.compute_loss(x, y), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="takes no other logits.*Pass the `y_pred`"):
+        made.compute_loss(x, y, made.student(x))
