@@ -111,8 +111,8 @@ def cache_teacher(
     """
     # Python's own integers, which JSON can hold.
     folder = arguments.new_folder(path)
-    arguments.check_dtype(dtype)
     top_k = validation.integer("top_k", top_k, 1, optional=True)
+    arguments.check_dtype(dtype, top_k)
     epochs = validation.integer("epochs", epochs, 1)
     per_shard = validation.integer("batches_per_shard", batches_per_shard, 1, optional=True)
     arguments.check_writing_key(key)
@@ -130,7 +130,7 @@ def cache_teacher(
     source = recorder.source
     names = source.output_names  # known by now, also where the trace has built the model
     plan = {
-        "version": cache_format.VERSION,
+        "version": cache_format.version_of(dtype),
         "teacher": fingerprint or fingerprints.fingerprint_teacher(source),
         "taps": [str(layer) for layer in recorder.teacher.layers],
         "top_k": top_k,
