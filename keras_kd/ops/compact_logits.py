@@ -11,8 +11,8 @@ levels   11 x 13 bits  the log-sum-exp of the other classes at 11 temperatures
 
 The last two are bits, most significant first, filled up with zeros.
 
-A value is a step `q` from 0 to 254: its logit is `scale (q / 254)^2` below the largest, and 255 is a
-class without probability. Steps are finest at the largest logits, which have the probability: a
+A value is a step `q` from 0 to 254: its logit is `scale (q / 254)^2` below the largest, and 255 is
+a class without probability. Steps are finest at the largest logits, which have the probability: a
 logit `v` below the largest is wrong by at most `sqrt(v scale) / 254 + scale / 254^2`.
 
 A level is a fraction of `log(V - k)`, in 8190 steps, of the log-sum-exp over the other classes,

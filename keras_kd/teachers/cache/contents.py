@@ -1,7 +1,6 @@
 """What a cache stores of a teacher: its outputs and taps as named components, and back."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import keras
