@@ -131,7 +131,7 @@ def read(path, data):
 
 
 def student_steps(args, data):
-    """A function that trains a student for an epoch."""
+    """A function that trains a student on labels for an epoch."""
     import keras
 
     student = gpt2(args, max(1, args.layers // 6), args.width // 2)

@@ -119,8 +119,9 @@ def _keep_compact_of_rows(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tens
     classes = logits.shape[-1]
     more = min(k + 1, classes)
     values, indices = sparse_logits.top_k(logits, more)
-    sound = tf.reduce_all(tf.math.is_finite(values[:, :1]), axis=-1, keepdims=True)
-    values = values - values[:, :1]
+    largest = values[:, :1]
+    values = values - largest  # NaN where the largest is infinite
+    sound = tf.reduce_all(~tf.math.is_nan(values), axis=-1, keepdims=True)
     exists = values >= _FLOOR
     scale = -tf.reduce_min(tf.where(exists, values, 0.0), axis=-1, keepdims=True)
     kept, indices = values[:, :k], indices[:, :k]
@@ -129,7 +130,6 @@ def _keep_compact_of_rows(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tens
     steps = tf.round(_VALUE_STEPS * tf.sqrt(tf.math.divide_no_nan(-kept, scale)))
     steps = tf.where(kept < _FLOOR, float(_NO_VALUE), steps)
     if more > k:
-        largest = tf.reduce_max(logits, axis=-1, keepdims=True)
         codes, has_no_nan = _codes(logits - (largest - scale), k, exists[:, k:])
         sound &= has_no_nan
     else:

@@ -20,7 +20,7 @@ K = 3
 
 
 def logsumexp(values):
-    if not values.size or np.isneginf(values.max()):
+    if not values.size:
         return -np.inf
     return np.log(np.exp(values - values.max()).sum()) + values.max()
 
@@ -32,8 +32,8 @@ def kept(logits, k):
 
 def exact_rest(logits, classes, temperature):
     centered = logits - logits.max(-1, keepdims=True)
-    rows = zip(centered, classes, strict=True)
-    return [logsumexp(np.delete(row, at) / temperature) for row, at in rows]
+    rest = [np.delete(row, at) for row, at in zip(centered, classes, strict=True)]
+    return [logsumexp(row[np.isfinite(row)] / temperature) for row in rest]
 
 
 def through_bytes(logits, k):
@@ -63,9 +63,9 @@ def logits_of(kind, rows, classes):
 @pytest.mark.parametrize(
     "kind", ["normal", "narrow", "laplace", "exponential", "uniform", "zipf", "student"]
 )
-@pytest.mark.parametrize(("classes", "k"), [(300, 50), (32000, 50), (65537, 5)])
+@pytest.mark.parametrize(("classes", "k"), [(300, 50), (32000, 50), (65537, 50)])
 def test_the_error_is_the_documented_one(kind, classes, k):
-    logits = np.float32(logits_of(kind, 6, classes)).astype("float64")
+    logits = np.float32(logits_of(kind, 4, classes)).astype("float64")
     found = through_bytes(logits, k)
     at = kept(logits, k)
     np.testing.assert_array_equal(found.indices, at)
@@ -173,20 +173,19 @@ def test_probabilities_are_kept_as_logarithms():
     np.testing.assert_allclose(found.rest(2.0), through_bytes(logits, 5).rest(2.0), atol=2e-3)
 
 
-@pytest.mark.parametrize(("classes", "most"), [(32000, 144), (50257, 149), (65536, 150)])
+@pytest.mark.parametrize(("classes", "most"), [(32000, 144), (50257, 148), (65536, 150)])
 def test_fifty_of_a_vocabulary_take_at_most_150_bytes_a_token(tmp_path, classes, most):
     kernel = np.random.default_rng(0).normal(size=(caches.FEATURES, classes)).astype("float32")
-    x = np.random.default_rng(1).normal(size=(2, 128, caches.FEATURES)).astype("float32")
+    x = np.random.default_rng(1).normal(size=(4, 128, caches.FEATURES)).astype("float32")
     path = kd.cache_teacher(
         lambda x: x @ kernel,
-        tf.data.Dataset.from_tensor_slices(x).batch(2),
+        tf.data.Dataset.from_tensor_slices(x).batch(4),
         tmp_path / "c",
         dtype="compact",
         top_k=50,
         verbose=0,
     )
-    assert bytes_on_disk(path) / 256 <= most + 1  # of two samples' fingerprints and a record
-    assert compact_logits.bytes_of(50, classes) < most
+    assert bytes_on_disk(path) / (4 * 128) <= most  # fingerprints and the record's frame included
 
 
 def compact(path, teacher=None, **options):
@@ -244,7 +243,7 @@ def test_killed_and_resumed_it_is_the_same(tmp_path):
     assert caches.contents(path) == caches.contents(whole)
 
 
-def test_two_replicas_read_it(tmp_path):
+def test_a_strategy_reads_it(tmp_path):
     path = compact(tmp_path / "c")
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
     with strategy.scope():

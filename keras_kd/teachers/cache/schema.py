@@ -196,8 +196,8 @@ def _check_outputs(plan: dict) -> None:
     if (plan["top_k"] or 0) > (plan["classes"] or _MOST):
         raise FieldError("top_k", f"at most {plan['classes']}", plan["top_k"])
     for name in contents.flatten_names(plan) if is_compact else ():
-        wanted = contents.packed_spec(plan, from_json(found)[name])
-        if found[name] != to_json({name: wanted})[name]:
+        wanted = to_json({name: contents.packed_spec(plan, from_json(found)[name])})[name]
+        if found[name] != wanted:
             raise FieldError(f"components[{name!r}]", f"{wanted}", found[name])
 
 
