@@ -79,7 +79,7 @@ def cache_teacher(
     most `sqrt(v s) / 254 + s / 254^2`, where `s` is how far the next one after the kept is below
     it: 0.016 for `v = 1`, `s = 16`), and the log-sum-exp of the others at 11 temperatures. In
     between it is interpolated: wrong by at most 6e-3 from T = 0.5 to 16 for normal, Laplace,
-    exponential, uniform and Zipf's logits, 0.05 for Student's t with 3 degrees of freedom.
+    exponential and uniform logits, 0.02 for Zipf's, 0.05 for Student's t with 3 degrees of freedom.
     Logits 640 below the largest count as having no probability.
 
     An endless dataset raises an error. Where a dataset does not know its length, such as one of a
