@@ -426,11 +426,10 @@ def _sweep(
             gradient = tf.cast(gradient, head.backward_dtype)
             back = head.gradient_of_hidden(gradient, kernel_back)
             of_hidden = [of_hidden[0].write(i, tf.cast(back, tf.float32))]
-            of_bias = [tf.reduce_sum(tf.cast(gradient, tf.float32), axis=0) for _ in sums[1:]]
-            sums = [
-                head.add_gradient_of_kernel(sums[0], gradient, student),
-                *(total + each for total, each in zip(sums[1:], of_bias, strict=True)),
-            ]
+            found = [head.gradient_of_kernel(gradient, student)]
+            if bias is not None:
+                found.append(tf.reduce_sum(tf.cast(gradient, tf.float32), axis=0))
+            sums = [total + each for total, each in zip(sums, found, strict=True)]
         return i + 1, losses, of_hidden, sums
 
     last = -(-kept // chunk)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_kd import ops
-from keras_kd.ops import dispatch, linear, linear_head
+from keras_kd.ops import linear
 from keras_kd.ops.sparse_logits import SparseLogits
 from tests import matrix, reference
 
@@ -285,18 +285,6 @@ def test_positions_that_do_not_count_are_left_out_and_may_hold_anything():
     assert other.loss == found.loss
     for gradient, slope in zip(gradients, slopes, strict=True):
         np.testing.assert_array_equal(gradient, slope)
-
-
-@pytest.mark.parametrize("mode", matrix.MODES)
-@pytest.mark.parametrize("heads", HEADS)
-def test_the_gradient_of_a_large_kernel_is_summed_in_parts(mode, heads, monkeypatch):
-    monkeypatch.setattr(linear_head, "_BLOCK_BYTES", 3 * 4 * WORDS)  # three rows, or some columns
-    case = HEADS[heads]()
-    rng = np.random.default_rng(9)
-    case.student[:] = rng.normal(size=case.student.shape)
-    monkeypatch.setattr(dispatch, "_FUNCTIONS", {})  # what was traced with other parts
-    found, gradients = case.run(mode, memory_mb=memory_mb(6))
-    assert_close(found, gradients, case.truth())
 
 
 def test_nothing_counts():
