@@ -137,8 +137,8 @@ def student_steps(args, data):
     student = gpt2(args, max(1, args.layers // 6), args.width // 2)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     student.compile("adam", loss, weighted_metrics=[], jit_compile=False)
-    labelled = data.map(lambda inputs: (inputs, inputs["token_ids"]))
-    return lambda: student.fit(labelled, verbose=0)
+    labeled = data.map(lambda inputs: (inputs, inputs["token_ids"]))
+    return lambda: student.fit(labeled, verbose=0)
 
 
 def compare(args, calls):

@@ -3,7 +3,7 @@
 The bytes of a row, of `k` of `V` classes:
 
 ```
-scale    4             float32: the largest logit minus the smallest that is told apart
+scale    4             float32: the largest logit minus the smallest that is stated apart
 values   k             the kept logits, by class
 indices  k l + k + V / 2^l bits, l = floor(log2(V / k)): Elias-Fano code of the sorted classes
 levels   11 x 13 bits  the log-sum-exp of the other classes at 11 temperatures
