@@ -98,8 +98,10 @@ class Cached(protocol.Teacher):
         """Stands for attached outputs where only shapes are traced."""
         manifest = self.manifest.value
         specs = schema.from_json(manifest["components"])
-        plain, specs = contents.without_bytes(manifest, specs)
-        outputs, taps = contents.restored(protocol.zeros_like_spec(specs, inputs), plain)
+        zeros = protocol.zeros_like_spec(specs, inputs)
+        outputs, taps = contents.restored(
+            zeros, manifest["structure"], manifest["taps"], manifest["top_k"]
+        )
         return protocol.AttachedOutputs(outputs, taps, cache_format.identity(manifest))
 
     def last_activation(self, output: str | int | None = None) -> str | None:
