@@ -32,13 +32,25 @@ _DIFFERENTIABLE = ("hidden", "kernel", "bias")
 class LinearLosses(NamedTuple):
     """What `linear_soft_target_loss` returns.
 
-    Attributes:
+    Args:
         loss: `hard_weight * hard + soft_weight * soft`, float32, reduced as was asked; the only
             one that gradients flow from.
         hard: Cross-entropy of each position, float32 `[...]`; 0 where its weight is 0.
         soft: Divergence of each position, float32 `[...]`; 0 where its weight is 0.
         is_correct: Whether the student's most likely word is the label, bool `[...]`; `False`
             where a position does not count, or there are no labels.
+
+    Example:
+
+    ```python
+    import tensorflow as tf
+    import keras_kd as kd
+
+    head = kd.ops.LinearHead(tf.random.normal([8, 1000]))
+    hidden, labels = tf.random.normal([2, 6, 8]), tf.zeros([2, 6], tf.int32)
+    losses = kd.ops.linear_soft_target_loss(hidden, head, labels=labels, hard_weight=1.0)
+    accuracy = tf.reduce_mean(tf.cast(losses.is_correct, tf.float32))
+    ```
     """
 
     loss: tf.Tensor

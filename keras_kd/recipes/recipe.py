@@ -20,7 +20,7 @@ COLUMNS = ("stage", "loss", "weight", "teacher", "student")
 class Stage:
     """One training of a recipe; all of it may be changed before `distiller` is called.
 
-    Attributes:
+    Args:
         name: What it trains.
         teacher: The teacher.
         student: The student.
@@ -28,6 +28,21 @@ class Stage:
         arguments: Of `keras_kd.Distiller`, such as `alpha`, `beta` and `mask_input`.
         advice: What the paper trained with, such as `{"learning_rate": 5e-4}`: for the user's
             `compile` and `fit`; nothing reads it.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_kd as kd
+
+    def encoder(width):
+        ids = keras.Input((6,), dtype="int32")
+        return keras.Model(ids, keras.layers.Embedding(10, width)(ids))
+
+    (stage,) = kd.recipes.sentence_encoder(encoder(16), encoder(8))
+    stage.losses[0].weight = 2.0
+    distiller = stage.distiller()
+    ```
     """
 
     name: str
@@ -52,10 +67,25 @@ class Recipe:
 
     `print` and a notebook show it as a table. A recipe of one stage makes its distiller itself.
 
-    Attributes:
+    Args:
         name: Of the recipe.
         paper: Its address.
         stages: A list of `Stage`.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_kd as kd
+
+    def encoder(width):
+        ids = keras.Input((6,), dtype="int32")
+        return keras.Model(ids, keras.layers.Embedding(10, width)(ids))
+
+    recipe = kd.recipes.sentence_encoder(encoder(16), encoder(8))
+    print(recipe)
+    distiller = recipe.distiller()
+    ```
     """
 
     name: str
