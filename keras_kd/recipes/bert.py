@@ -139,16 +139,9 @@ def tinybert(
     https://arxiv.org/abs/1909.10351
     """
     mask = mask_of(student, mask_input)
-    pairs = block_pairs(teacher, student)
-    of_blocks: list[losses.DistillationLoss] = []
+    of_blocks = _of_blocks(teacher, student, "mse", mask)
     if embeddings is not None:
-        of_blocks.append(losses.HiddenStates(*embeddings, name="embeddings", **mask))
-    for number, pair in enumerate(pairs):
-        attention = attention_pair(teacher, student, pair)
-        of_blocks += [
-            losses.HiddenStates(*pair, name=f"hidden_{number}", **mask),
-            losses.AttentionMaps(*attention, loss="mse", name=f"attention_{number}", **mask),
-        ]
+        of_blocks.insert(0, losses.HiddenStates(*embeddings, name="embeddings", **mask))
     stages = [
         Stage(
             "blocks",
@@ -225,13 +218,7 @@ def mobilebert(
     https://arxiv.org/abs/2004.02984
     """
     mask = mask_of(student, mask_input)
-    of_blocks: list[losses.DistillationLoss] = []
-    for number, pair in enumerate(block_pairs(teacher, student)):
-        attention = attention_pair(teacher, student, pair)
-        of_blocks += [
-            losses.HiddenStates(*pair, name=f"hidden_{number}", **mask),
-            losses.AttentionMaps(*attention, loss="kl", name=f"attention_{number}", **mask),
-        ]
+    of_blocks = _of_blocks(teacher, student, "kl", mask)
     stages = [
         Stage("blocks", teacher, student, of_blocks, {"alpha": 0.0, "beta": 1.0}),
         Stage(
@@ -244,6 +231,20 @@ def mobilebert(
         ),
     ]
     return Recipe("mobilebert", "https://arxiv.org/abs/2004.02984", stages)
+
+
+def _of_blocks(
+    teacher: keras.Model, student: keras.Model, attention_loss: str, mask: dict[str, Any]
+) -> list[losses.DistillationLoss]:
+    """Losses of the hidden states and of the attention of each pair of blocks."""
+    found: list[losses.DistillationLoss] = []
+    for number, pair in enumerate(block_pairs(teacher, student)):
+        maps = attention_pair(teacher, student, pair)
+        found += [
+            losses.HiddenStates(*pair, name=f"hidden_{number}", **mask),
+            losses.AttentionMaps(*maps, attention_loss, name=f"attention_{number}", **mask),
+        ]
+    return found
 
 
 def minilm(
