@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 from keras_kd.language import samplers
+from keras_kd.training.hyperparameters import cond
 from keras_kd.training.sequences import SampledBatch
 
 
@@ -79,7 +80,7 @@ class OnPolicy(keras.callbacks.Callback):
         self.generate = float(generate)
         self.by = validation.one_of("by", by, ("student", "teacher"))
         self.prompts = validation.text("prompts", prompts, "the name of an input")
-        self.sampler = samplers.made(sampler, temperature)
+        self.sampler = samplers.with_temperature(sampler, temperature)
         self.end_ids = None if end_id is None else _ids(end_id)
         self.seed = validation.integer("seed", seed, 0)
         self._writer: Any = None
@@ -156,7 +157,7 @@ class OnPolicy(keras.callbacks.Callback):
         def as_given() -> tuple:
             return *given.values(), labels
 
-        ids, mask, labels = _cond(is_sampled, sampled, as_given)
+        ids, mask, labels = cond(is_sampled, sampled, as_given)
         for value, like in zip((ids, mask), given.values(), strict=True):
             value.set_shape(like.shape)
         x = {**x, f"{prefix}token_ids": ids, f"{prefix}padding_mask": mask}
@@ -194,12 +195,8 @@ class OnPolicy(keras.callbacks.Callback):
         }
         ids = tf.where(prompt, x[f"{prefix}token_ids"], 0)
         given.update({f"{prefix}token_ids": ids, f"{prefix}padding_mask": prompt})
-        seeds = getattr(self.sampler, "seed_generator", None)
-        if seeds is not None:
-            state = tf.stack(
-                [tf.cast(self.seed, tf.int64) * 1_000_003 + tf.cast(step, tf.int64), 0]
-            )
-            seeds.state.assign(tf.cast(tf.math.floormod(state, 2**31), seeds.state.dtype))
+        first = tf.cast(self.seed, tf.int64) * 1_000_003 + tf.cast(step, tf.int64)
+        samplers.reseed(self.sampler, lambda place: tf.math.floormod(first + place, 2**31))
         with samplers.used(model, self.sampler):
             made = model.generate_step(given, stop_token_ids=self.end_ids)
         return tf.nest.map_structure(tf.stop_gradient, made)
@@ -210,9 +207,3 @@ def _ids(value: Any) -> list[int]:
     if not ids or not all(validation.is_integer(each) and each >= 0 for each in ids):
         raise invalid("end_id", "the id of a token, or several", repr(value))
     return [int(each) for each in ids]
-
-
-def _cond(predicate: tf.Tensor, yes: Any, no: Any) -> Any:
-    if tf.executing_eagerly():
-        return yes() if predicate else no()
-    return tf.cond(predicate, yes, no)

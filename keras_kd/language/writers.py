@@ -1,6 +1,5 @@
 """What writes texts for `label`: a model of KerasHub with `generate`, or a function."""
 
-import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
+from keras_kd.language import samplers
 from keras_kd.teachers import keras_model
 from keras_kd.teachers.cache import fingerprints
 
@@ -127,7 +127,7 @@ class HubWriter(Writer):
                 f"{asked} is {self._length}, and the model {model.name!r} has positions for "
                 f"{context} tokens. Pass max_length={context} or less."
             )
-        self._sampler = _sampler_of(sampler)
+        self._sampler = samplers.of_hub(sampler)
         self.settings = {
             "sampler": type(self._sampler).__name__,
             "sampler_config": _plain_config(self._sampler),
@@ -175,18 +175,19 @@ class HubWriter(Writer):
     @contextmanager
     def ready(self) -> Iterator[None]:
         model = self._model
-        before = model.sampler, model.generate_function
-        try:
-            model.sampler, model.generate_function = self._sampler, None
-            yield
-        finally:
-            model.sampler, model.generate_function = before
+        traced = model.generate_function
+        with samplers.used(model, self._sampler):
+            try:
+                model.generate_function = None
+                yield
+            finally:
+                model.generate_function = traced
 
     def write(self, prompts: list[Any], number: int) -> list[str]:
-        for place, state in enumerate(self._sampler.variables):
-            # As Keras counts: a seed, and how many draws there were.
-            start = np.random.SeedSequence([self._seed, number, place]).generate_state(1)[0]
-            state.assign([start, 0])
+        def first(place: int) -> int:
+            return int(np.random.SeedSequence([self._seed, number, place]).generate_state(1)[0])
+
+        samplers.reseed(self._sampler, first)
         options = {} if self._encodes else {"strip_prompt": True}
         found = self._model.generate(list(prompts), max_length=self._length, **options)
         return [str(each) for each in found]
@@ -209,19 +210,6 @@ def _preprocessor_of(model: keras.Model) -> Any:
             "list of prompts to a list of strings that does both."
         )
     return preprocessor
-
-
-def _sampler_of(sampler: Any) -> Any:
-    # The model comes from there.
-    samplers = importlib.import_module("keras_hub").samplers
-    if isinstance(sampler, samplers.Sampler):
-        return sampler
-    if sampler is not None and not isinstance(sampler, str):
-        raise invalid("sampler", "a sampler of KerasHub, its name, or None", repr(sampler))
-    found = samplers.get(sampler or "greedy")
-    if not isinstance(found, samplers.Sampler):  # of an unknown name it returns the name
-        raise invalid("sampler", "a sampler of KerasHub or its name", repr(sampler))
-    return found
 
 
 def _plain_config(sampler: Any) -> dict[str, Any]:

@@ -175,15 +175,13 @@ def test_an_interrupted_fit_ends_as_one_that_was_not(tmp_path):
 
 
 def test_an_encoder_and_a_decoder():
-    from tests.hub.test_token_kd import bart
-
     x = models.translations(rows=4)
     prompt = np.zeros_like(x["decoder_token_ids"])
     prompt[:, :1] = 1
     labels = np.roll(x["decoder_token_ids"], -1, axis=1)
     made = kd.Distiller(
-        bart(),
-        bart(layers=1, width=8, seed=1),
+        models.bart(),
+        models.bart(layers=1, width=8, seed=1),
         kd.losses.TokenKD(),
         mask_input="decoder_padding_mask",
     )
