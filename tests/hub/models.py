@@ -95,10 +95,11 @@ def qwen(layers=3, width=16, heads=4, seed=0):
     return keras_hub.models.QwenCausalLM(backbone, preprocessor=None)
 
 
-def qwen3(layers=3, width=16, heads=4, seed=0):
+def qwen3(layers=3, width=16, heads=4, seed=0, **options):
     """It normalizes queries and keys."""
     keras.utils.set_random_seed(seed)
-    backbone = keras_hub.models.Qwen3Backbone(**_grouped(layers, width, heads, head_dim=8))
+    options = {"head_dim": 8, **options}
+    backbone = keras_hub.models.Qwen3Backbone(**_grouped(layers, width, heads, **options))
     return keras_hub.models.Qwen3CausalLM(backbone, preprocessor=None)
 
 

@@ -3,64 +3,16 @@
 import functools
 
 import keras
-import keras_hub
 import numpy as np
 import pytest
 
 import keras_kd as kd
 from tests.distiller.linear import assert_same_values
 from tests.hub import models
-from tests.hub.models import LENGTH, TOKENS
 
 pytestmark = pytest.mark.in_turn(4)
 
 TEMPERATURE = 2.0
-
-
-def gemma(layers=2, width=16, seed=0):
-    """Tied, with a soft cap inside the head."""
-    keras.utils.set_random_seed(seed)
-    backbone = keras_hub.models.GemmaBackbone(
-        vocabulary_size=TOKENS,
-        num_layers=layers,
-        num_query_heads=2,
-        num_key_value_heads=1,
-        hidden_dim=width,
-        intermediate_dim=2 * width,
-        head_dim=8,
-        final_logit_soft_cap=3.0,
-    )
-    return keras_hub.models.GemmaCausalLM(backbone, preprocessor=None)
-
-
-def qwen3(layers=2, width=16, seed=0):
-    """Not tied."""
-    keras.utils.set_random_seed(seed)
-    backbone = keras_hub.models.Qwen3Backbone(
-        vocabulary_size=TOKENS,
-        num_layers=layers,
-        num_query_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        hidden_dim=width,
-        intermediate_dim=2 * width,
-        tie_word_embeddings=False,
-    )
-    return keras_hub.models.Qwen3CausalLM(backbone, preprocessor=None)
-
-
-def bart(layers=2, width=16, seed=0):
-    """An encoder and a decoder."""
-    keras.utils.set_random_seed(seed)
-    backbone = keras_hub.models.BartBackbone(
-        vocabulary_size=TOKENS,
-        num_layers=layers,
-        num_heads=2,
-        hidden_dim=width,
-        intermediate_dim=2 * width,
-        max_sequence_length=LENGTH,
-    )
-    return keras_hub.models.BartSeq2SeqLM(backbone, preprocessor=None)
 
 
 def causal_data():
@@ -83,9 +35,17 @@ def translation_data():
 KINDS = {
     "gpt2": (models.gpt2, causal_data, "padding_mask"),
     "llama3": (models.llama3, causal_data, "padding_mask"),
-    "gemma": (gemma, causal_data, "padding_mask"),
-    "qwen3": (qwen3, causal_data, "padding_mask"),
-    "bart": (bart, translation_data, "decoder_padding_mask"),
+    "gemma": (
+        models.gemma,
+        causal_data,
+        "padding_mask",
+    ),
+    "qwen3": (
+        functools.partial(models.qwen3, tie_word_embeddings=False),
+        causal_data,
+        "padding_mask",
+    ),
+    "bart": (models.bart, translation_data, "decoder_padding_mask"),
 }
 
 
