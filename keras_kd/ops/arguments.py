@@ -86,6 +86,11 @@ class SparseProblem(Problem):
     tail: Any
 
 
+def as_tensor(value: Any) -> tf.Tensor:
+    """A tensor of a variable of Keras or TensorFlow, in the dtype that Keras casts it to here."""
+    return tf.convert_to_tensor(keras.ops.convert_to_tensor(value))
+
+
 def temperature_squared(temperature: Any) -> Any:
     """`T^2`: each soft loss is multiplied by it once, so that gradients do not shrink with `T`.
 

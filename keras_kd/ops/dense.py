@@ -300,7 +300,7 @@ def _combined(tensors: dict[str, Any], **settings: Any) -> tuple[tf.Tensor, tf.T
         def backward(total_upstream: tf.Tensor, *of_parts: tf.Tensor) -> tuple[tf.Tensor, None]:
             del of_parts  # zero: the caller wraps the parts in stop_gradient
             if not settings["with_gradient"]:
-                raise _not_differentiable("combined_loss")
+                raise not_differentiable("combined_loss")
             return _scale_once(gradient, total_upstream, student), None
 
         return (
@@ -347,7 +347,7 @@ def _differentiable_loss(
 
         def backward(upstream: tf.Tensor) -> tuple[Any, ...]:
             if not settings["with_gradient"]:
-                raise _not_differentiable(name)
+                raise not_differentiable(name)
             return (_scale_once(gradient, upstream, student), *[None] * (len(given) - 1))
 
         return _reduce(loss, tensors["soft_weight"], reduction), backward
@@ -355,7 +355,8 @@ def _differentiable_loss(
     return loss_of(*logits.values())
 
 
-def _not_differentiable(name: str) -> ValueError:
+def not_differentiable(name: str) -> ValueError:
+    """The error for a gradient of what was called with `differentiable=False`."""
     return ValueError(
         f"{name} was called with differentiable=False; no gradient was computed. Call it with "
         "differentiable=True."

@@ -9,7 +9,6 @@ head at once, in the forward pass. What is kept is as large as the hidden states
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import tensorflow as tf
 
 from keras_kd._utils import validation
@@ -184,8 +183,8 @@ def linear_soft_target_loss(
     head = student_head.shape_of(hidden.dtype)
     tensors = {
         "hidden": tf.reshape(hidden, [-1, head.width]),
-        "kernel": _as_tensor(student_head.kernel),
-        "bias": None if student_head.bias is None else _as_tensor(student_head.bias),
+        "kernel": arguments.as_tensor(student_head.kernel),
+        "bias": None if student_head.bias is None else arguments.as_tensor(student_head.bias),
         "labels": flat_labels,
         "hard_weight": scaled[0],
         "soft_weight": scaled[1],
@@ -236,10 +235,6 @@ def chunk_rows(memory_mb: float | str, words: int, rows: int | None = None) -> i
 # The arguments.
 
 
-def _as_tensor(weight: Any) -> tf.Tensor:
-    return tf.convert_to_tensor(keras.ops.convert_to_tensor(weight))
-
-
 def _hidden(name: str, value: Any, head_name: str, head: Any) -> tf.Tensor:
     if not isinstance(head, LinearHead):
         raise validation.invalid(head_name, "a keras_kd.ops.LinearHead", type(head).__name__)
@@ -269,9 +264,9 @@ def _teacher(
         return {}, None, None
     if head is not None:
         hidden = _hidden("teacher_hidden", value, "teacher_head", head)
-        found = {"teacher": hidden, "teacher_kernel": _as_tensor(head.kernel)}
+        found = {"teacher": hidden, "teacher_kernel": arguments.as_tensor(head.kernel)}
         if head.bias is not None:
-            found["teacher_bias"] = _as_tensor(head.bias)
+            found["teacher_bias"] = arguments.as_tensor(head.bias)
         return found, head.shape_of(hidden.dtype), head.vocabulary
     if isinstance(value, SparseLogits):
         tail = tf.cast(value.rest(temperature), tf.float32)
@@ -345,10 +340,7 @@ def _losses(
         def backward(upstream: tf.Tensor, *of_parts: tf.Tensor) -> tuple:
             del of_parts  # zero: the caller wraps the parts in stop_gradient
             if not with_gradient:
-                raise ValueError(
-                    "linear_soft_target_loss was called with differentiable=False; no gradient was "
-                    "computed. Call it with differentiable=True."
-                )
+                raise dense.not_differentiable("linear_soft_target_loss")
 
             def gradients_of(upstream: tf.Tensor) -> tuple:
                 if is_reduced:

@@ -70,16 +70,7 @@ class Chunk:
         indices = self.take("indices")
         words = None if indices is not None or teacher is None else teacher.shape[-1]
         if words == student.shape[-1]:
-            hard, soft, gradient = self._kernels.compute(
-                arguments.Problem(
-                    student,
-                    teacher,
-                    labels=self.labels,
-                    hard_weight=self.hard_weight,
-                    soft_weight=self.soft_weight,
-                    **options,
-                )
-            )
+            hard, soft, gradient = self._both(student, teacher, self.soft_weight, options)
             return self._or_zeros(hard), soft, gradient
         hard, gradient = self._hard(student, options)
         if teacher is None:
@@ -89,21 +80,25 @@ class Chunk:
             gradient = more if gradient is None else gradient + tf.cast(more, gradient.dtype)
         return hard, soft, gradient
 
+    def _both(self, student: tf.Tensor, teacher: tf.Tensor, soft_weight: Any, options: dict) -> Any:
+        """Hard and soft loss of one sweep, and the gradient of their weighted sum."""
+        return self._kernels.compute(
+            arguments.Problem(
+                student,
+                teacher,
+                labels=self.labels,
+                hard_weight=self.hard_weight,
+                soft_weight=soft_weight,
+                **options,
+            )
+        )
+
     def _hard(self, student: tf.Tensor, options: dict) -> tuple[tf.Tensor, Any]:
         """The cross-entropy alone: a teacher of weight zero is not read."""
         if self.labels is None:
             return tf.zeros_like(self.hard_weight), None
         zero = tf.zeros_like(self.soft_weight)
-        hard, _, gradient = self._kernels.compute(
-            arguments.Problem(
-                student,
-                student,
-                labels=self.labels,
-                hard_weight=self.hard_weight,
-                soft_weight=zero,
-                **options,
-            )
-        )
+        hard, _, gradient = self._both(student, student, zero, options)
         return hard, gradient if options["with_gradient"] else None
 
     def _soft(

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_kd._utils import validation
+from keras_kd.ops.arguments import as_tensor
 
 # In which a product may be computed, by the names that Keras uses.
 DTYPES = ("float32", "bfloat16", "float16")
@@ -79,8 +79,8 @@ class LinearHead:
         """All logits of hidden states `[..., width]`: `[..., vocabulary]`, differentiable."""
         hidden = tf.convert_to_tensor(hidden)
         rows = tf.reshape(hidden, [-1, self.width])
-        bias = None if self.bias is None else _tensor(self.bias)
-        logits = self.shape_of(hidden.dtype).logits(rows, _tensor(self.kernel), bias)
+        bias = None if self.bias is None else as_tensor(self.bias)
+        logits = self.shape_of(hidden.dtype).logits(rows, as_tensor(self.kernel), bias)
         return tf.reshape(logits, tf.concat([tf.shape(hidden)[:-1], [self.vocabulary]], 0))
 
     def shape_of(self, hidden_dtype: tf.DType) -> "HeadShape":
@@ -88,10 +88,6 @@ class LinearHead:
         dtype = hidden_dtype.name if self.dtype is None else self.dtype
         cap = None if self.soft_cap is None else float(self.soft_cap)
         return HeadShape(self.vocabulary, self.width, self.is_tied, cap, float(self.scale), dtype)
-
-
-def _tensor(weight: Any) -> tf.Tensor:
-    return tf.convert_to_tensor(keras.ops.convert_to_tensor(weight))
 
 
 def _rows_times(rows: tf.Tensor, kernel: tf.Tensor, is_transposed: bool) -> tf.Tensor:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_kd import models
 from keras_kd.models import paths
 from keras_kd.ops import LinearHead
+from keras_kd.ops.arguments import as_tensor
 from keras_kd.taps import recorder, tap
 
 
@@ -200,14 +201,10 @@ def _head_of(layer: Any) -> LinearHead:
         kernel = layer.embeddings if tied else layer.reverse_embeddings
         dtype = layer.reverse_dtype
         return LinearHead(
-            _tensor(kernel),
+            as_tensor(kernel),
             is_tied=tied,
             soft_cap=layer.logit_soft_cap,
             dtype=None if dtype is None else keras.backend.standardize_dtype(dtype),
         )
-    bias = None if layer.bias is None else _tensor(layer.bias)
-    return LinearHead(_tensor(layer.kernel), bias)
-
-
-def _tensor(weight: Any) -> tf.Tensor:
-    return tf.convert_to_tensor(keras.ops.convert_to_tensor(weight))
+    bias = None if layer.bias is None else as_tensor(layer.bias)
+    return LinearHead(as_tensor(layer.kernel), bias)

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_kd.ops.arguments import as_tensor
+
 
 def as_tensors(*variables: keras.Variable) -> tuple[tf.Tensor, ...]:
     """The values of variables as tensors, for use inside a step."""
-    return tuple(
-        tf.convert_to_tensor(keras.ops.convert_to_tensor(variable)) for variable in variables
-    )
+    return tuple(map(as_tensor, variables))
 
 
 def get_temperature(losses: Iterable[Any]) -> Any:
