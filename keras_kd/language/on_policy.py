@@ -12,7 +12,7 @@ from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
 from keras_kd.language import samplers
 from keras_kd.training.hyperparameters import cond
-from keras_kd.training.sequences import SampledBatch
+from keras_kd.training.step import SampledBatch
 
 
 class OnPolicy(keras.callbacks.Callback):

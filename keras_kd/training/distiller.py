@@ -31,7 +31,6 @@ from keras_kd.training.evaluation import Evaluation
 from keras_kd.training.forward import ForwardPasses, Outputs
 from keras_kd.training.metrics import LossList, LossMetrics
 from keras_kd.training.objective import Objective
-from keras_kd.training.sequences import Sequences
 from keras_kd.training.shape_check import ShapeChecks
 from keras_kd.training.token_loss import TokenMetrics
 from keras_kd.weighting import Weighting
@@ -234,11 +233,11 @@ class Distiller(DistillationModel):
         return any(isinstance(loss, TokenKD) for loss in self.distillation_losses)
 
     @property
-    def sequences(self) -> Sequences | None:
+    def sequences(self) -> step.Sequences | None:
         """Who writes the sequences of a running `fit`, or `None`: they are those of the data."""
         return self._sequences.value
 
-    def set_sequences(self, sequences: Sequences | None) -> None:
+    def set_sequences(self, sequences: step.Sequences | None) -> None:
         """From the next step on sequences are written by another one, or are those of the data."""
         self._sequences = models.Untracked(sequences)
         self.train_function = None

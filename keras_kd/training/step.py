@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -98,6 +98,34 @@ class RunningStep:
     terms: Any = None
     regularizers: Any = ()
     loss: Any = None
+
+
+# Batches whose sequences are written while a `fit` runs.
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledBatch:
+    """A batch as a step trains on it.
+
+    Attributes:
+        x: The inputs.
+        y: The labels.
+        sample_weight: The sample weights, or `None`.
+        hard_factor: Float32 scalar: 0 where the labels are the student's own, and teach nothing.
+    """
+
+    x: Any
+    y: Any
+    sample_weight: Any
+    hard_factor: Any = 1.0
+
+
+class Sequences(Protocol):
+    """Who writes sequences, such as `keras_kd.language.OnPolicy`."""
+
+    def replaced(self, x: Any, y: Any, sample_weight: Any, step: Any) -> SampledBatch:
+        """The batch that is trained on in a step."""
+        ...
 
 
 # Replicas run their steps in threads of their own, and wait for each other inside of them.
