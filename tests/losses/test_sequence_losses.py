@@ -149,7 +149,7 @@ def of_layer(model, layer, x):
 PATH = "transformer_layer_0/self_attention_layer"
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", linear.MODES)
 def test_keras_masks_reach_relations_in_a_step(mode):
     teacher, student = networks.transformer(3), networks.transformer(2)
     loss = kd.losses.SequenceRelations(PATH, PATH, relation_heads=4, name="relations")

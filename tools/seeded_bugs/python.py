@@ -68,8 +68,8 @@ BUGS = [
     ),
     Bug(
         "a step keeps the alpha and beta that it was traced with",
-        "tf.convert_to_tensor(keras.ops.convert_to_tensor(variable))",
-        "tf.constant(traced_value(variable))",
+        "tuple(map(as_tensor, variables))",
+        "tuple(tf.constant(traced_value(each)) for each in variables)",
         ("test_changes_between_two_fits",),
     ),
     Bug(

@@ -78,7 +78,7 @@ def test_the_body_of_a_loop_needs_memory(tmp_path):
 
 def test_of_an_onnx_file(tmp_path):
     path = files.onnx(tmp_path / "c.onnx")
-    size, notes = sizes.measure_file(runtimes.OnnxFile(path), None)
+    size, notes = sizes.measure_file(runtimes.OnnxFile(path), np.zeros((1, 8), "float32"))
     assert size["parameters"] == PARAMETERS
     assert size["bytes"] == path.stat().st_size
     assert "macs" not in size
