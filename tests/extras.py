@@ -39,6 +39,7 @@ INSTALLS = {
     "tensorflow_model_optimization": _EXTRAS,
     "tf2onnx": _EXTRAS,
     "tf_keras": _EXTRAS,
+    "tokenizers": _EXTRAS,
     "torch": _EXTRAS,
     "transformers": _EXTRAS,
     "triton": _EXTRAS,

@@ -8,6 +8,7 @@ the others say how near a text is to a reference.
 from keras_kd.language.label_files import load_labels
 from keras_kd.language.labels import Labels, label
 from keras_kd.language.masking import mask_tokens
+from keras_kd.language.on_policy import OnPolicy
 from keras_kd.language.packing import attention_mask, pack
 from keras_kd.language.pairs import retrieval_data, similarity_data
 from keras_kd.language.scores import (
@@ -22,6 +23,7 @@ from keras_kd.language.scores import (
 
 __all__ = [
     "Labels",
+    "OnPolicy",
     "WordErrorFilter",
     "answer_f1",
     "attention_mask",

@@ -11,7 +11,6 @@ from keras_kd.losses import shapes
 from keras_kd.ops import linear
 from keras_kd.taps.heads import DeferredLogits
 
-
 # What other losses on logits choose.
 _FIXED = {
     "from_logits": True,

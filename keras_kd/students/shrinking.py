@@ -1,4 +1,8 @@
-"""`shrink` makes a smaller model from a teacher; `plan` lists what it will do."""
+"""`shrink` makes a smaller model from a teacher; `plan` lists what it will do.
+
+`trim_vocabulary` leaves out words. KerasHub's models go their own way, through the configuration of
+their backbones: see `hub`.
+"""
 
 import difflib
 from typing import Any
@@ -17,9 +21,15 @@ from keras_kd.students import (
 )
 from keras_kd.students.channels import Choice
 from keras_kd.students.graph import graph_of
+from keras_kd.students.hub import axes
+from keras_kd.students.hub.families import is_hub
+from keras_kd.students.hub.selection import numbers_of
+from keras_kd.students.hub.shrinkage import HubShrinkage
+from keras_kd.students.vocabulary import VocabularyMap
 from keras_kd.students.width import Widths, is_named
 
 COPIES = ("slice", "average", None)
+RANKS = ("position", "activation")
 COLUMNS = ("layer", "teacher_shape", "student_shape", "how")
 
 
@@ -31,6 +41,12 @@ def shrink(
     keep: Any = (),
     name: str | None = None,
     print_fn: Any = print,
+    *,
+    layers: Any = None,
+    rank: str = "position",
+    data: Any = None,
+    vocabulary: VocabularyMap | None = None,
+    lora_rank: int | None = None,
 ) -> keras.Model:
     """Makes a student: the teacher with fewer blocks, narrower layers, and the teacher's weights.
 
@@ -38,7 +54,7 @@ def shrink(
     transformer blocks, equal dense layers or convolutions in a row with what belongs to them, equal
     custom layers or nested models. Names, seeds and rates of dropout may differ. Of `r` equal ones
     `max(1, round(depth * r))` stay (halves rounded up), evenly spread from the first one on: 0, 2
-    and 4 of six at `depth=0.5`, as in DistilBERT.
+    and 4 of six at `depth=0.5`, as in DistilBERT. `layers` names them one by one.
 
     `width` is the share of units, filters, heads, recurrent units and embedding channels that stay,
     rounded up. Inputs and outputs keep their shapes, and what is added to them its width; the
@@ -55,22 +71,45 @@ def shrink(
     with the student. The student's layers keep the names of the teacher's, so that one name or path
     gives a pair for a hint, and are all trainable, even where the teacher's are frozen.
 
+    A model of KerasHub, a backbone or a task, becomes one of its own class, by the configuration of
+    its backbone. Its blocks are numbered anew; `keras_kd.pair_layers` pairs them. Heads stay whole:
+    where the width is `heads * head_dim`, it follows from the heads that stay. The head of a task,
+    tied embeddings and the preprocessor are kept. `rank="activation"` keeps what matters on `data`
+    instead of what is evenly spread: hidden channels by the mean absolute output of the
+    normalizations, heads and intermediate units of each block by that of what reads them, blocks by
+    `1 - cosine(input, output)`; padding does not count.
+
     Args:
-        teacher: A functional or sequential model, with models nested in it or not.
+        teacher: A functional or sequential model, with models nested in it or not; a backbone of
+            KerasHub, or a task with one.
         depth: Share of the blocks to keep, above 0 and at most 1.
         width: Share of the channels to keep, above 0 and at most 1.
-        copy: `"slice"`, `"average"` or `None`.
-        keep: Names or paths of layers, or of nested models, whose width and blocks stay.
+        copy: `"slice"`, `"average"` (not for models of KerasHub) or `None`.
+        keep: Names or paths of layers, or of nested models, whose width and blocks stay (not for
+            models of KerasHub).
         name: Name of the student; default: the teacher's name and `_student`.
         print_fn: A function that prints a line of the table of `plan`; `None` prints nothing.
+        layers: Instead of `depth`: rising numbers of the blocks to keep, from 0; -1 is the last
+            one. For models with an encoder and a decoder also a dict of two lists: `{"decoder": [0,
+            -1]}` keeps all of the encoder, as distil-whisper does.
+        rank: `"position"` or, for models of KerasHub, `"activation"`.
+        data: What `rank="activation"` reads: a dict of the backbone's inputs, `(inputs, labels)`,
+            or a batched `tf.data.Dataset` of such; some hundred sequences.
+        vocabulary: A `keras_kd.students.VocabularyMap` of the words to keep, for models of
+            KerasHub. The student then takes other ids, and has no preprocessor: see
+            `keras_kd.students.trim_vocabulary`.
+        lora_rank: For models of KerasHub: the rank of adapters (LoRA) on the student's queries and
+            values; the rest of its backbone is frozen. A file of the student has them merged.
 
     Returns:
-        A `keras.Model` of the teacher's layers, with its dtype policies; not compiled.
+        A `keras.Model` of the teacher's layers, with its dtype policies; not compiled, but for the
+        tasks of KerasHub that compile themselves.
 
     Raises:
         ValueError: An argument is wrong, nothing repeats although `depth < 1`, nothing can be
-            narrowed although `width < 1`, or a layer without a rule would have to be narrowed
-            (custom layers, convolutions with groups): the message names it.
+            narrowed although `width < 1`, a layer without a rule would have to be narrowed (custom
+            layers, convolutions with groups), or the backbone's configuration is not known: the
+            message names it.
 
     Example:
 
@@ -87,10 +126,16 @@ def shrink(
 
     References:
         Sanh et al., "DistilBERT, a distilled version of BERT", https://arxiv.org/abs/1910.01108
+        Muralidharan et al., "Compact Language Models via Pruning and Knowledge Distillation"
+        (Minitron), https://arxiv.org/abs/2407.14679 (`rank="activation"`)
+        Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models",
+        https://arxiv.org/abs/2106.09685
     """
     validation.layer_name("name", name)
     validation.function("print_fn", print_fn, ["line"], optional=True)
-    shrinkage = Shrinkage(teacher, depth, width, copy, keep)
+    shrinkage = _shrinkage(
+        teacher, depth, width, copy, keep, layers, rank, data, vocabulary, lora_rank
+    )
     student = shrinkage.student(name)
     if print_fn is not None:
         for line in shrinkage.table(student):
@@ -99,7 +144,16 @@ def shrink(
 
 
 def plan(
-    teacher: Any, depth: float = 1.0, width: float = 1.0, copy: str | None = "slice", keep: Any = ()
+    teacher: Any,
+    depth: float = 1.0,
+    width: float = 1.0,
+    copy: str | None = "slice",
+    keep: Any = (),
+    *,
+    layers: Any = None,
+    rank: str = "position",
+    data: Any = None,
+    vocabulary: VocabularyMap | None = None,
 ) -> list[dict[str, Any]]:
     """What `shrink` with these arguments does with each layer that has weights.
 
@@ -109,12 +163,18 @@ def plan(
         width: See `shrink`.
         copy: See `shrink`.
         keep: See `shrink`.
+        layers: See `shrink`.
+        rank: See `shrink`.
+        data: See `shrink`.
+        vocabulary: See `shrink`.
 
     Returns:
         A list of dicts, one for each layer: `layer`, its path in the teacher and in the student;
         `teacher_shape` and `student_shape`, lists of its weights' shapes (the student's is `None`
         for a layer that goes); `how`: `"copied"`, `"sliced"`, `"averaged"`, `"new"`, `"removed"`.
-        `print` and a notebook show it as a table.
+        Of a model of KerasHub one for each block and each layer around them: `layer`;
+        `student_layer`, its path in the student, or `None`; `teacher_parameters` and
+        `student_parameters`, numbers; `how`. `print` and a notebook show it as a table.
 
     Raises:
         ValueError: See `shrink`.
@@ -131,23 +191,149 @@ def plan(
     assert rows[0]["how"] == "sliced"
     ```
     """
-    return Shrinkage(teacher, depth, width, copy, keep).rows()
+    shrinkage = _shrinkage(teacher, depth, width, copy, keep, layers, rank, data, vocabulary, None)
+    return shrinkage.rows()
+
+
+def trim_vocabulary(
+    model: Any,
+    data: Any,
+    keep: Any = (),
+    unknown_id: int | None = None,
+    padding_id: int | None = 0,
+    min_count: int = 1,
+    labels: bool = False,
+    tokenizer: Any = None,
+    name: str | None = None,
+    print_fn: Any = print,
+) -> tuple[keras.Model, VocabularyMap]:
+    """A copy of a model of KerasHub that knows the words in use alone, and the map of their ids.
+
+    In small models the embeddings are half of all parameters. Rows of the embedding and of the head
+    that stay are those of the model, so logits are its columns: `student(words.encode_inputs(x))`
+    equals `words.columns(model(x))` where all ids of `x` are kept. Trim the teacher too, and both
+    share data and vocabulary; else pass `teacher_preprocess=words.teacher_preprocess` to
+    `keras_kd.Distiller`, and compare `words.columns` of its logits.
+
+    Args:
+        model: A backbone of KerasHub, or a task with one. Special words of its preprocessor's
+            tokenizer stay.
+        data: See `VocabularyMap.of`.
+        keep: See `VocabularyMap.of`.
+        unknown_id: See `VocabularyMap.of`.
+        padding_id: See `VocabularyMap.of`.
+        min_count: See `VocabularyMap.of`.
+        labels: See `VocabularyMap.of`.
+        tokenizer: See `VocabularyMap.of`.
+        name: Name of the copy; default: the model's name and `_student`.
+        print_fn: A function that prints a line of the table of `plan`; `None` prints nothing.
+
+    Returns:
+        `(student, words)`: the model, without a preprocessor (its tokenizer makes the old ids), and
+        a `VocabularyMap`, which maps data and trims tokenizers.
+
+    Raises:
+        ValueError: The model is none of KerasHub, data has ids that the model does not, or padding
+            would get another id: the message names both.
+
+    Example:
+
+    ```python
+    import keras_hub
+    import numpy as np
+    import keras_kd as kd
+
+    backbone = keras_hub.models.GPT2Backbone(
+        vocabulary_size=50, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=16
+    )
+    teacher = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
+    ids = np.array([[7, 30, 30, 0], [30, 7, 4, 9]])
+    x = {"token_ids": ids, "padding_mask": np.array([[1, 1, 1, 0], [1, 1, 1, 1]])}
+    small_teacher, words = kd.students.trim_vocabulary(teacher, x)
+    assert words.encode_inputs(x)["token_ids"].tolist() == [[2, 4, 4, 0], [4, 2, 1, 3]]
+    student = kd.students.shrink(small_teacher, depth=0.5)
+    distiller = kd.Distiller(small_teacher, student, mask_input="padding_mask")
+    ```
+    """
+    if not is_hub(model):
+        raise _not_hub("trim_vocabulary", model)
+    validation.function("print_fn", print_fn, ["line"], optional=True)
+    size = axes.sizes_of_model(model).words
+    special = [*_listed_ids(keep), *_special_ids(model)]
+    words = VocabularyMap.of(
+        data, size, special, unknown_id, padding_id, min_count, labels, tokenizer
+    )
+    return shrink(model, vocabulary=words, name=name, print_fn=print_fn), words
+
+
+def _listed_ids(keep):
+    if isinstance(keep, (list, tuple, set, frozenset, range, np.ndarray)):
+        return list(keep)
+    raise invalid("keep", "a list of ids", repr(keep))
+
+
+def _special_ids(model):
+    tokenizer = getattr(getattr(model, "preprocessor", None), "tokenizer", None)
+    return [] if tokenizer is None else list(tokenizer.special_token_ids)
+
+
+def _shrinkage(teacher, depth, width, copy, keep, layers, rank, data, vocabulary, lora_rank):
+    """How a teacher is shrunk, by its kind; checks what is common to all."""
+    _check_share("depth", depth)
+    _check_share("width", width)
+    if copy not in COPIES:
+        raise invalid("copy", f"one of {COPIES}", repr(copy))
+    validation.one_of("rank", rank, RANKS)
+    lora_rank = validation.integer("lora_rank", lora_rank, 1, optional=True)
+    if layers is not None and depth < 1:
+        raise ValueError(
+            f"Pass `layers` or `depth`, not both. Received: layers={layers!r}, depth={depth}."
+        )
+    if (rank == "activation") != (data is not None):
+        raise ValueError(
+            "rank='activation' ranks by `data`, and nothing else reads it. Received: "
+            f"rank={rank!r}, data={validation.briefly(data)}. Pass both, or neither."
+        )
+    if vocabulary is not None and not isinstance(vocabulary, VocabularyMap):
+        raise invalid("vocabulary", "a keras_kd.students.VocabularyMap, or None", repr(vocabulary))
+    if not is_hub(teacher):
+        for name, value in (("vocabulary", vocabulary), ("lora_rank", lora_rank)):
+            if value is not None:
+                raise _not_hub(name, teacher)
+        if rank != "position":
+            raise _not_hub("rank='activation'", teacher)
+        return Shrinkage(teacher, depth, width, copy, keep, layers)
+    if not isinstance(keep, (tuple, list)) or len(keep):
+        raise invalid(
+            "keep",
+            "no names for a model of KerasHub, whose layers all follow its configuration. Name "
+            "blocks with `layers`",
+            repr(keep),
+        )
+    return HubShrinkage(teacher, depth, width, copy, layers, rank, data, vocabulary, lora_rank)
+
+
+def _not_hub(what, model):
+    return ValueError(
+        f"{what} works for the backbones and tasks of KerasHub, whose configuration names the "
+        f"vocabulary and the heads. Received: {model!r} of type {type(model).__name__}"
+    )
 
 
 class Shrinkage:
     """How a teacher is shrunk; see `shrink` for the arguments."""
 
-    def __init__(self, teacher: Any, depth: Any, width: Any, copy: Any, keep: Any) -> None:
-        _check_share("depth", depth)
-        _check_share("width", width)
-        if copy not in COPIES:
-            raise invalid("copy", f"one of {COPIES}", repr(copy))
+    def __init__(
+        self, teacher: Any, depth: Any, width: Any, copy: Any, keep: Any, layers: Any = None
+    ) -> None:
         self._graph = graph_of(teacher)
         self._teacher, self._copy = teacher, copy
         self._choice = Choice(width, copy == "average")
         keep = _checked_keep(self._graph, keep)
         self._all = dict(_layers_with_weights(self._graph))
-        if depth < 1:
+        if layers is not None:
+            _keep_blocks(self._graph, layers)
+        elif depth < 1:
             _remove_blocks(self._graph, depth, keep)
         self._widths = Widths(self._graph, keep)
         self._widths.check(self._choice)
@@ -259,6 +445,20 @@ def _remove_blocks(graph, depth, keep):
         raise ValueError(_no_blocks(graph.model, depth, runs))
     for run, numbers in zip(runs, dropped, strict=True):
         run.remove(numbers)
+
+
+def _keep_blocks(graph, layers):
+    runs = blocks.runs_of(graph)
+    if len(runs) != 1:
+        found = [(run.paths(0)[0], len(run.blocks)) for run in runs]
+        raise ValueError(
+            f"`layers` are numbers of the repeated blocks of model {graph.model.name!r}, of which "
+            f"it has {len(runs)} kinds instead of one. Found (first layer, blocks): {found}. Pass "
+            "`depth`, which shortens all, or build the student yourself."
+        )
+    count = len(runs[0].blocks)
+    kept = numbers_of(layers, count)
+    runs[0].remove([i for i in range(count) if i not in kept])
 
 
 def _no_blocks(model, depth, runs):

@@ -31,6 +31,7 @@ from keras_kd.training.evaluation import Evaluation
 from keras_kd.training.forward import ForwardPasses, Outputs
 from keras_kd.training.metrics import LossList, LossMetrics
 from keras_kd.training.objective import Objective
+from keras_kd.training.sequences import Sequences
 from keras_kd.training.shape_check import ShapeChecks
 from keras_kd.training.token_loss import TokenMetrics
 from keras_kd.weighting import Weighting
@@ -156,6 +157,7 @@ class Distiller(DistillationModel):
         self.supports_jit: bool = self._student_supports_jit and source.supports_jit
         self._teacher_shapes = models.Untracked({})
         self._compiled_metrics = models.Untracked(None)
+        self._sequences = models.Untracked(None)
         self._loss_weights = models.Untracked(None)
         with student.distribute_strategy.scope():
             self.loss_list = LossList(
@@ -230,6 +232,16 @@ class Distiller(DistillationModel):
     def leaves_out_logits(self) -> bool:
         """Whether the models run up to their hidden states: a `TokenKD` takes these."""
         return any(isinstance(loss, TokenKD) for loss in self.distillation_losses)
+
+    @property
+    def sequences(self) -> Sequences | None:
+        """Who writes the sequences of a running `fit`, or `None`: they are those of the data."""
+        return self._sequences.value
+
+    def set_sequences(self, sequences: Sequences | None) -> None:
+        """From the next step on sequences are written by another one, or are those of the data."""
+        self._sequences = models.Untracked(sequences)
+        self.train_function = None
 
     @property
     def distillation_loss_weights(self) -> list[float]:

@@ -117,6 +117,9 @@ def attach_callback_losses(distiller, call: FitCall) -> None:
         )
     for callback in own:
         callback.prepare(distiller, callbacks)
+    for callback in callbacks:
+        if hasattr(callback, "during_fit"):
+            call.session.enter_context(callback.during_fit(distiller))
     given = call.arguments
     validates = bool(given.get("validation_split")) or given.get("validation_data") is not None
     for callback in own:

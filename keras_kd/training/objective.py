@@ -24,12 +24,16 @@ from keras_kd.training.token_loss import TokenLoss, TokenSums
 
 @dataclasses.dataclass
 class Batch:
-    """What the data says of a batch, and whether it is trained on."""
+    """What the data says of a batch, and whether it is trained on.
+
+    `hard_factor` is a scalar, 0 where the labels of a language model are its own samples.
+    """
 
     labels: Any = None
     sample_weight: Any = None
     training: bool = False
     inputs: Any = None
+    hard_factor: Any = 1.0
 
 
 @dataclasses.dataclass
@@ -137,7 +141,7 @@ class Objective:
         distiller = self._distiller
         tokens.check_batch(batch.labels, batch.sample_weight)
         alpha, beta = distiller.mixture()
-        counted = tokens.rows(batch.labels, student, batch.sample_weight, rows)
+        counted = tokens.rows(batch.labels, student, batch.sample_weight, rows, batch.hard_factor)
         if not batch.training and not distiller.evaluation.runs_teacher:
             _, hard, _, sums = tokens.of_labels(counted, student, tf.ones(()), training=False)
             return Terms(hard, hard, [], sums)

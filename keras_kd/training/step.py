@@ -16,10 +16,16 @@ def train(distiller: Any, data: Any) -> dict:
     """Trains on a batch; returns the logs."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     distiller.fit_labels.require(y)
+    hard_factor = 1.0
+    if distiller.sequences is not None:
+        step_number = distiller.optimizer.iterations
+        batch = distiller.sequences.replaced(x, y, sample_weight, step_number)
+        x, y, sample_weight = batch.x, batch.y, batch.sample_weight
+        hard_factor = batch.hard_factor
     distiller.shape_checks.on_batch(x, y)
     with tf.GradientTape() as tape:
         student = distiller.student_forward(x, training=True)
-        with running(distiller, student, objective.rows_of(x)) as step:
+        with running(distiller, student, objective.rows_of(x), hard_factor) as step:
             loss = _loss_of(distiller, x, y, student, sample_weight, training=True)
         scaled = distiller.optimizer.scale_loss(loss)
     variables = distiller.trainable_variables
@@ -53,7 +59,7 @@ def compute_loss(
     student = step.student
     if y_pred is not None and y_pred is not student.outputs:
         student = dataclasses.replace(student, outputs=y_pred)
-    batch = objective.Batch(y, sample_weight, training, x)
+    batch = objective.Batch(y, sample_weight, training, x, step.hard_factor)
     step.terms = distiller.objective.terms(batch, student, step.rows)
     step.regularizers = distiller.objective.regularizers(y)
     step.loss = distribution.part_of_global(step.terms.total, step.rows, step.regularizers)
@@ -67,6 +73,7 @@ class RunningStep:
     Attributes:
         student: The student's `Outputs` of the batch.
         rows: Float32 scalar, the samples of the batch.
+        hard_factor: Scalar: 0 where the labels teach nothing.
         terms: `objective.Terms` of the batch, once `compute_loss` was called.
         regularizers: Scalars, once `compute_loss` was called.
         loss: What `compute_loss` of the library gave, once it was called.
@@ -74,6 +81,7 @@ class RunningStep:
 
     student: Any
     rows: Any
+    hard_factor: Any = 1.0
     terms: Any = None
     regularizers: Any = ()
     loss: Any = None
@@ -89,10 +97,10 @@ def _running_step(distiller):
 
 
 @contextlib.contextmanager
-def running(distiller, student, rows):
+def running(distiller, student, rows, hard_factor=1.0):
     """While it is open a step of a distiller runs in this thread."""
     steps = _LOCAL.__dict__.setdefault("steps", {})
-    steps[id(distiller)] = step = RunningStep(student, rows)
+    steps[id(distiller)] = step = RunningStep(student, rows, hard_factor)
     try:
         yield step
     finally:

@@ -100,7 +100,9 @@ class TokenLoss:
                     f"{type(value).__name__}"
                 )
 
-    def rows(self, y: Any, student: Any, sample_weight: Any, rows: Any) -> _Rows:
+    def rows(
+        self, y: Any, student: Any, sample_weight: Any, rows: Any, hard_factor: Any = 1.0
+    ) -> _Rows:
         """What counts in a batch.
 
         Args:
@@ -108,6 +110,7 @@ class TokenLoss:
             student: `Outputs`, with `DeferredLogits`.
             sample_weight: Sample weights, or `None`.
             rows: Float32 scalar, the samples of the batch.
+            hard_factor: Scalar, times which the hard loss and what is reported count.
         """
         outputs = student.outputs
         positions = tf.zeros(tf.shape(outputs.hidden)[:-1])
@@ -124,7 +127,8 @@ class TokenLoss:
             weights.append((weight, weight * balance * tf.math.reciprocal_no_nan(count)))
         if labels is None:
             weights[0] = positions, positions
-        return _Rows(labels, weights[0][1], weights[1][1], weights[0][0])
+        reported, hard = (hard_factor * each for each in weights[0])
+        return _Rows(labels, hard, weights[1][1], reported)
 
     def _counting(self, labels: Any, mask: Any, ignored: list) -> Any:
         """Which positions count, boolean, or `None` for all."""
@@ -186,10 +190,11 @@ class TokenLoss:
 
 @keras.saving.register_keras_serializable(package="keras_kd")
 class Perplexity(keras.metrics.Mean):
-    """The exponential of a mean cross-entropy in nats."""
+    """The exponential of a mean cross-entropy in nats; 0 of no tokens, as Keras' means are."""
 
     def result(self) -> Any:
-        return keras.ops.exp(super().result())
+        found = keras.ops.exp(super().result())
+        return keras.ops.where(self.count > 0, found, keras.ops.zeros_like(found))
 
 
 class TokenMetrics(keras.layers.Layer):

@@ -67,43 +67,55 @@ def llama3(layers=3, width=16, heads=4, seed=0):
     return keras_hub.models.Llama3CausalLM(backbone, preprocessor=None)
 
 
-def gemma(layers=2, width=16, heads=4, seed=0):
-    """Its softmax has an axis for the heads of keys, and one for the queries that share each."""
+def _grouped(layers, width, heads, **options):
+    """Backbones whose queries share keys."""
+    return {
+        "vocabulary_size": TOKENS,
+        "num_layers": layers,
+        "num_query_heads": heads,
+        "num_key_value_heads": heads // 2,
+        "hidden_dim": width,
+        "intermediate_dim": 2 * width,
+        **options,
+    }
+
+
+def gemma(layers=3, width=16, heads=4, seed=0, **options):
+    """The width of its heads is its own, its logits are capped."""
     keras.utils.set_random_seed(seed)
-    backbone = keras_hub.models.GemmaBackbone(
-        vocabulary_size=TOKENS,
-        num_layers=layers,
-        num_query_heads=heads,
-        num_key_value_heads=heads // 2,
-        hidden_dim=width,
-        intermediate_dim=2 * width,
-        head_dim=width // heads,
-    )
+    options = {"head_dim": 8, "final_logit_soft_cap": 5.0, **options}
+    backbone = keras_hub.models.GemmaBackbone(**_grouped(layers, width, heads, **options))
     return keras_hub.models.GemmaCausalLM(backbone, preprocessor=None)
 
 
-def qwen(layers=2, width=16, heads=4, seed=0):
+def qwen(layers=3, width=16, heads=4, seed=0):
+    """Of generation 2 and 2.5."""
     keras.utils.set_random_seed(seed)
-    backbone = keras_hub.models.QwenBackbone(
-        vocabulary_size=TOKENS,
-        num_layers=layers,
-        num_query_heads=heads,
-        num_key_value_heads=heads // 2,
-        hidden_dim=width,
-        intermediate_dim=2 * width,
-    )
+    backbone = keras_hub.models.QwenBackbone(**_grouped(layers, width, heads))
     return keras_hub.models.QwenCausalLM(backbone, preprocessor=None)
+
+
+def qwen3(layers=3, width=16, heads=4, seed=0):
+    """It normalizes queries and keys."""
+    keras.utils.set_random_seed(seed)
+    backbone = keras_hub.models.Qwen3Backbone(**_grouped(layers, width, heads, head_dim=8))
+    return keras_hub.models.Qwen3CausalLM(backbone, preprocessor=None)
 
 
 def bart(layers=2, width=16, heads=2, seed=0):
     keras.utils.set_random_seed(seed)
-    return keras_hub.models.BartBackbone(
+    backbone = keras_hub.models.BartBackbone(
         num_layers=layers,
         num_heads=heads,
         hidden_dim=width,
         intermediate_dim=2 * width,
         **_SEQUENCE,
     )
+    return keras_hub.models.BartSeq2SeqLM(backbone, preprocessor=None)
+
+
+def bart_backbone(layers=2, width=16, heads=2, seed=0):
+    return bart(layers, width, heads, seed).backbone
 
 
 def t5(layers=2, width=16, heads=2, seed=0):

@@ -42,9 +42,36 @@ def test_a_student_of_one_block_and_one_deeper_than_its_teacher(bert, distilbert
     assert pairs(one, models.distilbert_classifier(layers=1)) == blocks((0, 0))
 
 
+def test_a_bert_of_twelve_layers_and_one_of_four():
+    """As TinyBERT pairs them."""
+    teacher = models.bert_classifier(layers=12, width=4, heads=1)
+    student = models.distilbert_classifier(layers=4, width=4, heads=1)
+    expected = [(2, 0), (5, 1), (8, 2), (11, 3)]
+    assert pairs(teacher, student) == blocks(*expected)
+    assert pairs(teacher, kd.students.shrink(teacher, depth=0.34, print_fn=None)) == blocks(
+        *expected
+    )
+
+
 def test_causal_models():
     assert pairs(models.gpt2(layers=4), models.gpt2(layers=2)) == blocks((1, 0), (3, 1))
     assert pairs(models.llama3(layers=3), models.llama3(layers=1)) == blocks((2, 0))
+    assert pairs(models.qwen(layers=2), models.qwen3(layers=1)) == blocks((1, 0))
+    # The blocks of another class have another name.
+    assert pairs(models.qwen(layers=4), models.gemma(layers=2)) == [
+        (f"backbone/transformer_layer_{i}", f"backbone/decoder_block_{j}")
+        for i, j in ((1, 0), (3, 1))
+    ]
+
+
+def test_an_encoder_that_stays_whole_and_a_decoder_that_does_not():
+    teacher = models.bart(layers=3)
+    student = kd.students.shrink(teacher, layers={"decoder": [0, -1]}, print_fn=None)
+    path = "backbone/transformer_{}_layer_"
+    assert pairs(teacher, student, count=9) == [
+        *blocks((0, 0), (1, 1), (2, 2), path=path.format("encoder")),
+        *blocks((1, 0), (2, 1), path=path.format("decoder")),
+    ]
 
 
 def test_encoders_with_encoders_and_decoders_with_decoders():

@@ -81,8 +81,8 @@ PAIRS = {
         ("encoder_output_layer_norm",) * 2,
     ),
     "bart": lambda: Pair(
-        models.bart(layers=1),
-        models.bart(layers=1, width=8),
+        models.bart_backbone(layers=1),
+        models.bart_backbone(layers=1, width=8),
         models.translations(),
         (f"transformer_decoder_layer_0{SELF}",) * 2,
         [2, 2, 2],

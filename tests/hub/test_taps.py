@@ -18,7 +18,7 @@ BUILDERS = {
     "gemma": models.gemma,
     "qwen": models.qwen,
     "t5": models.t5,
-    "bart": models.bart,
+    "bart": models.bart_backbone,
     "whisper": models.whisper,
 }
 BATCHES = {

@@ -43,6 +43,28 @@ def test_every_second_transformer_block_stays():
     assert all(name.split("_")[0] in ("b1", "b3", "b5") for name in removed(teacher, depth=0.5))
 
 
+def test_blocks_by_their_numbers():
+    teacher = networks.transformer(6)
+    networks.randomize(teacher)
+    rows = kd.students.plan(teacher, layers=[0, 3, -1])
+    gone = {row["layer"].partition("_")[0] for row in rows if row["how"] == "removed"}
+    assert gone == {"b1", "b2", "b4"}
+    # Those that `depth` would keep.
+    by_depth, named = shrink(teacher, depth=0.5), shrink(teacher, layers=[0, 2, 4])
+    np.testing.assert_array_equal(outputs(named), outputs(by_depth))
+    assert [layer.name for layer in named.layers] == [layer.name for layer in by_depth.layers]
+    assert names(shrink(networks.mlp(depth=4), layers=[1, 3])) == ["hidden_1", "hidden_3", "head"]
+
+
+def test_numbers_need_one_kind_of_blocks():
+    with pytest.raises(ValueError, match=r"of which it has 2 kinds instead of one. Found .*s0b0"):
+        kd.students.plan(networks.resnet(4), layers=[0])
+    with pytest.raises(ValueError, match=r"numbers of the 4 blocks, .* to 3. Received: layers="):
+        kd.students.plan(networks.mlp(depth=4), layers=[4])
+    with pytest.raises(ValueError, match="a list of numbers of the 4 blocks"):
+        kd.students.plan(networks.mlp(depth=4), layers={"encoder": [0]})
+
+
 @pytest.mark.parametrize(("depth", "kept"), [(0.1, "0"), (0.25, "0"), (0.5, "02"), (0.75, "012")])
 def test_the_number_of_blocks_that_stay(depth, kept):
     student = shrink(networks.mlp(depth=4), depth=depth)

@@ -1,0 +1,177 @@
+"""`distil_whisper`: a short decoder over the teacher's own encoder, which runs once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_kd import losses, models
+from keras_kd.recipes.recipe import Recipe, Stage
+
+ENCODED = "encoded_features"
+
+
+def distil_whisper(
+    teacher: keras.Model,
+    student: keras.Model,
+    encoder_output: Any = None,
+    temperature: float = 2.0,
+    mask_input: str | None = "decoder_padding_mask",
+) -> Recipe:
+    """Distil-Whisper: a decoder of few layers learns the teacher's tokens, over a frozen encoder.
+
+    `1.0 * hard + 0.8 * T^2 KL`: the hard loss is of pseudo-labels, texts that the teacher wrote
+    (`keras_kd.language.label` with a `WordErrorFilter`). Teacher and student have the same encoder,
+    so it runs once: the recipe trains `decoder_of(model)`, whose inputs are what the encoder gave,
+    and `recipe.encode` is the function that a dataset maps over its inputs before. The student's
+    own decoder is what learns; its encoder must be the teacher's, weight by weight.
+
+    Args:
+        teacher: A functional model with an encoder and a decoder, whose output is logits.
+        student: The same with a shorter decoder, such as
+            `keras_kd.students.shrink(teacher, layers={"encoder": [...], "decoder": [0, 3]})`.
+        encoder_output: A function from a model to the symbolic tensor that its encoder gives;
+            default: `backbone.output["encoder_sequence_output"]` of a model with a KerasHub
+            backbone.
+        temperature: `T`.
+        mask_input: The decoder's input that is 0 where there is padding, or `None`.
+
+    Returns:
+        A `Recipe` of one stage, with the attribute `encode`.
+
+    Raises:
+        ValueError: The encoders differ, or no encoder is found.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_kd as kd
+
+    def model(depth, seed):
+        sound = keras.Input((8, 4), name="encoder_features")
+        ids = keras.Input((6,), dtype="int32", name="decoder_token_ids")
+        keras.utils.set_random_seed(0)
+        encoded = keras.layers.Dense(8, name="encoder")(sound)
+        keras.utils.set_random_seed(seed)
+        x = keras.layers.Embedding(20, 8)(ids)
+        for _ in range(depth):
+            x = x + keras.layers.Attention()([x, encoded])
+        return keras.Model([sound, ids], keras.layers.Dense(20)(x))
+
+    recipe = kd.recipes.distil_whisper(
+        model(4, 1), model(2, 2), lambda each: each.get_layer("encoder").output, mask_input=None
+    )
+    distiller = recipe.distiller()  # fit on data.map(lambda x, y: (recipe.encode(x), y))
+    ```
+
+    Reference: Gandhi et al., "Distil-Whisper: Robust Knowledge Distillation",
+    https://arxiv.org/abs/2311.00430
+    """
+    find = _encoder_output if encoder_output is None else encoder_output
+    decoders, encoders = [], []
+    for role, model in (("teacher", teacher), ("student", student)):
+        encoder, decoder = split(model, find(model), role)
+        encoders.append(encoder)
+        decoders.append(decoder)
+    _check_same(*encoders)
+    stage = Stage(
+        "decoder",
+        decoders[0],
+        decoders[1],
+        [losses.TokenKD(temperature, weight=0.8)],
+        {"alpha": 1.0, "beta": 1.0, "mask_input": mask_input},
+        {"learning_rate": 1e-4},
+    )
+    return SharedEncoderRecipe(
+        "distil-whisper", "https://arxiv.org/abs/2311.00430", [stage], encode=_encode(encoders[0])
+    )
+
+
+class SharedEncoderRecipe(Recipe):
+    """A recipe whose data passes an encoder first.
+
+    Attributes:
+        encode: A function from a batch's inputs to those of the decoders, for `Dataset.map`.
+    """
+
+    def __init__(self, *args: Any, encode: Callable[[Any], dict]) -> None:
+        super().__init__(*args)
+        self.encode = encode
+
+
+def split(model: keras.Model, encoded: Any, role: str) -> tuple[keras.Model, keras.Model]:
+    """An encoder and a decoder that share the layers of a functional model.
+
+    Args:
+        model: The model.
+        encoded: The symbolic tensor between them.
+        role: Of the model, for messages.
+    """
+    if not isinstance(encoded, keras.KerasTensor) or not getattr(model, "inputs", None):
+        raise ValueError(
+            f"The encoder of {role} {model.name!r} is not known. Pass `encoder_output`, a function "
+            "from a functional model to the symbolic tensor that its encoder gives. "
+            f"Received: {encoded!r}"
+        )
+    names = models.input_names(model) or []
+    inputs = dict(zip(names, keras.tree.flatten(model.input), strict=True))
+    needed = _inputs_of(encoded, inputs)
+    encoder = keras.Model({name: inputs[name] for name in needed}, encoded, name=f"{role}_encoder")
+    rest = {name: tensor for name, tensor in inputs.items() if name not in needed}
+    # Around it a model whose inputs have names: that of what the encoder gives is Keras' own.
+    inner = keras.Model([encoded, *rest.values()], keras.tree.flatten(model.output)[0])
+    named = {
+        name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name)
+        for name, tensor in {ENCODED: encoded, **rest}.items()
+    }
+    decoder = keras.Model(named, inner(list(named.values())), name=f"{role}_decoder")
+    return encoder, decoder
+
+
+def _inputs_of(tensor: Any, inputs: dict[str, Any]) -> list[str]:
+    """The names of the inputs that a symbolic tensor depends on."""
+    found, waiting, seen = set(), [tensor], set()
+    by_id = {id(value): name for name, value in inputs.items()}
+    while waiting:
+        current = waiting.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        if id(current) in by_id:
+            found.add(by_id[id(current)])
+            continue
+        operation = models.producer(current)
+        if operation is not None:
+            waiting += [each for each in keras.tree.flatten(operation.input) if each is not None]
+    return [name for name in inputs if name in found]
+
+
+def _encoder_output(model: keras.Model) -> Any:
+    backbone = getattr(model, "backbone", model)
+    outputs = getattr(backbone, "output", None)
+    return outputs.get("encoder_sequence_output") if isinstance(outputs, dict) else None
+
+
+def _check_same(teacher: keras.Model, student: keras.Model) -> None:
+    ours, theirs = student.get_weights(), teacher.get_weights()
+    same = len(ours) == len(theirs) and all(
+        one.shape == other.shape and (one == other).all()
+        for one, other in zip(ours, theirs, strict=False)
+    )
+    if not same:
+        raise ValueError(
+            "The encoders of teacher and student differ, and one run cannot serve both. Make the "
+            "student of the teacher's encoder (keras_kd.students.shrink with all layers of the "
+            "encoder), or distill them as they are: keras_kd.recipes.causal_lm."
+        )
+
+
+def _encode(encoder: keras.Model) -> Callable[[Any], dict]:
+    def encode(inputs: Any) -> dict:
+        inputs = {name: keras.ops.convert_to_tensor(value) for name, value in inputs.items()}
+        given = models.own_inputs(encoder, inputs)
+        rest = {name: value for name, value in inputs.items() if name not in given}
+        return {ENCODED: encoder(given, training=False), **rest}
+
+    return encode

@@ -1,0 +1,1 @@
+"""Students of KerasHub's models, made through the configuration of the backbone."""
