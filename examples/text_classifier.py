@@ -27,14 +27,14 @@ import keras_kd as kd
 
 
 def text_classifier(
-    train_samples=2400,
+    train_samples=1440,
     sections=12,
     layers=(1, 3, 5),
     losses=("logits", "hidden"),
     seeds=3,
     epochs=3,
     teacher_epochs=3,
-    learning_rate=2e-4,
+    learning_rate=4e-4,
     temperature=2.0,
     length=16,
     test_samples=1200,

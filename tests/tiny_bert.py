@@ -7,7 +7,7 @@ import numpy as np
 
 WIDTH, LAYERS, LENGTH, INNER = 16, 3, 64, 32
 SPECIAL = {100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 0: "[PAD]"}
-WORDS = ["library", "python", "module", "perl", "for", "the", "a", "of", "and", "files", "##s"]
+WORDS = ["library", "python", "module", "perl", "for", "the", "of", "and", "files"]
 
 
 def words():
