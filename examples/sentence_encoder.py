@@ -66,7 +66,8 @@ def sentence_encoder(
     judge = Judge(tokenizer, docstrings, packages)
     data = model_inputs(tokenizer, sentences)
     teacher = embedder(minilm.shrunk(pretrained, name="encoder"), args.length)
-    cache = args.output / "cache"
+    settings = "encoder", "source", "train_samples", "pairs", "length", "layers"
+    cache = minilm.work_folder(args, *settings) / "cache"
     taps = [f"encoder/transformer_layer_{args.layers[-1]}"]
     kd.cache_teacher(teacher, minilm.batches(data), cache, taps=taps, verbose=0)
     found = {"teacher": [judge(teacher)], "student, untrained": [], "student": [], "int8": []}
@@ -166,8 +167,8 @@ def distill(args, student, cache, data):
 def write_int8(student, path, data):
     """Writes the student as integers; returns the file, opened."""
     rows = {name: array[:200] for name, array in data.items()}
-    options = {"task": "regression", "overwrite": True, "verbose": 0}
-    kd.export.to_tflite(student, path, "int8", representative_data=rows, **options)
+    options = {"task": "regression", "max_error": 10.0, "overwrite": True}  # the table tells
+    kd.export.to_tflite(student, path, "int8", representative_data=rows, verbose=0, **options)
     return kd.runtimes.open_file(path)
 
 

@@ -68,7 +68,7 @@ def text_classifier(
     teacher = fine_tuned(args, pretrained, train)
     guides = losses_of(args)
     taps = [tap for loss in guides for tap in flat(loss.teacher_layer)]
-    cache = args.output / "cache" / "_".join(args.losses)
+    cache = work_folder(args) / "_".join(["cache", *args.losses, *map(str, args.layers)])
     kd.cache_teacher(teacher, minilm.batches(train), cache, taps=taps or None, verbose=0)
 
     def train_student(model):
@@ -122,11 +122,17 @@ def train_on(model, dataset, count, epochs, learning_rate):
     minilm.fit(model, dataset, count, epochs, learning_rate, loss=loss, metrics=["accuracy"])
 
 
+def work_folder(args):
+    """The folder of the teacher and its outputs."""
+    of_data = "encoder", "source", "sections", "train_samples", "test_samples", "length"
+    return minilm.work_folder(args, *of_data, "teacher_epochs", "learning_rate")
+
+
 def fine_tuned(args, pretrained, train):
-    """The teacher; one that is in the folder of results already is not trained again."""
+    """The teacher; one of these settings that is there already is not trained again."""
     keras.utils.set_random_seed(1000)
     teacher = classifier(minilm.shrunk(pretrained), args.sections)
-    path = args.output / "teacher.weights.h5"
+    path = work_folder(args) / "teacher.weights.h5"
     if path.exists():
         print(f"The teacher comes from {path}", flush=True)
         teacher.load_weights(path)

@@ -26,15 +26,18 @@ def test_text_classifier(encoder, tmp_path):
     once = ["--seeds", 2, "--epochs", 1, "--teacher-epochs", 1, "--length", 12]
     options = [*small, *losses, *once, "--encoder", encoder, "--output", tmp_path]
     text = printed("text_classifier.py", *options)
-    rows = {line.split("  ")[0] for line in text.splitlines()}
-    assert {"teacher", "labels only", "distilled"} <= rows
+    rows = {line.split()[0] for line in text.splitlines() if line.strip()}
+    assert {"teacher", "labels", "distilled"} <= rows
     kept, whole = map(int, re.search(r"(\d+) of (\d+) words", text).groups())
     assert kept < whole == len(tiny_bert.words())
     assert (tmp_path / "distilled-1.keras").exists()
     assert "f1" in json.dumps(json.loads((tmp_path / "report.json").read_text()))
-    # A teacher that is there already is not trained again.
+    # A teacher that is there already is not trained again; one of other data is not taken for it.
     assert "The teacher comes from" not in text
-    assert "The teacher comes from" in printed("text_classifier.py", *options)
+    again = printed("text_classifier.py", *options, "--seeds", 1)
+    assert "The teacher comes from" in again
+    other = printed("text_classifier.py", *options, "--seeds", 1, "--train-samples", 90)
+    assert "The teacher comes from" not in other
 
 
 def test_sentence_encoder(encoder, tmp_path):
