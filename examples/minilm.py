@@ -20,7 +20,7 @@ try:
     import keras_hub
     import tokenizers
 except ImportError as error:
-    # Without its dependencies: KerasHub asks for tensorflow-text, of which it uses nothing here.
+    # Without its dependencies: KerasHub asks for tensorflow-text, and uses nothing of it here.
     raise ImportError(
         f"{error.name} is missing: pip install --no-deps 'keras-hub>=0.32,<0.33' regex "
         "'tokenizers>=0.21,<0.24'",
@@ -57,7 +57,7 @@ def folder_of(encoder):
 
     Raises:
         ImportError: A package is missing; it says what to install.
-        ValueError: It is no such folder.
+        ValueError: The folder lacks one of these files.
     """
     for package, install in NEEDED.items():
         if importlib.util.find_spec(package) is None:
