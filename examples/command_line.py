@@ -42,6 +42,8 @@ def _add(parser, name, default, choices, words):
     options = {"default": default, "choices": choices, "help": words}
     if several:
         options["nargs"] = "+"
+        if default:
+            options["type"] = type(default[0])
     elif not choices:
         options["type"] = int if default is None else type(default)
     parser.add_argument(_option(name), **options)

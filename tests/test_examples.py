@@ -100,7 +100,7 @@ def test_language_model(tmp_path):
 
 
 NAMES = sorted(path.stem for path in example_runs.EXAMPLES.glob("*.py"))
-HELPERS = {"command_line", "comparison"}
+HELPERS = {"command_line", "comparison", "debian", "minilm"}
 IMPORTED = """
 import importlib, inspect, os, sys
 import matplotlib.figure, mlxtend.data, sklearn.datasets
@@ -120,7 +120,7 @@ assert os.listdir() == []
 
 def test_an_example_is_a_function_that_is_imported_without_effects(tmp_path):
     """The first thing of each file is a function of its name, with arguments that it explains."""
-    extras.require_in_a_process("matplotlib", "mlxtend", "sklearn")
+    extras.require_in_a_process("keras_hub", "matplotlib", "mlxtend", "sklearn", "tokenizers")
     path = f"{fresh_process.ROOT}:{example_runs.EXAMPLES}"
     command = ["-c", IMPORTED, *(name for name in NAMES if name not in HELPERS)]
     env = fresh_process.environment(PYTHONPATH=path)
