@@ -37,7 +37,8 @@ def test_a_student_learns_types_without_labels(teacher, tmp_path):
     found = {name: (float(share), int(size.replace(",", ""))) for name, share, size in rows}
     assert list(found) == ["answers", "probabilities", "as int8", "teacher"]
     # A quarter of these files are of the most frequent type.
-    assert found["answers"][0] > 60 and found["probabilities"][0] > 60
+    assert found["answers"][0] > 60
+    assert found["probabilities"][0] > 60
     assert abs(found["as int8"][0] - found["probabilities"][0]) < 10
     assert found["teacher"][0] == 100
     assert found["as int8"][1] == (tmp_path / "file_type.tflite").stat().st_size < 60_000

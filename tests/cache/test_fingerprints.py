@@ -66,7 +66,7 @@ class Subclassed(keras.Model):
 
 
 def test_how_it_was_trained_does_not_count():
-    """A teacher fine-tuned here is the one that another process loads, whatever optimizer it had."""
+    """A teacher fine-tuned here is the one that another process loads."""
 
     def compiled(optimizer):
         made = Subclassed()
