@@ -10,7 +10,7 @@ Prints, for a GPT-2 of random weights and its largest logits:
 - bytes a token on disk, by dtype and `top_k`.
 
     python benchmarks/cache_logits.py
-    python benchmarks/cache_logits.py --layers 2 --width 64 --heads 2
+    python benchmarks/cache_logits.py --layers 4 --width 256 --heads 8 --batch 4 --length 256
     python benchmarks/cache_logits.py --dtype float16
 """
 
@@ -30,7 +30,6 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the CPU is what is measured
 
-LENGTH = 128
 # Of what the table of bytes shows: (dtype, top_k).
 FORMS = [
     (dtype, k)
@@ -46,7 +45,8 @@ def parse():
     add("--tokens", type=int, default=2048)
     add("--words", type=int, default=32000)
     add("--top-k", type=int, default=50)
-    add("--batch", type=int, default=8, help=f"of sequences of {LENGTH} tokens")
+    add("--length", type=int, default=128, help="tokens of a sequence")
+    add("--batch", type=int, default=8, help="sequences")
     add("--layers", type=int, default=12)
     add("--width", type=int, default=768)
     add("--heads", type=int, default=12)
@@ -68,7 +68,7 @@ def gpt2(args, layers, width):
         num_heads=args.heads,
         hidden_dim=width,
         intermediate_dim=4 * width,
-        max_sequence_length=LENGTH,
+        max_sequence_length=args.length,
     )
     return keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
 
@@ -82,7 +82,7 @@ def dataset(args):
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(args.threads)
-    shape = args.tokens // LENGTH, LENGTH
+    shape = args.tokens // args.length, args.length
     ids = np.random.default_rng(0).integers(args.words, size=shape).astype("int32")
     inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids)}
     return tf.data.Dataset.from_tensor_slices(inputs).batch(args.batch)
@@ -178,7 +178,8 @@ def main():
             "read": functools.partial(read, folder, data),
         }
         reading_times, reading_ratio = compare(args, reading)
-        sizes = {form: size(model, data, folder, args.tokens, *form) for form in FORMS}
+        small = gpt2(args, 1, 8 * args.heads)  # the bytes are those of any teacher
+        sizes = {form: size(small, data, folder, args.tokens, *form) for form in FORMS}
     print(
         f"GPT-2 of {args.layers} layers and width {args.width}: {args.tokens} tokens, "
         f"{args.words} words, top_k={args.top_k}, dtype={args.dtype}, {args.rounds} rounds"

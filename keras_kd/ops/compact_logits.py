@@ -35,6 +35,7 @@ from keras_kd.ops.sparse_logits import SparseLogits
 # At which 1 / T a level is kept, ascending. `SparseLogits` has 16 / sqrt(2) too.
 _INVERSE = np.array([0.0, *(2.0 ** (n / 2) for n in (-8, -6, -5, -4, -3, -2, -1, 0, 1, 2))])
 _ALL_INVERSE = np.array(sorted(1.0 / temperature for temperature in sparse_logits.TEMPERATURES))
+(_INTERPOLATED,) = np.flatnonzero(~np.isin(_ALL_INVERSE.round(6), _INVERSE.round(6)))
 _LEVEL_BITS = 13
 _LEVEL_STEPS, _NO_LEVEL = 2**_LEVEL_BITS - 2, 2**_LEVEL_BITS - 1
 _VALUE_STEPS, _NO_VALUE = 254, 255
@@ -69,12 +70,17 @@ def keep_compact(
         The bytes, `[..., bytes_of(k, classes)]`, uint8, and whether no logit is NaN or +inf, a
         scalar: bytes cannot say so.
     """
-    size = bytes_of(k, logits.shape[-1])
-    keep = functools.partial(_keep_compact_of_rows, k=k)
-    packed, sound = sparse_logits.by_blocks(
-        keep, logits, (tf.uint8, tf.bool), (size, 1), from_logits
-    )
-    return packed, tf.reduce_all(sound)
+    classes = logits.shape[-1]
+    more = min(k + 1, classes)
+    find = functools.partial(_largest_and_sums_of_rows, k=k)
+    types, widths = (tf.float32, tf.int32, tf.float32), (more, more, len(_INVERSE))
+    found = sparse_logits.by_blocks(find, logits, types, widths, from_logits)
+    # Out of the loop over blocks: these are many operations on few numbers.
+    flat = [tf.reshape(value, [-1, value.shape[-1]]) for value in found]
+    packed, is_sound = _packed(*flat, k=k, classes=classes)
+    shape = tf.concat([tf.shape(logits)[:-1], [packed.shape[-1]]], axis=0)
+    packed = tf.ensure_shape(tf.reshape(packed, shape), [*logits.shape[:-1], packed.shape[-1]])
+    return packed, is_sound
 
 
 def expand(packed: tf.Tensor, k: int, classes: int) -> SparseLogits:
@@ -116,25 +122,51 @@ def _index_bits(k: int, classes: int) -> tuple[int, int]:
     return low, k + (classes - 1) // 2**low
 
 
-def _keep_compact_of_rows(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _largest_and_sums_of_rows(
+    logits: tf.Tensor, k: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """What is to be stored of logits `[rows, classes]`, before it is rounded.
+
+    Returns:
+        The `k + 1` largest logits minus the largest, their classes, and at each of `_INVERSE` the
+        sum of `exp(z / T)` over the classes that are not kept, `z` minus the largest of those.
+    """
     classes = logits.shape[-1]
-    more = min(k + 1, classes)
-    values, indices = sparse_logits.top_k(logits, more)
+    values, indices = sparse_logits.top_k(logits, min(k + 1, classes))
     largest = values[:, :1]
     values = values - largest  # NaN where the largest is infinite
-    sound = tf.reduce_all(~tf.math.is_nan(values), axis=-1, keepdims=True)
-    exists = values >= _FLOOR
-    scale = -tf.reduce_min(tf.where(exists, values, 0.0), axis=-1, keepdims=True)
-    kept, indices = values[:, :k], indices[:, :k]
+    if classes <= k:
+        return values, indices, tf.zeros([tf.shape(logits)[0], len(_INVERSE)])
+    # The kept ones are 1 in each sum, and are subtracted: of a sum of at least 1 that loses little,
+    # and spares a copy without them.
+    scale = _scale(values)
+    centered = tf.minimum(logits - (largest - scale), 0.0)
+    totals = tf.stack([_count(centered), *_sums(centered)], axis=-1)
+    return values, indices, totals - float(k)
+
+
+def _scale(values: tf.Tensor) -> tf.Tensor:
+    """The largest logit minus the smallest of `values` that has a probability, `[rows, 1]`."""
+    return -tf.reduce_min(tf.where(values >= _FLOOR, values, 0.0), axis=-1, keepdims=True)
+
+
+def _packed(
+    values: tf.Tensor, indices: tf.Tensor, totals: tf.Tensor, k: int, classes: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The bytes `[rows, bytes_of(k, classes)]`, and whether all numbers are numbers."""
+    is_sound = ~tf.reduce_any(tf.math.is_nan(values)) & ~tf.reduce_any(tf.math.is_nan(totals))
+    scale, kept, indices = _scale(values), values[:, :k], indices[:, :k]
     order = tf.argsort(indices, axis=-1)
     kept, indices = (tf.gather(each, order, batch_dims=1) for each in (kept, indices))
     steps = tf.round(_VALUE_STEPS * tf.sqrt(tf.math.divide_no_nan(-kept, scale)))
     steps = tf.where(kept < _FLOOR, float(_NO_VALUE), steps)
-    if more > k:
-        codes, has_no_nan = _codes(logits - (largest - scale), k, exists[:, k:])
-        sound &= has_no_nan
+    # One factor, so that no optimizer of graphs has two to reorder: a graph rounds as eager does.
+    logarithms = tf.math.log(tf.maximum(totals, 1.0)) * (1.0 / _level_step(classes - k))
+    codes = tf.cast(tf.round(tf.minimum(logarithms, float(_LEVEL_STEPS))), tf.int32)
+    if classes > k:
+        codes = tf.where(values[:, k:] >= _FLOOR, codes, _NO_LEVEL)
     else:
-        codes = tf.fill([tf.shape(logits)[0], len(_INVERSE)], _NO_LEVEL)
+        codes = tf.fill(tf.shape(codes), _NO_LEVEL)
     low, high = _index_bits(k, classes)
     bits = tf.concat(
         [
@@ -145,31 +177,12 @@ def _keep_compact_of_rows(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.Tens
         axis=-1,
     )
     scale = tf.bitcast(scale[:, 0], tf.uint8)
-    return tf.concat([scale, tf.cast(steps, tf.uint8), _pack(bits)], axis=-1), sound
+    return tf.concat([scale, tf.cast(steps, tf.uint8), _pack(bits)], axis=-1), is_sound
 
 
-def _codes(centered: tf.Tensor, k: int, exists: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The codes of the levels, int32.
-
-    Args:
-        centered: Logits `[rows, classes]`, the largest of those that are not kept at 0.
-        k: How many are kept.
-        exists: Whether classes that are not kept have a probability, `[rows, 1]`.
-
-    Returns:
-        `[rows, 11]`, and whether there is no NaN, `[rows, 1]`.
-    """
-    # The kept ones are 1 in each sum, and are subtracted: of a sum of at least 1 that loses little,
-    # and spares a copy without them.
-    centered = tf.minimum(centered, 0.0)
-    classes = centered.shape[-1]
-    totals = [_count(centered), *_sums(centered)]
-    totals = tf.stack(totals, axis=-1) - float(k)
-    fractions = tf.math.log(tf.maximum(totals, 1.0)) / max(np.log(classes - k), 1e-6)
-    has_no_nan = tf.reduce_all(~tf.math.is_nan(totals), axis=-1, keepdims=True)
-    fractions = tf.where(tf.math.is_nan(fractions), 0.0, tf.minimum(fractions, 1.0))
-    codes = tf.cast(tf.round(_LEVEL_STEPS * fractions), tf.int32)
-    return tf.where(exists, codes, _NO_LEVEL), has_no_nan
+def _level_step(others: int) -> float:
+    """What one step of a level is, of `others` classes that are not kept."""
+    return max(float(np.log(max(others, 1))), 1e-6) / _LEVEL_STEPS
 
 
 def _count(centered: tf.Tensor) -> tf.Tensor:
@@ -202,8 +215,17 @@ def _levels_and_slopes(
     codes: tf.Tensor, scale: tf.Tensor, others: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Those of `SparseLogits`, from the levels of 11 temperatures."""
-    known = tf.cast(codes, tf.float32) * (max(np.log(max(others, 1)), 1e-6) / _LEVEL_STEPS)
-    levels, slopes = (tf.matmul(known, each) for each in _interpolation())
+    known = tf.cast(codes, tf.float64) * _level_step(others)
+    # In float64: large terms of the slopes cancel, and in float32 a graph would round otherwise
+    # than eager execution. And no matrix products, which round by the number of rows, and on a GPU
+    # to 10 bits (TensorFloat-32): what a sample's bytes mean depends on nothing else.
+    first, of_levels, of_slopes = _interpolation()
+    levels = slopes = tf.zeros((), tf.float64)
+    for i in range(_POINTS):
+        point = tf.gather(known, first + i, axis=-1)
+        levels, slopes = levels + point * of_levels[i], slopes + point * of_slopes[i]
+    levels, slopes = tf.cast(levels, tf.float32), tf.cast(slopes, tf.float32)
+    levels = _between_its_bounds(levels)
     # The curve falls and is convex: its slope lies between those of the chords beside it.
     chords = (levels[:, 1:] - levels[:, :-1]) / np.diff(_ALL_INVERSE).astype("float32")
     chords = tf.minimum(chords, 0.0)
@@ -214,25 +236,52 @@ def _levels_and_slopes(
     return levels, tf.where(exists, slopes - scale, 0.0)
 
 
+def _between_its_bounds(levels: tf.Tensor) -> tf.Tensor:
+    """Levels `[rows, temperatures]`, the one that is interpolated within what convexity allows.
+
+    It lies below the chord of its neighbors, and above those on either side of them, prolonged.
+    """
+    at, b = _INTERPOLATED, _ALL_INVERSE
+    far_left, left, _, right, far_right = (
+        levels[:, column : column + 1] for column in range(at - 2, at + 3)
+    )
+    from_left = left + (left - far_left) * _ratio(b[at] - b[at - 1], b[at - 1] - b[at - 2])
+    from_right = right + (right - far_right) * _ratio(b[at + 1] - b[at], b[at + 2] - b[at + 1])
+    chord = left + (right - left) * _ratio(b[at] - b[at - 1], b[at + 1] - b[at - 1])
+    level = tf.maximum(levels[:, at : at + 1], tf.maximum(from_left, from_right))
+    level = tf.minimum(level, chord)
+    return tf.concat([levels[:, :at], level, levels[:, at + 1 :]], axis=-1)
+
+
+def _ratio(one: float, other: float) -> np.float32:
+    return np.float32(one / other)
+
+
 @functools.cache
-def _interpolation() -> tuple[np.ndarray, np.ndarray]:
-    """Matrices from the known levels to the levels and the slopes at all temperatures."""
+def _interpolation() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How known levels make the level and the slope at each temperature of `SparseLogits`.
+
+    Returns:
+        The first of `_POINTS` levels that a temperature takes, and the weights of them for the
+        level and for the slope, `[_POINTS, temperatures]`.
+    """
     at = np.log(_INVERSE + _NEAR)
-    levels, slopes = np.zeros([2, len(_INVERSE), len(_ALL_INVERSE)])
+    firsts = []
+    levels, slopes = np.zeros([2, _POINTS, len(_ALL_INVERSE)])
     for column, inverse in enumerate(_ALL_INVERSE):
         x = np.log(inverse + _NEAR)
         nearest = int(np.argmin(np.abs(at - x)))
-        first = min(max(nearest - _POINTS // 2, 0), len(at) - _POINTS)
-        points = range(first, first + _POINTS)
-        for i in points:
-            factors = {j: 1.0 / (at[i] - at[j]) for j in points if j != i}
-            terms = {j: (x - at[j]) * factor for j, factor in factors.items()}
+        firsts.append(min(max(nearest - _POINTS // 2, 0), len(at) - _POINTS))
+        points = at[firsts[-1] : firsts[-1] + _POINTS]
+        for i in range(_POINTS):
+            factors = {j: 1.0 / (points[i] - points[j]) for j in range(_POINTS) if j != i}
+            terms = {j: (x - points[j]) * factor for j, factor in factors.items()}
             levels[i, column] = np.prod(list(terms.values()))
             slopes[i, column] = sum(
                 factor * np.prod([terms[m] for m in terms if m != j])
                 for j, factor in factors.items()
             ) / (inverse + _NEAR)
-    return levels.astype("float32"), slopes.astype("float32")
+    return np.array(firsts, "int32"), levels, slopes
 
 
 # Bits, most significant first.

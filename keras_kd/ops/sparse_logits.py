@@ -20,8 +20,9 @@ _INVERSE = np.array(sorted(1.0 / temperature for temperature in TEMPERATURES), "
 # A logit this far below the largest of the rest counts as having no probability: at T = 16 its
 # share is below e^-40, which float32 loses. Masks (-1e9) thus do not bend what lies beyond T = 16.
 _FLOOR = -40.0 * 16.0
-# About how many logits are processed at once: as many as stay in a processor's cache.
-_BLOCK = 1 << 18
+# About how many logits are processed at once: with all that is made of them they stay in a
+# processor's cache. One row of a vocabulary takes a fifth less time than eight.
+_BLOCK = 1 << 15
 # The largest are looked for among the groups of this many logits with the largest maxima.
 _GROUP = 16
 
