@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import keras_kd as kd
 from keras_kd.ops import compact_logits, sparse_logits
+from keras_kd.teachers.cache import format as cache_format
 from keras_kd.teachers.cache.format import bytes_on_disk
 from tests.cache import caches
 from tests.cache.compact_rows import TEMPERATURES, exact_rest, kept, through_bytes
@@ -184,6 +185,31 @@ def test_it_needs_top_k_and_says_so(tmp_path):
     with pytest.raises(ValueError, match="few bytes: pass `top_k` too"):
         caches.written(tmp_path / "c", dtype="compact")
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top_k": 8}, "cannot exceed the number of classes. Received: top_k=8"),
+        ({"teacher": lambda x: {"a": x, "b": x}}, "the largest logits of one output"),
+    ],
+)
+def test_wrong_calls_make_no_folder(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        compact(tmp_path / "c", **options)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("top_k", 2), ("classes", 300), ("classes", None), ("top_k", None)]
+)
+def test_a_manifest_that_does_not_fit_its_bytes_is_damaged(tmp_path, field, value):
+    path = compact(tmp_path / "c") / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["digest"]
+    cache_format.write_json(path, {**manifest, field: value})
+    with pytest.raises(kd.CacheError, match=r"manifest.json is damaged: `"):
+        kd.load_cache(path.parent, caches.dataset())
 
 
 def test_other_settings_are_another_cache(tmp_path):

@@ -76,11 +76,12 @@ def cache_teacher(
 
     With `dtype="compact"` it takes 143 bytes there, 149 for 65,536 classes and 155 for 128,000: the
     kept classes exactly, their logits in 8 bits (one that is `v` below the largest is wrong by at
-    most `sqrt(v s) / 254 + s / 254^2`, where `s` is how far the next one after the kept is below
-    it: 0.016 for `v = 1`, `s = 16`), and the log-sum-exp of the others at 11 temperatures. In
-    between it is interpolated: wrong by at most 6e-3 from T = 0.5 to 16 for normal, Laplace,
-    exponential and uniform logits, 0.02 for Zipf's, 0.05 for Student's t with 3 degrees of freedom.
-    Logits 640 below the largest count as having no probability.
+    most `sqrt(v s) / 254 + s / 508^2`, where `s` is how far the next one after the kept is below
+    it: 0.016 for `v = 1`, `s = 16`), and the log-sum-exp of the others at T = 0.5, 1, 2, 4, 8 and
+    16, `sqrt(2)` times each of 0.5 to 4, and infinity, wrong by at most `log(classes) / 16380`
+    there. In between it is interpolated: smooth logits are wrong by less than 6e-3 from T = 0.5 to
+    16, others by up to `0.086 log(classes)` to T = 8. The guide on caching has more. Logits 640
+    below the largest count as having no probability.
 
     An endless dataset raises an error. Where a dataset does not know its length, such as one of a
     generator, an end cannot be known: the bar then shows none either.
