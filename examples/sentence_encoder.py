@@ -147,9 +147,11 @@ def embedder(encoder, length):
     }
     segments = keras.ops.zeros_like(inputs["token_ids"])
     states = encoder({**inputs, "segment_ids": segments})["sequence_output"]
-    counts = keras.ops.cast(keras.ops.expand_dims(inputs["padding_mask"], -1), states.dtype)
-    total = keras.ops.sum(states * counts, axis=1)
-    return keras.Model(inputs, total / keras.ops.maximum(keras.ops.sum(counts, axis=1), 1.0))
+    # Chosen, not multiplied: a mask that becomes numbers would be computed in float by the device.
+    kept = keras.ops.expand_dims(inputs["padding_mask"], -1) > 0
+    total = keras.ops.sum(keras.ops.where(kept, states, 0.0), axis=1)
+    count = keras.ops.sum(keras.ops.where(kept, 1.0, 0.0), axis=1)
+    return keras.Model(inputs, total / keras.ops.maximum(count, 1.0))
 
 
 def distill(args, student, cache, data):

@@ -5,6 +5,7 @@
 the others say how near a text is to a reference.
 """
 
+from keras_kd.language.completions import ShowCompletions
 from keras_kd.language.label_files import load_labels
 from keras_kd.language.labels import Labels, label
 from keras_kd.language.masking import mask_tokens
@@ -24,6 +25,7 @@ from keras_kd.language.scores import (
 __all__ = [
     "Labels",
     "OnPolicy",
+    "ShowCompletions",
     "WordErrorFilter",
     "answer_f1",
     "attention_mask",

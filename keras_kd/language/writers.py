@@ -109,14 +109,23 @@ class HubWriter(Writer):
         sampler: A sampler of KerasHub, or its name; `None`: greedy.
         max_length: Tokens of prompt and text together, or `None`: the preprocessor's length.
         seed: Of samplers that draw.
+        role: What errors call it.
     """
 
     pads, can_check = True, True
 
-    def __init__(self, model: keras.Model, sampler: Any, max_length: int | None, seed: int) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        sampler: Any,
+        max_length: int | None,
+        seed: int,
+        role: str = "teacher",
+    ) -> None:
         self._model, self._seed = model, seed
+        self._preprocessor = _preprocessor_of(model, role)
         self.name = model.name
-        self._preprocessor = _preprocessor_of(model)
+        self._traced: Any = None
         # An encoder reads the prompt, and the text is all that the decoder writes.
         self._encodes = hasattr(self._preprocessor, "encoder_sequence_length")
         self._length = max_length or int(self._preprocessor.sequence_length)
@@ -178,8 +187,10 @@ class HubWriter(Writer):
         traced = model.generate_function
         with samplers.used(model, self._sampler):
             try:
-                model.generate_function = None
+                # With this sampler: traced once, however often it is ready.
+                model.generate_function = self._traced
                 yield
+                self._traced = model.generate_function
             finally:
                 model.generate_function = traced
 
@@ -193,13 +204,13 @@ class HubWriter(Writer):
         return [str(each) for each in found]
 
 
-def _preprocessor_of(model: keras.Model) -> Any:
+def _preprocessor_of(model: Any, role: str) -> Any:
     if not callable(getattr(model, "generate", None)) or not hasattr(model, "sampler"):
         raise invalid(
-            "teacher",
-            "a model with `generate`, such as a CausalLM or Seq2SeqLM of KerasHub, or a function "
-            "from a list of prompts to a list of strings",
-            f"the model {model.name!r} of type {type(model).__name__}",
+            role,
+            "a model with `generate`, such as a CausalLM or Seq2SeqLM of KerasHub"
+            + (", or a function from a list of prompts to a list of strings" * (role == "teacher")),
+            f"{getattr(model, 'name', model)!r} of type {type(model).__name__}",
         )
     preprocessor = getattr(model, "preprocessor", None)
     if preprocessor is None:

@@ -53,3 +53,26 @@ def test_functions_have_none():
     assert of(lambda x: x) is None
     assert of(kd.teachers.KerasTeacher(network(), preprocess=lambda x: x)) is None
     assert of(kd.teachers.Ensemble([caches.model(1), lambda x: x])) is None
+
+
+@keras.saving.register_keras_serializable("tests.fingerprints")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.head = keras.layers.Dense(3, kernel_initializer="ones")
+
+    def call(self, x):
+        return self.head(x)
+
+
+def test_how_it_was_trained_does_not_count():
+    """A teacher fine-tuned here is the one that another process loads, whatever optimizer it had."""
+
+    def compiled(optimizer):
+        made = Subclassed()
+        made(np.zeros((1, caches.FEATURES), "float32"))
+        if optimizer:
+            made.compile(optimizer, "mse", metrics=["accuracy"])
+        return kd.teachers.KerasTeacher(made)
+
+    assert len({of(compiled(optimizer)) for optimizer in (None, "adam", "sgd")}) == 1

@@ -97,8 +97,11 @@ def _text(layer: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         left_out = {"seed", "shared_object_id"} | ({"name"} if "trainable" in value else set())
-        is_model = value.get("class_name") in ("Functional", "Sequential")
-        return None if is_model else {k: _plain(v) for k, v in value.items() if k not in left_out}
+        if value.get("class_name") in ("Functional", "Sequential"):
+            return None
+        if value.get("compile_config"):  # of a model of its own class: its optimizer is no output
+            value = {**value, "compile_config": {}}  # as of one that was never compiled
+        return {k: _plain(v) for k, v in value.items() if k not in left_out}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     return value
