@@ -84,8 +84,8 @@ def keep_compact(
     types, widths = (tf.float32, tf.int32, tf.float32), (more, more, len(_INVERSE))
     found = sparse_logits.by_blocks(find, logits, types, widths, from_logits)
     # Out of the loop over blocks: these are many operations on few numbers.
-    flat = [tf.reshape(value, [-1, value.shape[-1]]) for value in found]
-    packed, is_sound = _packed(*flat, k=k, classes=classes)
+    values, indices, totals = (tf.reshape(value, [-1, value.shape[-1]]) for value in found)
+    packed, is_sound = _packed(values, indices, totals, k, classes)
     shape = tf.concat([tf.shape(logits)[:-1], [packed.shape[-1]]], axis=0)
     packed = tf.ensure_shape(tf.reshape(packed, shape), [*logits.shape[:-1], packed.shape[-1]])
     return packed, is_sound
