@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -321,8 +322,9 @@ def test_full_disk_raises_and_leaves_whole_files(tmp_path, in_one_go):
 # teacher gets; how many it may get is drawn, and then a moment of the work on the next one. Drawn
 # from the clock alone, all moments would be before the start, or after the end, on a busy machine.
 KILLED = """
-import os, pathlib, random, signal, sys, time
+import json, os, pathlib, random, signal, sys, time
 from tests.cache import caches
+form = json.loads(sys.argv[4])
 random.seed(int(sys.argv[2]))
 for trial in range(int(sys.argv[3])):
     folder = pathlib.Path(sys.argv[1]) / str(trial)
@@ -339,7 +341,7 @@ for trial in range(int(sys.argv[3])):
             watched = tf.numpy_function(reported, [inputs], tf.float32)
             watched.set_shape(inputs.shape)
             return living(watched)
-        caches.written(folder, teacher=teacher, fingerprint="one", epochs=2)
+        caches.written(folder, teacher=teacher, fingerprint="one", epochs=2, **form)
         os._exit(0)
     os.close(write)
     for _ in range(random.randint(1, 18)):
@@ -354,18 +356,23 @@ for trial in range(int(sys.argv[3])):
 
 
 @pytest.mark.slow
-def test_resumes_after_random_kills(tmp_path):
+@pytest.mark.parametrize(
+    ("form", "trials"),
+    [({}, 20), ({"dtype": "compact", "top_k": 3}, 10)],
+    ids=["float32", "compact"],
+)
+def test_resumes_after_random_kills(tmp_path, form, trials):
     living = caches.model(1)
-    options = {"teacher": lambda x: living(x), "fingerprint": "one", "epochs": 2}
+    options = {"teacher": lambda x: living(x), "fingerprint": "one", "epochs": 2, **form}
     whole = caches.contents(caches.written(tmp_path / "whole", **options))
     seed = np.random.default_rng().integers(1 << 30)
-    killed = ["-c", KILLED, tmp_path / "killed", str(seed), "20"]
+    killed = ["-c", KILLED, tmp_path / "killed", str(seed), str(trials), json.dumps(form)]
     text = fresh_process.run_preloaded(killed).stdout
     lines = [line for line in text.splitlines() if line.startswith(str(tmp_path))]
     found = [int(line.split()[-1]) for line in lines]  # TensorFlow may log beside it
-    assert len(found) == 20
+    assert len(found) == trials
     assert len(set(found)) > 2, f"seed {seed}: all were killed at one stage: {found}"
-    for trial in range(20):
+    for trial in range(trials):
         path = tmp_path / "killed" / str(trial)
         caches.written(path, **options)
         assert caches.contents(path) == whole, f"seed {seed}, trial {trial}"

@@ -89,6 +89,10 @@ WRITING = {
     **written("from_logits", "True or False", ["yes", None, 1]),
     **written("fingerprint", "a text, or None", [3, "", b"x"]),
     **written("verbose", r"0 \(silent\), 1 or 'auto'", ["loud", 3, None, -1, 0.5]),
+    "dtype: compact, without top_k": (
+        lambda path: write(path, dtype="compact"),
+        "`dtype='compact'` .*pass `top_k` too",
+    ),
     "process: a count of 0": (
         lambda path: write(path, process=(0, 0)),
         argument(r"process\[1\]", "an integer, at least 1"),

@@ -55,14 +55,21 @@ def host(strategy):
     return train(distiller, *scenarios.data(71), evaluate=True)
 
 
+FORMS = (
+    {"dtype": "float32", "taps": ["hidden"]},
+    {"top_k": 2},
+    {"top_k": 2, "dtype": "compact"},
+)
+
+
 @scenario
 def cached(strategy):
-    """From disk, with a hint of a layer that was kept, and top-k logits in a second run."""
+    """From disk, with a hint of a layer that was kept, and top-k logits in further runs."""
     x, y, _ = scenarios.data(71)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
     results = []
     with tempfile.TemporaryDirectory() as name:
-        for options in ({"dtype": "float32", "taps": ["hidden"]}, {"top_k": 2}):
+        for options in FORMS:
             path = pathlib.Path(name) / str(len(results))
             kd.cache_teacher(fixed_teacher(), data, path, verbose=0, **options)
             joined = kd.load_cache(path, data)

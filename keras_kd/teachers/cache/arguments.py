@@ -144,10 +144,16 @@ def check_is_batched(teacher: TeacherDescription, element: Any) -> None:
         )
 
 
-def check_dtype(value: Any) -> None:
-    """Raises unless outputs can be stored in this type."""
+def check_dtype(value: Any, top_k: int | None) -> None:
+    """Raises unless outputs, or the largest `top_k` logits, can be stored in this type."""
     if not (value is None or isinstance(value, str)) or value not in contents.DTYPES:
         raise invalid("dtype", f"one of {contents.DTYPES}", repr(value))
+    if value == contents.COMPACT and top_k is None:
+        raise ValueError(
+            "`dtype='compact'` stores the largest logits in few bytes: pass `top_k` too, such as "
+            "top_k=50. All outputs are stored in 'float16', 'bfloat16' or 'float32'. Received: "
+            "top_k=None"
+        )
 
 
 def process(value: Any) -> tuple[int, int]:

@@ -1,20 +1,21 @@
 """What a cache stores of a teacher: its outputs and taps as named components, and back."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_kd.ops import sparse_logits
+from keras_kd.ops import compact_logits, sparse_logits
 from keras_kd.ops.sparse_logits import SparseLogits
 from keras_kd.taps import tap
 from keras_kd.teachers import keras_model
 from keras_kd.teachers.protocol import Teacher, TeacherDescription, TeacherInputs
 
-DTYPES = ("float16", "bfloat16", "float32", None)
+DTYPES = ("float16", "bfloat16", "float32", "compact", None)
+COMPACT = "compact"
 _SPARSE = "outputs/0/"
+_PACKED = _SPARSE + "packed"
 _FIELDS = tuple(field.name for field in dataclasses.fields(SparseLogits))
 
 
@@ -56,7 +57,8 @@ class OutputRecorder:
     Attributes:
         source: The `Teacher`.
         teacher: Its description; `layers` are those that are recorded.
-        dtype: The type in which outputs are stored; `None`: the teacher's own.
+        dtype: The type in which outputs are stored; `None`: the teacher's own; `"compact"`: bytes
+            of `compact_logits`, and taps in float16.
         top_k: How many logits are stored, or `None` for all.
         from_logits: Whether the teacher returns logits (else their exponentials).
         structure: The outputs' structure, known after the first call: names, or a number.
@@ -85,15 +87,23 @@ class OutputRecorder:
         self.structure = structure_of(outputs)
         flat = keras.tree.flatten(outputs)
         exact = {f"outputs/{i}": tf.convert_to_tensor(value) for i, value in enumerate(flat)}
+        no_nan = []
         if self.top_k is not None:
             logits = exact.pop("outputs/0")
             self.classes = self._checked_classes(flat)
-            sparse = sparse_logits.keep_largest(logits, self.top_k, self.from_logits)
-            exact.update(_components_of_sparse(sparse, self.classes))
+            if self.dtype == COMPACT:
+                exact[_PACKED], is_number = compact_logits.keep_compact(
+                    logits, self.top_k, self.from_logits
+                )
+                no_nan.append(is_number)
+            else:
+                sparse = sparse_logits.keep_largest(logits, self.top_k, self.from_logits)
+                exact.update(_components_of_sparse(sparse, self.classes))
         for i, layer in enumerate(self.teacher.layers):
             exact[f"taps/{i}"] = tf.convert_to_tensor(taps[layer])
         stored = {name: self._cast(name, value) for name, value in exact.items()}
-        has_no_nan = tf.reduce_all([_has_no_nan(value) for value in exact.values()])
+        no_nan += [_has_no_nan(value) for value in exact.values()]
+        has_no_nan = tf.reduce_all(no_nan)
         fits = tf.reduce_all([_is_as_finite(exact[name], stored[name]) for name in exact])
         return stored, tf.stack([has_no_nan, fits])
 
@@ -111,7 +121,7 @@ class OutputRecorder:
         exact = name.endswith(("levels", "slopes", "indices"))
         if self.dtype is None or exact or not value.dtype.is_floating:
             return value
-        return tf.cast(value, self.dtype)
+        return tf.cast(value, "float16" if self.dtype == COMPACT else self.dtype)
 
 
 def _components_of_sparse(sparse: SparseLogits, classes: int) -> dict[str, tf.Tensor]:
@@ -121,25 +131,49 @@ def _components_of_sparse(sparse: SparseLogits, classes: int) -> dict[str, tf.Te
     return fields
 
 
-def restored(
-    components: dict, structure: Any, taps: Sequence[str], top_k: int | None
-) -> tuple[Any, dict]:
+def restored(components: dict, manifest: dict) -> tuple[Any, dict]:
     """`(outputs, {layer: value})` from a record's components."""
-    if top_k is not None:
+    structure, top_k = manifest["structure"], manifest["top_k"]
+    if manifest["dtype"] == COMPACT:
+        outputs = vars(compact_logits.expand(components[_PACKED], top_k, manifest["classes"]))
+    elif top_k is not None:
         fields = {name: components[_SPARSE + name] for name in _FIELDS}
         fields["indices"] = tf.cast(fields["indices"], tf.int32)
         outputs = fields
     else:
-        flat = [components[name] for name in flatten_names(structure, top_k)]
+        flat = [components[name] for name in flatten_names(manifest)]
         outputs = _structured(flat, structure)
-    return outputs, {layer: components[f"taps/{i}"] for i, layer in enumerate(taps)}
+    return outputs, {layer: components[f"taps/{i}"] for i, layer in enumerate(manifest["taps"])}
 
 
-def flatten_names(structure: Any, top_k: int | None) -> list[str]:
-    """The names of the components that outputs of this structure are stored as."""
-    if top_k is not None:
+def flatten_names(plan: dict) -> list[str]:
+    """The names of the components that the outputs of a plan or manifest are stored as."""
+    if plan["dtype"] == COMPACT:
+        return [_PACKED]
+    if plan["top_k"] is not None:
         return [_SPARSE + name for name in _FIELDS]
-    return [f"outputs/{i}" for i in _range(structure)]
+    return [f"outputs/{i}" for i in _range(plan["structure"])]
+
+
+def packed_spec(plan: dict, spec: tf.TensorSpec) -> tf.TensorSpec:
+    """What the bytes of a compact plan must be, for the batch and positions of `spec`."""
+    size = compact_logits.bytes_of(plan["top_k"], plan["classes"])
+    return tf.TensorSpec([*spec.shape[:-1], size], tf.uint8)
+
+
+def without_bytes(manifest: dict, specs: dict) -> tuple[dict, dict]:
+    """A manifest and specifications of what bytes expand to, where only shapes are traced."""
+    if manifest["dtype"] != COMPACT:
+        return manifest, specs
+    rows = list(specs[_PACKED].shape[:-1])
+    k, levels = manifest["top_k"], len(sparse_logits.TEMPERATURES)
+    fields = {"logits": k, "indices": k, "levels": levels, "slopes": levels}
+    expanded = {
+        _SPARSE + name: tf.TensorSpec([*rows, n], tf.int32 if name == "indices" else tf.float32)
+        for name, n in fields.items()
+    }
+    others = {name: spec for name, spec in specs.items() if name != _PACKED}
+    return {**manifest, "dtype": "float32"}, {**others, **expanded}
 
 
 def structure_of(outputs: Any) -> Any:

@@ -15,7 +15,8 @@ resumed equals one that was written in one go.
 
 Whatever is read back is under a digest: shards in the manifest, each file of JSON in its own field
 `digest`, the SHA-256 of its canonical text without that field. Version 1 had no digests in files of
-JSON; such caches can still be read.
+JSON; such caches can still be read. Version 3 is that of `dtype="compact"`; a cache of another
+dtype is still written as version 2, which an earlier keras_kd reads and continues.
 """
 
 import contextlib
@@ -29,13 +30,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras_kd._utils.files import replace_atomically
-from keras_kd.teachers.cache import schema
+from keras_kd.teachers.cache import contents, schema
 
-VERSION = 2
-_VERSIONS = (1, VERSION)
+VERSION = 3
+_VERSIONS = (1, 2, VERSION)
 PLAN, MANIFEST = "plan.json", "manifest.json"
 _DIGEST = "digest"
 _CHUNK = 1 << 20
+
+
+def version_of(dtype: str | None) -> int:
+    """The first version that holds outputs of this dtype, and digests."""
+    return VERSION if dtype == contents.COMPACT else 2
 
 
 class CacheError(ValueError):

@@ -219,9 +219,7 @@ def _assert_same_samples(number: tf.Tensor, found: tf.Tensor, seen: tf.Tensor) -
 
 def _attach(manifest: dict, element: Any, components: dict) -> Any:
     """The element with the outputs that its components hold."""
-    outputs, taps = contents.restored(
-        components, manifest["structure"], manifest["taps"], manifest["top_k"]
-    )
+    outputs, taps = contents.restored(components, manifest)
     origin = cache_format.identity(manifest)
     inputs = protocol.attach_outputs(protocol.inputs_of(element), outputs, taps, origin)
     return protocol.with_inputs(element, inputs)

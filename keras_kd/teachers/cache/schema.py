@@ -181,6 +181,10 @@ def _check_numbers(shard: dict, dot: str) -> None:
 
 def _check_outputs(plan: dict) -> None:
     """Raises unless the components are those of the outputs, taps and keys, with their types."""
+    is_compact = plan["dtype"] == contents.COMPACT
+    for name in ("top_k", "classes") if is_compact else ():
+        if plan[name] is None:
+            raise FieldError(name, f"a number, with dtype={contents.COMPACT!r}", None)
     found, expected = plan["components"], set(_names(plan))
     if set(found) != expected:
         raise FieldError("components", f"{sorted(expected)}", sorted(found))
@@ -191,6 +195,10 @@ def _check_outputs(plan: dict) -> None:
             raise FieldError(at, f"{_MARK}", spec)
     if (plan["top_k"] or 0) > (plan["classes"] or _MOST):
         raise FieldError("top_k", f"at most {plan['classes']}", plan["top_k"])
+    for name in contents.flatten_names(plan) if is_compact else ():
+        wanted = to_json({name: contents.packed_spec(plan, from_json(found)[name])})[name]
+        if found[name] != wanted:
+            raise FieldError(f"components[{name!r}]", f"{wanted}", found[name])
 
 
 def _names(plan: dict) -> Iterator[str]:
@@ -198,7 +206,7 @@ def _names(plan: dict) -> Iterator[str]:
     if plan["has_keys"]:
         yield KEYS
     yield from (f"taps/{i}" for i in range(len(plan["taps"])))
-    yield from contents.flatten_names(plan["structure"], plan["top_k"])
+    yield from contents.flatten_names(plan)
 
 
 def _is_shape(value: Any) -> bool:

@@ -98,10 +98,8 @@ class Cached(protocol.Teacher):
         """Stands for attached outputs where only shapes are traced."""
         manifest = self.manifest.value
         specs = schema.from_json(manifest["components"])
-        zeros = protocol.zeros_like_spec(specs, inputs)
-        outputs, taps = contents.restored(
-            zeros, manifest["structure"], manifest["taps"], manifest["top_k"]
-        )
+        plain, specs = contents.without_bytes(manifest, specs)
+        outputs, taps = contents.restored(protocol.zeros_like_spec(specs, inputs), plain)
         return protocol.AttachedOutputs(outputs, taps, cache_format.identity(manifest))
 
     def last_activation(self, output: str | int | None = None) -> str | None:
