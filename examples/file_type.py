@@ -1,6 +1,6 @@
 """What type is this file? From magika, a published ONNX model, to a small file of integers.
 
-The teacher tells 214 types of files apart by their bytes. Nobody has labelled the files of this
+The teacher tells 214 types of files apart by their bytes. Nobody has labeled the files of this
 machine, and nobody needs to: the teacher runs over them once, into a cache, and the student learns
 its probabilities alone (`alpha=0`). For comparison the same student learns only which type the
 teacher finds likeliest. Files that no student has seen tell how often each agrees with the teacher;

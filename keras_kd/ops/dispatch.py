@@ -302,10 +302,12 @@ class Kernels:
     Attributes:
         compute: `reference.compute` of an `arguments.Problem`.
         compute_sparse: `reference.compute_sparse` of an `arguments.SparseProblem`.
+        adds_in_place: Whether sums can be added to where they are: XLA has no such operation.
     """
 
     compute: Callable[[Problem], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]
     compute_sparse: Callable[[SparseProblem], tuple[tf.Tensor, tf.Tensor]]
+    adds_in_place: bool = False
 
 
 def with_kernels(tensor: tf.Tensor, function: Callable[[Kernels], Any]) -> Any:
@@ -340,8 +342,8 @@ def compute_sparse(problem: SparseProblem) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _kernels_of_cpu() -> Kernels:
     if native_is_used():
-        return Kernels(tensorflow.compute, tensorflow.compute_sparse)
-    return Kernels(reference.compute_checked, reference.compute_sparse_checked)
+        return Kernels(tensorflow.compute, tensorflow.compute_sparse, adds_in_place=True)
+    return Kernels(reference.compute_checked, reference.compute_sparse_checked, adds_in_place=True)
 
 
 def _kernels_of_gpu() -> Kernels:

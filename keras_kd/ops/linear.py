@@ -344,7 +344,7 @@ def _losses(
 
             def gradients_of(upstream: tf.Tensor) -> tuple:
                 if is_reduced:
-                    parts = [part * upstream for part in found.gradients]
+                    parts = _scaled(found.gradients, upstream)
                 else:
                     both = ("hard_weight", "soft_weight")
                     weights = {name: fields[name] * upstream for name in both}
@@ -356,6 +356,23 @@ def _losses(
         return (loss, found.hard, found.soft, found.is_correct), backward
 
     return losses_of(*(tensors[name] for name in names))
+
+
+def _scaled(parts: list[tf.Tensor], factor: tf.Tensor) -> list[tf.Tensor]:
+    """Tensors times a scalar, which is 1 where the loss is the whole of what is differentiated.
+
+    Then nothing is multiplied: the copy of a head's gradient can be the peak of a step's memory.
+    """
+
+    def scaled() -> list[tf.Tensor]:
+        return [part * factor for part in parts]
+
+    def by_place(kernels: dispatch.Kernels) -> list[tf.Tensor]:
+        if not kernels.adds_in_place:  # XLA multiplies where the product is read
+            return scaled()
+        return tf.cond(factor == 1.0, lambda: [tf.identity(part) for part in parts], scaled)
+
+    return dispatch.with_kernels(factor, by_place)
 
 
 class _Found(NamedTuple):
@@ -406,7 +423,7 @@ def _sweep(
 
     losses = array(3)
     of_hidden = [array(head.width)] if with_gradient else []
-    sums = [tf.zeros(head.kernel_shape)] if with_gradient else []
+    sums = [head.zero_gradient(kernels.adds_in_place)] if with_gradient else []
     if with_gradient and bias is not None:
         sums.append(tf.zeros((head.vocabulary,)))
 
@@ -430,10 +447,12 @@ def _sweep(
             gradient = tf.cast(gradient, head.backward_dtype)
             back = head.gradient_of_hidden(gradient, kernel_back)
             of_hidden = [of_hidden[0].write(i, tf.cast(back, tf.float32))]
-            found = [head.gradient_of_kernel(gradient, student)]
-            if bias is not None:
-                found.append(tf.reduce_sum(tf.cast(gradient, tf.float32), axis=0))
-            sums = [total + each for total, each in zip(sums, found, strict=True)]
+            of_kernel, *of_bias = sums
+            of_kernel = head.add_gradient_of_kernel(
+                of_kernel, gradient, student, kernels.adds_in_place
+            )
+            by_word = [tf.reduce_sum(tf.cast(gradient, tf.float32), axis=0) for _ in of_bias]
+            sums = [of_kernel, *map(tf.add, of_bias, by_word)]
         return i + 1, losses, of_hidden, sums
 
     last = -(-kept // chunk)
