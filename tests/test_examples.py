@@ -100,7 +100,7 @@ def test_language_model(tmp_path):
 
 
 NAMES = sorted(path.stem for path in example_runs.EXAMPLES.glob("*.py"))
-HELPERS = {"command_line", "comparison", "debian", "minilm"}
+HELPERS = {"command_line", "comparison", "debian", "minilm", "small_whisper", "speech"}
 IMPORTED = """
 import importlib, inspect, os, sys
 import matplotlib.figure, mlxtend.data, sklearn.datasets
