@@ -51,7 +51,7 @@ def distil_whisper(
     layers=(0, 3),
     width=64,
     seeds=3,
-    teacher_epochs=16,
+    teacher_epochs=12,
     epochs=4,
     learning_rate=2e-3,
     temperature=2.0,
@@ -199,16 +199,17 @@ def digest_of(model):
 
 
 def encoded_once(recipe, data):
-    """A dataset of what the decoders take; the encoder runs when it is read first."""
+    """A dataset of what the decoders take, sample by sample; the encoder runs here alone."""
     batches = tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
-    return batches.map(lambda x, y: (recipe.encode(x), y)).unbatch().cache()
+    encoded = [(recipe.encode(x), y) for x, y in batches]
+    whole = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *encoded)
+    return tf.data.Dataset.from_tensor_slices(whole)
 
 
 def fit(args, distiller, dataset, seed):
     """As many steps for each way, however many labels it has."""
     steps = args.epochs * -(-args.unlabeled_samples // BATCH)
     compile_for(distiller, args.learning_rate / 4, steps)
-    # `cache` must be read to its end before it repeats.
     endless = dataset.shuffle(args.unlabeled_samples, seed=seed).repeat().batch(BATCH)
     distiller.fit(endless.take(steps).prefetch(2), shuffle=False, verbose=0)
 
