@@ -141,9 +141,7 @@ def _inputs_of(tensor: Any, inputs: dict[str, Any]) -> list[str]:
         if id(current) in by_id:
             found.add(by_id[id(current)])
             continue
-        operation = models.producer(current)
-        if operation is not None:
-            waiting += [each for each in keras.tree.flatten(operation.input) if each is not None]
+        waiting += models.producer_inputs(current)
     return [name for name in inputs if name in found]
 
 

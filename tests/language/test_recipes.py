@@ -215,6 +215,23 @@ def test_distil_whisper_runs_the_encoder_once_and_trains_the_students_own_decode
     assert not any("encoder" in path for path in moved)
 
 
+def test_a_whisper_whose_decoder_was_shrunk():
+    """Its backbone was made in two calls of the same layers: the last one counts."""
+    from tests.hub import cases, models
+
+    backbone = models.whisper(layers=3)
+    teacher = cases.WhisperWithLogits(backbone, name="teacher")
+    small = kd.students.shrink(backbone, layers={"decoder": [0, -1]}, print_fn=None)
+    student = cases.WhisperWithLogits(small, name="student")
+    recipe = kd.recipes.distil_whisper(teacher, student)
+    (stage,) = recipe
+    x = models.speech()
+    encoded = recipe.encode(x)
+    for whole, decoder in ((teacher, stage.teacher), (student, stage.student)):
+        assert "encoder_features" not in decoder.input
+        np.testing.assert_allclose(decoder(encoded), whole(x), rtol=1e-5, atol=1e-6)
+
+
 def test_encoders_that_differ_are_refused():
     with pytest.raises(ValueError, match="encoders of teacher and student differ"):
         kd.recipes.distil_whisper(
