@@ -41,7 +41,7 @@ def sentence_encoder(
     encoder="minilm",
     output="sentence_encoder_output",
 ):
-    """Distills a student for each seed, writes it as int8, and measures what each still finds.
+    """Distills a student for each seed, writes it as files, and measures what each still finds.
 
     Args:
         train_samples: Sentences to learn from.
@@ -70,7 +70,8 @@ def sentence_encoder(
     cache = minilm.work_folder(args, *settings) / "cache"
     taps = [f"encoder/transformer_layer_{args.layers[-1]}"]
     kd.cache_teacher(teacher, minilm.batches(data), cache, taps=taps, verbose=0)
-    found = {"teacher": [judge(teacher)], "student, untrained": [], "student": [], "int8": []}
+    found = {"teacher": [judge(teacher)], "student, untrained": [], "student": []}
+    found |= {name: [] for name in FILES}
     for seed in range(args.seeds):
         keras.utils.set_random_seed(seed)
         student = embedder(minilm.shrunk(pretrained, args.layers, "encoder"), args.length)
@@ -79,8 +80,9 @@ def sentence_encoder(
         distill(args, student, cache, data)
         found["student"].append(judge(student))
         student.save(args.output / f"student-{seed}.keras")
-        path = args.output / f"student-{seed}.tflite"
-        found["int8"].append(judge(write_int8(student, path, data)))
+        for name in FILES:
+            path = args.output / f"student-{seed}-{name}.tflite"
+            found[name].append(judge(write_file(student, path, name, data)))
     print_table(found)
     print(f"Wrote the students, their files and the tokenizer to {args.output}")
     return found
@@ -96,6 +98,8 @@ def checked_for_encoder(**given):
 
 OPTIONS = {"source": ["excerpt", "apt"]}
 NEIGHBORS = 10
+# How files are quantized: weights and activations, or weights alone.
+FILES = "int8", "dynamic"
 
 
 def docstring_pairs(min_body=80):
@@ -166,11 +170,12 @@ def distill(args, student, cache, data):
     minilm.fit(distiller, dataset, args.train_samples, args.epochs, args.learning_rate)
 
 
-def write_int8(student, path, data):
-    """Writes the student as integers; returns the file, opened."""
-    rows = {name: array[:200] for name, array in data.items()}
+def write_file(student, path, quantization, data):
+    """Writes the student with 8-bit weights, and activations; returns the file, opened."""
     options = {"task": "regression", "max_error": 10.0, "overwrite": True}  # the table tells
-    kd.export.to_tflite(student, path, "int8", representative_data=rows, verbose=0, **options)
+    if quantization == "int8":
+        options["representative_data"] = {name: array[:200] for name, array in data.items()}
+    kd.export.to_tflite(student, path, quantization, verbose=0, **options)
     return kd.runtimes.open_file(path)
 
 
@@ -227,12 +232,13 @@ def print_table(found):
     print("percent; ±: standard deviation over seeds. recall: of first lines by their bodies;")
     print(f"section: what most of {NEIGHBORS} neighbors say of a package")
     kept = np.mean([each["recall@10"] for each in found["student"]])
-    of_int8 = np.mean([each["recall@10"] for each in found["int8"]])
+    files = {name: np.mean([each["recall@10"] for each in found[name]]) for name in FILES}
     whole = found["teacher"][0]["recall@10"]
     print(
         f"Of recall@10 the student keeps {kept / max(whole, 1e-9):.1%} of the teacher's, ", end=""
     )
-    print(f"int8 {of_int8 / max(kept, 1e-9):.1%} of the student's.")
+    shares = [f"{name} {share / max(kept, 1e-9):.1%}" for name, share in files.items()]
+    print(f"{' and '.join(shares)} of the student's.")
 
 
 def spread(values):

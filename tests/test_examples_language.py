@@ -45,10 +45,20 @@ def test_sentence_encoder(encoder, tmp_path):
     small = ["--train-samples", 200, "--pairs", 20, "--layers", 0, 2, "--epochs", 1]
     options = ["--length", 12, "--seeds", 1, "--encoder", encoder, "--output", tmp_path]
     text = printed("sentence_encoder.py", *small, *options)
-    rows = re.findall(r"^(teacher|student, untrained|student|int8) +([\d.]+) ", text, re.MULTILINE)
-    assert [name for name, _ in rows] == ["teacher", "student, untrained", "student", "int8"]
-    assert re.search(r"Of recall@10 the student keeps [\d.]+% of the teacher's, int8 [\d.]+%", text)
-    assert (tmp_path / "student-0.tflite").stat().st_size < 100_000
+    rows = re.findall(
+        r"^(teacher|student, untrained|student|int8|dynamic) +([\d.]+) ", text, re.MULTILINE
+    )
+    assert [name for name, _ in rows] == [
+        "teacher",
+        "student, untrained",
+        "student",
+        "int8",
+        "dynamic",
+    ]
+    share = r"[\d.]+%"
+    kept = f"keeps {share} of the teacher's, int8 {share} and dynamic {share} of the student's"
+    assert re.search(kept, text)
+    assert (tmp_path / "student-0-int8.tflite").stat().st_size < 100_000
 
 
 @pytest.fixture

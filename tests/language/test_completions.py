@@ -12,6 +12,8 @@ extras.require("tokenizers")
 
 from tests.language import hub  # noqa: E402 after the extras are known to be there
 
+pytestmark = pytest.mark.in_turn(4)
+
 PROMPTS = ["abc", "h"]
 TEXTS = ["abcdefgh", "hgfedcba", "aceg", "bdfh"] * 2
 

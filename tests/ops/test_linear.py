@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_kd import ops
-from keras_kd.ops import linear
+from keras_kd.ops import linear, linear_head
 from keras_kd.ops.sparse_logits import SparseLogits
 from tests import matrix, reference
 
@@ -166,6 +166,41 @@ def test_losses_and_gradients(mode, heads, chunk):
     case = HEADS[heads]()
     found, gradients = case.run(mode, memory_mb=memory_mb(CHUNKS[chunk]))
     assert_close(found, gradients, case.truth())
+
+
+@pytest.mark.parametrize("mode", matrix.modes("eager", "graph"))
+@pytest.mark.parametrize("heads", HEADS)
+def test_a_heads_gradient_in_blocks_that_are_added_in_place(heads, mode, monkeypatch):
+    monkeypatch.setattr(linear_head, "_BLOCK_BYTES", 4 * 11 * (WIDTH + 1))
+    case = HEADS[heads]()
+    case.labels[[2, 3]] = 4  # other shapes of the rows that count than other tests have traced
+    found, gradients = case.run(mode, memory_mb=memory_mb(3))
+    assert_close(found, gradients, case.truth())
+
+
+@pytest.mark.parametrize("mode", matrix.MODES)
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_the_gradient_times_any_upstream_as_often_as_asked(factor, mode):
+    """A sum that began in a constant of a graph would begin with the last call's gradient."""
+    case = HEADS["tied"]()
+    head = case.student_head.made()
+
+    def step(kernel, upstream):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(kernel)
+            own = dataclasses.replace(head, kernel=kernel)
+            given = case.student, own, case.teacher, case.teacher_head.made(), case.labels
+            options = {"hard_weight": case.hard_weight, "soft_weight": case.soft_weight}
+            options |= {"temperature": TEMPERATURE, "ignore_label": IGNORED}
+            loss = ops.linear_soft_target_loss(*given, memory_mb=memory_mb(7), **options).loss
+        return [tape.gradient(loss, kernel, upstream) for _ in range(2)]
+
+    if mode != "eager":
+        step = tf.function(step, jit_compile=mode == "xla", autograph=False)
+    expected = factor * case.truth()[-1][1]
+    for _ in range(2):
+        for gradient in step(head.kernel, tf.constant(factor)):
+            np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", matrix.MODES)

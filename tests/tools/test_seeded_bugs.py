@@ -47,3 +47,9 @@ def test_a_wrong_share_is_refused(given, monkeypatch):
     monkeypatch.setenv("KERAS_KD_BUG_SHARE", given)
     with pytest.raises(SystemExit, match=f"Received: KERAS_KD_BUG_SHARE={given}"):
         seeded_bugs.read_share()
+
+
+def test_tests_run_in_the_copy_that_bugs_are_planted_in(tmp_path):
+    python.copy_tree(tmp_path)
+    code, printed = python.run_tests(tmp_path, ["test_text_that_is_not_there_once_is_refused"])
+    assert code == 0, printed

@@ -141,7 +141,7 @@ def main(words=()):
 def copy_tree(scratch):
     """What the tests need of the tree, in `scratch`; the native library is not copied."""
     ignored = shutil.ignore_patterns("__pycache__", "lib")
-    for folder in (PACKAGE, TESTS):
+    for folder in (PACKAGE, TESTS, "tools"):
         shutil.copytree(ROOT / folder, scratch / folder, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", scratch)
     os.symlink(ROOT / PACKAGE / "lib", scratch / PACKAGE / "lib")
