@@ -11,7 +11,7 @@ from keras_kd.version import __version__
 
 Setting = bool | int | float | str
 
-# Says nothing of the training: names that Keras counts up, and where a class lives.
+# Uninformative: names that Keras counts up, and where a class lives.
 _LEFT_OUT = {"name", "trainable", "module", "registered_name", "build_config", "shared_object_id"}
 
 

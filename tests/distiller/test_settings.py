@@ -90,7 +90,7 @@ def test_two_processes_give_the_same():
         (kd.teachers.Ensemble([model(5), model(6)]), "Ensemble"),
     ],
 )
-def test_teachers_that_are_no_plain_model(teacher, kind):
+def test_teachers_that_are_not_a_plain_model(teacher, kind):
     found = kd.Distiller(teacher, model(4)).settings()
     assert kind.lower() in found["teacher"].lower()
 
