@@ -194,18 +194,6 @@ def producer(tensor: Any) -> Any:
     return None if history is None else history.operation
 
 
-def producer_inputs(tensor: Any) -> list[Any]:
-    """The symbolic tensors that the one given was made of; none of a model's input.
-
-    Of the call that made it: the layer's `input` is that of its first call, in another model where
-    layers are shared, as in those that `keras_kd.students.shrink` makes of KerasHub's.
-    """
-    history = getattr(tensor, "_keras_history", None)
-    if history is None:
-        return []
-    return list(history.operation._inbound_nodes[history.node_index].input_tensors)
-
-
 def output_shapes(model: keras.Model) -> list[tuple] | None:
     """The shapes of a model's outputs, or `None` where they are not known."""
     outputs = getattr(model, "outputs", None)

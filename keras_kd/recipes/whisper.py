@@ -131,18 +131,18 @@ def split(model: keras.Model, encoded: Any, role: str) -> tuple[keras.Model, ker
 
 def _inputs_of(tensor: Any, inputs: dict[str, Any]) -> list[str]:
     """The names of the inputs that a symbolic tensor depends on."""
-    found, waiting, seen = set(), [tensor], set()
-    by_id = {id(value): name for name, value in inputs.items()}
-    while waiting:
-        current = waiting.pop()
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        if id(current) in by_id:
-            found.add(by_id[id(current)])
-            continue
-        waiting += models.producer_inputs(current)
-    return [name for name in inputs if name in found]
+    # Not by walking from layer to layer: `layer.input` is that of its first call, in another model
+    # where layers are shared, as in those that `keras_kd.students.shrink` makes of KerasHub's.
+    others = {name: [x for other, x in inputs.items() if other != name] for name in inputs}
+    return [name for name in inputs if not _can_be_made(tensor, others[name])]
+
+
+def _can_be_made(tensor: Any, inputs: list[Any]) -> bool:
+    try:
+        keras.Model(inputs, tensor)
+    except ValueError:  # an input is missing
+        return False
+    return True
 
 
 def _encoder_output(model: keras.Model) -> Any:
