@@ -38,7 +38,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd.ops import sparse_logits
-from keras_kd.ops.sparse_logits import SparseLogits
+from keras_kd.ops.sparse_logits import FLOOR, SparseLogits
 
 # At which 1 / T a level is kept, ascending. `SparseLogits` has 16 / sqrt(2) too.
 _INVERSE = np.array([0.0, *(2.0 ** (n / 2) for n in (-8, -6, -5, -4, -3, -2, -1, 0, 1, 2))])
@@ -47,8 +47,6 @@ _ALL_INVERSE = np.array(sorted(1.0 / temperature for temperature in sparse_logit
 _LEVEL_BITS = 13
 _LEVEL_STEPS, _NO_LEVEL = 2**_LEVEL_BITS - 2, 2**_LEVEL_BITS - 1
 _VALUE_STEPS, _NO_VALUE = 254, 255
-# As far below the largest a class counts as having no probability.
-_FLOOR = -40.0 * 16.0
 # Between the levels the log-sum-exp is a polynomial in log(1 / T + _NEAR) through this many.
 _NEAR, _POINTS = 1.0 / 14.0, 6
 
@@ -86,9 +84,7 @@ def keep_compact(
     # Out of the loop over blocks: these are many operations on few numbers.
     values, indices, totals = (tf.reshape(value, [-1, value.shape[-1]]) for value in found)
     packed, is_sound = _packed(values, indices, totals, k, classes)
-    shape = tf.concat([tf.shape(logits)[:-1], [packed.shape[-1]]], axis=0)
-    packed = tf.ensure_shape(tf.reshape(packed, shape), [*logits.shape[:-1], packed.shape[-1]])
-    return packed, is_sound
+    return sparse_logits.at_positions(packed, packed.shape[-1], logits), is_sound
 
 
 def expand(packed: tf.Tensor, k: int, classes: int) -> SparseLogits:
@@ -99,7 +95,6 @@ def expand(packed: tf.Tensor, k: int, classes: int) -> SparseLogits:
         k: How many classes were kept.
         classes: The number of classes.
     """
-    rows = tf.shape(packed)[:-1]
     flat = tf.reshape(packed, [-1, bytes_of(k, classes)])
     low, high = _index_bits(k, classes)
     scale = tf.bitcast(flat[:, :4], tf.float32)[:, None]
@@ -115,10 +110,7 @@ def expand(packed: tf.Tensor, k: int, classes: int) -> SparseLogits:
     fields = {"logits": values, "indices": indices, "levels": levels, "slopes": slopes}
     return SparseLogits(
         **{
-            name: tf.ensure_shape(
-                tf.reshape(value, tf.concat([rows, [value.shape[-1]]], axis=0)),
-                [*packed.shape[:-1], value.shape[-1]],
-            )
+            name: sparse_logits.at_positions(value, value.shape[-1], packed)
             for name, value in fields.items()
         }
     )
@@ -153,7 +145,7 @@ def _largest_and_sums_of_rows(logits: tf.Tensor, k: int) -> tuple[tf.Tensor, tf.
 
 def _scale(values: tf.Tensor) -> tf.Tensor:
     """The largest logit minus the smallest of `values` that has a probability, `[rows, 1]`."""
-    return -tf.reduce_min(tf.where(values >= _FLOOR, values, 0.0), axis=-1, keepdims=True)
+    return -tf.reduce_min(tf.where(values >= FLOOR, values, 0.0), axis=-1, keepdims=True)
 
 
 def _packed(
@@ -165,12 +157,12 @@ def _packed(
     order = tf.argsort(indices, axis=-1)
     kept, indices = (tf.gather(each, order, batch_dims=1) for each in (kept, indices))
     steps = tf.round(_VALUE_STEPS * tf.sqrt(tf.math.divide_no_nan(-kept, scale)))
-    steps = tf.where(kept < _FLOOR, float(_NO_VALUE), steps)
+    steps = tf.where(kept < FLOOR, float(_NO_VALUE), steps)
     # One factor, so that no optimizer of graphs has two to reorder: a graph rounds as eager does.
     logarithms = tf.math.log(tf.maximum(totals, 1.0)) * (1.0 / _level_step(classes - k))
     codes = tf.cast(tf.round(tf.minimum(logarithms, float(_LEVEL_STEPS))), tf.int32)
     if classes > k:
-        codes = tf.where(values[:, k:] >= _FLOOR, codes, _NO_LEVEL)
+        codes = tf.where(values[:, k:] >= FLOOR, codes, _NO_LEVEL)
     else:
         codes = tf.fill(tf.shape(codes), _NO_LEVEL)
     low, high = _index_bits(k, classes)
@@ -195,9 +187,9 @@ def _count(centered: tf.Tensor) -> tf.Tensor:
     """How many classes have a probability: mostly all, which takes one look at the smallest."""
     every = tf.fill(tf.shape(centered)[:1], float(centered.shape[-1]))
     return tf.cond(
-        tf.reduce_min(centered) >= _FLOOR,
+        tf.reduce_min(centered) >= FLOOR,
         lambda: every,
-        lambda: tf.reduce_sum(tf.cast(centered >= _FLOOR, tf.float32), axis=-1),
+        lambda: tf.reduce_sum(tf.cast(centered >= FLOOR, tf.float32), axis=-1),
     )
 
 

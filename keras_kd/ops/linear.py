@@ -451,8 +451,9 @@ def _sweep(
             of_kernel = head.add_gradient_of_kernel(
                 of_kernel, gradient, student, kernels.adds_in_place
             )
-            by_word = [tf.reduce_sum(tf.cast(gradient, tf.float32), axis=0) for _ in of_bias]
-            sums = [of_kernel, *map(tf.add, of_bias, by_word)]
+            if bias is not None:
+                of_bias = [of_bias[0] + tf.reduce_sum(tf.cast(gradient, tf.float32), axis=0)]
+            sums = [of_kernel, *of_bias]
         return i + 1, losses, of_hidden, sums
 
     last = -(-kept // chunk)

@@ -19,7 +19,7 @@ TEMPERATURES = (0.5, 2**-0.5, 1.0, 2**0.5, 2.0, 8**0.5, 4.0, 32**0.5, 8.0, 128**
 _INVERSE = np.array(sorted(1.0 / temperature for temperature in TEMPERATURES), "float32")
 # A logit this far below the largest of the rest counts as having no probability: at T = 16 its
 # share is below e^-40, which float32 loses. Masks (-1e9) thus do not bend what lies beyond T = 16.
-_FLOOR = -40.0 * 16.0
+FLOOR = -40.0 * 16.0
 # About how many logits are processed at once: with all that is made of them they stay in a
 # processor's cache. One row of a vocabulary takes a fifth less time than eight.
 _BLOCK = 1 << 15
@@ -125,11 +125,13 @@ def by_blocks(
         return i + 1, [array.write(i, part) for array, part in zip(arrays, parts, strict=True)]
 
     _, arrays = tf.while_loop(lambda i, _: i < count, step, (0, arrays), parallel_iterations=2)
-    found, rows = [], tf.shape(logits)[:-1]
-    for array, width in zip(arrays, widths, strict=True):
-        part = tf.reshape(array.concat(), tf.concat([rows, [width]], axis=0))
-        found.append(tf.ensure_shape(part, [*logits.shape[:-1], width]))
-    return found
+    return [at_positions(x.concat(), w, logits) for x, w in zip(arrays, widths, strict=True)]
+
+
+def at_positions(rows: tf.Tensor, width: int, of: tf.Tensor) -> tf.Tensor:
+    """`[rows, width]` as `[..., width]`, with the positions of a tensor `[..., any]`."""
+    shape = tf.concat([tf.shape(of)[:-1], [width]], axis=0)
+    return tf.ensure_shape(tf.reshape(rows, shape), [*of.shape[:-1], width])
 
 
 def _keep_largest_of_rows(
@@ -142,7 +144,7 @@ def _keep_largest_of_rows(
     top = tf.reduce_max(rest, axis=-1, keepdims=True)
     exists = tf.math.is_finite(top) | tf.math.is_nan(top)
     # With the largest of the rest at 0 each sum has a term of 1: nothing underflows as a whole.
-    centered = tf.maximum(rest - tf.where(exists, top, 0.0), _FLOOR)
+    centered = tf.maximum(rest - tf.where(exists, top, 0.0), FLOOR)
     totals, slopes = _sums(centered)
     shift = tf.where(exists, top - values[:, :1], 0.0)
     levels = tf.where(exists, tf.math.log(totals) + shift * _INVERSE, -np.inf)
@@ -180,7 +182,7 @@ def _sums(centered: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     The temperatures halve in two series, from 16 and from 16 / sqrt(2) on. Half the temperature is
     the square of the exponential: of eleven two are computed as such.
     """
-    exists = tf.cast(centered > _FLOOR, tf.float32)
+    exists = tf.cast(centered > FLOOR, tf.float32)
     finite = len(_INVERSE) - 1
     masses = [exists] + [tf.exp(centered * inverse) for inverse in _INVERSE[1:3]]
     while len(masses) <= finite:

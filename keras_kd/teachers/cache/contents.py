@@ -12,8 +12,8 @@ from keras_kd.taps import tap
 from keras_kd.teachers import keras_model
 from keras_kd.teachers.protocol import Teacher, TeacherDescription, TeacherInputs
 
-DTYPES = ("float16", "bfloat16", "float32", "compact", None)
 COMPACT = "compact"
+DTYPES = ("float16", "bfloat16", "float32", COMPACT, None)
 _SPARSE = "outputs/0/"
 _PACKED = _SPARSE + "packed"
 _FIELDS = tuple(field.name for field in dataclasses.fields(SparseLogits))
