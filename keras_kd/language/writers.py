@@ -68,7 +68,7 @@ def writer_of(teacher: Any, sampler: Any, max_length: Any, seed: int) -> Writer:
     """
     max_length = validation.integer("max_length", max_length, 2, optional=True)
     if isinstance(teacher, keras.Model):
-        return HubWriter(teacher, sampler, max_length, seed)
+        return HubWriter(teacher, sampler, max_length, seed, takes_functions=True)
     for name, value in (("sampler", sampler), ("max_length", max_length)):
         if value is not None:
             raise invalid(
@@ -110,6 +110,7 @@ class HubWriter(Writer):
         max_length: Tokens of prompt and text together, or `None`: the preprocessor's length.
         seed: Of samplers that draw.
         role: What errors call it.
+        takes_functions: Whether a function may be passed in its place, for errors.
     """
 
     pads, can_check = True, True
@@ -121,9 +122,10 @@ class HubWriter(Writer):
         max_length: int | None,
         seed: int,
         role: str = "teacher",
+        takes_functions: bool = False,
     ) -> None:
         self._model, self._seed = model, seed
-        self._preprocessor = _preprocessor_of(model, role)
+        self._preprocessor = _preprocessor_of(model, role, takes_functions)
         self.name = model.name
         self._traced: Any = None
         # An encoder reads the prompt, and the text is all that the decoder writes.
@@ -204,12 +206,13 @@ class HubWriter(Writer):
         return [str(each) for each in found]
 
 
-def _preprocessor_of(model: Any, role: str) -> Any:
+def _preprocessor_of(model: Any, role: str, takes_functions: bool) -> Any:
+    a_function = "function from a list of prompts to a list of strings"
     if not callable(getattr(model, "generate", None)) or not hasattr(model, "sampler"):
         raise invalid(
             role,
             "a model with `generate`, such as a CausalLM or Seq2SeqLM of KerasHub"
-            + (", or a function from a list of prompts to a list of strings" * (role == "teacher")),
+            + (f", or a {a_function}" if takes_functions else ""),
             f"{getattr(model, 'name', model)!r} of type {type(model).__name__}",
         )
     preprocessor = getattr(model, "preprocessor", None)
@@ -217,8 +220,8 @@ def _preprocessor_of(model: Any, role: str) -> Any:
         raise ValueError(
             f"The model {model.name!r} has no preprocessor (preprocessor=None), which makes tokens "
             "of prompts and texts of tokens. Set one, model.preprocessor = "
-            "keras_hub.models.CausalLMPreprocessor.from_preset(...), or pass a function from a "
-            "list of prompts to a list of strings that does both."
+            "keras_hub.models.CausalLMPreprocessor.from_preset(...)"
+            + (f", or pass a {a_function} that does both." if takes_functions else ".")
         )
     return preprocessor
 
