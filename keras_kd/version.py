@@ -10,6 +10,23 @@ TENSORFLOW_FROM, TENSORFLOW_BELOW = (2, 18), (2, 22)
 _INSTALL = "pip install 'tensorflow-cpu>=2.18,<2.22'"
 
 
+def installed() -> dict[str, str]:
+    """The versions of what computes here, by package."""
+    import platform
+
+    import keras
+    import numpy
+    import tensorflow
+
+    return {
+        "keras_kd": __version__,
+        "tensorflow": tensorflow.__version__,
+        "keras": keras.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }
+
+
 def check_tensorflow(found: str | None) -> None:
     """Refuses a TensorFlow that is too old, and warns of one that is newer than the tested ones.
 

@@ -44,11 +44,7 @@ def report() -> dict[str, Any]:
 
 def _versions():
     return {
-        "keras_kd": version.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
+        **version.installed(),
         "platform": platform.platform(),
         "backend": keras.backend.backend(),
     }

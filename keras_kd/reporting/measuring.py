@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_kd import version
 from keras_kd._utils import progress
@@ -181,13 +180,14 @@ def _without_size(measurement: Measurement) -> Measurement:
 
 def describe_environment() -> dict[str, str]:
     """`{name: text}` of what the models were measured with; no name and no path of the machine."""
+    versions = version.installed()
     return {
         "Processor": f"{_processor()}, {os.cpu_count()} cores",
         "System": f"{platform.system()} {platform.machine()}",
-        "Python": platform.python_version(),
-        "TensorFlow": tf.__version__,
-        "Keras": keras.__version__,
-        "keras_kd": version.__version__,
+        "Python": versions["python"],
+        "TensorFlow": versions["tensorflow"],
+        "Keras": versions["keras"],
+        "keras_kd": versions["keras_kd"],
     }
 
 

@@ -1,13 +1,11 @@
 """What a distiller trains with, as a flat dict that experiment trackers take."""
 
 import math
-import platform
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from keras_kd.version import __version__
+from keras_kd import version
 
 Setting = bool | int | float | str
 
@@ -34,9 +32,7 @@ def settings_of(distiller: Any, models: dict[str, Any]) -> dict[str, Setting]:
         found |= {place: type(loss).__name__, **_flat(place, loss.get_config())}
     if distiller.compiled:
         found |= _flat("", distiller.get_compile_config())
-    versions = {"keras_kd": __version__, "keras": keras.version(), "tensorflow": tf.__version__}
-    versions["python"] = platform.python_version()
-    return found | {f"versions/{name}": version for name, version in versions.items()}
+    return found | {f"versions/{name}": each for name, each in version.installed().items()}
 
 
 def _of_model(role: str, model: Any) -> dict[str, Setting]:
