@@ -14,7 +14,7 @@ from keras_kd.callbacks import Cluster, LossWeightSchedule, Sparsify, Temperatur
 from keras_kd.losses import DistillationLoss
 from keras_kd.schemes import peer_models
 from keras_kd.schemes.peer_models import Peer
-from keras_kd.training import distribution, fit, objective, shape_check, summary, tracking
+from keras_kd.training import distribution, fit, objective, shape_check, summary
 from keras_kd.training.base import DistillationModel
 
 # Of the project's callbacks those that change a number or weights; the others need a teacher.
@@ -368,9 +368,8 @@ class MutualDistiller(DistillationModel):
     def print_summary(self, **options) -> None:
         summary.of_mutual(self, **options)
 
-    def settings(self) -> dict[str, bool | int | float | str]:
-        """As `Distiller.settings`, of the peers: `"peers/0"`, `"peers/0/parameters"` ..."""
-        return tracking.settings_of(self, {f"peers/{i}": x for i, x in enumerate(self.peers)})
+    def models_by_role(self):
+        return {f"peers/{i}": peer for i, peer in enumerate(self.peers)}
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`: each peer's own loss and metrics; `loss` is their sum."""

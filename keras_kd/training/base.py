@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_kd._utils import files, validation
 from keras_kd.losses import base
-from keras_kd.training import distribution, fit, hyperparameters, resuming
+from keras_kd.training import distribution, fit, hyperparameters, resuming, tracking
 from keras_kd.training.labels import FitLabels
 
 # Under this prefix a file holds arrays by which callbacks go on where they were.
@@ -238,6 +238,36 @@ class DistillationModel(TrainedModel):
             show_trainable=show_trainable,
             layer_range=layer_range,
         )
+
+    def settings(self) -> dict[str, bool | int | float | str]:
+        """What it trains with, flat and plain: for TensorBoard, Weights & Biases, MLflow, a CSV.
+
+        Returns:
+            `alpha`, `beta`; class, name and parameters of `teacher` and `student`, or of `peers/0`,
+            `peers/1` ...; of each loss its class and arguments
+            (`"losses/soft_targets/temperature"`); after `compile` the optimizer
+            (`"optimizer/learning_rate"`), the hard loss and how steps run; versions. As they are at
+            this moment: schedules change them. What is `None` is left out.
+
+        Example:
+
+        ```python
+        import keras
+        import keras_kd as kd
+
+        teacher, student = (
+            keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)]) for _ in range(2)
+        )
+        distiller = kd.Distiller(teacher, student, kd.losses.SoftTargets(4.0), alpha=0.1, beta=0.9)
+        found = distiller.settings()
+        assert found["beta"] == 0.9 and found["losses/soft_targets/temperature"] == 4.0
+        ```
+        """
+        return tracking.settings_of(self, self.models_by_role())
+
+    def models_by_role(self) -> dict[str, Any]:
+        """Its models, by what they are called in `settings`."""
+        raise NotImplementedError
 
     def print_summary(self, **options) -> None:
         """Prints the summary; of the arguments of `summary`."""

@@ -25,7 +25,6 @@ from keras_kd.training import (
     saving,
     step,
     summary,
-    tracking,
 )
 from keras_kd.training.base import DistillationModel
 from keras_kd.training.evaluation import Evaluation
@@ -258,30 +257,8 @@ class Distiller(DistillationModel):
         """The distillation losses by their names in the history."""
         return self.loss_list.by_name
 
-    def settings(self) -> dict[str, bool | int | float | str]:
-        """What it trains with, flat and plain: for TensorBoard, Weights & Biases, MLflow, a CSV.
-
-        Returns:
-            `alpha`, `beta`; class, name and parameters of `teacher` and `student`; of each loss
-            its class and arguments (`"losses/soft_targets/temperature"`); after `compile` the
-            optimizer (`"optimizer/learning_rate"`), the hard loss and how steps run; versions. As
-            they are at this moment: schedules change them. What is `None` is left out.
-
-        Example:
-
-        ```python
-        import keras
-        import keras_kd as kd
-
-        teacher, student = (
-            keras.Sequential([keras.Input((8,)), keras.layers.Dense(10)]) for _ in range(2)
-        )
-        distiller = kd.Distiller(teacher, student, kd.losses.SoftTargets(4.0), alpha=0.1, beta=0.9)
-        found = distiller.settings()
-        assert found["beta"] == 0.9 and found["losses/soft_targets/temperature"] == 4.0
-        ```
-        """
-        return tracking.settings_of(self, {"teacher": self.teacher, "student": self.student})
+    def models_by_role(self):
+        return {"teacher": self.teacher, "student": self.student}
 
     def attach(self, loss: Any) -> None:
         """Adds a distillation loss to this distiller.
