@@ -28,6 +28,7 @@ import comparison
 import numpy as np
 import tensorflow as tf
 from quickstart import fit, load_data
+from training import shuffled
 
 import keras_kd as kd
 
@@ -82,25 +83,22 @@ def view(samples, number):
     return dataset.batch(BATCH)
 
 
-def shuffled(dataset, samples, seed):
-    """Batches in the order in which `quickstart.py` trains on them, from the samples in order."""
-    count = len(samples[0])
-    again = dataset.unbatch().shuffle(count, seed=seed).batch(BATCH)
-    # `unbatch` forgets the length, without which Keras warns that the data has run out.
-    return again.apply(tf.data.experimental.assert_cardinality(steps(samples))).prefetch(2)
-
-
 def steps(samples):
     return -(-len(samples[0]) // BATCH)
 
 
 def train(trial, model, dataset):
-    return fit(model, shuffled(dataset, trial.samples, trial.seed), *settings(trial))
+    return fit(model, in_order_of(trial, dataset), *settings(trial))
+
+
+def in_order_of(trial, dataset):
+    """Batches in the order in which `quickstart.py` trains on them, from the samples in order."""
+    return shuffled(dataset, len(trial.samples[0]), BATCH, trial.seed)
 
 
 def train_on_views(trial, model, datasets):
     """An epoch is a view; after the last one the first comes again, in another order."""
-    each = [shuffled(dataset, trial.samples, trial.seed) for dataset in datasets]
+    each = [in_order_of(trial, dataset) for dataset in datasets]
     joined = functools.reduce(tf.data.Dataset.concatenate, each).repeat()
     return fit(model, joined, *settings(trial), steps_per_epoch=steps(trial.samples))
 

@@ -204,9 +204,9 @@ def gains_of(scores, bases):
     }
 
 
-def spread(values, sign=""):
-    deviation = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{np.mean(values):{sign}.2f}{deviation}"
+def spread(values, sign="", digits=2):
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):{sign}.{digits}f}{deviation}"
 
 
 def is_clear(gains):

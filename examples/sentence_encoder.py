@@ -23,6 +23,7 @@ import debian
 import keras
 import minilm
 import numpy as np
+from comparison import spread
 from to_device import checked_for_files
 
 import keras_kd as kd
@@ -227,7 +228,7 @@ def print_table(found):
     names = list(found["teacher"][0])
     print(f"\n{'':20}" + "".join(f"{name:>18}" for name in names))
     for row, figures in found.items():
-        cells = [spread([100 * each[name] for each in figures]) for name in names]
+        cells = [spread([100 * each[name] for each in figures], digits=1) for name in names]
         print(f"{row:20}" + "".join(f"{cell:>18}" for cell in cells))
     print("percent; ±: standard deviation over seeds. recall: of first lines by their bodies;")
     print(f"section: what most of {NEIGHBORS} neighbors say of a package")
@@ -239,11 +240,6 @@ def print_table(found):
     )
     shares = [f"{name} {share / max(kept, 1e-9):.1%}" for name, share in files.items()]
     print(f"{' and '.join(shares)} of the student's.")
-
-
-def spread(values):
-    deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{deviation}"
 
 
 def main():

@@ -100,7 +100,16 @@ def test_language_model(tmp_path):
 
 
 NAMES = sorted(path.stem for path in example_runs.EXAMPLES.glob("*.py"))
-HELPERS = {"command_line", "comparison", "debian", "minilm", "small_whisper", "speech"}
+HELPERS = {
+    "checks",
+    "command_line",
+    "comparison",
+    "debian",
+    "minilm",
+    "small_whisper",
+    "speech",
+    "training",
+}
 IMPORTED = """
 import importlib, inspect, os, sys
 import matplotlib.figure, mlxtend.data, sklearn.datasets
