@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from keras_kd._utils import files, progress, validation
+from keras_kd._utils import files, locks, progress, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.language import label_files, writers
 from keras_kd.language.label_files import MANIFEST, PLAN
@@ -156,7 +156,7 @@ def label(
     shown = _Progress(folder, total, verbose)
     run = _Run(folder, plan, writer, filters, shown)
     folder.mkdir(parents=True, exist_ok=True)
-    with cache_format.held(folder, cache_format.writer_lock(0), shown.wait):
+    with locks.held(folder, cache_format.writer_lock(0), shown.wait):
         _agree_on_plan(folder, plan)
         for leftover in folder.glob("partial-*"):  # of a run that was killed
             leftover.unlink()
@@ -191,7 +191,7 @@ def _check_folder(folder: pathlib.Path) -> None:
         raise invalid("path", "the path of a folder", f"{str(folder)!r}, which is a file")
     if not folder.is_dir():
         return
-    others = [x.name for x in folder.iterdir() if x.name != cache_format.FOLDER]
+    others = [x.name for x in folder.iterdir() if x.name != locks.FOLDER]
     others = [x for x in others if not x.startswith("partial-")]
     # Looked for last: another run may begin meanwhile, and writes the plan first.
     if others and not (folder / PLAN).exists():

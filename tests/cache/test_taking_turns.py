@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import keras_kd as kd
-from keras_kd.teachers.cache import format as cache_format
+from keras_kd._utils import locks
 from tests.cache import caches
 
 
@@ -104,8 +104,9 @@ def test_what_killed_runs_left_is_removed(tmp_path, whole):
 
 HOLDER = """
 import pathlib, sys, time
-from keras_kd.teachers.cache import format as locks
-with locks.held(pathlib.Path(sys.argv[1]), locks.writer_lock(0)):
+from keras_kd._utils import locks
+from keras_kd.teachers.cache import format as cache_format
+with locks.held(pathlib.Path(sys.argv[1]), cache_format.writer_lock(0)):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -136,7 +137,7 @@ def test_lock_is_released_by_killed_process(tmp_path, capsys):
 
 
 def test_threads_take_turns_without_file_locks(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(cache_format, "fcntl", None)  # as on Windows
+    monkeypatch.setattr(locks, "fcntl", None)  # as on Windows
     teacher = caches.model(1)
     found = together(3, lambda _: caches.written(tmp_path / "c", teacher=teacher))
     assert found == [tmp_path / "c"] * 3

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_kd._utils import files
+from keras_kd._utils import files, locks
 from keras_kd.teachers.cache import format as cache_format
 from keras_kd.teachers.cache import schema
 
@@ -133,7 +133,7 @@ def _arrays(
         name: _ArrayFile(_bits(spec.dtype).as_numpy_dtype, (samples, *spec.shape[1:]))
         for name, spec in specs.items()
     }
-    with cache_format.held(folder, cache_format.CACHE):
+    with locks.held(folder, cache_format.CACHE):
         arrays = _open(at, wanted, thorough)
         if arrays is not None:
             return arrays

@@ -19,14 +19,11 @@ JSON; such caches can still be read. Version 3 is that of `dtype="compact"`; a c
 dtype is still written as version 2, which an earlier keras_kd reads and continues.
 """
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
 import pathlib
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from keras_kd._utils.files import replace_atomically
@@ -184,102 +181,13 @@ def bytes_on_disk(path: str | os.PathLike) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-# Locks of a cache: between processes and between threads, released when their holder is killed.
-#
-# A lock is an empty file in the cache's folder `locks`, which stays. Where files cannot be locked
-# (on Windows, on some network drives) threads of one process still take turns; the unfinished files
-# of processes then have different names, so that the worst is work that is done twice.
-
-
-def _file_locks() -> Any:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    return fcntl
-
-
-fcntl = _file_locks()
-FOLDER = "locks"
 # Held for a moment, to publish a file or to make the index by key.
 CACHE = "cache"
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
-_READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
-
-_thread_locks: dict[str, threading.Lock] = {}
-_guard = threading.Lock()
 
 
 def writer_lock(process: int) -> str:
     """The name of the lock of the writer with this process number."""
     return f"writer-{process}"
-
-
-@contextlib.contextmanager
-def held(
-    folder: str | os.PathLike, name: str, before_wait: Callable[[], None] = lambda: None
-) -> Iterator[None]:
-    """Holds a lock of a cache; a thread must not hold it twice.
-
-    Args:
-        folder: The cache, which exists.
-        name: The name of the lock.
-        before_wait: A function that is called once if another one holds the lock.
-    """
-    path = pathlib.Path(folder).resolve() / FOLDER / name
-    with contextlib.ExitStack() as stack:
-        before_wait = _once(before_wait)
-        lock = _thread_lock(str(path))
-        if not lock.acquire(blocking=False):
-            before_wait()
-            lock.acquire()
-        stack.callback(lock.release)
-        file = _open_lock(path)
-        if file is not None:
-            stack.callback(os.close, file)  # which releases the lock
-            _lock_file(file, before_wait)
-        yield
-
-
-def _thread_lock(path: str) -> threading.Lock:
-    with _guard:
-        return _thread_locks.setdefault(path, threading.Lock())
-
-
-def _once(function: Callable[[], None]) -> Callable[[], None]:
-    was_called = False
-
-    def once() -> None:
-        nonlocal was_called
-        if not was_called:
-            was_called = True
-            function()
-
-    return once
-
-
-def _open_lock(path: pathlib.Path) -> int | None:
-    if fcntl is None:
-        return None
-    try:
-        path.parent.mkdir(exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        if error.errno not in _READ_ONLY:
-            raise
-        return None  # this user cannot write there
-
-
-def _lock_file(file: int, before_wait: Callable[[], None]) -> None:
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            before_wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
 
 
 # Whether a cache's files are those that were written.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_kd._utils import files
+from keras_kd._utils import files, locks
 from keras_kd.teachers import protocol
 from keras_kd.teachers.cache import arguments, contents, fingerprints, schema
 from keras_kd.teachers.cache import format as cache_format
@@ -95,7 +95,7 @@ class ShardWriter:
                 with files.replace_atomically(path, str(self._owner)) as partial:
                     item, note = self._write_records(partial, item)
                     # From here to the note no other run publishes: both come from one run.
-                    stack.enter_context(cache_format.held(self._folder, cache_format.CACHE))
+                    stack.enter_context(locks.held(self._folder, cache_format.CACHE))
                     self._check_is_needed(path, note)
                 # After the shard itself: where there is a note its shard is whole.
                 cache_format.write_json(path.with_suffix(".json"), note)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_kd._utils import files, progress, validation
+from keras_kd._utils import files, locks, progress, validation
 from keras_kd.teachers.cache import arguments, contents, fingerprints, schema, shards
 from keras_kd.teachers.cache import format as cache_format
 
@@ -162,7 +162,7 @@ def cache_teacher(
         default = run.default_shard()
         plan["batches_per_shard"] = per_shard or default
         _make(folder)
-    with cache_format.held(folder, cache_format.writer_lock(process[0]), shown.wait):
+    with locks.held(folder, cache_format.writer_lock(process[0]), shown.wait):
         run.plan = _agreed_plan(folder, plan)
         manifest = None
         if (folder / cache_format.MANIFEST).exists():
@@ -232,7 +232,7 @@ def _agreed_plan(folder: pathlib.Path, plan: dict) -> dict:
     Raises:
         CacheError: It is of another cache.
     """
-    with cache_format.held(folder, cache_format.CACHE):
+    with locks.held(folder, cache_format.CACHE):
         if not _is_begun(folder, plan):
             if plan["batches_per_shard"] is None:
                 raise cache_format.CacheError(
@@ -249,7 +249,7 @@ def _agreed_plan(folder: pathlib.Path, plan: dict) -> dict:
 def _finished(folder: pathlib.Path, plan: dict, counts: list[int]) -> dict | None:
     """Writes the manifest and returns it, if the shards of all processes are there; else `None`."""
     size, views = plan["batches_per_shard"], []
-    with cache_format.held(folder, cache_format.CACHE):
+    with locks.held(folder, cache_format.CACHE):
         for view, batches in enumerate(counts):
             names = [cache_format.shard_name(view, i) for i in range(-(-batches // size))]
             notes = [note for name in names if (note := shards.note_of(folder, name))]
