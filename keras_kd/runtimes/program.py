@@ -84,6 +84,12 @@ def count(program: Program) -> tuple[int, list[str]]:
     return macs, counter.notes()
 
 
+def count_by_node(program: Program) -> dict[str, int]:
+    """The multiply-accumulates of each node of the main graph, by the first value that it makes."""
+    graph, counter = program[MAIN], _Counter(program)
+    return {node.outputs[0]: counter.count_node(graph, node) for node in graph.needed()}
+
+
 class _Counter:
     def __init__(self, program):
         self._program = program
@@ -92,9 +98,9 @@ class _Counter:
 
     def count_graph(self, name: str) -> int:
         graph = self._program[name]
-        return sum(self._node(graph, node) for node in graph.needed())
+        return sum(self.count_node(graph, node) for node in graph.needed())
 
-    def _node(self, graph, node):
+    def count_node(self, graph: Graph, node: Node) -> int:
         if node.loop:
             return self._loop(graph, node)
         if node.branches:
