@@ -32,6 +32,7 @@ from keras_kd.models.inspect import (
     symbolic,
     without_changes,
 )
+from keras_kd.models.preprocessing import ApplicationPreprocessing
 
 __all__ = [
     "ALL",
@@ -40,6 +41,7 @@ __all__ = [
     "RECURRENT_CELLS",
     "SEPARABLE",
     "TRANSPOSED",
+    "ApplicationPreprocessing",
     "Untracked",
     "check_pair",
     "check_shared_weights",

@@ -9,6 +9,8 @@ import json
 import math
 from typing import Any
 
+import numpy as np
+
 from keras_kd.students import channels
 from keras_kd.students.graph import Ref, ref_of
 
@@ -112,7 +114,7 @@ class Step:
     """
 
     def __init__(self, graph: Any, entry: Any, calls: Any) -> None:
-        self.entry = entry
+        self.entry, self.calls = entry, calls
         self.end = Ref(calls[-1].layer, calls[-1].number, 0)
         self.layers = list(dict.fromkeys(call.layer for call in calls))
         operations = [graph.operations[name] for name in self.layers]
@@ -200,17 +202,25 @@ class Run:
         """Names of the layers of a block."""
         return [name for step in self.blocks[block] for name in step.layers]
 
-    def dropped(self, depth: Any, is_kept: Any) -> list[int]:
+    def dropped(self, depth: Any, is_kept: Any, scores: Any = None) -> list[int]:
         """Numbers of the blocks that go.
 
         Args:
             depth: Share of the blocks to keep.
             is_kept: Whether the layer of a path has to stay.
+            scores: A score for each block: the largest stay. `None`: evenly spread.
         """
         count = len(self.blocks)
         # Rounded half up: depth=0.5 keeps two of three blocks.
-        kept = set(channels.spread(count, max(1, math.floor(depth * count + 0.5))).tolist())
-        kept |= {i for i in range(count) if any(map(is_kept, self.paths(i)))}
+        number = max(1, math.floor(depth * count + 0.5))
+        kept = {i for i in range(count) if any(map(is_kept, self.paths(i)))}
+        if scores is None:
+            kept |= set(channels.spread(count, number).tolist())
+        else:
+            # Those that have to stay count among the best ones.
+            first = np.array([i in kept for i in range(count)])
+            order = np.lexsort((-np.asarray(scores), ~first))
+            kept |= set(order[:number].tolist())
         return [i for i in range(count) if i not in kept]
 
     def paths(self, block: Any) -> list[str]:

@@ -7,6 +7,7 @@ Tied axes keep the same channels.
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ class Unit:
         self.size, self.owner = size, owner
         self.fixed = False  # all channels stay
         self.same: Any = None  # the axis that it is tied to
+        self.alike: tuple = ()  # an axis that has as many channels, though others may stay
 
     def tie(self, axis: Any) -> None:
         """Makes this the same channels as another axis of the same size."""
@@ -124,11 +126,58 @@ def _resolved(axis):
     return tuple(segments)
 
 
-class Choice(NamedTuple):
-    """How axes are narrowed: the share of channels to keep, and whether they are averaged."""
+def by_unit(axis: Any, values: np.ndarray, joined: Callable = np.sum) -> Iterator[tuple]:
+    """Yields `(unit, values of its channels)` for what an axis consists of.
+
+    Args:
+        axis: The axis.
+        values: A value for each of the teacher's channels along it.
+        joined: `np.sum` or `np.mean`: of the values of one channel that is repeated.
+    """
+    offset = 0
+    for segment in _resolved(axis):
+        count = size((segment,))
+        part, offset = values[offset : offset + count], offset + count
+        if isinstance(segment, Unit):
+            yield segment, part
+        else:
+            repeated = part.reshape(segment.outer, -1, segment.inner)
+            yield from by_unit(segment.axis, joined(repeated, axis=(0, 2)), joined)
+
+
+def along(axis: Any, scores: "dict[Unit, np.ndarray]") -> np.ndarray:
+    """The scores of the channels along an axis, from those of its units."""
+    parts = []
+    for segment in _resolved(axis):
+        if isinstance(segment, Unit):
+            parts.append(scores[segment])
+        else:
+            inside = np.repeat(along(segment.axis, scores), segment.inner)
+            parts.append(np.tile(inside, segment.outer))
+    return np.concatenate(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """How axes are narrowed.
+
+    Attributes:
+        width: The share of channels to keep.
+        average: Whether channels become one, instead of being dropped.
+        counts: `{unit: channels to keep}`, where that does not follow from the width.
+        scores: `{unit: a score for each channel}`: the largest stay; without one, evenly spread.
+    """
 
     width: float
     average: bool
+    counts: dict[Unit, int] = dataclasses.field(default_factory=dict)
+    scores: dict[Unit, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def count(self, unit: Unit) -> int:
+        """How many channels of a unit stay."""
+        if unit.fixed:
+            return unit.size
+        return self.counts.get(unit, narrow_size(unit.size, self.width))
 
     def channels(self, axis: Any) -> np.ndarray:
         """For each of the teacher's channels the number of the student's, or -1 if dropped."""
@@ -144,11 +193,11 @@ class Choice(NamedTuple):
         return np.concatenate(parts)
 
     def _unit_channels(self, unit):
-        kept = unit.size if unit.fixed else narrow_size(unit.size, self.width)
+        kept = self.count(unit)
         if self.average:
             return np.arange(unit.size) * kept // unit.size
         found = np.full(unit.size, -1)
-        found[spread(unit.size, kept)] = np.arange(kept)
+        found[largest(self.scores.get(unit), unit.size, kept)] = np.arange(kept)
         return found
 
     def _tiled_channels(self, segment):
@@ -159,7 +208,12 @@ class Choice(NamedTuple):
 
     def size(self, axis: Any) -> int:
         """How many channels the student has along an axis."""
-        return int(self.channels(axis).max()) + 1
+        return sum(
+            self.count(segment)
+            if isinstance(segment, Unit)
+            else segment.outer * self.size(segment.axis) * segment.inner
+            for segment in _resolved(axis)
+        )
 
     def narrows(self, axis: Any) -> bool:
         """Whether an axis loses channels."""
@@ -170,6 +224,19 @@ def narrow_size(size: Any, width: Any) -> int:
     """A size times the width, rounded up; at least 1."""
     # Rounded before: 0.7 * 10 is 7.000000000000001 in floating point.
     return max(1, math.ceil(round(size * width, 6)))
+
+
+def largest(scores: np.ndarray | None, size: Any, count: int) -> np.ndarray:
+    """`count` ascending indices below `size`: those of the largest scores, of equal ones the first.
+
+    Args:
+        scores: A score for each; `None`: evenly spread.
+        size: How many there are.
+        count: How many to take.
+    """
+    if scores is None:
+        return spread(size, count)
+    return np.sort(np.argsort(-scores, kind="stable")[:count])
 
 
 def spread(size: Any, count: int) -> np.ndarray:

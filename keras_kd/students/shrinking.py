@@ -4,39 +4,25 @@
 their backbones: see `hub`.
 """
 
-import difflib
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_kd._utils import tables, validation
+from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
-from keras_kd.students import (
-    blocks,
-    graph,
-    shape_rules,  # noqa: F401 (its rules are registered)
-    weight_rules,  # noqa: F401 (its rules are registered)
-    width,
-)
-from keras_kd.students.channels import Choice
-from keras_kd.students.graph import graph_of
+from keras_kd.students import options
 from keras_kd.students.hub import axes
 from keras_kd.students.hub.families import is_hub
-from keras_kd.students.hub.selection import numbers_of
 from keras_kd.students.hub.shrinkage import HubShrinkage
+from keras_kd.students.shrinkage import Shrinkage
 from keras_kd.students.vocabulary import VocabularyMap
-from keras_kd.students.width import Widths, is_named
-
-COPIES = ("slice", "average", None)
-RANKS = ("position", "activation")
-COLUMNS = ("layer", "teacher_shape", "student_shape", "how")
 
 
 def shrink(
     teacher: Any,
-    depth: float = 1.0,
-    width: float = 1.0,
+    depth: float | None = None,
+    width: float | None = None,
     copy: str | None = "slice",
     keep: Any = (),
     name: str | None = None,
@@ -47,6 +33,7 @@ def shrink(
     data: Any = None,
     vocabulary: VocabularyMap | None = None,
     lora_rank: int | None = None,
+    budget: dict[str, float] | None = None,
 ) -> keras.Model:
     """Makes a student: the teacher with fewer blocks, narrower layers, and the teacher's weights.
 
@@ -74,16 +61,39 @@ def shrink(
     A model of KerasHub, a backbone or a task, becomes one of its own class, by the configuration of
     its backbone. Its blocks get new numbers; `keras_kd.pair_layers` pairs them. Heads stay whole:
     where the width is `heads * head_dim`, it follows from the heads that stay. The head of a task,
-    tied embeddings and the preprocessor are kept. `rank="activation"` keeps what matters on `data`
-    instead of what is evenly spread: hidden channels by the mean absolute output of the
-    normalizations, heads and intermediate units of each block by that of what reads them, blocks by
-    `1 - cosine(input, output)`; padding does not count.
+    tied embeddings and the preprocessor are kept.
+
+    `rank` says what is kept instead of what is evenly spread:
+
+    - `"magnitude"`: of channels that are tied (what is added up, what a normalization reads) those
+      with the largest norm of all weights that make or read them; blocks by the norm of the weights
+      that make what they add. Statistics of normalizations do not count.
+    - `"activation"`: channels by the mean absolute value, on `data`, of what layers with weights
+      read of them; blocks by `1 - cosine(input, output)`. Of models of KerasHub hidden channels by
+      the mean absolute output of the normalizations, heads and intermediate units of each block by
+      that of what reads them. Padding and masked steps do not count.
+
+    `budget` says what the student may cost, and blocks and channels follow. Limits are met, never
+    exceeded, and the tightest one is reached within 5 % where the model's steps allow (blocks,
+    whole heads, single channels). For each number of blocks the largest width is found that fits;
+    then single channels come back, the most important per cost first, so that layers may have
+    different widths. Of the students that come close the one is taken that keeps most importance:
+    the share of blocks times the mean share of channels, each by its scores. With
+    `rank="position"`, where all count the same, depth and width stay balanced: the smaller of both
+    shares is the largest possible.
+
+    - `"bytes"`: of the student's weights in their own types (4 for each float32 parameter), without
+      the optimizer's state. A float file has some more for its graph, an int8 file about a quarter.
+    - `"macs"`: multiply-adds of one sample, as `keras_kd.measure` counts them.
+    - `"latency_ms"`: the median time of one sample in the float `.tflite` file, on this machine and
+      in one thread, as `keras_kd.measure` reports it (`pip install 'keras-kd[litert]'`). Some ten
+      students are made and timed; a busy machine gives other figures the next time.
 
     Args:
         teacher: A functional or sequential model, with models nested in it or not; a backbone of
             KerasHub, or a task with one.
-        depth: Share of the blocks to keep, above 0 and at most 1.
-        width: Share of the channels to keep, above 0 and at most 1.
+        depth: Share of the blocks to keep, above 0 and at most 1. Default: 1, or as `budget` needs.
+        width: Share of the channels to keep, above 0 and at most 1. Default: as `depth`.
         copy: `"slice"`, `"average"` (not for models of KerasHub) or `None`.
         keep: Names or paths of layers, or of nested models, whose width and blocks stay (not for
             models of KerasHub).
@@ -92,14 +102,19 @@ def shrink(
         layers: Instead of `depth`: rising numbers of the blocks to keep, from 0; -1 is the last
             one. For models with an encoder and a decoder also a dict of two lists: `{"decoder": [0,
             -1]}` keeps all of the encoder, as distil-whisper does.
-        rank: `"position"` or, for models of KerasHub, `"activation"`.
-        data: What `rank="activation"` reads: a dict of the backbone's inputs, `(inputs, labels)`,
-            or a batched `tf.data.Dataset` of such; some hundred sequences.
+        rank: `"position"`, `"magnitude"` or `"activation"` (both not with `copy="average"`).
+        data: What `rank="activation"` reads: inputs (of KerasHub's models a dict of the backbone's
+            inputs), `(inputs, labels)`, or a batched `tf.data.Dataset` of such; some hundred
+            samples. Also read by a budget of `"macs"` or `"latency_ms"`, which takes the shapes of
+            the first sample; needed where the model's own are open.
         vocabulary: A `keras_kd.students.VocabularyMap` of the words to keep, for models of
             KerasHub. The student then takes other ids, and has no preprocessor: see
             `keras_kd.students.trim_vocabulary`.
         lora_rank: For models of KerasHub: the rank of adapters (LoRA) on the student's queries and
             values; the rest of its backbone is frozen. A file of the student has them merged.
+        budget: Instead of `depth` and `width`, or of one of them: a dict with limits for `"bytes"`,
+            `"macs"` and `"latency_ms"`, one or several. `depth` (or `layers`) or `width` may be
+            given; the other one is then searched.
 
     Returns:
         A `keras.Model` of the teacher's layers, with its dtype policies; not compiled, but for the
@@ -108,8 +123,9 @@ def shrink(
     Raises:
         ValueError: An argument is wrong, nothing repeats although `depth < 1`, nothing can be
             narrowed although `width < 1`, a layer without a rule would have to be narrowed (custom
-            layers, convolutions with groups), or the backbone's configuration is not known: the
-            message names it.
+            layers, convolutions with groups), the backbone's configuration is not known, or a
+            budget is below the smallest student or above the teacher: the message names it.
+        ImportError: A budget of `"latency_ms"` needs LiteRT.
 
     Example:
 
@@ -122,19 +138,34 @@ def shrink(
     student = kd.students.shrink(teacher, depth=0.5, width=0.25)
     assert [layer.name for layer in student.layers[:2]] == ["hidden_0", "hidden_2"]
     distiller = kd.Distiller(teacher, student)
+
+    small = kd.students.shrink(teacher, budget={"bytes": 20_000}, rank="magnitude")
+    assert 19_000 <= 4 * small.count_params() <= 20_000
     ```
 
     References:
         Sanh et al., "DistilBERT, a distilled version of BERT", https://arxiv.org/abs/1910.01108
         Muralidharan et al., "Compact Language Models via Pruning and Knowledge Distillation"
         (Minitron), https://arxiv.org/abs/2407.14679 (`rank="activation"`)
+        Li et al., "Pruning Filters for Efficient ConvNets", https://arxiv.org/abs/1608.08710
+        (`rank="magnitude"`)
         Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models",
         https://arxiv.org/abs/2106.09685
     """
     validation.layer_name("name", name)
     validation.function("print_fn", print_fn, ["line"], optional=True)
     shrinkage = _shrinkage(
-        teacher, depth, width, copy, keep, layers, rank, data, vocabulary, lora_rank
+        teacher,
+        depth=depth,
+        width=width,
+        copy=copy,
+        keep=keep,
+        layers=layers,
+        rank=rank,
+        data=data,
+        vocabulary=vocabulary,
+        lora_rank=lora_rank,
+        budget=budget,
     )
     student = shrinkage.student(name)
     if print_fn is not None:
@@ -145,8 +176,8 @@ def shrink(
 
 def plan(
     teacher: Any,
-    depth: float = 1.0,
-    width: float = 1.0,
+    depth: float | None = None,
+    width: float | None = None,
     copy: str | None = "slice",
     keep: Any = (),
     *,
@@ -154,6 +185,7 @@ def plan(
     rank: str = "position",
     data: Any = None,
     vocabulary: VocabularyMap | None = None,
+    budget: dict[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """What `shrink` with these arguments does with each layer that has weights.
 
@@ -167,6 +199,7 @@ def plan(
         rank: See `shrink`.
         data: See `shrink`.
         vocabulary: See `shrink`.
+        budget: See `shrink`.
 
     Returns:
         A list of dicts, one for each layer: `layer`, its path in the teacher and in the student;
@@ -175,6 +208,9 @@ def plan(
         Of a model of KerasHub one for each block and each layer around them: `layer`;
         `student_layer`, its path in the student, or `None`; `teacher_parameters` and
         `student_parameters`, numbers; `how`. `print` and a notebook show it as a table.
+        With a budget or a new rank also `teacher_bytes` and `student_bytes`; `teacher_macs` and
+        `student_macs`, `None` where no sample is known; `importance_lost`: of a block that goes its
+        share of all blocks, else the share of the importance of the channels that a layer makes.
 
     Raises:
         ValueError: See `shrink`.
@@ -191,7 +227,18 @@ def plan(
     assert rows[0]["how"] == "sliced"
     ```
     """
-    shrinkage = _shrinkage(teacher, depth, width, copy, keep, layers, rank, data, vocabulary, None)
+    shrinkage = _shrinkage(
+        teacher,
+        depth=depth,
+        width=width,
+        copy=copy,
+        keep=keep,
+        layers=layers,
+        rank=rank,
+        data=data,
+        vocabulary=vocabulary,
+        budget=budget,
+    )
     return shrinkage.rows()
 
 
@@ -256,7 +303,7 @@ def trim_vocabulary(
     ```
     """
     if not is_hub(model):
-        raise _not_hub("trim_vocabulary", model)
+        raise options.not_hub("trim_vocabulary", model)
     validation.function("print_fn", print_fn, ["line"], optional=True)
     size = axes.sizes_of_model(model).words
     special = [*_listed_ids(keep), *_special_ids(model)]
@@ -277,200 +324,8 @@ def _special_ids(model):
     return [] if tokenizer is None else list(tokenizer.special_token_ids)
 
 
-def _shrinkage(teacher, depth, width, copy, keep, layers, rank, data, vocabulary, lora_rank):
-    """How a teacher is shrunk, by its kind; checks what is common to all."""
-    _check_share("depth", depth)
-    _check_share("width", width)
-    if copy not in COPIES:
-        raise invalid("copy", f"one of {COPIES}", repr(copy))
-    validation.one_of("rank", rank, RANKS)
-    lora_rank = validation.integer("lora_rank", lora_rank, 1, optional=True)
-    if layers is not None and depth < 1:
-        raise ValueError(
-            f"Pass `layers` or `depth`, not both. Received: layers={layers!r}, depth={depth}."
-        )
-    if (rank == "activation") != (data is not None):
-        raise ValueError(
-            "rank='activation' ranks by `data`, and nothing else reads it. Received: "
-            f"rank={rank!r}, data={validation.briefly(data)}. Pass both, or neither."
-        )
-    if vocabulary is not None and not isinstance(vocabulary, VocabularyMap):
-        raise invalid("vocabulary", "a keras_kd.students.VocabularyMap, or None", repr(vocabulary))
-    if not is_hub(teacher):
-        for name, value in (("vocabulary", vocabulary), ("lora_rank", lora_rank)):
-            if value is not None:
-                raise _not_hub(name, teacher)
-        if rank != "position":
-            raise _not_hub("rank='activation'", teacher)
-        return Shrinkage(teacher, depth, width, copy, keep, layers)
-    if not isinstance(keep, (tuple, list)) or len(keep):
-        raise invalid(
-            "keep",
-            "no names for a model of KerasHub, whose layers all follow its configuration. Name "
-            "blocks with `layers`",
-            repr(keep),
-        )
-    return HubShrinkage(teacher, depth, width, copy, layers, rank, data, vocabulary, lora_rank)
-
-
-def _not_hub(what, model):
-    return ValueError(
-        f"{what} works for the backbones and tasks of KerasHub, whose configuration names the "
-        f"vocabulary and the heads. Received: {model!r} of type {type(model).__name__}"
-    )
-
-
-class Shrinkage:
-    """How a teacher is shrunk; see `shrink` for the arguments."""
-
-    def __init__(
-        self, teacher: Any, depth: Any, width: Any, copy: Any, keep: Any, layers: Any = None
-    ) -> None:
-        self._graph = graph_of(teacher)
-        self._teacher, self._copy = teacher, copy
-        self._choice = Choice(width, copy == "average")
-        keep = _checked_keep(self._graph, keep)
-        self._all = dict(_layers_with_weights(self._graph))
-        if layers is not None:
-            _keep_blocks(self._graph, layers)
-        elif depth < 1:
-            _remove_blocks(self._graph, depth, keep)
-        self._widths = Widths(self._graph, keep)
-        self._widths.check(self._choice)
-        if width < 1:
-            self._check_narrowed()
-
-    def _check_narrowed(self):
-        if not any(map(self._narrows, self._widths.layers.values())):
-            raise ValueError(
-                f"Nothing of model {self._teacher.name!r} can be narrowed to "
-                f"width={self._choice.width}: all channels belong to its inputs, its outputs, or "
-                "layers in `keep`. Pass width=1.0, or name fewer layers to keep."
-            )
-
-    def _narrows(self, layer):
-        weights = [tuple(weight.shape) for weight in layer.layer.weights]
-        return width.student_shapes(layer, self._choice) != weights
-
-    def rows(self) -> tables.Rows:
-        """What `plan` returns."""
-        rows = []
-        for path, layer in self._all.items():
-            shapes = [tuple(weight.shape) for weight in layer.weights]
-            planned = self._widths.layers.get(path)
-            student = planned and width.student_shapes(planned, self._choice)
-            row = (path, shapes, student, self._how(planned))
-            rows.append(dict(zip(COLUMNS, row, strict=True)))
-        return tables.Rows(rows, COLUMNS, _text)
-
-    def _how(self, layer):
-        if layer is None:
-            return "removed"
-        if not self._takes_weights(layer):
-            return "new"
-        if not self._narrows(layer):
-            return "copied"
-        return "averaged" if self._copy == "average" else "sliced"
-
-    def _takes_weights(self, layer):
-        return self._copy is not None or isinstance(layer.layer, keras.layers.Normalization)
-
-    def student(self, name: str | None) -> Any:
-        """The model, with the weights it takes from the teacher."""
-        for path, layer in self._widths.layers.items():
-            graph.edit(self._graph, path, layer.edits, self._choice)
-        student = graph.revived_model(self._graph, name or f"{self._teacher.name}_student")
-        weighty = [x for x in self._widths.layers.values() if getattr(x.layer, "weights", [])]
-        for layer in weighty:
-            width.check_shapes(student, layer, self._choice)
-            if self._takes_weights(layer):
-                width.copy_weights(student, layer, self._choice)
-        return student
-
-    def table(self, student: Any) -> Any:
-        """The lines of the table of `plan`, and of the parameters that are left."""
-        yield from tables.lines_of(self.rows().cells())
-        counts = self._teacher.count_params(), student.count_params()
-        yield "parameters: {:,} -> {:,}".format(*counts)
-
-
-def _text(value):
-    if isinstance(value, list):
-        return ", ".join("x".join(map(str, shape)) or "scalar" for shape in value)
-    return "" if value is None else value
-
-
-def _check_share(name, value):
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not (is_number and 0 < value <= 1):
-        raise invalid(name, "a number above 0 and at most 1", repr(value))
-
-
-def _checked_keep(graph, keep):
-    keep = (keep,) if isinstance(keep, str) else keep
-    is_several = isinstance(keep, (list, tuple, set, frozenset))
-    if not is_several or not all(isinstance(each, str) for each in keep):
-        raise invalid("keep", "names or paths of layers", repr(keep))
-    known = list(_paths(graph))
-    for name in keep:
-        if not any(is_named(path, [name]) for path in known):
-            close = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known[:20]
-            raise ValueError(
-                f"`keep` names {name!r}, but model {graph.model.name!r} has no such layer. Close "
-                f"to it: {close}."
-            )
-    return tuple(keep)
-
-
-def _paths(graph):
-    for name in graph.operations:
-        yield graph.path + name
-        if name in graph.nested:
-            yield from _paths(graph.nested[name])
-
-
-def _layers_with_weights(graph):
-    """`(path, layer)`, in the order in which they run."""
-    for name in dict.fromkeys(call.layer for call in graph.calls()):
-        if name in graph.nested:
-            yield from _layers_with_weights(graph.nested[name])
-        elif getattr(graph.operations[name], "weights", None):
-            yield graph.path + name, graph.operations[name]
-
-
-def _remove_blocks(graph, depth, keep):
-    runs = blocks.runs_of(graph)
-    dropped = [run.dropped(depth, lambda path: is_named(path, keep)) for run in runs]
-    if not any(dropped):
-        raise ValueError(_no_blocks(graph.model, depth, runs))
-    for run, numbers in zip(runs, dropped, strict=True):
-        run.remove(numbers)
-
-
-def _keep_blocks(graph, layers):
-    runs = blocks.runs_of(graph)
-    if len(runs) != 1:
-        found = [(run.paths(0)[0], len(run.blocks)) for run in runs]
-        raise ValueError(
-            f"`layers` are numbers of the repeated blocks of model {graph.model.name!r}, and it "
-            f"has {len(runs)} kinds of them instead of one. Found (first layer, blocks): {found}. "
-            "Pass `depth`, which shortens all, or build the student yourself."
-        )
-    count = len(runs[0].blocks)
-    kept = numbers_of(layers, count)
-    runs[0].remove([i for i in range(count) if i not in kept])
-
-
-def _no_blocks(model, depth, runs):
-    if not runs:
-        return (
-            f"Nothing of model {model.name!r} can be removed for depth={depth}: no two blocks of "
-            "equal structure and shape follow each other on the way that every path to the "
-            "output takes. Pass depth=1.0 and use `width`, or build the student yourself."
-        )
-    counts = {run.paths(0)[0]: len(run.blocks) for run in runs}
-    return (
-        f"Nothing of model {model.name!r} can be removed for depth={depth}: of the repeated blocks "
-        f"all would stay. Found (first layer: blocks): {counts}. Pass a smaller depth, or keep "
-        "fewer layers."
-    )
+def _shrinkage(teacher, **given):
+    """How a teacher is shrunk, by its kind."""
+    of_hub = is_hub(teacher)
+    chosen = options.checked(teacher, of_hub, given)
+    return (HubShrinkage if of_hub else Shrinkage)(teacher, chosen)

@@ -234,6 +234,8 @@ def _bidirectional(call, x, initial_state=None, **kwargs):
     call.edits[("backward_layer", "config", "units")] = backward
     merge = call.config["merge_mode"]
     if merge == "concat":
+        # Keras makes the backward layer of the forward one's configuration.
+        forward[0].alike, backward[0].alike = backward, forward
         return _recurrent_outputs(layers[0], x, (*forward, *backward), forward, backward)
     call.tie(forward, backward)
     outputs = _recurrent_outputs(layers[0], x, forward, forward, backward)

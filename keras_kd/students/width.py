@@ -15,12 +15,23 @@ from keras_kd.students.channels import Signal, Summed
 
 
 class LayerWidths(NamedTuple):
-    """The axes of a layer's weights, and the edits of its configuration."""
+    """The axes of a layer's weights, and the edits of its configuration.
+
+    Attributes:
+        path: Of the layer.
+        layer: The teacher's layer.
+        weights: For each of its weights a list of axes.
+        edits: See `LayerCall`.
+        inputs: The axes of the first tensor that each of its calls reads.
+        outputs: The axes of the first tensor that each of its calls makes.
+    """
 
     path: str
     layer: Any
     weights: list
     edits: dict
+    inputs: tuple = ()
+    outputs: tuple = ()
 
 
 class Widths:
@@ -85,9 +96,14 @@ class Widths:
         outputs = apply_rule(call, args, kwargs)
         if is_named(path, self._keep):
             self._fix(call, outputs)
-        weights = getattr(layer, "weights", [])
+        weights = weights_of(layer)
         whole = [[None] * len(weight.shape) for weight in weights]
-        self.layers[path] = LayerWidths(path, layer, call.weights or whole, call.edits)
+        before = self.layers.get(path)
+        reads = (*(before.inputs if before else ()), *(x.axes for x in call.inputs[:1]))
+        makes = (*(before.outputs if before else ()), *outputs[:1])
+        self.layers[path] = LayerWidths(
+            path, layer, call.weights or whole, call.edits, reads, makes
+        )
         return outputs
 
     def _nested(self, call, inner, args):
@@ -250,7 +266,7 @@ def apply_rule(call: LayerCall, args: Any, kwargs: Any) -> Any:
 
 def _fits(call):
     """Whether the axes that a rule gave for the weights have the weights' sizes."""
-    weights = getattr(call.layer, "weights", [])
+    weights = weights_of(call.layer)
     if len(weights) != len(call.weights):
         return False
     return all(
@@ -325,7 +341,7 @@ def copy_weights(student: Any, plan: Any, choice: Any) -> None:
     layer = layer_at(student, plan.path)
     values = [
         cut_weight(keras.ops.convert_to_numpy(weight), axes, choice)
-        for weight, axes in zip(plan.layer.weights, plan.weights, strict=True)
+        for weight, axes in zip(weights_of(plan.layer), plan.weights, strict=True)
     ]
     layer.set_weights(values)
     if isinstance(layer, keras.layers.Normalization):
@@ -345,11 +361,16 @@ def check_shapes(student: Any, plan: Any, choice: Any) -> None:
         )
 
 
+def weights_of(layer: Any) -> list:
+    """The weights of a layer; an operation, such as a division, has none."""
+    return list(getattr(layer, "weights", []))
+
+
 def student_shapes(plan: Any, choice: Any) -> list[tuple[int, ...]]:
     """The shapes of the student's weights."""
     return [
         cut_shape(weight.shape, axes, choice)
-        for weight, axes in zip(plan.layer.weights, plan.weights, strict=True)
+        for weight, axes in zip(weights_of(plan.layer), plan.weights, strict=True)
     ]
 
 

@@ -445,9 +445,10 @@ def test_bad_arguments(made):
         (gpt2, {"width": 0.999}, "it has 2 heads, which stay whole"),
         (bert, {"width": 0.5, "copy": "average"}, "'slice' or None for a model of KerasHub"),
         (bert, {"keep": ["logits"]}, "Name blocks with `layers`"),
-        (bert, {"rank": "magnitude"}, r"\('position', 'activation'\)"),
-        (bert, {"rank": "activation"}, "Pass both, or neither"),
-        (bert, {"data": models.tokens()}, "Pass both, or neither"),
+        (bert, {"rank": "size"}, r"\('position', 'magnitude', 'activation'\)"),
+        (bert, {"rank": "magnitude", "data": models.tokens()}, "Leave `data` out"),
+        (bert, {"rank": "activation"}, "Pass some hundred samples"),
+        (bert, {"data": models.tokens()}, "Leave `data` out"),
         (
             bert,
             {"rank": "activation", "data": models.tokens()},
@@ -489,7 +490,6 @@ def test_backbones_and_models_that_are_not_known():
         shrink(quantized, width=0.5)
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dense(4)])
     for options, what in (
-        ({"rank": "activation", "data": np.ones((2, 4))}, "rank='activation'"),
         ({"lora_rank": 2}, "lora_rank"),
         ({"vocabulary": kd.students.VocabularyMap([0], size=9)}, "vocabulary"),
     ):

@@ -40,6 +40,19 @@ def test_dense_layers_keep_every_second_unit():
     assert_equal(student, "head", kernel[EVEN], bias)
 
 
+def test_operations_between_layers_have_no_weights():
+    x = keras.Input((8,))
+    hidden = layers.Dense(12, name="hidden")(x / 2.0)
+    teacher = random(keras.Model(x, layers.Dense(3, name="head")(hidden * 3.0)))
+    student = shrink(teacher, width=0.5)
+    kernel, bias = weights(teacher, "hidden")
+    assert_equal(student, "hidden", kernel[:, EVEN], bias[EVEN])
+    given = np.random.default_rng(0).normal(size=(5, 8)).astype("float32")
+    read, added = weights(teacher, "head")
+    expected = 3 * (given / 2 @ kernel[:, EVEN] + bias[EVEN]) @ read[EVEN] + added
+    np.testing.assert_allclose(student.predict(given, verbose=0), expected, rtol=1e-5)
+
+
 def test_sizes_are_rounded_up_and_channels_evenly_spread():
     teacher = random(networks.mlp())
     student = shrink(teacher, width=0.4)

@@ -150,6 +150,14 @@ class WeightKey(NamedTuple):
         """The block, without the layer in it."""
         return self.stack, self.block
 
+    @property
+    def line(self) -> tuple[str, int, str]:
+        """What has a line in a plan: a block, or a layer directly in the backbone or the task."""
+        if self.stack:
+            return self.stack, self.block, ""
+        parts = self.path.split("/")
+        return "", -1, "/".join(parts[: 2 if parts[0] == BACKBONE else 1])
+
 
 class Weight(NamedTuple):
     """A weight, and the layer that holds it."""

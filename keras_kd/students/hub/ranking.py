@@ -30,6 +30,11 @@ _READ = {
 }
 
 
+def read_role(roles: tuple) -> str | None:
+    """What a kernel reads to make hidden channels: units or heads; `None` for other weights."""
+    return _READ.get(roles[:-1]) if roles[-1:] == (axes.HIDDEN,) else None
+
+
 class Ranking:
     """Scores of what a student may keep; larger ones stay.
 
@@ -74,7 +79,7 @@ class Ranking:
             if all(axis == (axes.HIDDEN,) for axis in each):
                 found.append((layer, key.stack, ("norm", *key.place, key.path), axes.HIDDEN))
             for axis in each:
-                role = _READ.get(axis[:-1]) if axis[-1:] == (axes.HIDDEN,) else None
+                role = read_role(axis)
                 if role is not None:
                     group = key.path.rpartition("/")[0]
                     found.append((layer, key.stack, ("inner", *key.place, group, role), role))
@@ -173,16 +178,7 @@ def _batches(backbone: Any, data: Any) -> Iterator[dict]:
 
 
 def _inputs_in(data):
-    if isinstance(data, tf.data.Dataset):
-        if batches.never_ends(data):
-            raise ValueError("`data` never ends. Limit it: .take(number_of_batches).")
-        for batch in data:
-            yield keras.utils.unpack_x_y_sample_weight(batch)[0]
-        return
-    inputs = data[0] if isinstance(data, tuple) else data
-    if not isinstance(inputs, dict) or not inputs:
-        expected = "a dict of arrays, (inputs, labels), or a batched tf.data.Dataset of such"
-        raise invalid("data", expected, validation.briefly(data))
-    rows = len(next(iter(inputs.values())))
-    for i in range(0, rows, _BATCH_SIZE):
-        yield {name: value[i : i + _BATCH_SIZE] for name, value in inputs.items()}
+    expected = "a dict of arrays, (inputs, labels), or a batched tf.data.Dataset of such"
+    return batches.inputs_in(
+        data, _BATCH_SIZE, expected, lambda inputs: isinstance(inputs, dict) and bool(inputs)
+    )

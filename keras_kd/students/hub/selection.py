@@ -45,29 +45,26 @@ class Selection:
             return self._words
         if role == axes.HIDDEN:
             scores = None if self._ranking is None else self._ranking.hidden
-            return _largest(scores, self._teacher.hidden, self._student.hidden)
+            return channels.largest(scores, self._teacher.hidden, self._student.hidden)
         if role in _OF_HEADS:
             return self._of_heads(role, self._scores(axes.HEADS, key))
         parts = 2 if role == axes.HALF else 1
         sizes = (each.intermediate // parts for each in (self._teacher, self._student))
-        return _largest(self._scores(role, key), *sizes)
+        return channels.largest(self._scores(role, key), *sizes)
 
     def _of_heads(self, role, scores):
         one, two = self._teacher, self._student
         groups = one.heads // one.kv_heads
         if self._family.kv_heads is None:
-            kv = heads = _largest(scores, one.heads, two.heads)
+            kv = heads = channels.largest(scores, one.heads, two.heads)
         else:
             by_group = None if scores is None else scores.reshape(one.kv_heads, groups)
             sums = None if by_group is None else by_group.sum(axis=1)
-            kv = _largest(sums, one.kv_heads, two.kv_heads)
+            kv = channels.largest(sums, one.kv_heads, two.kv_heads)
             each = two.heads // two.kv_heads
-            heads = np.concatenate(
-                [
-                    k * groups + _largest(None if by_group is None else by_group[k], groups, each)
-                    for k in kv
-                ]
-            )
+            of_key = [None] * one.kv_heads if by_group is None else by_group
+            parts = [k * groups + channels.largest(of_key[k], groups, each) for k in kv]
+            heads = np.concatenate(parts)
         if role == axes.KV_HEADS:
             return kv
         if role == axes.HEADS:
@@ -92,15 +89,9 @@ class Selection:
             if not group:
                 raise ValueError(
                     f"Nothing of block {key.block} reads the {role} of {key.path!r}, so it cannot "
-                    "be ranked by activation. Pass rank='position'."
+                    "be ranked. Pass rank='position'."
                 )
             group = group.rpartition("/")[0]
-
-
-def _largest(scores, size, count):
-    if scores is None:
-        return channels.spread(size, count)
-    return np.sort(np.argsort(-scores, kind="stable")[:count])
 
 
 # Blocks.
