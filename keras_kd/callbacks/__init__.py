@@ -2,6 +2,7 @@
 
 from keras_kd.callbacks.early_stop import EarlyStopDistillation
 from keras_kd.callbacks.feature_hint import FeatureHint
+from keras_kd.callbacks.log_hyperparameters import LogHyperparameters
 from keras_kd.callbacks.monitor import DistillationMonitor
 from keras_kd.callbacks.schedules import DecaySchedule, LossWeightSchedule, TemperatureSchedule
 from keras_kd.callbacks.snapshot import SnapshotTeacher
@@ -13,6 +14,7 @@ __all__ = [
     "DistillationMonitor",
     "EarlyStopDistillation",
     "FeatureHint",
+    "LogHyperparameters",
     "LossWeightSchedule",
     "SnapshotTeacher",
     "Sparsify",

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_kd import models, ops
 from keras_kd._utils import files, statistics, validation
 from keras_kd._utils.validation import invalid
+from keras_kd.callbacks.log_hyperparameters import check_before_trackers
 from keras_kd.losses.activation import check_logits
 from keras_kd.taps import tap
 
@@ -18,11 +19,12 @@ from keras_kd.taps import tap
 class DistillationMonitor(keras.callbacks.Callback):
     """Compares student and teacher on a batch after each epoch.
 
-    The history (and so TensorBoard) gets `probe_agreement`, the share of samples to which both give
-    the same class; `probe_kl`, the mean `KL(teacher || student)` at temperature
-    1; and for each pair of layers `probe_cka_<student layer>`, how alike their features are, from 0
-    to 1 (where pairs share the student's layer, `probe_cka_<student layer>_<teacher layer>`). Both
-    models run in inference mode: neither changes.
+    The history (and a tracker, such as `TensorBoard`, that is listed after it) gets
+    `probe_agreement`, the share of samples to which both give the same class; `probe_kl`, the mean
+    `KL(teacher || student)` at temperature 1; and for each pair of layers `probe_cka_<student
+    layer>`, how alike their features are, from 0 to 1 (where pairs share the student's layer,
+    `probe_cka_<student layer>_<teacher layer>`). Both models run in inference mode: neither
+    changes.
 
     Args:
         inputs: A batch of inputs, some hundred samples.
@@ -36,7 +38,7 @@ class DistillationMonitor(keras.callbacks.Callback):
     Raises:
         ValueError: In `fit`: there is no such layer, an output must be chosen, it has one value per
             sample, or a model ends in softmax despite `from_logits`; or `plot` is of a type that
-            matplotlib does not write.
+            matplotlib does not write; or a tracker such as `TensorBoard` is listed before it.
         ImportError: `plot` is given, and matplotlib is missing.
 
     Example:
@@ -56,6 +58,9 @@ class DistillationMonitor(keras.callbacks.Callback):
     assert len(history["probe_agreement"]) == 2
     ```
     """
+
+    # It gives the student nothing to learn from: see `training.fit`.
+    only_watches = True
 
     def __init__(
         self,
@@ -77,7 +82,7 @@ class DistillationMonitor(keras.callbacks.Callback):
 
     def prepare(self, distiller: Any, callbacks: list[Any]) -> None:
         """Checks what is compared; called by `fit` before any work."""
-        del callbacks
+        check_before_trackers(self, callbacks)
         if self.plot is not None:
             _check_plot(pathlib.Path(self.plot))
         for role, model in (("teacher", distiller.teacher), ("student", distiller.student)):

@@ -161,6 +161,32 @@ class Report:
             }
         )
 
+    def scalars(self) -> dict[str, float]:
+        """The numbers of the main table, flat: for experiment trackers.
+
+        Returns:
+            `{"<model>/<column>": number}`, such as `"distilled/accuracy"`, `"labels only/bytes"`.
+            Columns: the metric by its key and `<metric>_deviation`, and of `rows`: `seeds`, `gain`,
+            `gain_deviation`, `p`, `kept`, `agreement`, `ece`, `parameters`, `bytes`, `gzip_bytes`,
+            `macs`, `median_us`, `p95_us`, `threads`. What was not measured is left out.
+
+        Example:
+
+        ```python
+        import keras
+        import numpy as np
+        import keras_kd as kd
+
+        x, y = np.random.normal(size=(64, 8)).astype("float32"), np.arange(64) % 3
+        students = [keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)]) for _ in range(2)]
+        report = kd.report(student=students[0], baseline=students[1], data=(x, y), latency=False)
+        found = report.scalars()
+        gain = found["distilled/accuracy"] - found["labels only/accuracy"]
+        assert abs(found["distilled/gain"] - gain) < 1e-9
+        ```
+        """
+        return tables.scalars(self.metric, self.rows)
+
     def save_json(self, path: str | os.PathLike) -> None:
         """Writes `to_dict` to a file."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)

@@ -53,6 +53,17 @@ def _gain(comparison, candidate):
     return statistics.compare_paired(comparison.metric, candidate, baseline)
 
 
+def scalars(metric: Metric, rows: list[dict]) -> dict[str, float]:
+    """The numbers of the main table, `{"<model>/<column>": number}`, as `Report.scalars`."""
+    renamed = {"mean": metric.key, "deviation": f"{metric.key}_deviation"}
+    return {
+        f"{row['name']}/{renamed.get(column, column)}": value
+        for row in rows
+        for column, value in row.items()
+        if isinstance(value, (int, float))
+    }
+
+
 def cells(metric: Metric, rows: list[dict]) -> list[list[str]]:
     """The table as text: a list of lines, the heads first; columns without any number left out.
 

@@ -10,15 +10,21 @@ import tensorflow as tf
 from keras_kd import models
 from keras_kd._utils.serialization import deserialized
 from keras_kd._utils.validation import non_negative
-from keras_kd.callbacks import Cluster, LossWeightSchedule, Sparsify, TemperatureSchedule
+from keras_kd.callbacks import (
+    Cluster,
+    LogHyperparameters,
+    LossWeightSchedule,
+    Sparsify,
+    TemperatureSchedule,
+)
 from keras_kd.losses import DistillationLoss
 from keras_kd.schemes import peer_models
 from keras_kd.schemes.peer_models import Peer
-from keras_kd.training import distribution, fit, objective, shape_check, summary
+from keras_kd.training import distribution, fit, objective, shape_check, summary, tracking
 from keras_kd.training.base import DistillationModel
 
-# Of the project's callbacks those that change a number or weights; the others need a teacher.
-_WITHOUT_TEACHER = (TemperatureSchedule, LossWeightSchedule, Cluster, Sparsify)
+# Of the project's callbacks those that change or log a number or weights; others need a teacher.
+_WITHOUT_TEACHER = (TemperatureSchedule, LossWeightSchedule, LogHyperparameters, Cluster, Sparsify)
 _OF_ONE_OPTIMIZER = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
 
@@ -40,8 +46,8 @@ def _check_callback(callback):
         )
     if hasattr(callback, "prepare") and not isinstance(callback, _WITHOUT_TEACHER):
         raise ValueError(
-            f"{name} works on a keras_kd.Distiller. With peers use TemperatureSchedule and "
-            "LossWeightSchedule, and callbacks of Keras."
+            f"{name} works on a keras_kd.Distiller. With peers use TemperatureSchedule, "
+            "LossWeightSchedule and LogHyperparameters, and callbacks of Keras."
         )
 
 
@@ -370,6 +376,12 @@ class MutualDistiller(DistillationModel):
 
     def models_by_role(self):
         return {f"peers/{i}": peer for i, peer in enumerate(self.peers)}
+
+    def learning_rates(self):
+        return {
+            f"{learner.name}_learning_rate": tracking.learning_rate(learner.optimizer)
+            for learner in self.learners
+        }
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`: each peer's own loss and metrics; `loss` is their sum."""

@@ -244,10 +244,11 @@ class DistillationModel(TrainedModel):
 
         Returns:
             `alpha`, `beta`; class, name and parameters of `teacher` and `student`, or of `peers/0`,
-            `peers/1` ...; of each loss its class and arguments
+            `peers/1` ... (`"student/class"`); of each loss its class and arguments
             (`"losses/soft_targets/temperature"`); after `compile` the optimizer
             (`"optimizer/learning_rate"`), the hard loss and how steps run; versions. As they are at
-            this moment: schedules change them. What is `None` is left out.
+            this moment: schedules change them. What is `None` is left out. No key is the folder of
+            another one.
 
         Example:
 
@@ -264,6 +265,10 @@ class DistillationModel(TrainedModel):
         ```
         """
         return tracking.settings_of(self, self.models_by_role())
+
+    def learning_rates(self) -> dict[str, float]:
+        """The learning rate of the next step, by its name in the history."""
+        return {"learning_rate": tracking.learning_rate(self.optimizer)}
 
     def models_by_role(self) -> dict[str, Any]:
         """Its models, by what they are called in `settings`."""

@@ -110,7 +110,8 @@ def attach_callback_losses(distiller, call: FitCall) -> None:
     """Callbacks attach their losses, whose weights the optimizer must know when it is built."""
     callbacks = call.callbacks
     own = [each for each in callbacks if hasattr(each, "prepare")]
-    if distiller.alpha == distiller.beta == 0 and not own:
+    steering = [each for each in own if not getattr(each, "only_watches", False)]
+    if distiller.alpha == distiller.beta == 0 and not steering:
         raise ValueError(
             "alpha and beta are both 0: the student has nothing to learn from. Set one of "
             "them, such as distiller.alpha = 1.0 to learn from the labels, or pass a schedule."

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 
 from keras_kd import version
+from keras_kd.losses import CurriculumTemperature, base
+from keras_kd.teachers import self_distillation
 
 Setting = bool | int | float | str
 
@@ -28,15 +30,14 @@ def settings_of(distiller: Any, models: dict[str, Any]) -> dict[str, Setting]:
     for role, model in models.items():
         found |= _of_model(role, model)
     for name, loss in distiller.losses_by_name.items():
-        place = f"losses/{name}"
-        found |= {place: type(loss).__name__, **_flat(place, loss.get_config())}
+        found |= _of_object(f"losses/{name}", type(loss).__name__, loss.get_config())
     if distiller.compiled:
         found |= _flat("", distiller.get_compile_config())
     return found | {f"versions/{name}": each for name, each in version.installed().items()}
 
 
 def _of_model(role: str, model: Any) -> dict[str, Setting]:
-    found: dict[str, Setting] = {role: type(model).__name__}
+    found: dict[str, Setting] = {f"{role}/class": type(model).__name__}
     found[f"{role}/name"] = str(getattr(model, "name", getattr(model, "__name__", "")))
     if isinstance(model, keras.Model) and model.built:
         found[f"{role}/parameters"] = model.count_params()
@@ -73,4 +74,43 @@ def _of_object(place: str, class_name: str, config: Any) -> dict[str, Setting]:
         return {place: config}
     if isinstance(config, dict) and set(config) == {"name"}:  # a dtype policy
         return {place: config["name"]}
-    return {place: class_name, **_flat(place, config)}
+    # Not at `place` itself: MLflow and file stores keep `place/...` in a folder of that name.
+    return {f"{place}/class": class_name, **_flat(place, config)}
+
+
+def numbers_of(distiller: Any) -> dict[str, float]:
+    """The numbers that may change during `fit`, by the names that schedules give them in `logs`.
+
+    Args:
+        distiller: A `Distiller` or a `MutualDistiller`.
+    """
+    found = {"alpha": distiller.alpha, "beta": distiller.beta}
+    numbers = {name: _live(loss) for name, loss in distiller.losses_by_name.items()}
+    found |= {f"{name}_weight": each.pop("weight") for name, each in numbers.items()}
+    with_temperature = [each for each in numbers.values() if "temperature" in each]
+    if len(with_temperature) == 1:
+        found["temperature"] = with_temperature[0].pop("temperature")
+    for name, each in numbers.items():
+        found |= {f"{name}.{number}": value for number, value in each.items()}
+    teacher = getattr(distiller, "teacher", None)
+    if isinstance(teacher, self_distillation.EMA):
+        found["ema_decay"] = teacher.decay
+    return found | distiller.learning_rates()
+
+
+def _live(loss: Any) -> dict[str, float]:
+    """`{name: value}` of what a loss got by `add_scalar`, and a temperature that it learns."""
+    # `LossWeightSchedule` finds them by these names, too.
+    found = {
+        name.removesuffix("_variable"): base.read_number(variable)
+        for name, variable in vars(loss).items()
+        if name.endswith("_variable") and isinstance(variable, keras.Variable)
+    }
+    if isinstance(loss, CurriculumTemperature) and not loss.per_row and loss.built:
+        found["learned_temperature"] = loss.learned_temperature
+    return found
+
+
+def learning_rate(optimizer: keras.Optimizer) -> float:
+    """The learning rate of an optimizer's next step."""
+    return float(optimizer.learning_rate.numpy())

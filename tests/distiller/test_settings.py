@@ -31,21 +31,21 @@ EXPECTED = {
     "distiller": "Distiller",
     "alpha": 0.1,
     "beta": 0.9,
-    "teacher": "Sequential",
+    "teacher/class": "Sequential",
     "teacher/parameters": 8 * 6 + 6 + 6 * 3 + 3,
     "student/trainable_parameters": 8 * 4 + 4 + 4 * 3 + 3,
     "student/dtype": "float32",
-    "losses/soft_targets": "SoftTargets",
+    "losses/soft_targets/class": "SoftTargets",
     "losses/soft_targets/temperature": 4.0,
     "losses/soft_targets/weight": 0.5,
     "losses/soft_targets/from_logits": True,
-    "losses/hint": "FeatureHint",
+    "losses/hint/class": "FeatureHint",
     "losses/hint/teacher_layer": "hidden",
-    "optimizer": "AdamW",
-    "optimizer/learning_rate": "CosineDecay",
+    "optimizer/class": "AdamW",
+    "optimizer/learning_rate/class": "CosineDecay",
     "optimizer/learning_rate/initial_learning_rate": 0.01,
     "optimizer/weight_decay": 0.02,
-    "loss": "SparseCategoricalCrossentropy",
+    "loss/class": "SparseCategoricalCrossentropy",
     "loss/from_logits": True,
     "metrics": "accuracy",
     "steps_per_execution": 2,
@@ -61,6 +61,13 @@ def test_everything_is_there_under_its_place():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_no_key_is_the_folder_of_another():
+    """MLflow keeps `a` as a file and `a/b` in a folder `a`: it takes one of the two."""
+    names = set(distiller().settings())
+    folders = {name[:at] for name in names for at in range(len(name)) if name[at] == "/"}
+    assert not names & folders
+
+
 def test_they_are_those_of_this_moment():
     made = distiller()
     made.alpha, made.distillation_losses[0].temperature = 0.0, 2.0
@@ -71,7 +78,7 @@ def test_they_are_those_of_this_moment():
 def test_before_compile_nothing_of_an_optimizer():
     found = kd.Distiller(model(6), model(4)).settings()
     assert not [name for name in found if name.startswith(("optimizer", "loss/", "metrics"))]
-    assert found["losses/soft_targets"] == "SoftTargets"
+    assert found["losses/soft_targets/class"] == "SoftTargets"
 
 
 def test_two_processes_give_the_same():
@@ -92,13 +99,16 @@ def test_two_processes_give_the_same():
 )
 def test_teachers_that_are_not_a_plain_model(teacher, kind):
     found = kd.Distiller(teacher, model(4)).settings()
-    assert kind.lower() in found["teacher"].lower()
+    assert kind.lower() in found["teacher/class"].lower()
 
 
 def test_of_peers():
     made = kd.MutualDistiller([model(6), model(4)])
     made.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     found = made.settings()
-    assert (found["peers/0"], found["peers/1/parameters"]) == ("Sequential", 8 * 4 + 4 + 4 * 3 + 3)
-    assert found["optimizer/0"] == found["optimizer/1"] == "Adam"
+    assert (found["peers/0/class"], found["peers/1/parameters"]) == (
+        "Sequential",
+        8 * 4 + 4 + 4 * 3 + 3,
+    )
+    assert found["optimizer/0/class"] == found["optimizer/1/class"] == "Adam"
     assert found["losses/soft_targets/temperature"] == made.temperature

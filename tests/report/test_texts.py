@@ -33,6 +33,21 @@ def test_terminal(report):
     assert max(map(len, prose)) <= 100
 
 
+def test_scalars_are_the_numbers_of_the_rows(report):
+    found = report.scalars()
+    row = next(row for row in report.rows if row["name"] == "distilled")
+    renamed = {"mean": "accuracy", "deviation": "accuracy_deviation"}
+    for column, value in row.items():
+        if column in ("name", "role", "values", "test", "runtime"):  # no numbers
+            assert f"distilled/{column}" not in found
+        else:
+            assert found.get(f"distilled/{renamed.get(column, column)}") == value, column
+    # The teacher has no gain over labels only.
+    assert "teacher/accuracy" in found
+    assert "teacher/gain" not in found
+    assert all(type(value) in (int, float) for value in found.values())
+
+
 def test_columns_without_numbers_are_left_out():
     truth = made_up.labels(100)
     bare = {"latency": None, "size": 4000}
