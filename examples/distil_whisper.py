@@ -53,7 +53,7 @@ def distil_whisper(
     layers=(0, 3),
     width=64,
     seeds=3,
-    teacher_epochs=12,
+    teacher_epochs=16,
     epochs=4,
     learning_rate=2e-3,
     temperature=2.0,

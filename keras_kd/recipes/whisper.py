@@ -22,9 +22,10 @@ def distil_whisper(
 
     `1.0 * hard + 0.8 * T^2 KL`: the hard loss is of pseudo-labels, texts that the teacher wrote
     (`keras_kd.language.label` with a `WordErrorFilter`). Teacher and student have the same encoder,
-    so it runs once: the recipe trains `decoder_of(model)`, whose inputs are what the encoder gave,
-    and `recipe.encode` is the function that a dataset maps over its inputs before. The student's
-    own decoder is what learns; its encoder must be the teacher's, weight by weight.
+    so it runs once: the recipe trains the decoders alone, whose inputs are what the encoder gave.
+    `recipe.encode` makes these of a batch of inputs: call it before the dataset is made, batch by
+    batch where the sounds are many. (Inside `Dataset.map` it would run in every epoch.) The
+    student's own decoder is what learns; its encoder must be the teacher's, weight by weight.
 
     Args:
         teacher: A functional model with an encoder and a decoder, whose output is logits.
@@ -46,6 +47,8 @@ def distil_whisper(
 
     ```python
     import keras
+    import numpy as np
+    import tensorflow as tf
     import keras_kd as kd
 
     def model(depth, seed):
@@ -62,7 +65,12 @@ def distil_whisper(
     recipe = kd.recipes.distil_whisper(
         model(4, 1), model(2, 2), lambda each: each.get_layer("encoder").output, mask_input=None
     )
-    distiller = recipe.distiller()  # fit on data.map(lambda x, y: (recipe.encode(x), y))
+    sounds, ids = np.random.normal(size=(16, 8, 4)), np.random.randint(20, size=(16, 6))
+    x = recipe.encode({"encoder_features": sounds, "decoder_token_ids": ids})
+    distiller = recipe.distiller()
+    distiller.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    data = tf.data.Dataset.from_tensor_slices((x, np.roll(ids, -1, axis=1))).batch(8)
+    distiller.fit(data, epochs=2, shuffle=False, verbose=0)
     ```
 
     Reference: Gandhi et al., "Distil-Whisper: Robust Knowledge Distillation",
@@ -92,7 +100,8 @@ class SharedEncoderRecipe(Recipe):
     """A recipe whose data passes an encoder first.
 
     Attributes:
-        encode: A function from a batch's inputs to those of the decoders, for `Dataset.map`.
+        encode: A function from a batch's inputs to those of the decoders; to be called once for
+            each batch, before the dataset is made.
     """
 
     def __init__(self, *args: Any, encode: Callable[[Any], dict]) -> None:
