@@ -142,6 +142,48 @@ def iterate(data: Any) -> Iterator[tuple]:
         yield keras.tree.map_structure(_tensor, x), y, weight
 
 
+def inputs_in(
+    data: Any, size: int, expected: str, are_inputs: Callable[[Any], bool]
+) -> Iterator[Any]:
+    """Yields the inputs in each batch of the argument `data`; labels are passed over.
+
+    Args:
+        data: Inputs, `(inputs, labels)`, or a batched `tf.data.Dataset` of such.
+        size: Rows of a batch of arrays.
+        expected: What `data` must be, for the message.
+        are_inputs: Whether arrays, not those of a dataset, are inputs.
+
+    Raises:
+        ValueError: They are none, or a dataset never ends.
+    """
+    if isinstance(data, tf.data.Dataset):
+        if never_ends(data):
+            raise ValueError("`data` never ends. Limit it: .take(number_of_batches).")
+        for batch in data:
+            yield keras.utils.unpack_x_y_sample_weight(batch)[0]
+        return
+    inputs = data[0] if isinstance(data, tuple) else data
+    if not are_inputs(inputs):
+        raise invalid("data", expected, validation.briefly(data))
+    rows = len(keras.tree.flatten(inputs)[0])
+    for i in range(0, rows, size):
+        yield keras.tree.map_structure(lambda x, i=i: x[i : i + size], inputs)
+
+
+def update_digest(digest: Any, batch: Any) -> None:
+    """Adds types, shapes and contents of a batch to a digest of `hashlib`.
+
+    Args:
+        digest: Such as `hashlib.sha256()`.
+        batch: A structure of arrays or tensors.
+    """
+    for part in map(np.asarray, tf.nest.flatten(batch)):
+        # Texts are objects, whose bytes would be addresses.
+        plain = part if part.dtype.kind != "O" else np.array(part.tolist(), dtype="S")
+        digest.update(repr((plain.dtype.str, plain.shape)).encode())
+        digest.update(np.ascontiguousarray(plain).tobytes())
+
+
 def count_batches(data: Any, batch_size: int = BATCH_SIZE) -> int | None:
     """How many batches the data has, or `None` where only reading it tells."""
     if isinstance(data, tf.data.Dataset):
