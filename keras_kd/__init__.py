@@ -3,12 +3,12 @@
 `Distiller` trains a student from a teacher with `compile` and `fit`; `MutualDistiller`, `BornAgain`
 and `distill_chain` train more than one model. `teachers` are what can teach, `losses` what is
 compared, `cache_teacher` lets a teacher run once, `students` makes a student of it, `diagnose`
-looks for what would spoil it, `measure` says what came of it and `report` what distillation
-brought. `taps` reads inner layers, `weighting` weighs rows, `data` mixes them, `callbacks` and
-`schedules` change a run while it goes on, `ops` are the losses as functions, `language` makes data
-for models of text and scores what they write. `quantization_aware` trains for integers,
-`compression` prunes and clusters weights, `export` writes the student for devices and other
-runtimes.
+looks for what would spoil it, `tune` searches settings, `measure` says what came of it and `report`
+what distillation brought. `taps` reads inner layers, `weighting` weighs rows, `data` mixes them,
+`callbacks` and `schedules` change a run while it goes on, `ops` are the losses as functions,
+`language` makes data for models of text and scores what they write. `quantization_aware` trains for
+integers, `compression` prunes and clusters weights, `export` writes the student for devices and
+other runtimes.
 """
 
 try:
@@ -52,6 +52,7 @@ from keras_kd import (
     students,
     taps,
     teachers,
+    tuning,
     weighting,
 )
 from keras_kd.compression import cluster, sparsify
@@ -62,6 +63,7 @@ from keras_kd.reporting import report
 from keras_kd.schemes import BornAgain, MutualDistiller, distill_chain
 from keras_kd.teachers.cache import CacheError, cache_teacher, load_cache
 from keras_kd.training.distiller import Distiller
+from keras_kd.tuning import tune
 from keras_kd.version import __version__
 
 __all__ = [
@@ -97,6 +99,8 @@ __all__ = [
     "students",
     "taps",
     "teachers",
+    "tune",
+    "tuning",
     "weighting",
 ]
 

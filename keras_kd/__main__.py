@@ -1,13 +1,14 @@
 """Commands: `python -m keras_kd doctor`, `measure FILE --data ...`, `report --student FILE ...`.
 
-The same as `keras-kd doctor` and so on.
+And `distill CONFIG`, `cache CONFIG`, `export CONFIG`, `init KIND`. The same as `keras-kd doctor`
+and so on.
 """
 
 import argparse
 import pathlib
 import sys
 
-from keras_kd.cli import doctor, measure, report
+from keras_kd.cli import doctor, measure, report, runs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,11 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
     diagnosis.add_argument("--json", action="store_true", help="print JSON")
     measure.add_to(commands)
     report.add_to(commands)
+    runs.add_to(commands)
     options = parser.parse_args(arguments)
     if options.command == "measure":
         return measure.run(options)
     if options.command == "report":
         return report.run(options)
+    if options.command in runs.COMMANDS:
+        return runs.run(options)
     return doctor.run(as_json=options.json)
 
 

@@ -107,8 +107,12 @@ class _Preloaded:
     def __init__(self):
         self._process = subprocess.Popen(
             [sys.executable, *_WARNINGS, "-m", "tests.preloaded"],
-            # A thread of OpenBLAS would not survive a fork.
-            env=environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
+            # A thread of OpenBLAS would not survive a fork, nor one of pyarrow, which pandas takes.
+            env=environment(
+                OMP_NUM_THREADS="1",
+                OPENBLAS_NUM_THREADS="1",
+                JE_ARROW_MALLOC_CONF="background_thread:false",
+            ),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

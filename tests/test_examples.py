@@ -99,6 +99,16 @@ def test_language_model(tmp_path):
     assert (tmp_path / "out" / "on-policy.keras").exists()
 
 
+def test_smaller_student(tmp_path):
+    extras.require_in_a_process("optuna", "ai_edge_litert")
+    small = [*SMALL, "--trials", 3, "--seeds", 2, "--output", tmp_path / "out"]
+    text = example_runs.printed("smaller_student.py", *small)
+    assert "60 to train on" in text
+    assert re.search(r"^quickstart +flat +8 +[0-9,]+ +[0-9.]+ +[0-9.]+ ± [0-9.]+$", text, re.M)
+    found = [tmp_path / "out" / "student.keras", "No smaller student of this space"]
+    assert found[0].exists() != (found[1] in text)
+
+
 NAMES = sorted(path.stem for path in example_runs.EXAMPLES.glob("*.py"))
 HELPERS = {
     "checks",

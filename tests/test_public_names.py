@@ -31,7 +31,7 @@ MEMBERS = {
     "losses_by_name set_teacher student_loss_weight teacher temperature test_step train_step",
     "keras_kd.MutualDistiller": f"{OF_MODELS} alpha beta distillation_losses losses_by_name "
     "optimizers peers teaching temperature",
-    "keras_kd.Report": "metric save_html save_json save_markdown to_dict to_markdown",
+    "keras_kd.Report": "metric save_html save_json save_markdown scalars to_dict to_markdown",
     "keras_kd.diagnosis.Diagnosis": "problems to_json",
     "keras_kd.diagnosis.Finding": "is_problem",
     "keras_kd.losses.DistillationLoss": f"{OF_LOSSES} labels_are_numbers min_batch_size",

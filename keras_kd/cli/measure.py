@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from keras_kd import measurement
+from keras_kd._utils import naming
 from keras_kd.cli import arguments
 
 
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 def _measured(options):
     arguments.check_teacher(options)
     arguments.check_files(options, ["file", "teacher"], [])
-    data = arguments.called(options.data, "--data")
+    data = naming.called(options.data, "--data")
     teacher = None
     if options.teacher is not None:
         teacher = arguments.model(options.teacher, "--teacher")

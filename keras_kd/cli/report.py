@@ -4,6 +4,7 @@ import argparse
 import os
 from typing import Any
 
+from keras_kd._utils import naming
 from keras_kd.cli import arguments
 from keras_kd.cli.measure import output_of
 from keras_kd.reporting.api import report
@@ -87,12 +88,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report(options):
-    slices, data = options.slices, arguments.called(options.data, "--data")
+    slices, data = options.slices, naming.called(options.data, "--data")
     if slices is not None:
-        slices = arguments.named(slices, "--slices", "MODULE:NAME")
+        slices = naming.named(slices, "--slices", "MODULE:NAME")
         named = slices if isinstance(slices, dict) else {"slice": slices}
         slices = {
-            name: arguments.function_of_users(each, f"--slices {options.slices}")
+            name: naming.function_of_users(each, f"--slices {options.slices}")
             for name, each in named.items()
         }
     _check_files([*options.student, *(options.baseline or [])])

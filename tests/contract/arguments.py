@@ -287,6 +287,7 @@ CALLBACKS = {
         },
         probe=functools.partial(fits.history, make=fits.with_hint, epochs=3, steps=1),
     ),
+    "LogHyperparameters": callback(kd.callbacks.LogHyperparameters, {}, {}),
     "LossWeightSchedule": scheduled(
         kd.callbacks.LossWeightSchedule, 1.0, 0.2, (0.9, 0.1), target="beta"
     ),

@@ -39,8 +39,8 @@ OF_STUDENTS = {
         for call in (shrink, plan)
         for name, row in {
             **values(call, "teacher", "a functional or sequential keras.Model", [None, 3, "t"]),
-            **values(call, "depth", "a number above 0", [0, -1, 1.5, NAN, "a", None, True, [0.5]]),
-            **values(call, "width", "a number above 0", [0, 2, "a", None, True]),
+            **values(call, "depth", "a number above 0", [0, -1, 1.5, NAN, "a", True, [0.5]]),
+            **values(call, "width", "a number above 0", [0, 2, "a", True]),
             **values(call, "copy", "one of", ["first", 3, ["slice"]]),
             **values(call, "keep", "names or paths of layers", [3, None, [3], {"h1": 1}, b"h1"]),
             f"{call.__name__}: a model without shapes": (

@@ -160,7 +160,19 @@ def to_onnx(folder, events):
         kd.export.to_onnx(_network(3), folder / "student.onnx", overwrite=True)
 
 
-WORKS = {each.__name__: each for each in (fit, born_again, report, to_tflite, to_onnx)}
+def distill(folder, events, config):
+    """A run of a configuration, which goes on where there is one."""
+    # Imported here: the other works do without the extra.
+    from keras_kd.runs import folder as folders
+    from keras_kd.runs import reading, run, samples
+
+    samples.EpochOrder.on_train_batch_end = lambda self, batch, logs=None: events.happens()
+    tf.config.experimental.enable_op_determinism()
+    resume = folders.RunFolder(folder).is_begun()
+    run.distill(reading.read(config), folder, resume=resume, quiet=True)
+
+
+WORKS = {each.__name__: each for each in (fit, born_again, report, to_tflite, to_onnx, distill)}
 
 
 def _forked(request):

@@ -30,7 +30,11 @@ class Workshop:
     """Works in forks of one process; see `killed_work`."""
 
     def __init__(self):
-        environment = fresh_process.environment(OMP_NUM_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+        environment = fresh_process.environment(
+            OMP_NUM_THREADS="1",
+            TF_NUM_INTEROP_THREADS="1",
+            JE_ARROW_MALLOC_CONF="background_thread:false",  # pyarrow's, which Keras may import
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.saving.killed_work"],
             stdin=subprocess.PIPE,

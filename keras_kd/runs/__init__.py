@@ -1,0 +1,1 @@
+"""Runs from a configuration file: data, teacher, student, exports, report in one folder."""
