@@ -15,23 +15,32 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from keras_kd._utils import storage
+
 # Bytes of UTF-8 of the final name that the name of a partial file keeps: its suffixes are among
 # them, and a file system takes 255 bytes in all.
 _KEPT = 64
 
 
 @contextlib.contextmanager
-def replace_atomically(path: str | os.PathLike, owner: str = "0") -> Iterator[pathlib.Path]:
+def replace_atomically(path: Any, owner: str = "0") -> Iterator[pathlib.Path]:
     """Yields a path to write to, which becomes `path` on success, and else is removed.
 
     A reader sees the old file or the new one, after a power cut too. The path that is yielded
     belongs to no other process or thread, and has the suffixes of `path`. A symbolic link stays,
-    and its target is replaced; a file that is replaced keeps its permissions.
+    and its target is replaced; a file that is replaced keeps its permissions. An object of a store
+    is written in a temporary folder of this machine, and uploaded.
 
     Args:
-        path: The file that is to be there in the end. Its folder is made.
+        path: The file that is to be there in the end, or a `storage.Place`. Its folder is made.
         owner: A text in the name of the partial file, by which its leftovers are found.
     """
+    if storage.is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            made = pathlib.Path(folder) / _end_of(path.name)
+            yield made
+            storage.upload(made, path)
+        return
     path = pathlib.Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"partial-{owner}-{secrets.token_hex(8)}-{_end_of(path.name)}")

@@ -2,7 +2,8 @@
 
 A lock is an empty file in the folder's own folder `locks`, which stays. Where files cannot be
 locked (on Windows, on some network drives) threads of one process still take turns; what processes
-write must then be such that the worst is work that is done twice.
+write must then be such that the worst is work that is done twice. A store of objects has no locks
+at all, and threads do not wait there either.
 """
 
 import contextlib
@@ -12,6 +13,8 @@ import pathlib
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from keras_kd._utils import storage
 
 
 def _file_locks() -> Any:
@@ -36,17 +39,18 @@ class LockHeldError(Exception):
 
 
 @contextlib.contextmanager
-def held(
-    folder: str | os.PathLike, name: str, before_wait: Callable[[], None] = lambda: None
-) -> Iterator[None]:
+def held(folder: Any, name: str, before_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Holds a lock of a folder; a thread must not hold it twice.
 
     Args:
-        folder: The folder, which exists.
+        folder: The folder, which exists, or a `storage.Place`.
         name: The name of the lock.
         before_wait: A function that is called once if another one holds the lock. What it raises
             ends the waiting.
     """
+    if storage.is_remote(folder):
+        yield
+        return
     path = pathlib.Path(folder).resolve() / FOLDER / name
     with contextlib.ExitStack() as stack:
         before_wait = _once(before_wait)
@@ -62,12 +66,12 @@ def held(
         yield
 
 
-def held_at_once(folder: str | os.PathLike, name: str) -> contextlib.AbstractContextManager[None]:
+def held_at_once(folder: Any, name: str) -> contextlib.AbstractContextManager[None]:
     """Holds a lock of a folder, or raises `LockHeldError` where that would mean waiting."""
     return held(folder, name, _refuse)
 
 
-def is_held(folder: str | os.PathLike, name: str) -> bool:
+def is_held(folder: Any, name: str) -> bool:
     """Whether a process that is alive, or another thread, holds a lock."""
     try:
         with held_at_once(folder, name):

@@ -1,5 +1,6 @@
-"""Teacher outputs on disk: the public names of `keras_kd.teachers.cache`."""
+"""Teacher outputs on disk: `cache_teacher` on one machine, `plan` where many machines write."""
 
 from keras_kd.teachers.cache import CacheError, cache_teacher, load_cache
+from keras_kd.teachers.cache.job import Job, Shard, Written, plan
 
-__all__ = ["CacheError", "cache_teacher", "load_cache"]
+__all__ = ["CacheError", "Job", "Shard", "Written", "cache_teacher", "load_cache", "plan"]

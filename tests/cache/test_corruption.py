@@ -63,7 +63,7 @@ def setting(*at, to):
 SHARD_0 = ("shards", 0, 0)
 # What a manifest with a right digest may still not say: it is checked before anything is used.
 WRONG = {
-    "a later version": (setting("version", to=99), "format version 99; .*reads version 3 and"),
+    "a later version": (setting("version", to=99), "format version 99; .*reads version 4 and"),
     "a version that is a text": (setting("version", to="2"), "format version '2'"),
     "no shards": (
         lambda c: manifest(c, lambda m: m.pop("shards") and None),

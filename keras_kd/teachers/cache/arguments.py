@@ -1,66 +1,43 @@
 """Checks of the arguments of `cache_teacher` and `load_cache`, before any work."""
 
+import inspect
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from keras_kd._utils import batches, validation
+from keras_kd._utils import batches, storage, validation
 from keras_kd._utils.validation import invalid
 from keras_kd.teachers.cache import contents
-from keras_kd.teachers.cache.format import CacheError
 from keras_kd.teachers.protocol import TeacherDescription
 
 
-def folder(path: Any) -> pathlib.Path:
-    """The folder of a cache, as `pathlib.Path`.
+def folder(path: Any) -> storage.Place:
+    """The folder of a cache: of this machine, as `pathlib.Path`, or in a store.
 
     Raises:
-        ValueError: It is not a path, or an address of a store.
+        ImportError: It is in a store, and what reaches it is not installed.
+        ValueError: It is no path.
     """
-    given = os.fspath(path) if isinstance(path, os.PathLike) else path
-    if not isinstance(given, str) or not given or "\0" in given:
-        raise invalid("path", "the folder of a cache, as a path", repr(path))
-    if validation.is_address(given):
-        raise invalid(
-            "path",
-            "a folder of this machine: caches are locked, renamed and mapped into memory there. "
-            "Write the cache to a local folder and copy it to the store when it is finished; copy "
-            "it to a local folder before it is loaded",
-            repr(given),
-        )
-    return pathlib.Path(given)
+    return storage.place(path, "path", "the folder of a cache, as a path or an address")
 
 
-def new_folder(path: Any) -> pathlib.Path:
-    """The folder to which a cache is to be written, as `pathlib.Path`.
+def new_folder(path: Any) -> storage.Place:
+    """The folder to which a cache is to be written; see `folder`.
 
     Raises:
         ValueError: See `folder`; or it is a file, or cannot be written.
     """
     found = folder(path)
+    if storage.is_remote(found):
+        return found  # the plan is the first object to be written, and says what is refused
     if found.exists() and not found.is_dir():
         raise invalid("path", "a folder, or a path where nothing is yet", f"{str(found)!r}, a file")
     above = next(each for each in (found, *found.absolute().parents) if each.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise invalid("path", f"a folder that can be written; {str(above)!r} cannot", repr(path))
     return found
-
-
-def check_no_other_files(path: pathlib.Path) -> None:
-    """Raises if a folder without a plan holds files that belong to no cache."""
-    others = [
-        each.name
-        for each in path.iterdir()
-        if each.name != "locks" and not each.name.startswith("partial-")
-    ]
-    if others:
-        raise CacheError(
-            f"{path} holds other files ({sorted(others)[0]!r}), and no cache. Pass an empty or a "
-            "new folder."
-        )
 
 
 def views(dataset: Any) -> Callable[[int], Any]:
@@ -104,7 +81,7 @@ def datasets_of_views(dataset: Any, epochs: int) -> list[tf.data.Dataset]:
                 "`repeat()` out, and repeat what load_cache returns; or take(n) its first n "
                 "batches."
             )
-        if not _are_compatible(found[0].element_spec, each.element_spec):
+        if not are_compatible(found[0].element_spec, each.element_spec):
             raise ValueError(
                 "All views must have elements of one kind. Received: view 0 of "
                 f"{found[0].element_spec}, view {view} of {each.element_spec}"
@@ -112,7 +89,43 @@ def datasets_of_views(dataset: Any, epochs: int) -> list[tf.data.Dataset]:
     return found
 
 
-def _are_compatible(one: Any, other: Any) -> bool:
+def source(value: Any) -> Callable[[int, int], Any]:
+    """A job's source: a function from the numbers of a view and a shard to its dataset."""
+    expected = (
+        "a function from the numbers of a view and a shard to a batched tf.data.Dataset of that "
+        "part alone, or one of keras_kd.cache.sources"
+    )
+    if isinstance(value, tf.data.Dataset) or not callable(value):
+        raise invalid("source", expected, f"{value!r} of type {type(value).__name__}")
+    try:
+        inspect.signature(value).bind(0, 0)
+    except TypeError as error:
+        found = f"{value!r}, which cannot be called so: {error}"
+        raise invalid("source", expected, found) from None
+    return value
+
+
+def batches_of_shard(source: Callable[[int, int], Any], view: int, shard: int) -> tf.data.Dataset:
+    """What a source returns for a shard: a finite, batched dataset.
+
+    Raises:
+        ValueError: It is none.
+    """
+    where = f"source({view}, {shard})"
+    found = source(view, shard)
+    if not isinstance(found, tf.data.Dataset):
+        raise ValueError(
+            f"{where} must return a batched tf.data.Dataset of the batches of shard {shard} of "
+            f"view {view}. Received: {found!r} of type {type(found).__name__}"
+        )
+    found = batches.batched(where, found)
+    if batches.never_ends(found):
+        raise ValueError(f"{where} is endless: it must end with its shard. Leave `repeat()` out.")
+    return found
+
+
+def are_compatible(one: Any, other: Any) -> bool:
+    """Whether the elements of two datasets, by their `element_spec`s, are of one kind."""
     try:
         tf.nest.assert_same_structure(one, other)
     except (TypeError, ValueError):

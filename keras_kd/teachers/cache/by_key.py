@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import files, locks
+from keras_kd.teachers.cache import copies, schema
 from keras_kd.teachers.cache import format as cache_format
-from keras_kd.teachers.cache import schema
 
 # Written last: the checksums of the arrays.
 _DIGESTS = "digests.json"
@@ -26,7 +26,7 @@ class Index:
     The arrays are derived from the shards: where they are not what was written they are made again.
 
     Args:
-        folder: The cache.
+        source: The cache: its path, or its `copies.Copies`, beside which the index is made then.
         manifest: Its manifest, which was checked.
         view: Number of the view.
         by_inputs: Whether the fingerprints of the inputs are the keys.
@@ -41,7 +41,7 @@ class Index:
 
     def __init__(
         self,
-        folder: pathlib.Path,
+        source: Any,
         manifest: dict,
         view: int,
         by_inputs: bool,
@@ -55,7 +55,7 @@ class Index:
                     f"{name!r} has the shape {tuple(spec.shape)} and the type {spec.dtype.name}. "
                     "Pad the inputs to one length, or load the cache without `key`."
                 )
-        self._arrays = _arrays(pathlib.Path(folder), manifest, view, self._specs, thorough)
+        self._arrays = _arrays(source, manifest, view, self._specs, thorough)
         keys = self._arrays[schema.FINGERPRINTS if by_inputs else schema.KEYS]
         self._order = np.argsort(keys, kind="stable")
         self._sorted = np.asarray(keys)[self._order]
@@ -123,9 +123,10 @@ def _bits(dtype: tf.DType) -> tf.DType:
 
 
 def _arrays(
-    folder: pathlib.Path, manifest: dict, view: int, specs: dict, thorough: bool
+    source: Any, manifest: dict, view: int, specs: dict, thorough: bool
 ) -> dict[str, np.ndarray]:
     """A view's flat arrays by component, mapped into memory; made where they are not whole."""
+    folder = source.local if isinstance(source, copies.Copies) else source
     root = folder / f"by-key-{cache_format.identity(manifest)}"
     at = root / f"view-{view:03d}"
     samples = sum(shard["rows"] for shard in manifest["shards"][view])
@@ -138,7 +139,7 @@ def _arrays(
         if arrays is not None:
             return arrays
         _clean(folder, root)
-        _publish(_make(folder, manifest, view, at, wanted), at)
+        _publish(_make(source, manifest, view, at, wanted), at)
         arrays = _open(at, wanted, thorough)
     if arrays is None:
         raise cache_format.CacheError(f"{at} changed while it was made. Load the cache again.")
@@ -218,7 +219,7 @@ def _clean(folder: pathlib.Path, root: pathlib.Path) -> None:
 
 
 def _make(
-    folder: pathlib.Path,
+    source: Any,
     manifest: dict,
     view: int,
     at: pathlib.Path,
@@ -234,7 +235,7 @@ def _make(
             with (made / _file(name)).open("wb") as file:
                 file.truncate(each.bytes)
             arrays[name] = each.open(made / _file(name), "r+b")
-        _fill(arrays, folder, manifest, view)
+        _fill(arrays, source, manifest, view)
         for name, array in arrays.items():
             if array.size:
                 array.flush()
@@ -255,22 +256,22 @@ def _publish(made: pathlib.Path, at: pathlib.Path) -> None:
     files.sync(at.parent.parent)
 
 
-def _fill(arrays: dict[str, np.ndarray], folder: pathlib.Path, manifest: dict, view: int) -> None:
+def _fill(arrays: dict[str, np.ndarray], source: Any, manifest: dict, view: int) -> None:
     done, samples = 0, len(arrays[schema.FINGERPRINTS])
-    for batch in schema.stored_batches(folder, manifest, view):
+    for batch in schema.stored_batches(source, manifest, manifest["shards"][view]):
         count = len(batch[schema.FINGERPRINTS])
         if done + count > samples or any(len(value) != count for value in batch.values()):
-            raise _wrong_samples(folder, view, samples)
+            raise _wrong_samples(source, view, samples)
         for name, value in batch.items():
             array = value.numpy()
             to = arrays[name]
             to[done : done + count] = array.view(to.dtype) if array.dtype != to.dtype else array
         done += count
     if done != samples:
-        raise _wrong_samples(folder, view, samples)
+        raise _wrong_samples(source, view, samples)
 
 
-def _wrong_samples(folder: pathlib.Path, view: int, samples: int) -> cache_format.CacheError:
+def _wrong_samples(folder: Any, view: int, samples: int) -> cache_format.CacheError:
     return cache_format.CacheError(
         f"The shards of view {view} of {folder} do not hold the {samples} samples of the manifest. "
         "Restore the cache from a copy, or write it again."

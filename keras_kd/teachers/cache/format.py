@@ -3,20 +3,22 @@
 ```
 plan.json                      what is to be written, from the first moment on
 view-000/shard-00000.tfrecord  a record for each batch (`schema.encode`)
-view-000/shard-00000.json      its size, checksum, batches and samples, and a digest of its inputs
+view-000/shard-00000.json      its note: size, checksum, batches, samples, a digest of its inputs
 manifest.json                  all of that, once everything is written: the cache is complete
 by-key-<identity>/view-000/    samples by number; `load_cache(key=...)` makes them from the shards
 locks/                         empty files
 ```
 
 Every file is written under another name, synced and then renamed, so that under each of these names
-there is a whole file or none. Nothing in them depends on time, process or path: a cache that was
-resumed equals one that was written in one go.
+there is a whole file or none. In a store of objects, which has no rename, each is uploaded at once;
+a shard counts where its note is there, which follows it. Nothing in them depends on time, process
+or path: a cache that was resumed, or written by many machines, equals one written in one go.
 
 Whatever is read back is under a digest: shards in the manifest, each file of JSON in its own field
 `digest`, the SHA-256 of its canonical text without that field. Version 1 had no digests in files of
 JSON; such caches can still be read. Version 3 is that of `dtype="compact"`; a cache of another
-dtype is still written as version 2, which an earlier keras_kd reads and continues.
+dtype is still written as version 2, which an earlier keras_kd reads and continues. Version 4 is
+that of a job (`job.Job`): its source says where shards end, so each has as many batches as it has.
 """
 
 import hashlib
@@ -26,11 +28,13 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from keras_kd._utils import storage
 from keras_kd._utils.files import replace_atomically
 from keras_kd.teachers.cache import contents, schema
 
-VERSION = 3
-_VERSIONS = (1, 2, VERSION)
+VERSION = 4
+_OF_COMPACT, _OF_OTHERS = 3, 2
+_VERSIONS = (1, _OF_OTHERS, _OF_COMPACT, VERSION)
 PLAN, MANIFEST = "plan.json", "manifest.json"
 _DIGEST = "digest"
 _CHUNK = 1 << 20
@@ -38,7 +42,7 @@ _CHUNK = 1 << 20
 
 def version_of(dtype: str | None) -> int:
     """The first version that holds outputs of this dtype, and digests."""
-    return VERSION if dtype == contents.COMPACT else 2
+    return _OF_COMPACT if dtype == contents.COMPACT else _OF_OTHERS
 
 
 class CacheError(ValueError):
@@ -47,10 +51,15 @@ class CacheError(ValueError):
 
 def shard_name(view: int, shard: int) -> str:
     """Path of a shard within the cache, without its ending."""
-    return f"view-{view:03d}/shard-{shard:05d}"
+    return f"{view_name(view)}/shard-{shard:05d}"
 
 
-def write_json(path: pathlib.Path, value: dict) -> None:
+def view_name(view: int) -> str:
+    """The folder of a view's shards within the cache."""
+    return f"view-{view:03d}"
+
+
+def write_json(path: storage.Place, value: dict) -> None:
     """Writes a dict with its digest to a file that is whole or not there."""
     text = json.dumps({**value, _DIGEST: digest(value)}, indent=1, sort_keys=True)
     with replace_atomically(path) as partial:
@@ -62,23 +71,23 @@ def digest(value: dict) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def read_plan(folder: str | os.PathLike) -> dict:
+def read_plan(folder: storage.Place) -> dict:
     """The plan.
 
     Raises:
         CacheError: It is missing, damaged, or of another version.
     """
-    path = pathlib.Path(folder) / PLAN
+    path = folder / PLAN
     return _checked(path, _of_known_version(path), schema.check_plan)
 
 
-def read_manifest(folder: str | os.PathLike) -> dict:
+def read_manifest(folder: storage.Place) -> dict:
     """The manifest.
 
     Raises:
         CacheError: The cache is unfinished, damaged, or of another version.
     """
-    path = pathlib.Path(folder) / MANIFEST
+    path = folder / MANIFEST
     return _checked(
         path,
         _of_known_version(path),
@@ -86,12 +95,12 @@ def read_manifest(folder: str | os.PathLike) -> dict:
     )
 
 
-def read_note(path: pathlib.Path) -> dict:
+def read_note(path: storage.Place) -> dict:
     """The note of a shard; raises as `read_plan` does."""
     return read_sealed(path, schema.check_note)
 
 
-def read_sealed(path: pathlib.Path, check: Callable[[Any], dict]) -> dict:
+def read_sealed(path: storage.Place, check: Callable[[Any], dict]) -> dict:
     """A file of JSON with a digest.
 
     Args:
@@ -104,11 +113,11 @@ def read_sealed(path: pathlib.Path, check: Callable[[Any], dict]) -> dict:
     return _checked(path, _unsealed(path, _read_json(path)), check)
 
 
-def _read_json(path: pathlib.Path) -> dict:
+def _read_json(path: storage.Place) -> dict:
     try:
-        value = json.loads(pathlib.Path(path).read_bytes().decode("utf-8"))
+        value = json.loads(storage.read(path).decode("utf-8"))
     except FileNotFoundError:
-        raise CacheError(f"{path} is missing. {_hint(pathlib.Path(path))}") from None
+        raise CacheError(f"{path} is missing. {_hint(path)}") from None
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers without end
         raise damaged(path, f"it is not JSON ({error})") from error
     if not isinstance(value, dict):
@@ -116,7 +125,7 @@ def _read_json(path: pathlib.Path) -> dict:
     return value
 
 
-def _of_known_version(path: pathlib.Path) -> dict:
+def _of_known_version(path: storage.Place) -> dict:
     value = _read_json(path)
     found = value.get("version")
     if type(found) is not int or found not in _VERSIONS:
@@ -127,23 +136,22 @@ def _of_known_version(path: pathlib.Path) -> dict:
     return value if found == 1 else _unsealed(path, value)
 
 
-def _unsealed(path: pathlib.Path, value: dict) -> dict:
+def _unsealed(path: storage.Place, value: dict) -> dict:
     expected = value.pop(_DIGEST, None)
     if digest(value) != expected:
         raise damaged(path, "it is not what was written (its digest differs)")
     return value
 
 
-def _checked(path: pathlib.Path, value: dict, check: Callable[[Any], dict]) -> dict:
+def _checked(path: storage.Place, value: dict, check: Callable[[Any], dict]) -> dict:
     try:
         return check(value)
     except schema.FieldError as error:
         raise damaged(path, str(error)) from None
 
 
-def damaged(path: str | os.PathLike, what: str) -> CacheError:
+def damaged(path: storage.Place, what: str) -> CacheError:
     """The error for a file of JSON."""
-    path = pathlib.Path(path)
     again = "and run keras_kd.cache_teacher again with the same arguments:"
     remedy = {
         MANIFEST: f"remove it {again} it is made from the shards' notes",
@@ -152,11 +160,11 @@ def damaged(path: str | os.PathLike, what: str) -> CacheError:
     return CacheError(f"{path} is damaged: {what}. Restore it from a copy, or {remedy}.")
 
 
-def _hint(path: pathlib.Path) -> str:
-    if path.name == MANIFEST and (path.parent / PLAN).exists():
+def _hint(path: storage.Place) -> str:
+    if path.name == MANIFEST and storage.exists(path.parent / PLAN):
         return (
-            "The cache is not finished: run keras_kd.cache_teacher again with the same arguments, "
-            "and it continues where it stopped."
+            "The cache is not finished: run keras_kd.cache_teacher (or the job) again with the "
+            "same arguments, and it continues where it stopped."
         )
     return "Is this the folder that keras_kd.cache_teacher wrote? Else restore it from a copy."
 
@@ -186,15 +194,18 @@ CACHE = "cache"
 
 
 def writer_lock(process: int) -> str:
-    """The name of the lock of the writer with this process number."""
+    """The name of the lock of the writer with this process number, of `cache_teacher`."""
     return f"writer-{process}"
 
 
 # Whether a cache's files are those that were written.
 
 
-def checked(folder: str | os.PathLike, thorough: bool) -> dict:
+def checked(folder: storage.Place, thorough: bool) -> dict:
     """The manifest of a complete cache.
+
+    Shards in a store are not asked for here: each is compared with its checksum when it is read
+    (`copies.Copies`).
 
     Args:
         folder: The cache.
@@ -203,9 +214,8 @@ def checked(folder: str | os.PathLike, thorough: bool) -> dict:
     Raises:
         CacheError: A file is missing, cut off or changed; it is named.
     """
-    folder = pathlib.Path(folder)
     manifest = read_manifest(folder)
-    for shards in manifest["shards"]:
+    for shards in manifest["shards"] if not storage.is_remote(folder) else []:
         for shard in shards:
             _check_shard(folder, shard, thorough)
     return manifest

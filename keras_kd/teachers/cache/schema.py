@@ -4,7 +4,6 @@ A file of JSON is data from outside. Each field has a rule, and the fields have 
 names of shards are those that the writer gives, numbers are possible for files of that size.
 """
 
-import pathlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_kd.teachers.cache import contents
+from keras_kd.teachers.cache import contents, copies
 
 _MOST = 2**53  # what JSON holds exactly wherever it was written
 
@@ -91,7 +90,17 @@ PLAN: dict[str, Rule] = {
     "classes": ("an integer above 0, or null", _optional(_is_integer(1))),
     "dtype": (f"one of {contents.DTYPES}", lambda value: value in contents.DTYPES),
 }
-MANIFEST: dict[str, Rule] = {**PLAN, "shards": ("a list", lambda value: isinstance(value, list))}
+# Of a job: its source says where shards end, and how many there are in each view.
+_OF_JOB: dict[str, Rule] = {
+    "batches_per_shard": ("null", lambda value: value is None),
+    "parts": (
+        "a list of integers above 0",
+        lambda value: isinstance(value, list) and all(map(_is_integer(1), value)),
+    ),
+    "rows_per_shard": ("an integer above 0, or null", _optional(_is_integer(1))),
+    "source": ("64 hexadecimal digits, or null", _optional(_is_digest)),
+}
+_SHARDS: dict[str, Rule] = {"shards": ("a list", lambda value: isinstance(value, list))}
 # Fields that the first caches of format version 1 did not have yet.
 _LATER: dict[str, Any] = {"last_activations": {}, "output_names": None, "classes": None}
 
@@ -110,9 +119,21 @@ def check_note(value: Any) -> dict:
 def check_plan(value: Any) -> dict:
     """The plan of a cache, with every field; raises as `check_note` does."""
     value = _completed(value)
-    check_fields(value, PLAN)
-    _check_outputs(value)
+    _check_plan(value, {})
     return value
+
+
+def _check_plan(value: Any, more: dict[str, Rule]) -> None:
+    of_job = is_of_job(value)
+    check_fields(value, {**PLAN, **(_OF_JOB if of_job else {}), **more})
+    _check_outputs(value)
+    if of_job and len(value["parts"]) != value["views"]:
+        raise FieldError("parts", f"a list of {value['views']}, the views", value["parts"])
+
+
+def is_of_job(plan: Any) -> bool:
+    """Whether a plan or manifest is that of a job, whose shards have any number of batches."""
+    return isinstance(plan, dict) and "parts" in plan
 
 
 def check_manifest(value: Any, name_of: Callable[[int, int], str]) -> dict:
@@ -123,8 +144,7 @@ def check_manifest(value: Any, name_of: Callable[[int, int], str]) -> dict:
         name_of: The function that names shards, from the numbers of the view and the shard.
     """
     value = _completed(value)
-    check_fields(value, MANIFEST)
-    _check_outputs(value)
+    _check_plan(value, _SHARDS)
     if len(value["shards"]) != value["views"]:
         raise FieldError("views", f"{len(value['shards'])}, the length of `shards`", value["views"])
     for view, shards in enumerate(value["shards"]):
@@ -134,8 +154,12 @@ def check_manifest(value: Any, name_of: Callable[[int, int], str]) -> dict:
         for number, shard in enumerate(shards):
             _check_shard(shard, f"{at}[{number}]", name_of(view, number))
             full = value["batches_per_shard"]
+            if full is None:
+                continue
             if shard["batches"] > full or (shard["batches"] < full and number < len(shards) - 1):
                 raise FieldError(f"{at}[{number}].batches", f"{full}", shard["batches"])
+        if is_of_job(value) and len(shards) != value["parts"][view]:
+            raise FieldError(at, f"a list of {value['parts'][view]}", f"one of {len(shards)}")
     return value
 
 
@@ -273,13 +297,23 @@ def decode(record: tf.Tensor, specs: dict[str, tf.TensorSpec]) -> dict[str, tf.T
     }
 
 
-def stored_batches(folder: pathlib.Path, manifest: dict, view: int) -> tf.data.Dataset:
-    """A view's records in order, a dict of components for each batch."""
+def stored_batches(folder: Any, manifest: dict, shards: list[dict]) -> tf.data.Dataset:
+    """The records of shards in order, a dict of components for each batch.
+
+    Args:
+        folder: The cache: its path, or its `copies.Copies` where it is in a store.
+        manifest: Its manifest.
+        shards: Those of the manifest that are read.
+    """
     specs = from_json(manifest["components"])
-    shards = manifest["shards"][view]
-    files = [str(folder / f"{shard['name']}.tfrecord") for shard in shards]
     counts = np.array([shard["batches"] for shard in shards], "int64")
-    data = tf.data.Dataset.from_tensor_slices((files, counts)).flat_map(_records_of)
+    if isinstance(folder, copies.Copies):
+        files = folder.files_of(shards)
+    else:
+        names = [str(folder / f"{shard['name']}.tfrecord") for shard in shards]
+        files = tf.data.Dataset.from_tensor_slices(names)
+    pairs = tf.data.Dataset.zip(files, tf.data.Dataset.from_tensor_slices(counts))
+    data = pairs.flat_map(_records_of)
     return data.map(lambda record: decode(record, specs), num_parallel_calls=tf.data.AUTOTUNE)
 
 

@@ -9,12 +9,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from keras_kd._utils import files, locks
-from keras_kd.teachers import protocol
-from keras_kd.teachers.cache import arguments, contents, fingerprints, schema
+from keras_kd._utils import files, locks, storage
+from keras_kd.teachers.cache import fingerprints, schema, teacher_run
 from keras_kd.teachers.cache import format as cache_format
 
 # Bytes of outputs that wait to be written: enough that the teacher never waits for the disk's
@@ -30,28 +28,33 @@ class ShardWriter:
     """Writes batches into shards, on a thread of its own; each is a whole file or none.
 
     A context manager: a shard that is open when an error leaves it is thrown away. Only one writer
-    of an `owner` may run, and it must hold that number's lock.
+    of an `owner` may run, and it must hold that one's lock.
 
     Args:
         folder: The cache.
-        owner: Number of the process, so that several do not touch each other's unfinished files.
-        plan: The plan of the cache; `batches_per_shard` is the size of a full shard.
+        owner: A text, so that several do not touch each other's unfinished files.
+        plan: The plan of the cache; `batches_per_shard` is the size of a full shard, or `None`
+            where a shard ends with the next one's first batch.
 
     Attributes:
         bytes: How many have been written.
+        written: The names of the shards that this writer has published.
     """
 
-    def __init__(self, folder: pathlib.Path, owner: int, plan: dict) -> None:
-        self._folder, self._owner, self._plan = pathlib.Path(folder), owner, plan
+    def __init__(self, folder: storage.Place, owner: str, plan: dict) -> None:
+        self._folder, self._owner, self._plan = folder, owner, plan
         self._queue: queue.Queue = queue.Queue()
         self._room = _Room(_WAITING)
         self._error: Exception | None = None
+        self._has_ended = False  # the last item has been taken off the queue
         self._thread = threading.Thread(target=self._work, daemon=True)
         self.bytes = 0
+        self.written: list[str] = []
 
     def __enter__(self) -> "ShardWriter":
-        for leftover in self._folder.glob(f"view-*/partial-{self._owner}-*"):
-            leftover.unlink()  # of a run that was killed
+        if not storage.is_remote(self._folder):
+            for leftover in self._folder.glob(f"view-*/partial-{self._owner}-*"):
+                leftover.unlink()  # of a run that was killed
         self._thread.start()
         return self
 
@@ -64,13 +67,14 @@ class ShardWriter:
     def put(self, name: str, components: dict[str, tf.Tensor]) -> None:
         """Adds a batch to the shard `name`, which ends when it is full or another one begins."""
         self._raise()
-        self._room.enter(_bytes_of(components))
+        self._room.enter(bytes_of(components))
         self._queue.put((name, components))
 
     def _next(self) -> Any:
         item = self._queue.get()
-        if item not in (_END, _ABANDON):
-            self._room.leave(_bytes_of(item[1]))
+        self._has_ended = item in (_END, _ABANDON)
+        if not self._has_ended:
+            self._room.leave(bytes_of(item[1]))
         return item
 
     def _raise(self) -> None:
@@ -84,21 +88,23 @@ class ShardWriter:
                 item = self._write_shard(item)
         except Exception as error:  # noqa: BLE001 - raised on the caller's thread
             self._error = error
-            while self._next() not in (_END, _ABANDON):
-                pass  # so that the caller's `put` does not wait for ever
+            while not self._has_ended:
+                self._next()  # so that the caller's `put` does not wait for ever
 
     def _write_shard(self, item: Any) -> Any:
         """Writes one shard, and returns the first item that does not belong to it."""
-        path = self._folder / f"{item[0]}.tfrecord"
+        name = item[0]
+        path = self._folder / f"{name}.tfrecord"
         try:
             with contextlib.ExitStack() as stack:
-                with files.replace_atomically(path, str(self._owner)) as partial:
+                with files.replace_atomically(path, self._owner) as partial:
                     item, note = self._write_records(partial, item)
                     # From here to the note no other run publishes: both come from one run.
                     stack.enter_context(locks.held(self._folder, cache_format.CACHE))
-                    self._check_is_needed(path, note)
+                    self._check_is_needed(name, note)
                 # After the shard itself: where there is a note its shard is whole.
                 cache_format.write_json(path.with_suffix(".json"), note)
+            self.written.append(name)
         except _AbandonedError:
             return _ABANDON
         except _WrittenError:
@@ -106,23 +112,23 @@ class ShardWriter:
         except (OSError, tf.errors.OpError) as error:
             raise OSError(
                 f"{path} could not be written: {error} The shards before it are whole: make room "
-                "on the disk and run keras_kd.cache_teacher again with the same arguments, and it "
-                "continues there."
+                "on the disk and run keras_kd.cache_teacher (or the job) again with the same "
+                "arguments, and it continues there."
             ) from error
         return self._next() if item is None else item
 
-    def _check_is_needed(self, path: pathlib.Path, note: dict) -> None:
+    def _check_is_needed(self, name: str, note: dict) -> None:
         """Raises if another run has published this shard, or has made the folder another cache."""
         if cache_format.read_plan(self._folder) != self._plan:
             raise cache_format.CacheError(
                 f"{self._folder} became a cache of another kind while this one was written. "
                 "Pass another folder."
             )
-        found = note_of(self._folder, path.relative_to(self._folder).with_suffix(""))
+        found = note_of(self._folder, name)
         if found is None:
             return
         if found["inputs"] != note["inputs"]:
-            raise _other_inputs(self._folder, path.relative_to(self._folder).with_suffix(""))
+            raise other_inputs(self._folder, name)
         raise _WrittenError
 
     def _write_records(self, partial: pathlib.Path, item: Any) -> tuple[Any, dict]:
@@ -171,25 +177,25 @@ class _Room:
             self._changed.notify_all()
 
 
-def _bytes_of(components: dict[str, tf.Tensor]) -> int:
+def bytes_of(components: dict[str, tf.Tensor]) -> int:
+    """The size of a batch's components."""
     return sum(value.shape.num_elements() * value.dtype.size for value in components.values())
 
 
-def note_of(folder: pathlib.Path, name: str | pathlib.Path) -> dict | None:
+def note_of(folder: storage.Place, name: str) -> dict | None:
     """The note of a shard, or `None` where there is no shard of the size in its note.
 
     Raises:
         CacheError: The note is damaged.
     """
-    note, shard = (pathlib.Path(folder) / f"{name}.{end}" for end in ("json", "tfrecord"))
-    if not note.exists():
+    note = folder / f"{name}.json"
+    if not storage.exists(note):
         return None
     found = cache_format.read_note(note)
-    is_there = shard.is_file() and shard.stat().st_size == found["bytes"]
-    return found if is_there else None
+    return found if storage.size(folder / f"{name}.tfrecord") == found["bytes"] else None
 
 
-def _other_inputs(folder: pathlib.Path, name: str | pathlib.Path) -> cache_format.CacheError:
+def other_inputs(folder: storage.Place, name: str) -> cache_format.CacheError:
     """The error for a shard that was written for other inputs."""
     return cache_format.CacheError(
         f"The inputs of shard {name} differ from those when it was written: the dataset is "
@@ -207,12 +213,11 @@ class _WrittenError(Exception):
 
 
 class Run:
-    """One call of `cache_teacher`: runs the teacher batch by batch, and writes what is missing.
+    """One call of `cache_teacher`: goes through the dataset once, and writes what is missing.
 
     Args:
         folder: The cache.
-        recorder: The `contents.OutputRecorder`.
-        key: A function from an element to keys, or `None`.
+        outputs: The `teacher_run.TeacherRun`, traced.
         process: `(index, count)`.
         datasets: One for each view.
         shown: The `CacheProgress`.
@@ -220,46 +225,18 @@ class Run:
 
     def __init__(
         self,
-        folder: pathlib.Path,
-        recorder: contents.OutputRecorder,
-        key: Callable | None,
+        folder: storage.Place,
+        outputs: teacher_run.TeacherRun,
         process: tuple[int, int],
         datasets: list[tf.data.Dataset],
         shown: Any,
     ) -> None:
-        self.folder, self._recorder, self._key = folder, recorder, key
+        self.folder, self._outputs = folder, outputs
         self._process, self._datasets, self._shown = process, datasets, shown
         self.plan: dict[str, Any] = {}
-        self.specs: dict[str, tf.TensorSpec] = {}
-        self._components: Any = None
         # The teacher runs on the first batch before anything is written, and not twice.
         self._begun: Iterable | None = None
         self._first: dict[str, tf.Tensor] | None = None
-
-    def trace(self) -> None:
-        """Traces the teacher once for all batches; raises where inputs or outputs do not fit."""
-        element = self._datasets[0].element_spec
-        arguments.check_is_batched(self._recorder.teacher, protocol.inputs_of(element))
-        traced = tf.function(self._record, autograph=False)
-        self._components = traced.get_concrete_function(element)
-        self.specs = self._components.structured_outputs[0]
-        if any(spec.shape.rank in (None, 0) for spec in self.specs.values()):
-            raise ValueError(
-                "Teacher outputs, taps and keys must have one entry for each sample of the batch, "
-                f"and a known rank. Received: { ({n: s.shape for n, s in self.specs.items()}) }"
-            )
-
-    def _record(self, element: Any) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        stored, sound = self._recorder(protocol.inputs_of(element))
-        return {**stored, **self._marks(element)}, sound
-
-    def _marks(self, element: Any) -> dict[str, tf.Tensor]:
-        marks = {schema.FINGERPRINTS: fingerprints.fingerprint_samples(protocol.inputs_of(element))}
-        if self._key is not None:
-            marks[schema.KEYS] = fingerprints.fingerprint_samples(
-                self._key(*protocol.parts_of(element))
-            )
-        return marks
 
     def default_shard(self) -> int:
         """How many batches a shard has, by the size of the outputs for the first one.
@@ -273,8 +250,7 @@ class Run:
             raise ValueError("The dataset is empty: there are no batches to run the teacher on.")
         self._begun = itertools.chain([element], rest)
         self._first = self._run(0, 0, element)
-        size = sum(np.prod(value.shape) * value.dtype.size for value in self._first.values())
-        return max(1, int(_SHARD_BYTES // max(size, 1)))
+        return max(1, int(_SHARD_BYTES // max(bytes_of(self._first), 1)))
 
     def write(self) -> list[int]:
         """Writes the shards that are this process's and not there yet.
@@ -284,16 +260,19 @@ class Run:
         """
         counts = []
         try:
-            with ShardWriter(self.folder, self._process[0], self.plan) as writer:
+            with ShardWriter(self.folder, str(self._process[0]), self.plan) as writer:
                 for view, dataset in enumerate(self._datasets):
                     counts.append(self._write_view(view, dataset, writer))
-        except _UnsoundError as error:
-            written = len(list(self.folder.glob("view-*/*.json")))
+        except teacher_run.UnsoundError as error:
+            written = sum(
+                len(storage.names(self.folder / cache_format.view_name(view), ".json"))
+                for view in range(len(self._datasets))
+            )
             if not written:
                 raise
             raise ValueError(
                 f"{error} {self.folder} holds {written} whole shards of "
-                f"dtype={self._recorder.dtype!r} by now: for another dtype pass another path, or "
+                f"dtype={self._outputs.dtype!r} by now: for another dtype pass another path, or "
                 "remove that folder."
             ) from None
         return counts
@@ -311,7 +290,7 @@ class Run:
                 writer.put(name, components)
                 samples = len(components[schema.FINGERPRINTS])
             else:
-                skipped.add(name, functools.partial(self._marks, element))
+                skipped.add(name, functools.partial(self._outputs.marks, element))
             self._shown.add(samples, writer.bytes)
         skipped.check()
         if batch < 0:
@@ -326,30 +305,7 @@ class Run:
         """The components of a batch."""
         if view == batch == 0 and self._first is not None:
             return self._first
-        components, sound = self._components(element)
-        lengths = {name: value.shape[:1] for name, value in components.items()}
-        if len({tuple(length) for length in lengths.values()}) > 1:
-            raise ValueError(
-                "Teacher outputs, taps and inputs must have one entry for each sample of the "
-                f"batch, in their first dimension. Received: {lengths}. Batch the dataset."
-            )
-        self._check_sound(f"The teacher's outputs for batch {batch} of view {view} hold", sound)
-        return components
-
-    def _check_sound(self, what: str, sound: tf.Tensor) -> None:
-        has_no_nan, fits = sound.numpy()
-        if not has_no_nan:
-            raise _UnsoundError(f"{what} NaN. Look at the inputs of that batch.")
-        if not fits:
-            dtype = self._recorder.dtype
-            others = "'bfloat16' or 'float32'" if dtype == "float16" else "'float32' or None"
-            raise _UnsoundError(
-                f"{what} numbers too large for dtype={dtype!r}. Pass dtype={others}."
-            )
-
-
-class _UnsoundError(ValueError):
-    """The teacher's outputs cannot be stored."""
+        return self._outputs.components(element, f"batch {batch} of view {view}")
 
 
 class Skipped:
@@ -359,8 +315,8 @@ class Skipped:
         folder: The cache.
     """
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = pathlib.Path(folder)
+    def __init__(self, folder: storage.Place) -> None:
+        self._folder = folder
         self._notes: dict[str, dict | None] = {}
         self._name: str | None = None
         self._prints: list[bytes] = []
@@ -384,4 +340,4 @@ class Skipped:
         prints, self._prints = self._prints, []
         note = None if self._name is None else self._notes.get(self._name)
         if prints and note is not None and fingerprints.of_bytes(prints) != note["inputs"]:
-            raise _other_inputs(self._folder, str(self._name))
+            raise other_inputs(self._folder, str(self._name))

@@ -1,6 +1,5 @@
 """`Cached`: the teacher whose outputs come from a cache."""
 
-import os
 from typing import Any
 
 import keras
@@ -21,7 +20,7 @@ class Cached(protocol.Teacher):
     only `SoftTargets` applies, because other losses need all logits.
 
     Args:
-        path: The folder that `cache_teacher` wrote.
+        path: The folder that `cache_teacher` (or a job) wrote, also an address of a store.
         teacher: A teacher that must be the one that was cached, or its fingerprint. Default: any.
         name: See `Teacher`.
 
@@ -43,14 +42,15 @@ class Cached(protocol.Teacher):
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: Any,
         teacher: Any = None,
         name: str = "cached_teacher",
         **kwargs: Any,
     ) -> None:
         super().__init__(None, name, **kwargs)
-        self.folder = str(arguments.folder(path))
-        self.manifest = models.Untracked(cache_format.checked(path, thorough=False))
+        place = arguments.folder(path)
+        self.folder = str(place)
+        self.manifest = models.Untracked(cache_format.checked(place, thorough=False))
         fingerprints.check_teacher(self.manifest.value, teacher)
         # Checked again when the distiller is loaded: the folder may hold another cache by then.
         self.expected_teacher = None if teacher is None else self.manifest.value["teacher"]

@@ -1,25 +1,20 @@
 """`cache_teacher`: runs a teacher once over a dataset, and writes its outputs."""
 
-import os
-import pathlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from keras_kd._utils import files, locks, progress, validation
-from keras_kd.teachers.cache import arguments, contents, fingerprints, schema, shards
+from keras_kd._utils import locks, progress, storage, validation
+from keras_kd.teachers.cache import arguments, contents, plans, shards, teacher_run
 from keras_kd.teachers.cache import format as cache_format
-
-# Fields of a plan that follow from others.
-_DERIVED = ("classes", "components", "last_activation", "last_activations", "output_names")
 
 
 def cache_teacher(
     teacher: Any,
     dataset: Any,
-    path: str | os.PathLike,
+    path: Any,
     taps: Sequence | None = None,
     dtype: str | None = "float16",
     top_k: int | None = None,
@@ -31,7 +26,7 @@ def cache_teacher(
     process: tuple[int, int] = (0, 1),
     fingerprint: str | None = None,
     verbose: int | str = 1,
-) -> pathlib.Path:
+) -> Any:
     """Writes a teacher's outputs for a dataset, so that it does not have to run in training.
 
     Killed at any moment it continues when it is called again with the same arguments, and loses one
@@ -44,7 +39,8 @@ def cache_teacher(
             weights)`, which yields the same batches each time: shuffle after `load_cache`. Or a
             function from the number of a view (0, 1, ...) to such a dataset, for augmented views:
             seed each by its number.
-        path: A folder of this machine, which is made.
+        path: A folder, which is made: of this machine, or in a store (`s3://bucket/cache`, `gs://`,
+            `hdfs://` ...; the extra `cloud`, and what reaches the store).
         taps: Layers of the teacher to keep too, as `teacher_layer` of `DistillationLoss`.
         dtype: The type in which outputs and taps are stored: `"float16"`, `"bfloat16"`,
             `"float32"`, or `None` for the teacher's own. Only float32 (or the teacher's own) trains
@@ -86,10 +82,12 @@ def cache_teacher(
     An endless dataset raises an error. Where a dataset does not know its length, such as one of a
     generator, an end cannot be known: the bar then shows none either.
 
-    Several threads and processes may write one cache, also without `process`: they take turns.
+    Several threads and processes may write one cache, also without `process`: they take turns. (In
+    a store they do not wait for each other: each shard is then written by whoever comes first.)
+    Where many machines write one, `keras_kd.cache.plan` lets each read its own part of the data.
 
     Returns:
-        The path of the cache, as `pathlib.Path`.
+        The path of the cache, as `pathlib.Path`; of one in a store, as `upath.UPath`.
 
     Raises:
         ValueError: An argument is wrong; a dataset is empty or endless; the teacher's outputs hold
@@ -132,145 +130,35 @@ def cache_teacher(
     verbose = progress.check_verbose(verbose)
     recorder = contents.record(teacher, taps, dtype, top_k, from_logits)
     datasets = arguments.datasets_of_views(dataset, epochs)
-    if folder.exists() and not (folder / cache_format.PLAN).exists():
-        arguments.check_no_other_files(folder)
+    plans.check_no_other_files(folder)
     shown = CacheProgress(folder, datasets, verbose)
-    run = shards.Run(folder, recorder, key, process, datasets, shown)
-    run.trace()
-    source = recorder.source
-    names = source.output_names  # known by now, also where the trace has built the model
+    outputs = teacher_run.TeacherRun(recorder, key)
+    outputs.trace(datasets[0].element_spec)
+    run = shards.Run(folder, outputs, process, datasets, shown)
     plan = {
+        **plans.of_outputs(recorder, outputs.specs, fingerprint),
         "version": cache_format.version_of(dtype),
-        "teacher": fingerprint or fingerprints.fingerprint_teacher(source),
-        "taps": [str(layer) for layer in recorder.teacher.layers],
-        "top_k": top_k,
-        "structure": recorder.structure,
-        "components": schema.to_json(run.specs),
-        "last_activation": source.last_activation() if top_k is None else None,
-        "last_activations": {
-            str(key): source.last_activation(key) for key in _output_keys(recorder.structure)
-        },
-        "output_names": None if names is None else list(names),
         "has_keys": key is not None,
         "views": epochs,
         "batches_per_shard": per_shard,
-        "classes": recorder.classes,
-        "dtype": dtype,
     }
-    if not _is_begun(folder, plan):
+    if not plans.is_begun(folder, plan):
         # Before anything is written the teacher has given outputs that can be stored.
         default = run.default_shard()
         plan["batches_per_shard"] = per_shard or default
-        _make(folder)
+        plans.make_folder(folder)
     with locks.held(folder, cache_format.writer_lock(process[0]), shown.wait):
-        run.plan = _agreed_plan(folder, plan)
+        run.plan = plans.agree_on(folder, plan)
         manifest = None
-        if (folder / cache_format.MANIFEST).exists():
+        if storage.exists(folder / cache_format.MANIFEST):
             # Finished before; what its shards hold is checked when they are loaded.
             manifest = cache_format.checked(folder, thorough=False)
         else:
-            manifest = _finished(folder, run.plan, run.write())
+            counts = run.write()
+            size = run.plan["batches_per_shard"]
+            manifest = plans.finish(folder, run.plan, [-(-n // size) for n in counts], counts)
     shown.end(manifest)
     return folder
-
-
-def _output_keys(structure: Any) -> Iterable:
-    """The names or numbers of several outputs."""
-    if structure is None:
-        return []
-    return range(structure) if isinstance(structure, int) else structure
-
-
-def _make(folder: pathlib.Path) -> None:
-    """Makes the folder, so that it survives a power cut."""
-    missing = [each for each in (folder, *folder.absolute().parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in missing:
-        files.sync(each.absolute().parent)
-
-
-def _is_begun(folder: pathlib.Path, plan: dict) -> bool:
-    """Whether the folder holds a cache of this plan; one without a shard does not count.
-
-    Raises:
-        CacheError: It holds a cache of another plan.
-    """
-    if not (folder / cache_format.PLAN).exists():
-        return False
-    found = cache_format.read_plan(folder)
-    differing = sorted(name for name in plan if not _agree(name, found[name], plan[name]))
-    if not differing and (found["version"] == plan["version"] or _has(folder, "manifest.json")):
-        return True
-    if not _has(folder, "manifest.json", "view-*/*.json"):
-        return False  # a run that ended before its first shard, as by numbers too large
-    if not differing:
-        raise cache_format.CacheError(
-            f"{folder} holds a cache that an earlier keras_kd began, without checksums. "
-            "Remove the folder and write the cache again."
-        )
-    # What follows from an argument or the teacher is named only where nothing else differs.
-    named = [name for name in differing if name not in _DERIVED] or differing
-    listed = "; ".join(f"{n}: {found[n]!r} there, {plan[n]!r} now" for n in named)
-    raise cache_format.CacheError(
-        f"{folder} holds a cache of another kind. {listed}. Pass another folder, or remove "
-        "this one."
-    )
-
-
-def _agree(name: str, found: Any, now: Any) -> bool:
-    # Without `batches_per_shard` shards may have any size; versions are compared separately.
-    return found == now or name == "version" or (name == "batches_per_shard" and now is None)
-
-
-def _has(folder: pathlib.Path, *patterns: str) -> bool:
-    return any(True for pattern in patterns for _ in folder.glob(pattern))
-
-
-def _agreed_plan(folder: pathlib.Path, plan: dict) -> dict:
-    """The plan on disk, made of `plan` where there is none that counts.
-
-    Raises:
-        CacheError: It is of another cache.
-    """
-    with locks.held(folder, cache_format.CACHE):
-        if not _is_begun(folder, plan):
-            if plan["batches_per_shard"] is None:
-                raise cache_format.CacheError(
-                    f"{folder} became a cache of another kind meanwhile. Pass another folder."
-                )
-            cache_format.write_json(folder / cache_format.PLAN, plan)
-        # Leftovers of runs that were killed: these files are made while the lock is held.
-        for name in (cache_format.PLAN, cache_format.MANIFEST):
-            for leftover in folder.glob(f"partial-*{name}"):
-                leftover.unlink(missing_ok=True)
-        return cache_format.read_plan(folder)
-
-
-def _finished(folder: pathlib.Path, plan: dict, counts: list[int]) -> dict | None:
-    """Writes the manifest and returns it, if the shards of all processes are there; else `None`."""
-    size, views = plan["batches_per_shard"], []
-    with locks.held(folder, cache_format.CACHE):
-        for view, batches in enumerate(counts):
-            names = [cache_format.shard_name(view, i) for i in range(-(-batches // size))]
-            notes = [note for name in names if (note := shards.note_of(folder, name))]
-            if len(notes) < len(names):
-                return None  # shards of another process: the last one writes the manifest
-            views.append([{"name": n, **note} for n, note in zip(names, notes, strict=True)])
-        _check_ends(folder, views, counts)
-        manifest = {**plan, "shards": views}
-        cache_format.write_json(folder / cache_format.MANIFEST, manifest)
-    return manifest
-
-
-def _check_ends(folder: pathlib.Path, views: list[list[dict]], counts: list[int]) -> None:
-    for view, (found, batches) in enumerate(zip(views, counts, strict=True)):
-        written = sum(shard["batches"] for shard in found)
-        if written != batches:
-            raise cache_format.CacheError(
-                f"View {view} of {folder} holds {written} batches; the dataset has {batches}. It "
-                "has changed since the cache was begun: remove the folder and write the cache "
-                "again."
-            )
 
 
 class CacheProgress:
@@ -282,7 +170,7 @@ class CacheProgress:
         verbose: 0, 1 or 2.
     """
 
-    def __init__(self, folder: pathlib.Path, datasets: list, verbose: int) -> None:
+    def __init__(self, folder: storage.Place, datasets: list, verbose: int) -> None:
         self._folder, self._verbose = folder, verbose
         lengths = [int(data.cardinality()) for data in datasets]
         known = all(length != tf.data.UNKNOWN_CARDINALITY for length in lengths)
