@@ -22,8 +22,9 @@ from keras_kd._utils import validation
 
 Place = Any  # pathlib.Path | upath.UPath, and the latter is an extra
 
-# A store answers 500 or drops a connection now and then; a request is made so often.
-_ATTEMPTS = 6
+# A request is made so often. A store's own client tries several times within each of them (s3fs
+# some twenty times, for about a minute); it does not try again what it took for a whole download.
+_ATTEMPTS = 3
 # Requests that wait for a store at one time.
 _THREADS = 16
 # What another attempt would not change: a store's answers, and mistakes of a program.
@@ -216,12 +217,14 @@ def _retried(path: Place, request: Callable[[], Any]) -> Any:
     tenacity = validation.needs("tenacity", f"The store of {path}", "cloud")
     calls = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        wait=tenacity.wait_exponential_jitter(initial=0.1, max=5.0),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=5.0),
         retry=tenacity.retry_if_not_exception_type(_FINAL),
         reraise=True,
     )
     try:
         return calls(request)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing.") from error
     except PermissionError as error:
         raise PermissionError(
             f"{path}: the store refuses it: {error}. Look at the credentials and at what they may "

@@ -2,10 +2,13 @@
 
 import hashlib
 import pathlib
+import shutil
 import tempfile
 import threading
+import weakref
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import storage
@@ -19,14 +22,14 @@ class Copies:
     """Fetches shards when they are read, and compares each with its checksum.
 
     A copy is kept for the next epoch while there is room; the one that was read longest ago goes
-    first. The file of a shard that is being read may go too: whoever has it open reads on.
+    first.
 
     Args:
         folder: The cache, a `storage.Place` of a store.
-        local: A folder of this machine for the copies, which are found there again; `None`: a
-            temporary one, which goes with this object.
-        most_bytes: How many bytes of copies are kept, beside the shards that are being read;
-            `None`: all.
+        local: A folder of this machine for the copies, which are found there again. It belongs to
+            one reader at a time where `most_bytes` is given. `None`: a temporary one, which goes
+            with this object.
+        most_bytes: How many bytes of copies are kept; `None`: all.
 
     Attributes:
         local: The folder with the copies.
@@ -38,8 +41,8 @@ class Copies:
     ) -> None:
         self._folder, self._most = folder, most_bytes
         if local is None:
-            self._temporary = tempfile.TemporaryDirectory()  # removed with this object
-            local = pathlib.Path(self._temporary.name)
+            local = pathlib.Path(tempfile.mkdtemp(prefix="keras_kd-"))
+            weakref.finalize(self, shutil.rmtree, local, ignore_errors=True)
         self.local = local
         self.local.mkdir(parents=True, exist_ok=True)
         self.fetched_bytes = 0
@@ -50,25 +53,31 @@ class Copies:
     def __str__(self) -> str:
         return str(self._folder)
 
-    def files_of(self, shards: list[dict]) -> tf.data.Dataset:
-        """The names of the copies of shards, in order; each is fetched a little ahead."""
-        fields = ("name", "sha256", "bytes")
+    def records_of(self, shards: list[dict]) -> tf.data.Dataset:
+        """The records of shards in order; each shard is fetched, and read whole, a little ahead."""
+        fields = ("name", "sha256", "bytes", "batches")
         columns = {field: [shard[field] for shard in shards] for field in fields}
         data = tf.data.Dataset.from_tensor_slices(columns)
-        fetched = data.map(self._fetched, num_parallel_calls=_AHEAD, deterministic=True)
-        return fetched.prefetch(1)
+        read = data.map(self._records, num_parallel_calls=_AHEAD, deterministic=True)
+        return read.prefetch(1).flat_map(tf.data.Dataset.from_tensor_slices)
 
-    def _fetched(self, shard: dict[str, tf.Tensor]) -> tf.Tensor:
-        def fetch(name: bytes, sha256: bytes, size: int) -> bytes:
-            return str(self.fetch(name.decode(), sha256.decode(), int(size))).encode()
+    def _records(self, shard: dict[str, tf.Tensor]) -> tf.Tensor:
+        def read(name: bytes, sha256: bytes, size: int, batches: int) -> np.ndarray:
+            records = self.read(name.decode(), sha256.decode(), int(size))
+            if len(records) != batches:
+                raise OSError(
+                    f"{self._folder / name.decode()} has {len(records)} records, and should have "
+                    f"{batches}."
+                )
+            return np.array(records, object)
 
-        given = [shard["name"], shard["sha256"], shard["bytes"]]
-        name = tf.numpy_function(fetch, given, tf.string)
-        name.set_shape([])
-        return name
+        given = [shard[field] for field in ("name", "sha256", "bytes", "batches")]
+        records = tf.numpy_function(read, given, tf.string)
+        records.set_shape([None])
+        return records
 
-    def fetch(self, name: str, sha256: str, size: int) -> pathlib.Path:
-        """The copy of a shard, fetched if it is not there.
+    def read(self, name: str, sha256: str, size: int) -> list[bytes]:
+        """The records of a shard, which is fetched if it is not there.
 
         Args:
             name: That of the shard, without its ending.
@@ -86,26 +95,27 @@ class Copies:
                 source = self._folder / f"{name}.tfrecord"
                 storage.download(source, path, lambda file: _wrong(file, sha256, size))
                 self.fetched_bytes += size
-            with self._guard:
-                self._sizes.pop(path, None)
-                self._sizes[path] = size
-                self._make_room(path)
-        return path
+            records = [each.numpy() for each in tf.data.TFRecordDataset(str(path))]
+        with self._guard:
+            self._sizes.pop(path, None)
+            self._sizes[path] = size
+            self._make_room()
+        return records
 
     def _turn(self, path: pathlib.Path) -> threading.Lock:
         with self._guard:
             return self._turns.setdefault(path, threading.Lock())
 
-    def _make_room(self, latest: pathlib.Path) -> None:
-        if self._most is None:
-            return
-        # Those that were fetched ahead have not been opened yet.
-        kept = list(self._sizes)[-(_AHEAD + 2) :]
+    def _make_room(self) -> None:
+        """Removes the copies that were read longest ago; the guard is held."""
         for path in list(self._sizes):
-            if sum(self._sizes.values()) <= self._most or path in kept or path == latest:
+            if self._most is None or sum(self._sizes.values()) <= self._most:
                 return
-            path.unlink(missing_ok=True)
-            del self._sizes[path]
+            turn = self._turns[path]
+            if turn.acquire(blocking=False):  # else it is being read
+                path.unlink(missing_ok=True)
+                del self._sizes[path]
+                turn.release()
 
 
 def _wrong(path: pathlib.Path, sha256: str, size: int) -> str | None:

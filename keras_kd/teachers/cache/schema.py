@@ -4,6 +4,7 @@ A file of JSON is data from outside. Each field has a rule, and the fields have 
 names of shards are those that the writer gives, numbers are possible for files of that size.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -306,14 +307,12 @@ def stored_batches(folder: Any, manifest: dict, shards: list[dict]) -> tf.data.D
         shards: Those of the manifest that are read.
     """
     specs = from_json(manifest["components"])
-    counts = np.array([shard["batches"] for shard in shards], "int64")
     if isinstance(folder, copies.Copies):
-        files = folder.files_of(shards)
+        data = folder.records_of(shards)
     else:
-        names = [str(folder / f"{shard['name']}.tfrecord") for shard in shards]
-        files = tf.data.Dataset.from_tensor_slices(names)
-    pairs = tf.data.Dataset.zip(files, tf.data.Dataset.from_tensor_slices(counts))
-    data = pairs.flat_map(_records_of)
+        files = [str(folder / f"{shard['name']}.tfrecord") for shard in shards]
+        counts = np.array([shard["batches"] for shard in shards], "int64")
+        data = tf.data.Dataset.from_tensor_slices((files, counts)).flat_map(_records_of)
     return data.map(lambda record: decode(record, specs), num_parallel_calls=tf.data.AUTOTUNE)
 
 
@@ -321,13 +320,22 @@ def _records_of(file: tf.Tensor, count: tf.Tensor) -> tf.data.Dataset:
     """The records of a shard. One that is damaged or missing is an error that names the file.
 
     TensorFlow's own error for a record whose checksum differs names the byte, not the file. Such
-    records are skipped, and counted as missing here.
+    records are skipped, and counted as missing here. A file that cannot be opened would be tried
+    for ever.
     """
     whole = tf.data.TFRecordDataset(file, buffer_size=4 * 1024 * 1024)
     whole = whole.ignore_errors(log_warning=False).map(lambda record: (record, True))
+    whole = tf.data.Dataset.from_tensors(file).filter(_is_file).flat_map(lambda _: whole)
     missing = tf.data.Dataset.from_tensors(("", False)).repeat(count)
     numbered = whole.concatenate(missing).take(count).enumerate()
     return numbered.map(lambda number, found: _whole_record(file, number, *found))
+
+
+def _is_file(file: tf.Tensor) -> tf.Tensor:
+    if os.name == "nt":  # patterns are others there
+        return tf.constant(True)
+    pattern = tf.strings.regex_replace(file, r"([*?\[\\])", r"\\\1")
+    return tf.size(tf.io.matching_files(pattern)) > 0
 
 
 def _whole_record(
