@@ -81,13 +81,16 @@ def _in_store(address: str, name: str) -> Place:
     upath = validation.needs("upath", f"{name}={address!r}", "cloud")
     try:
         # Listings are asked for anew each time: others write to the same place.
-        return upath.UPath(address, use_listings_cache=False)
+        found = upath.UPath(address, use_listings_cache=False)
+        found.fs  # noqa: B018 - made here, where what it needs can be told
     except ImportError as error:
         raise ImportError(f"{name}={address!r} needs what reaches {scheme}://: {error}") from error
     except ValueError as error:
         raise validation.invalid(
             name, f"an address whose scheme fsspec knows ({error})", repr(address)
         ) from error
+    else:
+        return found
 
 
 def is_remote(path: Any) -> bool:

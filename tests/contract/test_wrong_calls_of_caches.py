@@ -55,9 +55,12 @@ def rows_of(joined):
     return sum(len(tf.nest.flatten(each)[0]) for each in joined)
 
 
-def test_a_cache_is_written_here_and_copied_to_a_store(tmp_path):
-    with pytest.raises(ValueError, match="Write the cache to a local folder and copy it"):
+def test_a_store_that_nothing_installed_reaches_is_named():
+    with pytest.raises(ImportError, match=r"'gs://bucket/cache'. needs|'gs://bucket/cache' needs"):
         write("gs://bucket/cache")
+
+
+def test_a_cache_is_written_here_and_copied_to_a_store(tmp_path):
     here = write(tmp_path / "here")
     store, there = tmp_path / "store", tmp_path / "there"
     for source, to in ((here, store), (store, there)):  # as any tool would
