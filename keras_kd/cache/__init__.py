@@ -1,6 +1,17 @@
 """Teacher outputs on disk: `cache_teacher` on one machine, `plan` where many machines write."""
 
+from keras_kd.cache.on_ray import FleetSummary, on_ray
 from keras_kd.teachers.cache import CacheError, cache_teacher, load_cache
 from keras_kd.teachers.cache.job import Job, Shard, Written, plan
 
-__all__ = ["CacheError", "Job", "Shard", "Written", "cache_teacher", "load_cache", "plan"]
+__all__ = [
+    "CacheError",
+    "FleetSummary",
+    "Job",
+    "Shard",
+    "Written",
+    "cache_teacher",
+    "load_cache",
+    "on_ray",
+    "plan",
+]

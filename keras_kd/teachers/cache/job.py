@@ -317,6 +317,15 @@ class Job:
         }
         return [shard for shard in self.shards if cache_format.shard_name(*shard) not in there]
 
+    def prepare(self) -> None:
+        """Loads the teacher in this process, and compares all with the plan; `write` does it too.
+
+        Raises:
+            CacheError: This process has another teacher, other data or other versions of what
+                computes than the plan.
+        """
+        self._worker()
+
     def write(self, shard: tuple[int, int]) -> Written:
         """Writes a shard, unless it is there: whole, or not at all.
 
