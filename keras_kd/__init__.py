@@ -36,6 +36,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from keras_kd import (
+    cache,
     callbacks,
     compression,
     data,
@@ -73,6 +74,7 @@ __all__ = [
     "MutualDistiller",
     "Report",
     "__version__",
+    "cache",
     "cache_teacher",
     "callbacks",
     "cluster",
