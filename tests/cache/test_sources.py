@@ -85,7 +85,8 @@ def test_augmented_views(kind, tmp_path):
     source = make(kind, tmp_path, augment=small_sources.augment)
     first, second = rows_of(shards(source))[0], rows_of(shards(source, 1))[0]
     added = first - arrays()[0]
-    assert 0 <= added.min() < 0.1 and 0.9 < added.max() < 1
+    assert 0 <= added.min() < 0.1
+    assert 0.9 < added.max() < 1
     assert len({each.tobytes() for each in added}) == ROWS
     assert not (first == second).all(axis=(1, 2, 3)).any()
     np.testing.assert_array_equal(rows_of(shards(source, 1))[0], second)
@@ -108,10 +109,11 @@ def test_a_file_belongs_to_one_shard(kind, tmp_path):
         path.unlink()
         for shard in range(source.shards):
             try:
-                assert digest(source(0, shard)) == before[shard]
+                found = digest(source(0, shard))
             except FileNotFoundError as error:
-                assert str(path) in str(error)
+                found = str(error)
                 owners.append(shard)
+            assert found == before[shard] or str(path) in found
         path.write_bytes(contents)
     # In order, and each of them once.
     assert owners == sorted(owners)
@@ -205,7 +207,12 @@ def test_structures_of_arrays(tmp_path):
 def test_images_are_those_of_keras(options, tmp_path):
     rng = np.random.default_rng(0)
     names = ["b/2.png", "b/10.jpg", "a/deep/x.bmp", "a/Z.PNG", "a/a.gif", "c/1.png", ".not/1.png"]
+    channels = options.get("color_mode", "rgb")
     for i, name in enumerate(names):
+        # TensorFlow decodes the others as they are, or without transparency.
+        ends = {"rgb": "", "grayscale": ("g", "G"), "rgba": (".png", ".PNG")}[channels]
+        if not name.endswith(ends):
+            continue
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(256, size=(9 + i, 13, 3))
@@ -285,24 +292,23 @@ def test_lines_at_every_cut(size, tmp_path):
     for i, text in enumerate(contents):
         (tmp_path / f"{i}.txt").write_bytes(text.encode())
     source = sources.Texts(tmp_path / "*.txt", batch_size=2, bytes_per_shard=size)
-    found = []
+    found, refused = [], []
     for dataset in shards(source):
         try:
             found += [line for batch in dataset.as_numpy_iterator() for line in batch]
         except tf.errors.InvalidArgumentError as error:
-            assert size < 6, size
-            assert "a line is longer than bytes_per_shard" in str(error)
+            refused.append("a line is longer than bytes_per_shard" in str(error))
     assert found == [b"ab", b"", b"cde", b"f", b"", b"gh", b"ij", b"k"]
+    assert all(refused)
+    assert size < 6 or not refused
 
 
 def test_lines_longer_than_a_block(tmp_path):
-    long = [b"a" * 1_500_000, b"b" * 30_000, b"c" * 2_200_000, b"d" * 10]
+    long = [b"a" * 1_500_000, b"b" * 30_000, b"c" * 1_550_000, b"d" * 10]
     (tmp_path / "a.txt").write_bytes(b"\n".join(long))
     source = sources.Texts(tmp_path / "a.txt", batch_size=1, bytes_per_shard=1_600_000)
-    found = [
-        len(batch[0]) for dataset in shards(source)[:2] for batch in dataset.as_numpy_iterator()
-    ]
-    assert found == [1_500_000, 30_000, 2_200_000]
+    found = [len(batch[0]) for dataset in shards(source) for batch in dataset.as_numpy_iterator()]
+    assert found == [1_500_000, 30_000, 1_550_000, 10]
 
 
 def tokenizer():

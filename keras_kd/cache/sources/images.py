@@ -46,7 +46,8 @@ class Images(base.CutSource):
         rows_per_shard: Images of a shard. The last one may have fewer.
         labels: `"folders"` for class indices, int32, in the order of the folders' names, or `None`
             for images alone.
-        color_mode: `"rgb"`, `"rgba"` or `"grayscale"`.
+        color_mode: `"rgb"`, `"rgba"` or `"grayscale"`. Of JPEG files none is `"rgba"`, and of
+            GIF files all are `"rgb"`, as in Keras.
         interpolation: How images are resized, such as `"bilinear"`; as in Keras.
         crop_to_aspect_ratio: Whether to cut off what would else be squeezed.
         augment: A function `(image[, label], seed)` of a sample that returns the one to take its

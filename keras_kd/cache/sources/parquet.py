@@ -112,7 +112,7 @@ class Parquet(base.CutSource):
             "row_groups": len(self._groups),
             "rows": sum(group[-1] for group in self._groups),
             "row_groups_per_shard": self._per_shard,
-            "columns": [[field.name, str(field.type)] for field in self._schema],
+            "columns": [[field.name, *_parts(field.type)] for field in self._schema],
             "element": base.name_of(self._element),
         }
 
@@ -292,6 +292,11 @@ def _spec(kind: Any, rows: tuple = (None,)) -> Any:
     if _is_list(kind):
         return tf.RaggedTensorSpec((None, None), _dtype(kind.value_type), row_splits_dtype=tf.int64)
     return tf.TensorSpec(rows, _dtype(kind))
+
+
+def _parts(kind: Any) -> list[str]:
+    """What tensors a column is, for JSON: pyarrow's own names of types change when pickled."""
+    return [f"{each.dtype.name} {each.shape}" for each in tf.nest.flatten(_spec(kind))]
 
 
 def _dtype(kind: Any) -> tf.DType:
