@@ -34,6 +34,7 @@ MODULES = {
     "recipes",
     "runtimes",
     "schedules",
+    "sources",
     "students",
     "taps",
     "teachers",

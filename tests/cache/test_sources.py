@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_kd as kd
 from keras_kd.cache import sources
 from tests import extras, fresh_process
 from tests.cache import small_sources
@@ -176,6 +177,21 @@ def test_all_shards_read_the_data_once(kind, tmp_path):
     fresh_process.run_preloaded(arguments)
     found = json.loads((tmp_path / "found").read_text())
     assert 1.0 <= round(found["bytes"] / size, 3) <= 1.05, found["bytes"] / size
+
+
+def test_a_cache_of_all_shards(tmp_path):
+    """The data of training is that of the cache, in whichever shards it was written."""
+    source = make("tfrecords", tmp_path, augment=small_sources.augment)
+    teacher = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    kd.cache_teacher(
+        teacher, source.whole, tmp_path / "cache", epochs=2, dtype="float32", verbose=0
+    )
+    joined = kd.load_cache(tmp_path / "cache", source.whole)
+    expected = [x.numpy().reshape(len(x), -1) for view in range(2) for x, _ in source.whole(view)]
+    found = [tf.nest.flatten(batch) for batch in joined]
+    assert len(found) == len(expected)
+    for batch, outputs in zip(found, expected, strict=True):
+        assert any(np.array_equal(each, outputs) for each in batch)
 
 
 # What each kind takes and gives.

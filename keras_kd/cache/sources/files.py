@@ -1,5 +1,6 @@
 """The files of a source: found, described without their folder, and looked at again when read."""
 
+import collections
 import dataclasses
 import glob
 import os
@@ -104,8 +105,9 @@ def find(name: str, files: Any, stores: bool = False) -> Files:
     if addresses and len(addresses) < len(texts):
         raise invalid(name, "paths of this machine or of one store, not both", repr(files))
     found = _in_store(name, texts) if addresses else _local(name, texts)
-    twice = sorted({each for each in found.names if found.names.count(each) > 1})
-    if len(set(found.names)) < len(found.names):
+    counts = collections.Counter(found.names)
+    twice = [each for each, count in counts.items() if count > 1]
+    if twice:
         raise invalid(name, "each file once", f"{twice[0]!r} twice")
     return found
 
@@ -154,7 +156,8 @@ def _in_store(name: str, texts: list[str]) -> Files:
 
 def _file_system(address: str, who: str) -> Any:
     fsspec = validation.needs("fsspec", who, _EXTRA)
-    return fsspec.core.url_to_fs(address)[0]
+    # A listing that is kept would hide that a file has changed.
+    return fsspec.core.url_to_fs(address, use_listings_cache=False)[0]
 
 
 def _none(name: str, text: str) -> ValueError:
