@@ -2,13 +2,13 @@
 
 `Distiller` trains a student from a teacher with `compile` and `fit`; `MutualDistiller`, `BornAgain`
 and `distill_chain` train more than one model. `teachers` are what can teach, `losses` what is
-compared, `cache_teacher` lets a teacher run once, `students` makes a student of it, `diagnose`
-looks for what would spoil it, `tune` searches settings, `measure` says what came of it and `report`
-what distillation brought. `taps` reads inner layers, `weighting` weighs rows, `data` mixes them,
-`callbacks` and `schedules` change a run while it goes on, `ops` are the losses as functions,
-`language` makes data for models of text and scores what they write. `quantization_aware` trains for
-integers, `compression` prunes and clusters weights, `export` writes the student for devices and
-other runtimes.
+compared, `cache_teacher` lets a teacher run once, `cache.sources` cuts data into shards, `students`
+makes a student of it, `diagnose` looks for what would spoil it, `tune` searches settings, `measure`
+says what came of it and `report` what distillation brought. `taps` reads inner layers, `weighting`
+weighs rows, `data` mixes them, `callbacks` and `schedules` change a run while it goes on, `ops` are
+the losses as functions, `language` makes data for models of text and scores what they write.
+`quantization_aware` trains for integers, `compression` prunes and clusters weights, `export` writes
+the student for devices and other runtimes.
 """
 
 try:

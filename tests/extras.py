@@ -19,6 +19,8 @@ _VENV, _EXTRAS = "make venv", "make extras"
 INSTALLS = {
     "ai_edge_litert": _EXTRAS,
     "ai_edge_quantizer": _EXTRAS,
+    "cloudpickle": _EXTRAS,
+    "fsspec": _EXTRAS,
     "ipykernel": _EXTRAS,
     "jiwer": _EXTRAS,
     "keras_hub": _EXTRAS,

@@ -19,6 +19,7 @@ PRIVATE = {
 }
 MODULES = {
     "__version__",
+    "cache",
     "callbacks",
     "compression",
     "data",
@@ -33,6 +34,7 @@ MODULES = {
     "recipes",
     "runtimes",
     "schedules",
+    "sources",
     "students",
     "taps",
     "teachers",
@@ -44,6 +46,8 @@ SYMBOLS = {
     f"{module.__name__}.{name}": getattr(module, name)
     for module in (
         kd,
+        kd.cache,
+        kd.cache.sources,
         kd.callbacks,
         kd.compression,
         kd.data,
@@ -115,6 +119,8 @@ def test_public_docstrings_and_examples(name):
     "module",
     [
         kd,
+        kd.cache,
+        kd.cache.sources,
         kd.callbacks,
         kd.compression,
         kd.diagnosis,

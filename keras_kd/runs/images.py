@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_kd.cache.sources.images import SUFFIXES
 from keras_kd.runs import samples
 from keras_kd.runs.reading import Configuration
 from keras_kd.runs.samples import Samples
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 # Up to here all pixels stay in memory; larger data is read again in each epoch.
 _IN_MEMORY = 2**30
 # Names in a message.
@@ -114,12 +114,12 @@ def _files(config, folder, classes, key):
     found = {}
     for name in classes:
         inside = sorted((folder / name).rglob("*"))
-        found[name] = [each for each in inside if each.suffix.lower() in _SUFFIXES]
+        found[name] = [each for each in inside if each.suffix.lower() in SUFFIXES]
         if not found[name]:
             raise config.error(
                 f"{PLACE}.{key}",
                 f"{str(folder / name)!r} holds no image. Expected files that end "
-                f"in {', '.join(_SUFFIXES)}. Add some, or remove the folder.",
+                f"in {', '.join(SUFFIXES)}. Add some, or remove the folder.",
             )
     return found
 
