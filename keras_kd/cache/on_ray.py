@@ -289,7 +289,7 @@ class _Fleet:
         patience = max(_SLOW * statistics.median(seconds), _LOOK)
         for _, shard, since in sorted(self._running.values(), key=lambda each: each[2]):
             is_slow = time.monotonic() - since > patience
-            if is_slow and shard not in (None, *self.done, *self.backups):
+            if shard is not None and is_slow and shard not in (*self.done, *self.backups):
                 self.backups.append(shard)
                 return shard
         return None

@@ -214,7 +214,7 @@ def _notes(candidates):
 
 
 def _write(path, text):
-    path = validation.path("path", path)
-    files.check_writable(path, "path")
-    with files.replace_atomically(pathlib.Path(path)) as partial:
+    place = storage.place(path, "path", "the path of a file, or the address of an object")
+    files.check_writable(place, "path")
+    with files.replace_atomically(place) as partial:
         partial.write_text(text, encoding="utf-8")
