@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_kd._utils import validation
+from keras_kd._utils import storage, validation
 from keras_kd.cli import arguments, cache_job
 
 COMMANDS = ("distill", "tune", "cache", "export", "init")
@@ -116,7 +116,9 @@ def _run(options):
 
     config = reading.read(options.config, options.set)
     folder = options.folder or str(pathlib.Path("runs") / pathlib.Path(options.config).stem)
-    validation.folder("--folder", folder)
+    place = storage.place(folder, "--folder", "the path of a folder, or its address")
+    if not storage.is_remote(place):
+        validation.folder("--folder", folder)
     tf.config.experimental.enable_op_determinism()  # a run that goes on gives the same numbers
     if options.command == "export":
         return runs.export(config, folder, quiet=options.quiet)
