@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import files, locks
-from keras_kd.teachers import protocol
+from keras_kd.teachers import host, protocol
 from keras_kd.teachers.cache import arguments, contents, fingerprints, schema
 from keras_kd.teachers.cache import format as cache_format
 
@@ -326,7 +326,8 @@ class Run:
         """The components of a batch."""
         if view == batch == 0 and self._first is not None:
             return self._first
-        components, sound = self._components(element)
+        with host.own_errors(self._recorder.source):
+            components, sound = self._components(element)
         lengths = {name: value.shape[:1] for name, value in components.items()}
         if len({tuple(length) for length in lengths.values()}) > 1:
             raise ValueError(
