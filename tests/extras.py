@@ -19,6 +19,7 @@ _VENV, _EXTRAS = "make venv", "make extras"
 INSTALLS = {
     "ai_edge_litert": _EXTRAS,
     "ai_edge_quantizer": _EXTRAS,
+    "grpc": _EXTRAS,
     "ipykernel": _EXTRAS,
     "jiwer": _EXTRAS,
     "keras_hub": _EXTRAS,
@@ -49,6 +50,7 @@ INSTALLS = {
     "torch": _EXTRAS,
     "transformers": _EXTRAS,
     "triton": _EXTRAS,
+    "urllib3": _EXTRAS,
     "wandb": _EXTRAS,
     "yaml": _VENV,
 }

@@ -53,6 +53,11 @@ class ModelDescription:
         fixed = {info.shape[0] for info in self.inputs if info.shape} - {None}
         return fixed.pop() if len(fixed) == 1 else None
 
+    @property
+    def input_texts(self) -> list[str]:
+        """Its inputs in words: name, type and sizes."""
+        return _texts(self.inputs)
+
     def text(self) -> str:
         """All of it in one line, the same for the same model."""
         inputs, outputs = _texts(self.inputs), _texts(self.outputs)
@@ -63,8 +68,8 @@ def _texts(infos: tuple[TensorInfo, ...]) -> list[str]:
     return sorted(f"{info.name}: {info.dtype} {_sizes(info.shape)}" for info in infos)
 
 
-def _sizes(shape: tuple) -> list:
-    return ["any" if size is None else size for size in shape]
+def _sizes(shape: tuple) -> str:
+    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -283,11 +283,25 @@ def _check_signature(signature: Any, protocol: str) -> str | None:
 def _encoded(inputs: Any, description: ModelDescription) -> list[np.ndarray]:
     """The inputs of a batch in the order and types of the model's."""
     infos = list(description.inputs)
-    given = tensors.match_inputs(inputs, infos)
+    try:
+        given = tensors.match_inputs(inputs, infos)
+    except ValueError as error:
+        names = ", ".join(f"{info.name!r}: ..." for info in infos)
+        received = sorted(inputs) if isinstance(inputs, dict) else len(keras.tree.flatten(inputs))
+        raise ValueError(
+            f"The model {description.name!r} takes {description.input_texts}, which are not the "
+            f"batch's inputs. Received: {received}. Let the data give {{{names}}}, or rename them "
+            f"with preprocess=lambda inputs: {{{names}}}."
+        ) from error
     found = []
     for info in infos:
         array = np.asarray(given[info.name])
-        tensors.check_fit(info, array.shape)
+        if not info.fits(array.shape):
+            raise ValueError(
+                f"The model {description.name!r} takes an input {info.name!r} of shape "
+                f"{info.shape}. Received an array of shape {array.shape}. Change it with "
+                "`preprocess`."
+            )
         found.append(info.encoded(array))
     rows = {len(array) for array in found}
     if len(rows) != 1:
