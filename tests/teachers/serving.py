@@ -1,4 +1,4 @@
-"""Small servers on loopback, of both protocols and transports, that fail when they are told to.
+"""Small servers on loopback, of both protocols and transports, that fail on request.
 
 They run in threads of the test's process: what is killed is their socket, in the middle of whatever
 they do. Their model is a function of NumPy arrays.

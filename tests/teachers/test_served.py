@@ -105,7 +105,7 @@ def test_a_saved_model_behind_tensorflow_serving(tmp_path, kind, x):
         teacher.close()
 
 
-def test_a_signature_that_is_not_there_is_told():
+def test_a_signature_that_is_not_there_raises():
     with serving.running(KINDS["tf_serving"]()) as (one,):
         message = r"no signature 'other', but \['serving_default'\]: choose one with `signature`"
         with pytest.raises(ValueError, match=message):
@@ -280,6 +280,14 @@ def test_statistics(server, x):
     of_server = found["servers"][server.url]
     assert of_server["seconds_slowest"] <= of_server["seconds"] == found["seconds"]
     assert (of_server["circuit"], of_server["last_failure"]) == ("closed", None)
+
+
+def test_a_teacher_that_is_closed_is_not_asked(server, x):
+    teacher = served(server)
+    teacher.predict(x)
+    teacher.close()
+    with pytest.raises(kd.teachers.ServedTeacherError, match="were closed. Make the teacher again"):
+        teacher.predict(x)
 
 
 # Arguments.

@@ -38,7 +38,7 @@ def x():
     return caches.arrays()[0]
 
 
-# A request that fails is asked for again, and what the server did is told.
+# A request that fails is asked for again, and what the server did is reported.
 
 FAULTS = {
     "500": "HTTP 500: out of memory",

@@ -169,7 +169,7 @@ def test_it_gives_what_onnx_runtime_gives_in_the_process(servers, file, scheme):
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_what_it_refuses_is_told(servers, scheme):
+def test_what_it_refuses_raises(servers, scheme):
     with pytest.raises(ValueError, match=r"cannot be a server.*[Mm]odel absent.* not found"):
         kd.teachers.Served(urls(servers, scheme), "absent").bind(None)
     with pytest.raises(ValueError, match="cannot be a server.*v2 not found"):

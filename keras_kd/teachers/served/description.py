@@ -79,7 +79,7 @@ class Answer:
     Args:
         outputs: `{name: array}`.
         model: The name of the model that answered; `""`: it does not say.
-        version: Its version, likewise.
+        version: Its version; `""`: it does not say.
     """
 
     outputs: dict[str, np.ndarray]

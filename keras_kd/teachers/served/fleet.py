@@ -74,7 +74,7 @@ class Fleet:
         self._turn = itertools.count()
         self._slots = threading.BoundedSemaphore(patience.in_flight)
         self._lock = threading.Lock()
-        self._retries = 0
+        self._retries, self._is_closed = 0, False
         self.expected: Expected
 
     # The beginning.
@@ -176,7 +176,7 @@ class Fleet:
     # The work.
 
     def ask(self, arrays: dict[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
-        """The outputs for a batch, of whichever server gives a sound answer first.
+        """The outputs for a batch, from the first server that gives a sound answer.
 
         Args:
             arrays: The inputs by name, in the types of the description.
@@ -186,6 +186,10 @@ class Fleet:
             ServedTeacherError: None has for `give_up_after` seconds, or every one refuses the
                 request.
         """
+        if self._is_closed:
+            raise errors.ServedTeacherError(
+                f"The connections of {self._who!r} were closed. Make the teacher again."
+            )
         with self._slots:
             return self._ask(arrays, names, self._clock())
 
@@ -279,7 +283,8 @@ class Fleet:
         return {**totals, "retries": self._retries, "servers": servers}
 
     def close(self) -> None:
-        """Closes all connections."""
+        """Closes all connections; nothing can be asked after that."""
+        self._is_closed = True
         for server in self._servers:
             server.close()
 

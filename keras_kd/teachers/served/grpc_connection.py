@@ -35,8 +35,8 @@ class GrpcConnection:
         address: The server's.
 
     Attributes:
-        made: How many connections were lost so far, as far as gRPC has told: it connects again by
-            itself, which may lead to another process.
+        made: How many connections gRPC has reported lost so far: it connects again by itself, which
+            may lead to another process.
 
     Raises:
         ImportError: grpcio is missing.

@@ -97,7 +97,7 @@ class HttpConnection:
             content = _read(response, end, timeout)
             response.release_conn()
         except self._urllib3.exceptions.HTTPError as error:
-            raise errors.Unavailable(_told(self._urllib3.exceptions, error, timeout)) from error
+            raise errors.Unavailable(_reason(self._urllib3.exceptions, error, timeout)) from error
         except errors.Unavailable:
             response.close()  # the rest of the answer would be taken for the next one
             raise
@@ -121,7 +121,7 @@ def _read(response, end, timeout):
             raise errors.Unavailable(f"no whole answer within {timeout:.3g} s (`timeout`)")
 
 
-def _told(exceptions, error, timeout):
+def _reason(exceptions, error, timeout):
     # First, because in some versions of urllib3 it is a kind of the next one.
     if isinstance(error, exceptions.NewConnectionError):
         return f"no connection: {errors.first_line(str(error).rpartition(': ')[2])}"

@@ -127,7 +127,7 @@ class GrpcClient:
         address: The server's.
         model: The model's name.
         version: Its version; `None`: the one that the server chooses.
-        connections: As of `HttpClient`; one channel carries all.
+        connections: Not used: one channel carries all requests.
     """
 
     def __init__(self, address: Address, model: str, version: str | None, connections: int) -> None:

@@ -47,7 +47,7 @@ class Server:
         clock: A function that returns seconds.
 
     Attributes:
-        last_failure: What it said or did when it last failed, or `None`.
+        last_failure: Its last failure in words, or `None`.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Server:
             try:
                 self.check(expected, timeout)
             except (errors.Rejected, errors.UnsoundAnswer) as error:
-                # Of the probe batch: it says nothing of the batch that is asked for.
+                # The probe batch failed, not the batch that is asked for.
                 raise errors.Unavailable(f"for the probe batch: {error}") from error
 
     def _is_due(self):
@@ -128,7 +128,7 @@ class Server:
     def probe(
         self, description: ModelDescription, arrays: dict[str, np.ndarray], timeout: float
     ) -> tuple[ModelDescription, dict[str, np.ndarray]]:
-        """`(description, outputs)` for the probe batch; the answer may have told the version.
+        """`(description, outputs)` for the probe batch; the answer may have the version.
 
         Args:
             description: Of the model that is expected.

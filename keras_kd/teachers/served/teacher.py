@@ -221,14 +221,14 @@ class Served(host.HostTeacher):
 
         Returns:
             `requests`, sound `answers`, `failures`, `retries`, `rows`, `seconds` waited for
-            requests (of several at once: their sum), `circuit_openings`, and `servers`, by URL the
-            same of each, with its slowest answer, the state of its circuit and what it said when
-            it last failed.
+            requests (of several at once: their sum), `circuit_openings`, and `servers`: by URL the
+            same of each, with the seconds of its slowest answer, the state of its circuit, and its
+            last failure in words.
         """
         return self._fleet.value.statistics()
 
     def close(self) -> None:
-        """Closes the connections; the next use opens them again."""
+        """Closes the connections. The teacher cannot be asked after that."""
         self._fleet.value.close()
 
     # How it is saved.

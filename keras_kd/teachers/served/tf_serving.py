@@ -110,7 +110,7 @@ class GrpcClient:
         address: The server's.
         model: The model's name.
         version: Its version, a number; `None`: the one that the server has.
-        connections: As of `HttpClient`; one channel carries all.
+        connections: Not used: one channel carries all requests.
         signature: The name of the signature.
     """
 
