@@ -22,6 +22,7 @@ from tests import extras
 from tests.cache import caches
 
 KERNEL = np.random.default_rng(4).normal(size=(caches.FEATURES, caches.CLASSES)).astype("float32")
+PROBE_ROWS = 2
 TYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64", "int32": "INT32"}
 HTML = b"<!DOCTYPE html>\n<html><title>502 Bad Gateway</title></html>"
 
@@ -53,7 +54,8 @@ class Server:
         self.always = None  # of all of them
         self.requests = []  # rows of each request for outputs
         self.at_once = self.most_at_once = 0
-        self._lock = threading.Lock()
+        self.gather = 0  # so many requests must be there at once before one is answered
+        self._lock = threading.Condition()
         self.start()
 
     @property
@@ -70,6 +72,9 @@ class Server:
             self.requests.append(rows)
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
+            self._lock.notify_all()
+            if rows != PROBE_ROWS:
+                self._lock.wait_for(lambda: self.most_at_once >= self.gather, timeout=10)
         try:
             yield
         finally:
