@@ -28,7 +28,7 @@ def name_of(path):
 
 def test_files_are_subjects():
     lines = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
-    # The first rooms had 200; transformers, tuning, runs and what works past one machine came later.
+    # The first rooms had 200; transformers, tuning, runs, and past one machine came later.
     assert len(lines) <= 330
     assert statistics.median(lines.values()) >= 110
     long = [name for name, count in lines.items() if count > 500]

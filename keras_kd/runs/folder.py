@@ -177,7 +177,6 @@ class RunFolder:
         """
         self._record["stages"][stage] = {name: _digest(self.file(name)) for name in names}
         self._write_record()
-        self.push()
 
     def forget(self, stage: str) -> list[str]:
         """A stage is to be done again; returns the files that it has made."""

@@ -224,10 +224,12 @@ def _do(run: Run, stages: Any) -> None:
     for name in stages:
         if _is_done(run, name):
             run.say(f"{name}: there already")
+            run.folder.clear_scratch(name)  # of a run that was ended right here
             continue
         written = STAGES[name](run)
         run.folder.done(name, written)
         run.folder.clear_scratch(name)
+        run.folder.push()
 
 
 def _is_done(run, name):
