@@ -8,7 +8,7 @@ what distillation brought. `taps` reads inner layers, `weighting` weighs rows, `
 `callbacks` and `schedules` change a run while it goes on, `ops` are the losses as functions,
 `language` makes data for models of text and scores what they write. `quantization_aware` trains for
 integers, `compression` prunes and clusters weights, `export` writes the student for devices and
-other runtimes.
+other runtimes. `scale` trains on many workers.
 """
 
 try:
@@ -48,6 +48,7 @@ from keras_kd import (
     quantization,
     recipes,
     runtimes,
+    scale,
     schedules,
     students,
     taps,
@@ -94,6 +95,7 @@ __all__ = [
     "recipes",
     "report",
     "runtimes",
+    "scale",
     "schedules",
     "sparsify",
     "students",
