@@ -40,9 +40,9 @@ def run(
         address: Of a Ray cluster, such as `"auto"`. Default: the one that this process is connected
             to, or that `RAY_ADDRESS` names; else one of this machine is started for the call.
         env: Variables for the environment of the workers' processes.
-        timeout: Seconds after which a worker that gave no sign of life is lost. What it prints is
-            such a sign, and `worker.alive()`. In step with others, one that hangs makes all hang.
-            Default: only processes that have ended are lost.
+        timeout: Seconds without a sign of life after which a worker that has begun is lost. What
+            it prints is such a sign, and `worker.alive()`. Of workers in step one that hangs makes
+            all hang. Default: only processes that have ended are lost.
         verbose: 0: silent. 1: who starts, who is waited for, who was lost. 2: also the lines that
             workers print.
 

@@ -94,6 +94,7 @@ class _Attempt:
         self._states: list[dict[str, Any]] = [{"phase": "starting"}] * task.workers
         self._answered = [time.monotonic()] * task.workers
         self._raised_at: float | None = None
+        self._is_running = False
         self._begin = self._last_line = time.monotonic()
 
     def run(self) -> list[Any]:
@@ -102,6 +103,7 @@ class _Attempt:
             self._wait_for({"ready"}, "to start")
             self._check_versions()
             self._hosts.call_all("go")
+            self._is_running = True
             self._wait_for({"result"}, "to end")
             results = [pickle.loads(each) for each in self._hosts.call_all("result")]
             self._hosts.stop()
@@ -176,9 +178,10 @@ class _Attempt:
                     tuple(self._output[index]),
                 )
             raise _LostError(index, _exit(code), self._output[index])
-        if self._task.timeout is None or phase in ("result", "raised"):
+        has_ended = phase in ("result", "raised")
+        if self._task.timeout is None or has_ended or not self._is_running:
             return
-        silent = time.monotonic() - self._answered[index] + state.get("silent", 0.0)
+        silent = time.monotonic() - self._answered[index] + state["silent"]
         if silent > self._task.timeout:
             raise _LostError(
                 index,
