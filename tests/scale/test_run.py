@@ -64,8 +64,10 @@ def test_killed_workers_end_with_the_same_weights(tmp_path, compared, capsys):
     results = kd.scale.run(function, 2, retries=KILLS)
     for result, other in zip(results, compared, strict=True):
         assert result["weights"] == other["undisturbed"]["weights"]
-        for key, values in result["history"].items():  # that of the epochs of the last attempt
-            assert values == other["undisturbed"]["history"][key][-len(values) :], key
+        # Of the epochs of the last attempt; sums of an epoch that goes on are rounded once more.
+        for key, values in result["history"].items():
+            whole = other["undisturbed"]["history"][key][-len(values) :]
+            assert values == pytest.approx(whole, rel=1e-6), key
     printed = capsys.readouterr().out
     assert printed.count("SIGKILL") == KILLS
     assert f"restarts: {KILLS}" in printed
@@ -93,7 +95,7 @@ def test_retries_are_used_up(capsys):
     assert "Ray lost its node, or the process there" in message
     assert message.endswith("  attempt 2")
     assert caught.value.output[-1] == "attempt 2"
-    assert "worker 0: attempt 1" in capsys.readouterr().out
+    assert "worker 0: attempt 0" in capsys.readouterr().out
 
 
 def test_other_versions_are_refused(tmp_path):

@@ -14,8 +14,12 @@ from tests.distribution import scenarios, teacher_scenarios
 
 ROWS, BATCH, EPOCHS = 71, 16, 3
 STEPS = EPOCHS * -(-ROWS // BATCH)
-SCENARIOS = ["from_dataset", "host", "cached"]
-assert teacher_scenarios  # they join the others
+SCENARIOS = ["host", "cached_hint"]
+
+
+@scenarios.scenario
+def cached_hint(strategy):
+    return teacher_scenarios.cached(strategy, teacher_scenarios.FORMS[:1])
 
 
 def compare(worker, folder):
@@ -109,6 +113,6 @@ def back_up_apart(worker, folder):
 
 
 def place(worker):
-    """What a worker is told, and what it sees."""
+    """The place of a worker, as it is given and as it finds it."""
     found = kd.scale.from_environment()
     return worker.index, found == worker, os.environ["OWN"], np.arange(worker.count)
