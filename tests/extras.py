@@ -35,6 +35,7 @@ INSTALLS = {
     "pandas": _EXTRAS,
     "pyarrow": _EXTRAS,
     "pydantic": _EXTRAS,
+    "ray": _EXTRAS,
     "rouge_score": _EXTRAS,
     "sacrebleu": _EXTRAS,
     "safetensors": _EXTRAS,
