@@ -6,6 +6,7 @@ import pathlib
 import random
 
 import pytest
+import tensorflow as tf
 
 import keras_kd as kd
 from tests import extras
@@ -72,6 +73,18 @@ def test_killed_workers_end_with_the_same_weights(tmp_path, compared, capsys):
     assert printed.count("SIGKILL") == KILLS
     assert f"restarts: {KILLS}" in printed
     assert not os.path.exists(folder)
+
+
+def test_backups_that_are_not_shared_are_refused(tmp_path):
+    """Worker 0 would find that all is trained already, and worker 1 that nothing is."""
+    trainings.train(tf.distribute.get_strategy(), str(tmp_path / "0"), [], keep=True)
+    (tmp_path / "1").mkdir()
+    function = functools.partial(trainings.refused, folder=str(tmp_path))
+    first, second = kd.scale.run(function, 2, verbose=0)
+    assert first == second
+    assert "Workers have restored different backups" in first[0]
+    assert "Workers have different numbers of keras.callbacks.BackupAndRestore: [1, 0]" in first[1]
+    assert (tmp_path / "0" / "latest.weights.h5").exists()
 
 
 def test_error_of_the_function_is_raised_and_not_tried_again(tmp_path):

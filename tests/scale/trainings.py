@@ -30,8 +30,13 @@ def compare(worker, folder):
     return results | {"undisturbed": train(strategy, folder, [])}
 
 
-def train(strategy, folder, callbacks):
+def train(strategy, folder, callbacks, keep=False):
     """Weights and history of a training with dropout that is backed up after each other batch."""
+    backup = keras.callbacks.BackupAndRestore(folder, save_freq=2, delete_checkpoint=not keep)
+    return train_with(strategy, [backup, *callbacks])
+
+
+def train_with(strategy, callbacks):
     keras.utils.set_random_seed(0)
 
     def models():
@@ -41,12 +46,9 @@ def train(strategy, folder, callbacks):
         return scenarios.network(8), student
 
     distiller = scenarios.distiller_for(strategy, models, optimizer="adam", metrics=["accuracy"])
-    backup = keras.callbacks.BackupAndRestore(folder, save_freq=2)
     temperature = kd.callbacks.TemperatureSchedule(5.0, 1.0)
     x, y, _ = scenarios.data(ROWS)
-    return scenarios.train(
-        distiller, x, y, epochs=EPOCHS, callbacks=[temperature, backup, *callbacks]
-    )
+    return scenarios.train(distiller, x, y, epochs=EPOCHS, callbacks=[temperature, *callbacks])
 
 
 def train_and_die(worker, folder, kills):
@@ -106,10 +108,21 @@ def end_badly(worker):
     os._exit(3)
 
 
-def back_up_apart(worker, folder):
-    """The workers have a folder each, and in one there is a backup."""
+def refused(worker, folder):
+    """What `fit` says to workers that have a folder each, and to one that backs up alone."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    return train(strategy, os.path.join(folder, str(worker.index)), [])
+    own = os.path.join(folder, str(worker.index))
+    backup = keras.callbacks.BackupAndRestore(os.path.join(folder, "alone"))
+    messages = []
+    for train_wrongly in (
+        lambda: train(strategy, own, [], keep=True),
+        lambda: train_with(strategy, [backup] if worker.is_chief else []),
+    ):
+        try:
+            train_wrongly()
+        except ValueError as error:
+            messages.append(str(error))
+    return messages
 
 
 def place(worker):
