@@ -7,6 +7,7 @@ Ray's core only: placement, and actors that hold a process each. Ray Train would
 import contextlib
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from keras_kd.scale import host
 
 # Seconds for a node to answer, and for the cluster to find room for all workers.
 _ANSWER, _ROOM = 120.0, 600.0
+# Seconds for the head of a cluster to take a connection.
+_CONNECT = 15.0
 # Keys of `resources` for which Ray has arguments of its own.
 _OWN = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 
@@ -162,7 +165,9 @@ class RayHosts:
                 )
             return
         address = self._address or os.environ.get("RAY_ADDRESS")
+        _check_reachable(address)
         level = logging.WARNING if self._verbose else logging.ERROR
+        logging.getLogger("ray").setLevel(level)  # what it says before it reads its own argument
         options = {"logging_level": level, "log_to_driver": False}
         if address is None:
             cpus = max(os.cpu_count() or 1, int(self._resources.get("CPU", 0) * self._workers))
@@ -219,6 +224,26 @@ class RayHosts:
     def _say(self, text: str) -> None:
         if self._verbose:
             progress.print_line(f"kd.scale: {text}")
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raises at once for an address that Ray would try for minutes."""
+    if address in (None, "auto", "local"):
+        return
+    name, _, port = str(address).rpartition(":")
+    if "://" in str(address) or not name or not port.isdigit():
+        raise validation.invalid(
+            "address",
+            "'auto', or the host:port of a cluster's head; not ray://, Ray's client: submit the "
+            "program as a job of the cluster",
+            repr(address),
+        )
+    try:
+        socket.create_connection((name, int(port)), _CONNECT).close()
+    except OSError as error:
+        raise validation.invalid(
+            "address", f"a Ray cluster that can be reached ({error})", repr(address)
+        ) from error
 
 
 @contextlib.contextmanager

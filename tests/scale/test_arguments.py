@@ -31,6 +31,8 @@ def train(worker):
         ({"env": {"A": 1}}, "`env`. Expected a dict of texts"),
         ({"env": {"TF_CONFIG": "{}"}}, "`env`. Expected a dict without TF_CONFIG"),
         ({"address": ""}, "`address`"),
+        ({"address": "ray://head:10001"}, "`address`.*submit the program as a job"),
+        ({"address": "127.0.0.1:1"}, "`address`. Expected a Ray cluster that can be reached"),
         ({"verbose": 3}, "`verbose`"),
     ],
 )
