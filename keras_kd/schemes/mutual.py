@@ -65,6 +65,7 @@ def finalize_weights(mutual, call: fit.FitCall) -> None:
 #: What `MutualDistiller.fit` does before the first step, in this order.
 PREPARATION = (
     fit.require_labels_of_weights,
+    fit.take_every_step,
     prepare_callbacks,
     fit.require_labels,
     fit.track_progress,
@@ -385,9 +386,11 @@ class MutualDistiller(DistillationModel):
 
     def evaluate(self, *args, **kwargs):
         """As `keras.Model.evaluate`: each peer's own loss and metrics; `loss` is their sum."""
+        given = fit.bind_arguments(keras.Model.evaluate, args, kwargs)
+        given["x"] = distribution.with_every_step(self.distribute_strategy, given.get("x"))
         self._evaluating = True
         try:
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(**given)
         finally:
             self._evaluating = False
 

@@ -536,6 +536,7 @@ class Distiller(DistillationModel):
             ValueError: The data has no labels, and the teacher does not run.
         """
         given = fit.bind_arguments(keras.Model.evaluate, args, kwargs)
+        given["x"] = distribution.with_every_step(self.distribute_strategy, given.get("x"))
         evaluation = self.evaluation
         with evaluation.running(given, with_teacher), prefetch.data_errors(self.source):
             if self.source.runs_on_host and evaluation.runs_teacher:

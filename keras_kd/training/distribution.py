@@ -125,6 +125,25 @@ def check_supported(strategy, optimizer, steps_per_execution):
         )
 
 
+def with_every_step(strategy, data):
+    """A dataset that is each worker's own, without its length.
+
+    TensorFlow splits each of its batches among all replicas, and this worker takes part after part:
+    there are as many times more steps as there are workers. Keras would end an epoch after as many
+    steps as the dataset has batches, and leave the rest out.
+
+    Args:
+        strategy: The strategy of the model.
+        data: What `fit` was given.
+    """
+    if not isinstance(data, tf.data.Dataset) or not is_multi_worker(strategy):
+        return data
+    policy = data.options().experimental_distribute.auto_shard_policy
+    if policy != tf.data.experimental.AutoShardPolicy.OFF:
+        return data
+    return data.filter(lambda *parts: True)
+
+
 def undivided(loss: tf.Tensor) -> tf.Tensor:
     """A loss that Keras has divided by the number of replicas, times it, in float32.
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_kd._utils import batches
-from keras_kd.training import first_batch, prefetch
+from keras_kd.training import distribution, first_batch, prefetch
 from keras_kd.training.hyperparameters import traced_value
 
 
@@ -179,6 +179,15 @@ def require_samples(distiller, call: FitCall) -> None:
     call.at_end.append(check)
 
 
+def take_every_step(model, call: FitCall) -> None:
+    """Where each worker brings data of its own, Keras would end its epochs too early."""
+    strategy = model.distribute_strategy
+    call.arguments["x"] = distribution.with_every_step(strategy, call.arguments.get("x"))
+    data = call.arguments.get("validation_data")
+    if data is not None:
+        call.arguments["validation_data"] = distribution.with_every_step(strategy, data)
+
+
 def prefetch_teacher(distiller, call: FitCall) -> None:
     """Teachers outside of TensorFlow run in the input pipeline, ahead of the step."""
     call.session.enter_context(prefetch.data_errors(distiller.source))
@@ -198,6 +207,7 @@ def inspect_first_batch(distiller, call: FitCall) -> None:
 #: What `Distiller.fit` does before the first step, in this order.
 PREPARATION = (
     require_teacher,
+    take_every_step,
     track_progress,
     require_labels_of_weights,
     attach_callback_losses,

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import tempfile
 import time
 
 import keras
@@ -14,12 +15,43 @@ from tests.distribution import scenarios, teacher_scenarios
 
 ROWS, BATCH, EPOCHS = 71, 16, 3
 STEPS = EPOCHS * -(-ROWS // BATCH)
-SCENARIOS = ["host", "cached_hint"]
+SCENARIOS = ["host", "cached_hint", "own_shards"]
 
 
 @scenarios.scenario
 def cached_hint(strategy):
     return teacher_scenarios.cached(strategy, teacher_scenarios.FORMS[:1])
+
+
+@scenarios.scenario
+def own_shards(strategy):
+    """Each of two workers reads its own shards of a job; one process reads the same global batches.
+
+    A worker's batches are split among all replicas, its own take part after part: the first global
+    batch is the first half of shard 0 and the first half of shard 1.
+    """
+    x, y, _ = scenarios.data(64)
+    count = strategy.num_replicas_in_sync
+
+    def source(view, shard):
+        rows = slice(BATCH * shard, BATCH * (shard + 1))
+        return tf.data.Dataset.from_tensor_slices((x[rows], y[rows])).batch(BATCH)
+
+    with tempfile.TemporaryDirectory() as path:
+        teacher = teacher_scenarios.fixed_teacher()
+        kd.cache.plan(teacher=teacher, source=source, path=path, shards=4).write_all(verbose=0)
+        if count == 1:
+            order = np.arange(64).reshape(2, 2, 2, 8).transpose(0, 2, 1, 3).reshape(-1)
+            data = tf.data.Dataset.from_tensor_slices((x[order], y[order])).batch(BATCH)
+            joined = kd.load_cache(path, data, key="inputs")
+        else:
+            index = strategy.cluster_resolver.task_id
+            joined = kd.load_cache(path, source, process=(index, count))
+        distiller = scenarios.distiller_for(
+            strategy, lambda: (kd.teachers.Cached(path), scenarios.network(6))
+        )
+        history = distiller.fit(joined, epochs=2, shuffle=False, verbose=0)
+        return scenarios.outcome(distiller, history, {})
 
 
 def compare(worker, folder):
