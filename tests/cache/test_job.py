@@ -2,13 +2,13 @@
 
 import pickle
 
-import cloudpickle
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from tests import extras
 from tests.cache import caches
 
 # 71 rows in shards of 24, 24 and 23, of batches of 8.
@@ -88,7 +88,7 @@ def test_a_shard_reads_its_part_of_the_data_once(tmp_path):
 
 def test_a_pickled_job_writes_the_same_in_another_process(tmp_path, reference):
     job = planned(tmp_path / "cache")
-    copy = pickle.loads(cloudpickle.dumps(job))
+    copy = pickle.loads(extras.require("cloudpickle").dumps(job))
     copy.token = "another process"  # the teacher of this one is not used
     for shard in copy.pending():
         copy.write(shard)
