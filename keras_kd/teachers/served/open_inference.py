@@ -9,6 +9,7 @@ import numpy as np
 from keras_kd.runtimes.tensors import TensorInfo
 from keras_kd.teachers.served import errors, messages
 from keras_kd.teachers.served.addresses import Address
+from keras_kd.teachers.served.client import Client
 from keras_kd.teachers.served.description import Answer, ModelDescription, shape_of
 from keras_kd.teachers.served.grpc_connection import GrpcConnection
 from keras_kd.teachers.served.http import HttpConnection
@@ -31,7 +32,7 @@ _FIELDS = {
 }  # fmt: skip
 
 
-class HttpClient:
+class HttpClient(Client):
     """A model behind a server that speaks the protocol over HTTP.
 
     Arrays are sent as JSON, or where the server says that it can as they are in memory.
@@ -44,7 +45,7 @@ class HttpClient:
     """
 
     def __init__(self, address: Address, model: str, version: str | None, connections: int) -> None:
-        self._connection = HttpConnection(address, connections)
+        super().__init__(HttpConnection(address, connections))
         self._version = version
         self._path = f"/v2/models/{urllib.parse.quote(model, safe='')}"
         if version is not None:
@@ -52,7 +53,6 @@ class HttpClient:
         self._has_binary = False
 
     def describe(self, timeout: float) -> ModelDescription:
-        """What the server says of the model."""
         server = self._connection.get("/v2", timeout)
         self._has_binary = any(each in _BINARY for each in server.get("extensions") or ())
         found = self._connection.get(self._path, timeout)
@@ -72,14 +72,6 @@ class HttpClient:
         names: list[str],
         timeout: float,
     ) -> Answer:
-        """The model's outputs for a batch.
-
-        Args:
-            arrays: The inputs by name, in the types of the description.
-            description: Of the model.
-            names: The outputs that are wanted.
-            timeout: In seconds.
-        """
         del description  # the answer tells types and shapes itself
         send = self._send_binary if self._has_binary else self._send_json
         found, rest = send(arrays, names, timeout)
@@ -88,15 +80,6 @@ class HttpClient:
         except (KeyError, TypeError, ValueError) as error:
             raise errors.UnsoundAnswer(f"the answer cannot be read: {error!r}") from error
         return Answer(outputs, found.get("model_name") or "", found.get("model_version") or "")
-
-    @property
-    def connections(self) -> int:
-        """A number that changes when the server may be another process than before."""
-        return self._connection.made
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._connection.close()
 
     def _send_json(self, arrays, names, timeout):
         inputs = [
@@ -120,7 +103,7 @@ class HttpClient:
         return self._connection.post_bytes(f"{self._path}/infer", body, headers, timeout, _LENGTH)
 
 
-class GrpcClient:
+class GrpcClient(Client):
     """A model behind a server that speaks the protocol over gRPC.
 
     Args:
@@ -132,12 +115,11 @@ class GrpcClient:
 
     def __init__(self, address: Address, model: str, version: str | None, connections: int) -> None:
         del connections
-        self._connection = GrpcConnection(address)
+        super().__init__(GrpcConnection(address))
         self._model, self._version = model, version
         self._messages = messages.open_inference()
 
     def describe(self, timeout: float) -> ModelDescription:
-        """What the server says of the model."""
         request = self._messages.ModelMetadataRequest(name=self._model, version=self._version or "")
         found = self._call("ModelMetadata", request, self._messages.ModelMetadataResponse, timeout)
         tensors = {
@@ -153,7 +135,6 @@ class GrpcClient:
         names: list[str],
         timeout: float,
     ) -> Answer:
-        """The model's outputs for a batch: see `HttpClient.predict`."""
         del description
         request = self._messages.ModelInferRequest(
             model_name=self._model,
@@ -172,15 +153,6 @@ class GrpcClient:
         except (IndexError, KeyError, ValueError) as error:
             raise errors.UnsoundAnswer(f"the answer cannot be read: {error!r}") from error
         return Answer(outputs, found.model_name, found.model_version)
-
-    @property
-    def connections(self) -> int:
-        """A number that changes when the server may be another process than before."""
-        return self._connection.made
-
-    def close(self) -> None:
-        """Closes the channel."""
-        self._connection.close()
 
     def _call(self, method, request, answer, timeout):
         path = f"/inference.GRPCInferenceService/{method}"

@@ -13,6 +13,7 @@ import numpy as np
 from keras_kd.teachers.served import description as descriptions
 from keras_kd.teachers.served import errors
 from keras_kd.teachers.served.circuit import Circuit
+from keras_kd.teachers.served.client import Client
 from keras_kd.teachers.served.description import ModelDescription
 
 # Seconds after which a server is checked again even if nothing happened: a model can be replaced
@@ -51,7 +52,7 @@ class Server:
     """
 
     def __init__(
-        self, url: str, client: Any, circuit: Circuit, clock: Callable[[], float] = time.monotonic
+        self, url: str, client: Client, circuit: Circuit, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.url, self.circuit = url, circuit
         self._client, self._clock = client, clock

@@ -10,6 +10,7 @@ from keras_kd.runtimes.outputs import sort_names
 from keras_kd.runtimes.tensors import TensorInfo
 from keras_kd.teachers.served import errors, messages
 from keras_kd.teachers.served.addresses import Address
+from keras_kd.teachers.served.client import Client
 from keras_kd.teachers.served.description import Answer, ModelDescription, shape_of
 from keras_kd.teachers.served.grpc_connection import GrpcConnection
 from keras_kd.teachers.served.http import HttpConnection
@@ -18,7 +19,7 @@ from keras_kd.teachers.served.http import HttpConnection
 _TENSOR = type(tf.make_tensor_proto(0.0))
 
 
-class HttpClient:
+class HttpClient(Client):
     """A signature of a SavedModel behind TensorFlow Serving's REST API.
 
     Its answers do not say which version has made them: each request names the one described.
@@ -34,12 +35,11 @@ class HttpClient:
     def __init__(
         self, address: Address, model: str, version: str | None, connections: int, signature: str
     ) -> None:
-        self._connection = HttpConnection(address, connections)
+        super().__init__(HttpConnection(address, connections))
         self._version, self._signature = version, signature
         self._path = f"/v1/models/{urllib.parse.quote(model, safe='')}"
 
     def describe(self, timeout: float) -> ModelDescription:
-        """What the server says of the model."""
         found = self._connection.get(f"{self._of_version(self._version)}/metadata", timeout)
         try:
             spec = found["model_spec"]
@@ -60,14 +60,6 @@ class HttpClient:
         names: list[str],
         timeout: float,
     ) -> Answer:
-        """The model's outputs for a batch.
-
-        Args:
-            arrays: The inputs by name, in the types of the description.
-            description: Of the model.
-            names: The outputs that are wanted; all come.
-            timeout: In seconds.
-        """
         del names
         content = {
             "signature_name": self._signature,
@@ -90,20 +82,11 @@ class HttpClient:
             raise errors.UnsoundAnswer(f"the answer cannot be read: {error!r}") from error
         return Answer(outputs)
 
-    @property
-    def connections(self) -> int:
-        """A number that changes when the server may be another process than before."""
-        return self._connection.made
-
-    def close(self) -> None:
-        """Closes the connections."""
-        self._connection.close()
-
     def _of_version(self, version):
         return f"{self._path}/versions/{version}" if version else self._path
 
 
-class GrpcClient:
+class GrpcClient(Client):
     """A signature of a SavedModel behind TensorFlow Serving's PredictionService.
 
     Args:
@@ -118,12 +101,11 @@ class GrpcClient:
         self, address: Address, model: str, version: str | None, connections: int, signature: str
     ) -> None:
         del connections
-        self._connection = GrpcConnection(address)
+        super().__init__(GrpcConnection(address))
         self._model, self._version, self._signature = model, version, signature
         self._messages = messages.tf_serving()
 
     def describe(self, timeout: float) -> ModelDescription:
-        """What the server says of the model."""
         request = self._messages.GetModelMetadataRequest(
             model_spec=self._spec(self._version), metadata_field=["signature_def"]
         )
@@ -150,7 +132,6 @@ class GrpcClient:
         names: list[str],
         timeout: float,
     ) -> Answer:
-        """The model's outputs for a batch: see `HttpClient.predict`."""
         request = self._messages.PredictRequest(
             model_spec=self._spec(description.version or None),
             inputs=[
@@ -164,15 +145,6 @@ class GrpcClient:
         spec = found.model_spec
         version = str(spec.version.value) if spec.HasField("version") else ""
         return Answer(outputs, spec.name, version)
-
-    @property
-    def connections(self) -> int:
-        """A number that changes when the server may be another process than before."""
-        return self._connection.made
-
-    def close(self) -> None:
-        """Closes the channel."""
-        self._connection.close()
 
     def _spec(self, version):
         number = None if version is None else {"value": int(version)}
