@@ -52,7 +52,11 @@ class Server:
     """
 
     def __init__(
-        self, url: str, client: Client, circuit: Circuit, clock: Callable[[], float] = time.monotonic
+        self,
+        url: str,
+        client: Client,
+        circuit: Circuit,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url, self.circuit = url, circuit
         self._client, self._clock = client, clock
