@@ -3,6 +3,7 @@
 `keras_kd` does not import this file: it needs Apache Beam (the extra `beam`). `kd.cache.beam` does.
 """
 
+import pickle
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ __all__ = ["Outputs", "Write"]
 
 # The namespace of the counters.
 _METRICS = "keras_kd.cache"
+# What the pickle of a step ends with; later versions of Beam make a RuntimeError of all of them.
+_NOT_PICKLED = (RuntimeError, TypeError, AttributeError, pickle.PicklingError)
 
 
 class Outputs(NamedTuple):
@@ -111,10 +114,11 @@ class Write(apache_beam.PTransform):
     def _step(self, kind: type) -> Any:
         try:
             return apache_beam.ParDo(kind(self._job))
-        except RuntimeError as error:  # what Beam raises where it cannot pickle
+        except _NOT_PICKLED as error:
+            why = error.__cause__ or error
             raise ValueError(
-                f"The job cannot be sent to workers: {error.__cause__ or error}. Pass functions "
-                "that can be pickled, and a teacher by its path or by load_teacher=."
+                f"The job cannot be sent to workers: {why}. Pass functions that can be pickled, "
+                "and a teacher by its path or by load_teacher=."
             ) from error
 
 

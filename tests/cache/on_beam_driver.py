@@ -28,14 +28,18 @@ RETRYING = ["--runner=BundleBasedDirectRunner"]
 
 
 class Source(on_ray_driver.SlowSource):
-    """Fails at shard 7 when it is read for the first time: `how` is `"killed"` or an error."""
+    """Fails once, at the seventh time that data is asked for: `how` is `"killed"` or an error."""
 
     def __init__(self, folder, how=None):
         super().__init__(folder / "log", seconds=0)
         self.mark, self.how = folder / "failed", how
 
     def __call__(self, view, shard):
-        if shard == 7 and self.how is not None and not self.mark.exists():
+        if (
+            self.how is not None
+            and not self.mark.exists()
+            and len(on_ray_driver.reads(self.log)) > 5
+        ):
             self.mark.touch()
             if self.how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)

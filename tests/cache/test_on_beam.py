@@ -93,7 +93,6 @@ def test_a_pipeline_whose_process_was_killed_is_run_again(seen, folder, referenc
     case = seen["killed"]
     assert case["error"] == "RuntimeError: Channel closed prematurely."
     assert 0 < len(case["pending"]) < SHARDS
-    assert 7 in case["pending"]
     assert sorted(shards_read(case)) == case["pending"]
     assert case["counters"]["shards"] == len(case["pending"])
     assert caches.contents(folder / "killed" / "cache") == reference
