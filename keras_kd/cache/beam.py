@@ -99,7 +99,7 @@ class Write(apache_beam.PTransform):
                 f"{begin!r} | Write(job)"
             )
         pending = [tuple(shard) for shard in self._job.pending()]
-        written = begin | "Pending" >> apache_beam.Create(pending)
+        written = begin | "Pending" >> apache_beam.Create(pending, reshuffle=False)
         if pending:  # else workers would load the teacher for nothing
             spread = written | "Spread" >> apache_beam.Reshuffle()
             written = spread | "Write" >> self._step(_WriteShard)
