@@ -15,6 +15,11 @@ NATIVE_BUILDS := native-plain native-asan native-tsan native-lanes16
 TARGETS := all
 # Options of pytest, from the command line: `make test TEST_ARGS=-x`.
 TEST_ARGS :=
+# Apache Beam, and what importing and running it needs that .venv does not have: for this version.
+BEAM := 'apache-beam>=2.77,<2.78' 'beartype>=0.21,<0.23' 'dnspython>=2.6,<3' 'fastavro>=1.9,<2' \
+  'fasteners>=0.18,<1' 'httplib2>=0.22,<1' 'jsonpickle>=3.0.4,<5' 'objsize>=0.6.1,<0.8' \
+  'proto-plus>=1.25,<2' 'protobuf>=6.31.1,<7' 'pymongo>=4.6,<5' 'pytz>=2024.1' \
+  'sortedcontainers>=2.4,<3' 'zstandard>=0.22,<1'
 REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxruntime==1.4.4 \
   silero-vad==6.2.3
 
@@ -22,7 +27,7 @@ REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxr
 # without it comes from PyTorch's own index:
 # `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make extras`.
 EXTRAS := .venv/group-docs .venv/group-foreign .venv/group-notebooks .venv/tfmot .venv/hub \
-  .venv/browser .venv/real_files .venv/mlserver/installed .venv/tf_serving_api
+  .venv/browser .venv/real_files .venv/beam .venv/mlserver/installed .venv/tf_serving_api
 # Time limits, retries and messages.
 INSTALL := $(PYTHON) tools/install.py
 
@@ -31,7 +36,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help venv extras minilm speech test test-matrix test-bugs test-torch demo docs lint format hooks native-test \
   $(NATIVE_BUILDS:%=build-%) test-cuda check-cuda-library wheel wheel-aarch64 smoke smoke-pythons \
-  smoke-pure clean
+  smoke-pure check-extras clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -135,6 +140,9 @@ smoke-pythons: ## the same with each other Python that is here
 smoke-pure: ## try the package without its library beside the oldest TensorFlow
 	bash tools/smoke_test_wheel.sh $(PYTHON) pure
 
+check-extras: .venv/group-lint ## see that each extra fits beside the oldest and the newest TensorFlow
+	$(BIN)/python tools/check_extras.py
+
 clean: ## remove what the targets made
 	rm -rf .venv build dist keras_kd/lib keras_kd/_kernels*.so *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
@@ -209,6 +217,15 @@ clean: ## remove what the targets made
 	rm -rf $@ $@.part
 	$(INSTALL) "TensorFlow Serving's messages" $(PIP) --no-deps --no-compile --target $@.part \
 	  'tensorflow-serving-api>=2.18,<2.22'
+	mv $@.part $@
+	@touch $@
+
+# Apache Beam, which goes before .venv on PYTHONPATH where the tests run it: it asks for protobuf
+# below 7 and would take back others of .venv. Without dependencies, so that TensorFlow, NumPy and the
+# rest are those of .venv.
+.venv/beam: .venv/group-foreign
+	rm -rf $@ $@.part
+	$(INSTALL) "Apache Beam" $(PIP) --no-deps --no-compile --target $@.part $(BEAM)
 	mv $@.part $@
 	@touch $@
 

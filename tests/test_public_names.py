@@ -9,8 +9,11 @@ and name the change in CHANGELOG.md.
 """
 
 import difflib
+import importlib.util
 import inspect
 import pathlib
+import sys
+import types
 
 import keras
 import pytest
@@ -53,7 +56,7 @@ MEMBERS = {
 
 def entries():
     """The lines of the list, sorted."""
-    found = [*_names(kd)]
+    found = [*_names(kd), "keras_kd.cache.beam", *_names(_beam())]
     for name, members in MEMBERS.items():
         found += [_line(f"{name}.{each}", _member(name, each)) for each in members.split()]
     registered = keras.saving.get_custom_objects()
@@ -67,6 +70,18 @@ def _names(module):
         yield _line(f"{module.__name__}.{name}", value)
         if inspect.ismodule(value):
             yield from _names(value)
+
+
+def _beam():
+    """`keras_kd.cache.beam`, beside a stand-in for Apache Beam."""
+    base = types.ModuleType("apache_beam")
+    base.PTransform = base.DoFn = object
+    spec = importlib.util.find_spec("keras_kd.cache.beam")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "apache_beam", base)
+        spec.loader.exec_module(module)
+    return module
 
 
 def _member(name, member):

@@ -4,6 +4,8 @@ A job (`plan`) takes its data from one of `sources`, shard by shard; `on_ray` an
 its shards to the machines of a cluster.
 """
 
+import types
+
 from keras_kd.cache import sources
 from keras_kd.cache.on_ray import FleetSummary, on_ray
 from keras_kd.teachers.cache import CacheError, cache_teacher, load_cache
@@ -22,3 +24,12 @@ __all__ = [
     "plan",
     "sources",
 ]
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    if name != "beam":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    # Loaded on first use: it needs Apache Beam.
+    return importlib.import_module("keras_kd.cache.beam")
