@@ -11,6 +11,8 @@ the losses as functions, `language` makes data for models of text and scores wha
 the student for devices and other runtimes. `scale` trains on many workers.
 """
 
+import typing
+
 try:
     import tensorflow
 except ImportError as error:
@@ -44,28 +46,23 @@ from keras_kd import (
     export,
     language,
     losses,
-    measurement,
     ops,
     quantization,
     recipes,
     runtimes,
-    scale,
     schedules,
     students,
     taps,
     teachers,
-    tuning,
     weighting,
 )
 from keras_kd.compression import cluster, sparsify
 from keras_kd.diagnosis import diagnose
 from keras_kd.pairing import pair_layers
 from keras_kd.quantization import quantization_aware
-from keras_kd.reporting import report
 from keras_kd.schemes import BornAgain, MutualDistiller, distill_chain
 from keras_kd.teachers.cache import CacheError, cache_teacher, load_cache
 from keras_kd.training.distiller import Distiller
-from keras_kd.tuning import tune
 from keras_kd.version import __version__
 
 __all__ = [
@@ -109,7 +106,22 @@ __all__ = [
 ]
 
 
-_ELSEWHERE = {"Report": "reporting.result", "measure": "measurement.api"}
+# Loaded on first use: training alone needs none of it. Nothing here is registered with Keras, so
+# saved models load without it.
+_ELSEWHERE = {
+    "Report": ("reporting.result", "Report"),
+    "measure": ("measurement.api", "measure"),
+    "measurement": ("measurement", None),
+    "report": ("reporting", "report"),
+    "scale": ("scale", None),
+    "tune": ("tuning", "tune"),
+    "tuning": ("tuning", None),
+}
+
+if typing.TYPE_CHECKING:
+    from keras_kd import measurement, scale, tuning
+    from keras_kd.reporting import report
+    from keras_kd.tuning import tune
 
 
 def __getattr__(name):
@@ -117,8 +129,9 @@ def __getattr__(name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    # Loaded on first use: training alone does not need it.
-    return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
+    module, member = _ELSEWHERE[name]
+    found = importlib.import_module(f"{__name__}.{module}")
+    return found if member is None else getattr(found, member)
 
 
 def __dir__():

@@ -108,7 +108,7 @@ class FaultyProxy:
         found = connection.getresponse()
         status, headers, data = found.status, dict(found.getheaders()), found.read()
         connection.close()
-        if fault == "500 after":  # it was done, but the client is told otherwise
+        if fault == "500 after":  # it was done, but the client hears otherwise
             return self._answer(request, 500, {}, b"<Error><Code>InternalError</Code></Error>")
         return self._answer(request, status, headers, data, is_cut=fault == "a part")
 

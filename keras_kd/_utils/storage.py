@@ -80,9 +80,9 @@ def _in_store(address: str, name: str) -> Place:
     scheme = address.split("://")[0]
     upath = validation.needs("upath", f"{name}={address!r}", "cloud")
     try:
-        # Listings are asked for anew each time: others write to the same place.
+        # Listings are not cached: others write to the same place.
         found = upath.UPath(address, use_listings_cache=False)
-        found.fs  # noqa: B018 - made here, where what it needs can be told
+        found.fs  # noqa: B018 - made here, where the error names what it needs
     except ImportError as error:
         raise ImportError(f"{name}={address!r} needs what reaches {scheme}://: {error}") from error
     except ValueError as error:

@@ -232,7 +232,7 @@ print(json.dumps([looks, len(seen)]), flush=True)
 
 
 def test_a_store_that_fails_now_and_then(server, store, local_job, tmp_path, request):
-    """One request in twenty; what is written, read and learnt equals the local cache to the bit."""
+    """One request in twenty; what is written, read and trained equals the local one to the bit."""
     script = tmp_path / "reader.py"
     script.write_text(_READER)
     options = json.dumps(stores.options_of(server))

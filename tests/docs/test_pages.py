@@ -18,7 +18,7 @@ def name_of(path):
 WITH_CODE = [path for path in pages.PAGES if any(block.is_run for block in pages.blocks(path))]
 DEFINED = re.compile(r"^class ([A-Za-z]\w*(?:Warning|Error))\(", re.MULTILINE)
 # What never leaves the package: a cache's reader makes a CacheError of it.
-INTERNAL = {"FieldError", "LockHeldError"}
+INTERNAL = {"FieldError", "HostLostError", "LockHeldError", "ServerError", "UnsoundError"}
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def folder(path: Any) -> storage.Place:
 
     Raises:
         ImportError: It is in a store, and what reaches it is not installed.
-        ValueError: It is no path.
+        ValueError: It is not a path.
     """
     return storage.place(path, "path", "the folder of a cache, as a path or an address")
 

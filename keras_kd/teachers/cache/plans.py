@@ -17,7 +17,7 @@ _DERIVED = ("classes", "components", "last_activation", "last_activations", "out
 def of_outputs(
     recorder: contents.OutputRecorder, specs: dict[str, tf.TensorSpec], fingerprint: str | None
 ) -> dict:
-    """The fields of a plan that say what is stored of which teacher.
+    """The fields of a plan that name the teacher, and what is stored of it.
 
     Args:
         recorder: The recorder, which has been traced.
