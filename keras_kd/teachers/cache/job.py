@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import numbers
 import os
 import pathlib
 import platform
@@ -432,15 +433,21 @@ class Job:
         return self.finish()
 
     def _checked(self, shard: Any) -> Shard:
-        found = tuple(shard) if isinstance(shard, (tuple, list)) else shard
-        if found not in self.shards:
+        parts = self._plan["parts"]
+        # By the counts: a search in `shards` takes the longer, the more there are.
+        if not (
+            isinstance(shard, (tuple, list))
+            and [isinstance(number, numbers.Integral) for number in shard] == [True, True]
+            and 0 <= shard[0] < len(parts)
+            and 0 <= shard[1] < parts[shard[0]]
+        ):
             raise invalid(
                 "shard",
                 "one of job.shards: the numbers of a view (0 to "
-                f"{len(self._plan['parts']) - 1}) and a shard (0 to {self._plan['parts'][0] - 1})",
+                f"{len(parts) - 1}) and a shard (0 to {parts[0] - 1})",
                 repr(shard),
             )
-        return Shard(*found)
+        return Shard(*map(int, shard))
 
     def _prepared(self, shard: Shard) -> tuple[TeacherRun, tf.data.Dataset]:
         """The teacher of this process, and the data of a shard."""
