@@ -201,7 +201,7 @@ def writer_lock(process: int) -> str:
 # Whether a cache's files are those that were written.
 
 
-def checked(folder: storage.Place, thorough: bool) -> dict:
+def checked(folder: storage.Place, thorough: bool, process: tuple[int, int] = (0, 1)) -> dict:
     """The manifest of a complete cache.
 
     Shards in a store are not asked for here: each is compared with its checksum when it is read
@@ -210,13 +210,15 @@ def checked(folder: storage.Place, thorough: bool) -> dict:
     Args:
         folder: The cache.
         thorough: Whether the files' contents are compared with their checksums; else their sizes.
+        process: `(index, count)`: the shards `index`, `index + count`, ... of each view alone, so
+            that many readers of parts do not each read all of it.
 
     Raises:
         CacheError: A file is missing, cut off or changed; it is named.
     """
     manifest = read_manifest(folder)
     for shards in manifest["shards"] if not storage.is_remote(folder) else []:
-        for shard in shards:
+        for shard in shards[process[0] :: process[1]]:
             _check_shard(folder, shard, thorough)
     return manifest
 
