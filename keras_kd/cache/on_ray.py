@@ -288,9 +288,9 @@ class _Fleet:
         seconds = [each.seconds for each in self.done.values()]
         patience = max(_SLOW * statistics.median(seconds), _LOOK)
         for _, shard, since in sorted(self._running.values(), key=lambda each: each[2]):
-            is_slow = time.monotonic() - since > patience
-            is_known = shard is None or shard in self.done or shard in self.backups
-            if is_slow and not is_known:
+            if shard is None or shard in self.done or shard in self.backups:
+                continue
+            if time.monotonic() - since > patience:
                 self.backups.append(shard)
                 return shard
         return None
