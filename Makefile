@@ -22,7 +22,7 @@ REAL_FILES := basic-pitch==0.4.0 magika==1.0.3 mediapipe==0.10.14 rapidocr-onnxr
 # without it comes from PyTorch's own index:
 # `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make extras`.
 EXTRAS := .venv/group-docs .venv/group-foreign .venv/group-notebooks .venv/tfmot .venv/hub \
-  .venv/browser .venv/real_files
+  .venv/browser .venv/real_files .venv/mlserver/installed .venv/tf_serving_api
 # Time limits, retries and messages.
 INSTALL := $(PYTHON) tools/install.py
 
@@ -191,6 +191,24 @@ clean: ## remove what the targets made
 	$(INSTALL) "files of published models" $(PIP) --no-deps --no-compile --only-binary :all: \
 	  --python-version 3.11 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
 	  --target $@.part $(REAL_FILES)
+	mv $@.part $@
+	@touch $@
+
+# A server of the Open Inference Protocol, in an environment of its own: MLServer asks for protobuf
+# below 7 and an older fastapi. ONNX Runtime of the version that .venv has gives the same bits.
+.venv/mlserver/installed: .venv/group-foreign
+	$(INSTALL) "a virtual environment for MLServer" $(PYTHON) -m venv --clear .venv/mlserver
+	$(INSTALL) --minutes 20 MLServer .venv/mlserver/bin/python -m pip install --quiet \
+	  'mlserver>=1.7,<2' "onnxruntime==$$($(BIN)/python -c \
+	  'import importlib.metadata; print(importlib.metadata.version("onnxruntime"))')"
+	@touch $@
+
+# The messages of TensorFlow Serving as its authors generate them, for a server in the tests. Without
+# its dependencies: it asks for a distribution of TensorFlow by name.
+.venv/tf_serving_api: .venv/created
+	rm -rf $@ $@.part
+	$(INSTALL) "TensorFlow Serving's messages" $(PIP) --no-deps --no-compile --target $@.part \
+	  'tensorflow-serving-api>=2.18,<2.22'
 	mv $@.part $@
 	@touch $@
 

@@ -8,7 +8,7 @@ says what came of it and `report` what distillation brought. `taps` reads inner 
 weighs rows, `data` mixes them, `callbacks` and `schedules` change a run while it goes on, `ops` are
 the losses as functions, `language` makes data for models of text and scores what they write.
 `quantization_aware` trains for integers, `compression` prunes and clusters weights, `export` writes
-the student for devices and other runtimes.
+the student for devices and other runtimes. `scale` trains on many workers.
 """
 
 try:
@@ -49,6 +49,7 @@ from keras_kd import (
     quantization,
     recipes,
     runtimes,
+    scale,
     schedules,
     students,
     taps,
@@ -96,6 +97,7 @@ __all__ = [
     "recipes",
     "report",
     "runtimes",
+    "scale",
     "schedules",
     "sparsify",
     "students",

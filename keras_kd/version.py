@@ -27,6 +27,19 @@ def installed() -> dict[str, str]:
     }
 
 
+def differences(theirs: dict[str, str]) -> list[str]:
+    """What another process has in other versions than this one, in words.
+
+    Args:
+        theirs: `installed()` of that process.
+    """
+    return [
+        f"{name} {theirs.get(name)} there, {own} here"
+        for name, own in installed().items()
+        if theirs.get(name) != own
+    ]
+
+
 def check_tensorflow(found: str | None) -> None:
     """Refuses a TensorFlow that is too old, and warns of one that is newer than the tested ones.
 

@@ -21,6 +21,7 @@ INSTALLS = {
     "ai_edge_quantizer": _EXTRAS,
     "cloudpickle": _EXTRAS,
     "fsspec": _EXTRAS,
+    "grpc": _EXTRAS,
     "ipykernel": _EXTRAS,
     "jiwer": _EXTRAS,
     "keras_hub": _EXTRAS,
@@ -56,6 +57,7 @@ INSTALLS = {
     "transformers": _EXTRAS,
     "triton": _EXTRAS,
     "upath": _EXTRAS,
+    "urllib3": _EXTRAS,
     "wandb": _EXTRAS,
     "yaml": _VENV,
 }

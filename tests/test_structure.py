@@ -15,7 +15,7 @@ MODULES = [path for path in FILES if path.name != "__init__.py"]
 # A file that is longer than 500 lines says why in its docstring, in these words.
 REASON = "Longer than other files"
 # Of NumPy's and the standard library's: public, in spite of their names.
-PUBLIC = {"_replace", "_asdict", "_fields"}
+PUBLIC = {"_replace", "_asdict", "_exit", "_fields"}
 
 
 def is_ours(kind):
@@ -28,8 +28,8 @@ def name_of(path):
 
 def test_files_are_subjects():
     lines = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
-    # The first rooms had 200; transformers, tuning and runs came later.
-    assert len(lines) <= 300
+    # The first rooms had 200; transformers, tuning, runs, and past one machine came later.
+    assert len(lines) <= 330
     assert statistics.median(lines.values()) >= 110
     long = [name for name, count in lines.items() if count > 500]
     assert [x for x in long if REASON not in ast.get_docstring(parsed(PACKAGE / x))] == []

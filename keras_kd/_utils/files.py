@@ -77,16 +77,18 @@ def owner() -> str:
     return f"{platform.node()}.{os.getpid()}"
 
 
-def check_writable(path: str | os.PathLike, name: str) -> None:
+def check_writable(path: Any, name: str) -> None:
     """Raises unless a file may be written there; makes its folder.
 
     Args:
-        path: The path of the file.
+        path: The path of the file. Of an object in a store the writing itself tells.
         name: The argument or the option, for the message.
 
     Raises:
         ValueError: It is a folder, or cannot be written.
     """
+    if storage.is_remote(path):
+        return
     path = pathlib.Path(path)
     if path.is_dir():
         raise ValueError(f"{name}: {str(path)!r} is a folder; name a file in it.")

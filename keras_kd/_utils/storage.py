@@ -140,6 +140,13 @@ def names(folder: Place, ending: str = "") -> set[str]:
     return {each for each in found if each.endswith(ending)}
 
 
+def below(folder: Place) -> set[str]:
+    """The names of all objects below a folder of a store, by their path within it."""
+    folder.fs.invalidate_cache()
+    found = _retried(folder, lambda: folder.fs.find(folder.path))
+    return {name[len(folder.path.rstrip("/")) + 1 :] for name in found}
+
+
 def remove(path: Place) -> None:
     """Removes a file or an object, if there is one."""
     if not is_remote(path):

@@ -7,7 +7,8 @@ its shards to the machines of a cluster.
 from keras_kd.cache import sources
 from keras_kd.cache.on_ray import FleetSummary, on_ray
 from keras_kd.teachers.cache import CacheError, cache_teacher, load_cache
-from keras_kd.teachers.cache.job import Job, Shard, Written, plan
+from keras_kd.teachers.cache.job import Job, Shard, Written
+from keras_kd.teachers.cache.planning import plan
 
 __all__ = [
     "CacheError",

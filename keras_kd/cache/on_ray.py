@@ -22,13 +22,23 @@ _SLOW = 2.0
 class FleetSummary:
     """What came of a job on several machines.
 
-    Attributes:
+    Args:
         path: The cache.
         seconds: From the first worker's start to the manifest.
         written: A `Written` for each shard that was pending.
         retries: `(shard, why)` for each try that failed and was made again.
         backups: Shards that were begun a second time while a slow worker still had them.
         saved_by_backups: How many of these were done before the slow worker was.
+
+    Example:
+
+    ```python
+    def slowest(job):  # job: what keras_kd.cache.plan returned
+        import keras_kd as kd
+
+        summary = kd.cache.on_ray(job, workers=8)
+        return next(iter(summary.by_worker()))
+    ```
     """
 
     path: Any

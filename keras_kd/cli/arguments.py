@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 
-from keras_kd._utils import files, validation
+from keras_kd._utils import files, storage, validation
 
 # Options of the command line for arguments of Python.
 _OPTIONS = {
@@ -69,7 +69,8 @@ def check_files(options: argparse.Namespace, inputs: list[str], outputs: list[st
         path = getattr(options, name)
         if path is None:
             continue
-        found = os.path.realpath(validation.path(_option(name), path))
+        place = storage.place(path, _option(name), "the path of a file, or of an object in a store")
+        found = str(place) if storage.is_remote(place) else os.path.realpath(place)
         if found in taken:
             raise ValueError(
                 f"{_option(name)}: {path!r} is the file of {taken[found]} too, and would be "
@@ -78,7 +79,7 @@ def check_files(options: argparse.Namespace, inputs: list[str], outputs: list[st
         taken[found] = _option(name)
     for name in outputs:
         if getattr(options, name) is not None:
-            files.check_writable(getattr(options, name), _option(name))
+            files.check_writable(storage.place(getattr(options, name)), _option(name))
 
 
 def _option(name):

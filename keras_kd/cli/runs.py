@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_kd._utils import validation
-from keras_kd.cli import arguments
+from keras_kd._utils import storage, validation
+from keras_kd.cli import arguments, cache_job
 
 COMMANDS = ("distill", "tune", "cache", "export", "init")
 _KINDS = ("image", "text", "table")
@@ -30,13 +30,16 @@ def add_to(commands: Any) -> None:
         "Trains the teacher, where the configuration says so, and searches the settings of its "
         "section `tune`. `distill --resume` goes on from there.",
     )
-    _add_run(
+    cached = _add_run(
         commands,
         "cache",
-        "write the teacher's outputs for a configuration, and no more",
+        "write a teacher's outputs, for a configuration or as a job on several machines",
         "Trains the teacher, where the configuration says so, and writes its outputs for the "
-        "training data. `distill --resume` goes on from there.",
+        "training data; `distill --resume` goes on from there. With --source in place of CONFIG: "
+        "a cache of any data, whose shards are written here or on a Ray cluster.",
+        needs_config=False,
     )
+    cache_job.add_to(cached)
     _add_run(
         commands,
         "export",
@@ -55,10 +58,15 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--out", metavar="FILE", default="config.yaml", help="where it is written")
 
 
-def _add_run(commands, name, words, description, resumes=True):
+def _add_run(commands, name, words, description, resumes=True, needs_config=True):
     parser = commands.add_parser(name, allow_abbrev=False, help=words, description=description)
     add = parser.add_argument
-    add("config", metavar="CONFIG", help="a YAML file; `keras-kd init` writes one")
+    add(
+        "config",
+        metavar="CONFIG",
+        nargs=None if needs_config else "?",
+        help="a YAML file; `keras-kd init` writes one",
+    )
     add(
         "--folder",
         metavar="FOLDER",
@@ -74,6 +82,7 @@ def _add_run(commands, name, words, description, resumes=True):
     if resumes:
         add("--resume", action="store_true", help="continue a run that was ended")
     arguments.add_quiet(parser)
+    return parser
 
 
 def run(options: argparse.Namespace) -> int:
@@ -82,10 +91,11 @@ def run(options: argparse.Namespace) -> int:
         if options.command == "init":
             _init(options)
         else:
+            is_job = options.command == "cache" and cache_job.is_wanted(options)
             with arguments.printing_to_stderr():
-                made = _run(options)
+                made = cache_job.write(options) if is_job else _run(options)
             print(made)
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -106,7 +116,9 @@ def _run(options):
 
     config = reading.read(options.config, options.set)
     folder = options.folder or str(pathlib.Path("runs") / pathlib.Path(options.config).stem)
-    validation.folder("--folder", folder)
+    place = storage.place(folder, "--folder", "the path of a folder, or its address")
+    if not storage.is_remote(place):
+        validation.folder("--folder", folder)
     tf.config.experimental.enable_op_determinism()  # a run that goes on gives the same numbers
     if options.command == "export":
         return runs.export(config, folder, quiet=options.quiet)

@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from keras_kd._utils import files, validation
+from keras_kd._utils import files, storage
 from keras_kd._utils.serialization import plain
 from keras_kd._utils.validation import invalid
 from keras_kd.reporting import breakdowns, narrative, tables
@@ -187,16 +186,16 @@ class Report:
         """
         return tables.scalars(self.metric, self.rows)
 
-    def save_json(self, path: str | os.PathLike) -> None:
+    def save_json(self, path: Any) -> None:
         """Writes `to_dict` to a file."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         _write(path, text + "\n")
 
-    def save_markdown(self, path: str | os.PathLike) -> None:
-        """Writes `to_markdown` to a file."""
+    def save_markdown(self, path: Any) -> None:
+        """Writes `to_markdown` to a file, or to an object of a store (`s3://...`)."""
         _write(path, self.to_markdown())
 
-    def save_html(self, path: str | os.PathLike) -> None:
+    def save_html(self, path: Any) -> None:
         """Writes one page that holds everything: no other file and no network is needed."""
         # Imported here: pages are written seldom.
         from keras_kd.reporting import html
@@ -214,7 +213,7 @@ def _notes(candidates):
 
 
 def _write(path, text):
-    path = validation.path("path", path)
-    files.check_writable(path, "path")
-    with files.replace_atomically(pathlib.Path(path)) as partial:
+    place = storage.place(path, "path", "the path of a file, or the address of an object")
+    files.check_writable(place, "path")
+    with files.replace_atomically(place) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -1,19 +1,25 @@
-"""The folder of a run: held by one process, with a record of the stages that are done."""
+"""The folder of a run: held by one process, with a record of the stages that are done.
+
+A folder in a store is worked on in a temporary one of this machine (`mirror.Mirror`): what a stage
+has made is there when the stage is done.
+"""
 
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
 from keras_kd import version
-from keras_kd._utils import files
+from keras_kd._utils import files, storage
+from keras_kd.runs.mirror import Mirror
 from keras_kd.runs.reading import Configuration
 
 CONFIG = "config.yaml"
@@ -29,11 +35,22 @@ class RunFolder:
     removed or changed since is made again.
 
     Args:
-        path: The folder.
+        path: The folder, or its address in a store.
+
+    Attributes:
+        place: The folder as the user knows it.
+        path: The folder of this machine that is worked on; `place`, where that is one.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
-        self.path = pathlib.Path(path)
+    def __init__(self, path: Any) -> None:
+        self.place = storage.place(path, "--folder", "the path of a folder, or its address")
+        self._mirror: Mirror | None = None
+        if storage.is_remote(self.place):
+            self.path = pathlib.Path(tempfile.mkdtemp(prefix="keras_kd-run-"))
+            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+            self._mirror = Mirror(self.path, self.place)
+        else:
+            self.path = self.place
         self.state = self.path / _STATE
         self._record: dict[str, Any] = {}
 
@@ -65,14 +82,14 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(
-                    f"The run folder {str(self.path)!r} is in use by another process. Wait until "
+                    f"The run folder {str(self.place)!r} is in use by another process. Wait until "
                     "it has ended, or choose another one with --folder."
                 ) from None
             yield
 
     def is_begun(self) -> bool:
         """Whether a run was begun here."""
-        return self.file(CONFIG).exists()
+        return storage.exists(self.place / CONFIG)
 
     def check_new(self) -> None:
         """Raises where the folder is not for a new run.
@@ -82,13 +99,13 @@ class RunFolder:
         """
         if self.is_begun():
             raise ValueError(
-                f"The run folder {str(self.path)!r} holds a run. Continue it with --resume, or "
+                f"The run folder {str(self.place)!r} holds a run. Continue it with --resume, or "
                 "choose another folder with --folder; nothing of it is written over."
             )
-        others = sorted(each.name for each in self.path.iterdir() if each.name not in _OWN)
+        others = sorted(storage.names(self.place) - set(_OWN))
         if others:
             raise ValueError(
-                f"The run folder {str(self.path)!r} holds other files, such as {others[0]!r}. "
+                f"The run folder {str(self.place)!r} holds other files, such as {others[0]!r}. "
                 "Choose an empty one with --folder."
             )
 
@@ -99,6 +116,7 @@ class RunFolder:
         self._record = {"data": None, "stages": {}}
         self._write_record()
         self.write_config(config)  # last: from now on there is a run
+        self.push()
 
     def resume(self, config: Configuration, apart_from: tuple[str, ...] = ()) -> None:
         """A run that was begun.
@@ -112,17 +130,19 @@ class RunFolder:
         """
         if not self.is_begun():
             raise ValueError(
-                f"There is no run in {str(self.path)!r} to continue. Leave --resume out to begin "
+                f"There is no run in {str(self.place)!r} to continue. Leave --resume out to begin "
                 "one, or name its folder with --folder."
             )
-        used = yaml.safe_load(self.file(CONFIG).read_text(encoding="utf-8"))
+        used = yaml.safe_load(storage.read(self.place / CONFIG).decode("utf-8"))
         differing = list(_differences(used, config.plain(), apart_from))
         if differing:
             raise ValueError(
-                f"The run in {str(self.path)!r} was begun with another configuration. Differing: "
+                f"The run in {str(self.place)!r} was begun with another configuration. Differing: "
                 f"{'; '.join(differing)}. Continue with the one it had "
-                f"({str(self.file(CONFIG))!r}), or begin another run with --folder."
+                f"({str(self.place / CONFIG)!r}), or begin another run with --folder."
             )
+        if self._mirror is not None:
+            self._mirror.pull()
         self.state.mkdir(exist_ok=True)
         for each in [*self.path.glob("partial-*"), *self.state.glob("partial-*")]:
             each.unlink()  # what was being written when the run was ended
@@ -132,7 +152,7 @@ class RunFolder:
         """Raises where a run goes on with other data than it was begun with."""
         if self._record["data"] not in (None, digest):
             raise ValueError(
-                f"The data has changed since the run in {str(self.path)!r} was begun. Bring the "
+                f"The data has changed since the run in {str(self.place)!r} was begun. Bring the "
                 "old data back, or begin another run with --folder."
             )
         self._record["data"] = digest
@@ -188,6 +208,11 @@ class RunFolder:
         """Adds a line to `run.log`."""
         with open(self.file("run.log"), "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def push(self) -> None:
+        """Brings what has changed into the store, if the folder is in one."""
+        if self._mirror is not None:
+            self._mirror.push()
 
     def _write_record(self):
         text = json.dumps(self._record, indent=2) + "\n"

@@ -1,7 +1,5 @@
 """A run: checks first, then stages in a fixed order, each of which is done once."""
 
-import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -42,16 +40,16 @@ _OF_EXPORT = ("exports", "report", "card")
 
 def distill(
     config: Configuration,
-    folder: str | os.PathLike,
+    folder: Any,
     *,
     resume: bool = False,
     quiet: bool = False,
-) -> pathlib.Path:
+) -> Any:
     """Runs a configuration from its data to its files.
 
     Args:
         config: The configuration.
-        folder: The folder of the run.
+        folder: The folder of the run, also the address of one in a store.
         resume: Whether a run that was ended goes on; else the folder must be new.
         quiet: Whether nothing is printed.
 
@@ -67,11 +65,11 @@ def distill(
 
 def write_cache(
     config: Configuration,
-    folder: str | os.PathLike,
+    folder: Any,
     *,
     resume: bool = False,
     quiet: bool = False,
-) -> pathlib.Path:
+) -> Any:
     """Trains the teacher, where it is trained here, and writes its outputs; no more.
 
     Args:
@@ -97,11 +95,11 @@ def write_cache(
 
 def search(
     config: Configuration,
-    folder: str | os.PathLike,
+    folder: Any,
     *,
     resume: bool = False,
     quiet: bool = False,
-) -> pathlib.Path:
+) -> Any:
     """Trains the teacher, where it is trained here, and searches settings; no more.
 
     Args:
@@ -124,9 +122,7 @@ def search(
     return _run(config, folder, _OF_TUNE, resume, quiet) / tuning_stage.PAGE
 
 
-def export(
-    config: Configuration, folder: str | os.PathLike, *, quiet: bool = False
-) -> pathlib.Path:
+def export(config: Configuration, folder: Any, *, quiet: bool = False) -> Any:
     """Writes the exports of a finished run again, and the report and the card of them.
 
     Args:
@@ -151,7 +147,7 @@ def export(
         ]
         if unfinished:
             raise ValueError(
-                f"The run in {str(found.path)!r} has not trained all of its models: "
+                f"The run in {str(found.place)!r} has not trained all of its models: "
                 f"{', '.join(unfinished)}. Finish it: keras-kd distill ... --resume."
             )
         made = _prepared(config, found, quiet)
@@ -162,7 +158,8 @@ def export(
         for name in old:
             if name.endswith((".tflite", ".onnx")) and name not in kept:
                 found.file(name).unlink(missing_ok=True)
-    return found.path
+        found.push()
+    return found.place
 
 
 def check(config: Configuration) -> None:
@@ -198,8 +195,9 @@ def _run(config, folder, stages, resume, quiet):
         for note in made.data.notes:
             made.say(f"data: {note}")
         _do(made, stages)
-        made.say(f"done: {found.path}")
-    return found.path
+        made.say(f"done: {found.place}")
+        found.push()
+    return found.place
 
 
 def _prepared(config: Configuration, folder: RunFolder, quiet: bool) -> Run:
@@ -213,7 +211,7 @@ def _prepared(config: Configuration, folder: RunFolder, quiet: bool) -> Run:
         models.student(config, plan.teacher, samples),
         samples,
     )
-    name = pathlib.Path(folder.path).name
+    name = folder.place.name
     made = Run(config, folder, name, samples, plan, plan.teacher, quiet)
     if plan.epochs and folder.is_begun() and folder.is_done("teacher"):
         training.take_trained(made)
@@ -226,10 +224,12 @@ def _do(run: Run, stages: Any) -> None:
     for name in stages:
         if _is_done(run, name):
             run.say(f"{name}: there already")
+            run.folder.clear_scratch(name)  # of a run that was ended right here
             continue
         written = STAGES[name](run)
         run.folder.done(name, written)
         run.folder.clear_scratch(name)
+        run.folder.push()
 
 
 def _is_done(run, name):

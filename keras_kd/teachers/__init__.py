@@ -10,6 +10,8 @@ from keras_kd.teachers.host import HostTeacher
 from keras_kd.teachers.keras_model import KerasTeacher, SavedModelTeacher
 from keras_kd.teachers.protocol import Teacher
 from keras_kd.teachers.self_distillation import EMA, DeepestExit, Snapshot, VirtualTeacher
+from keras_kd.teachers.served.errors import ServedTeacherError
+from keras_kd.teachers.served.teacher import Served
 
 __all__ = [
     "EMA",
@@ -20,6 +22,8 @@ __all__ = [
     "KerasTeacher",
     "OnnxTeacher",
     "SavedModelTeacher",
+    "Served",
+    "ServedTeacherError",
     "Snapshot",
     "TFLiteTeacher",
     "Teacher",

@@ -100,6 +100,8 @@ class Ensemble(protocol.Teacher):
         self.class_masks = _check_class_masks(class_masks, len(given))
         self.supports_jit = all(member.supports_jit for member in described)
         self.runs_on_host = any(member.runs_on_host for member in described)
+        # Members that take fewer wait for their turn.
+        self.parallel_batches = max(member.parallel_batches for member in adapted)
 
     def bind(self, student: keras.Model) -> None:
         for member in self.sources.value:
@@ -108,6 +110,11 @@ class Ensemble(protocol.Teacher):
     def update(self, student: keras.Model) -> None:
         for member in self.sources.value:
             member.update(student)
+
+    @property
+    def failure(self) -> Exception | None:
+        found = (member.failure for member in self.sources.value)
+        return next((each for each in found if each is not None), None)
 
     def call(self, inputs: Any, labels: Any = None) -> Any:
         return self._combine_members(inputs, protocol.TeacherInputs(inputs, labels))

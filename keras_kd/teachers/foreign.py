@@ -244,7 +244,7 @@ class FileTeacher(host.HostTeacher):
 
         names = self._choice.wanted(layers)
         given = keras.tree.map_structure(described, inputs)
-        with self.prediction_lock.value:
+        with self.prediction_slots.value:
             shapes = outputs.output_shapes(self._runtime.value, given, names)
         specs = [host.Shape(shape) for shape in shapes]
         return self._choice.split(dict(zip(names, specs, strict=True)), layers)

@@ -1,6 +1,8 @@
 """`HostTeacher`: a teacher that runs outside of TensorFlow, on NumPy arrays."""
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -20,7 +22,8 @@ class HostTeacher(protocol.Teacher):
     `Distiller.fit` runs such a teacher while the data is prepared, off the training thread and
     ahead of the step, so that the two overlap; its outputs are attached to the batch. Where the
     data does not come through `fit` it runs in the step. It runs also while `beta` is 0.
-    Subclasses implement `predict`.
+    Subclasses implement `predict`. Batches are asked for one at a time, unless the class, or the
+    instance before its `__init__`, sets `parallel_batches` to how many `predict` may run at once.
 
     Args:
         preprocess: See `Teacher`; in TensorFlow operations.
@@ -48,7 +51,13 @@ class HostTeacher(protocol.Teacher):
         super().__init__(*args, **kwargs)
         # The pipeline of one epoch may still run the teacher when that of the next begins, on
         # another thread; hooks and interpreters of a runtime serve one batch at a time.
-        self.prediction_lock = models.Untracked(threading.Lock())
+        slots = threading.BoundedSemaphore(self.parallel_batches)
+        self.prediction_slots = models.Untracked(slots)
+        self._failure: models.Untracked = models.Untracked(None)
+
+    @property
+    def failure(self) -> Exception | None:
+        return self._failure.value
 
     def predict(self, inputs: Any, layers: Any = ()) -> tuple[Any, dict]:
         """The teacher's outputs for a batch.
@@ -79,7 +88,7 @@ class HostTeacher(protocol.Teacher):
 
     def output_shapes(self, inputs: Any, layers: list) -> Any:
         """The shapes of `predict`'s result, each a `Shape`, from runs on zeros."""
-        with self.prediction_lock.value:
+        with self.prediction_slots.value:
             shapes = [
                 keras.tree.map_structure(
                     lambda x: Shape(np.shape(x)), self.predict(_zeros(inputs, size), layers)
@@ -102,10 +111,14 @@ class HostTeacher(protocol.Teacher):
         flat_shapes = keras.tree.flatten(shapes)
 
         def predict(*flat: np.ndarray) -> list[np.ndarray]:
-            result = self._predict_arrays(keras.tree.pack_sequence_as(inputs, list(flat)), layers)
-            flat_result = keras.tree.flatten(result)
-            for array, shape in zip(flat_result, flat_shapes, strict=True):
-                shape.check(array, self.name)
+            arrays = keras.tree.pack_sequence_as(inputs, list(flat))
+            try:
+                flat_result = keras.tree.flatten(self._predict_arrays(arrays, layers))
+                for array, shape in zip(flat_result, flat_shapes, strict=True):
+                    shape.check(array, self.name)
+            except Exception as error:
+                self._failure.value = error
+                raise
             return flat_result
 
         flat = tf.numpy_function(predict, flat_inputs, [tf.float32] * len(flat_shapes), False)
@@ -115,10 +128,27 @@ class HostTeacher(protocol.Teacher):
         return keras.tree.pack_sequence_as(shapes, flat)
 
     def _predict_arrays(self, inputs: Any, layers: list) -> Any:
-        """`predict` by one thread at a time, in float32."""
-        with self.prediction_lock.value:
+        """`predict` for as many batches at once as it takes, in float32."""
+        with self.prediction_slots.value:
             result = self.predict(inputs, layers)
         return keras.tree.map_structure(lambda x: np.asarray(x, np.float32), result)
+
+
+@contextlib.contextmanager
+def own_errors(teacher: protocol.Teacher) -> Iterator[None]:
+    """Raises what a teacher raised on the host as it was, not as TensorFlow reports it.
+
+    Args:
+        teacher: The teacher.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        failure = teacher.failure
+        # Of an earlier call it would be another text.
+        if failure is None or str(failure).partition("\n")[0] not in error.message:
+            raise
+        raise failure from error
 
 
 class Shape:

@@ -1,5 +1,6 @@
 """Runs a teacher in the data pipeline, ahead of the training step and off its thread."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,8 +33,11 @@ def with_teacher(distiller: Any, data: Any, delivered: Callable[[], None] | None
     if isinstance(data, tf.data.Dataset):
         if protocol.has_attached(protocol.inputs_of(data.element_spec)):
             return data
-        attached = data.map(lambda *parts: _attach_outputs(distiller, protocol.element_of(parts)))
-        attached = attached.prefetch(_WAITING)
+        attached = _map(
+            data,
+            lambda *parts: _attach_outputs(distiller, protocol.element_of(parts)),
+            distiller.source.parallel_batches,
+        ).prefetch(_WAITING)
         if delivered is None:
             return attached
         # Behind the queue: a batch passes here when the step fetches it, or once it is ready.
@@ -43,6 +47,19 @@ def with_teacher(distiller: Any, data: Any, delivered: Callable[[], None] | None
     if hasattr(data, "__next__"):
         return (_attach_arrays(distiller, batch) for batch in data)
     return data
+
+
+def _map(data: tf.data.Dataset, function: Callable, parallel: int) -> tf.data.Dataset:
+    """The dataset with a function of each element, run for several at once, in order."""
+    if parallel == 1:
+        return data.map(function)
+    mapped = data.map(function, num_parallel_calls=parallel, deterministic=True)
+    # TensorFlow's own threads are as many as the machine has cores: teachers that wait for an
+    # answer would hold them all, and the training step with them.
+    options = tf.data.Options()
+    size = data.options().threading.private_threadpool_size or os.cpu_count() or 1
+    options.threading.private_threadpool_size = size + parallel
+    return mapped.with_options(options)
 
 
 def _attach_outputs(distiller: Any, element: Any) -> Any:

@@ -121,6 +121,8 @@ class Teacher(keras.layers.Layer):
     needs_student = False
     # Whether it runs outside of TensorFlow: then `fit` runs it ahead of the step.
     runs_on_host = False
+    # How many batches it may be asked for at once, where it runs on the host.
+    parallel_batches = 1
     # Whether its outputs are the largest logits and the mass of the others, not all logits.
     is_sparse = False
 
@@ -200,6 +202,11 @@ class Teacher(keras.layers.Layer):
 
     def update(self, student: keras.Model) -> None:
         """Called in each training step, after the student's weights have changed."""
+
+    @property
+    def failure(self) -> Exception | None:
+        """What it last raised where it runs on the host; TensorFlow passes on only the text."""
+        return None
 
     # Its outputs.
 

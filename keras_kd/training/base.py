@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_kd._utils import files, validation
 from keras_kd.losses import base
-from keras_kd.training import distribution, fit, hyperparameters, resuming, tracking
+from keras_kd.training import distribution, fit, hyperparameters, resuming, shared_backups, tracking
 from keras_kd.training.labels import FitLabels
 
 # Under this prefix a file holds arrays by which callbacks go on where they were.
@@ -123,6 +123,8 @@ class TrainedModel(keras.Model):
     def save_weights(self, filepath, overwrite=True, max_shard_size=None):
         """See `keras.Model.save_weights`; the file is there whole, or the one before is."""
         with self.handling_files():
+            if self.fit_progress.is_others(filepath):
+                return shared_backups.save_nowhere(super().save_weights, filepath)
             return files.save_weights(super().save_weights, filepath, overwrite, max_shard_size)
 
     def load_weights(self, filepath, *args, **kwargs):

@@ -537,7 +537,7 @@ class Distiller(DistillationModel):
         """
         given = fit.bind_arguments(keras.Model.evaluate, args, kwargs)
         evaluation = self.evaluation
-        with evaluation.running(given, with_teacher), prefetch.cache_errors():
+        with evaluation.running(given, with_teacher), prefetch.data_errors(self.source):
             if self.source.runs_on_host and evaluation.runs_teacher:
                 given = prefetch.prepare_evaluate(self, given)
             return super().evaluate(**given)

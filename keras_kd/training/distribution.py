@@ -71,6 +71,39 @@ def is_multi_worker(strategy):
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
+def are_several_workers(strategy):
+    """Whether more than one process trains in step."""
+    return is_multi_worker(strategy) and sum(map(len, _jobs(strategy).values())) > 1
+
+
+def is_first_worker(strategy):
+    """Whether this process is the one that writes what is to be written once."""
+    place = strategy.cluster_resolver
+    return place.task_id == 0 and (place.task_type == "chief" or "chief" not in _jobs(strategy))
+
+
+def _jobs(strategy):
+    return strategy.cluster_resolver.cluster_spec().as_dict()
+
+
+def gathered(strategy, numbers):
+    """The numbers of each worker, in their order; each waits here for the others.
+
+    Args:
+        strategy: A `MultiWorkerMirroredStrategy`.
+        numbers: This worker's integers, a list.
+    """
+
+    def of_replica():
+        return tf.constant([numbers], tf.int64)
+
+    # A function: TensorFlow warns of what a strategy runs eagerly.
+    own = tf.function(lambda: strategy.run(of_replica), autograph=False)()
+    replicas = strategy.gather(own, axis=0).numpy().tolist()
+    local = len(strategy.experimental_local_results(own))  # one for each of its GPUs
+    return replicas[::local]
+
+
 def check_supported(strategy, optimizer, steps_per_execution):
     """Raises for settings with which TensorFlow cannot train in replicas, nor any Keras model."""
     if strategy.num_replicas_in_sync == 1 and not is_multi_worker(strategy):

@@ -181,7 +181,7 @@ def require_samples(distiller, call: FitCall) -> None:
 
 def prefetch_teacher(distiller, call: FitCall) -> None:
     """Teachers outside of TensorFlow run in the input pipeline, ahead of the step."""
-    call.session.enter_context(prefetch.cache_errors())
+    call.session.enter_context(prefetch.data_errors(distiller.source))
     if distiller.source.runs_on_host:
         prefetch.prepare_fit(distiller, call)
 

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_kd._utils import batches
-from keras_kd.teachers import prefetch
+from keras_kd.teachers import host, prefetch
 from keras_kd.teachers.cache.format import CacheError
 from keras_kd.teachers.prefetch import Waiting
 
@@ -57,10 +57,11 @@ def _validation_data(distiller, given):
 
 
 @contextlib.contextmanager
-def cache_errors():
-    """What the data pipeline found wrong with a cache, without TensorFlow's words around it."""
+def data_errors(teacher):
+    """What the pipeline found wrong with a cache or a teacher, without TensorFlow's words."""
     try:
-        yield
+        with host.own_errors(teacher):
+            yield
     except tf.errors.OpError as error:
         found = re.search(r"keras_kd: ([^\n]*?)(\] *\[|\]?\n|\]?$)", error.message)
         if found is None:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_kd._utils import files
-from keras_kd.training import fit, labels
+from keras_kd.training import distribution, fit, labels, shared_backups
 
 _POSITION, _METRIC = "position", "position_metric_"
 _METADATA, _WEIGHTS = "training_metadata.json", "latest.weights.h5"
@@ -35,12 +35,13 @@ class Progress:
 
     def _reset(self):
         self._backups: list = []
+        self._shared: shared_backups.SharedBackups | None = None
         self._restored: _Restored | None = None
         self._epoch: int | None = None
         self._batches = self._drawn = 0
         self._iterator, self._left_out, self._before_epoch = None, 0, 0
         self._metrics: dict = {}
-        self._keeps_iterator = False
+        self._keeps_iterator = self._has_begun = False
 
     @contextlib.contextmanager
     def of_fit(self, given):
@@ -54,8 +55,13 @@ class Progress:
         kinds = keras.callbacks.BackupAndRestore
         self._backups = [each for each in callbacks if isinstance(each, kinds)]
         self._keeps_iterator = given.get("steps_per_epoch") and not _is_finite(given.get("x"))
-        for each in self._backups:
-            _remove_orphan(each.backup_dir)
+        strategy, session = self._model.distribute_strategy, contextlib.ExitStack()
+        if distribution.are_several_workers(strategy):
+            self._shared = shared_backups.SharedBackups(strategy, self._backups)
+            session.enter_context(self._shared.during_fit())
+        if self._shared is None or self._shared.writes:
+            for each in self._backups:
+                _remove_orphan(each.backup_dir)
         epochs = _Epochs(self)
         # First, so that those which save know of an epoch's end that it is one.
         given_as_list = given.get("callbacks")
@@ -64,15 +70,33 @@ class Progress:
         else:
             given["callbacks"] = [epochs, *callbacks]
         try:
-            yield
+            with session:
+                yield
         finally:
             if isinstance(given_as_list, keras.callbacks.CallbackList):
                 given_as_list.callbacks.remove(epochs)
             self._reset()
 
+    def begin(self):
+        """Training begins; nothing is restored yet."""
+        if self._shared is not None:
+            self._shared.begin()
+
+    def end(self):
+        """Training has ended; backups are about to be removed."""
+        if self._shared is not None:
+            self._shared.end()
+
+    def is_others(self, filepath):
+        """Whether another worker writes this file, for all of them."""
+        return self._shared is not None and self._shared.is_others(filepath)
+
     def begin_epoch(self, epoch):
         """The epoch begins, or goes on where the weights that were restored are of."""
-        restored, self._restored, self._backups = self._restored, None, []
+        restored, self._restored = self._restored, None
+        if self._shared is not None and not self._has_begun:
+            self._shared.check_same(epoch, restored.batches if restored else 0)
+        self._has_begun, self._backups = True, []
         self._epoch, self._batches, self._left_out = epoch, 0, 0
         if restored is None or restored.epoch != epoch:
             return
@@ -214,11 +238,17 @@ class _Epochs(keras.callbacks.Callback):
         super().__init__()
         self._progress = progress
 
+    def on_train_begin(self, logs=None):
+        self._progress.begin()
+
     def on_epoch_begin(self, epoch, logs=None):
         self._progress.begin_epoch(epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         self._progress.end_epoch()
+
+    def on_train_end(self, logs=None):
+        self._progress.end()
 
 
 def _variables(model):

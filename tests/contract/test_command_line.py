@@ -171,7 +171,7 @@ CALLS = {
         "--out: 'folder' is a folder",
     ),
     "report: a page without a name": ([*REPORT, "--out", ""], "Received: --out=''"),
-    "report: a page in a bucket": ([*REPORT, "--out", "gs://b/r.html"], "addresses of buckets"),
+    "report: half an address": ([*REPORT, "--out", "gs:/b/r.html"], "an address has two slashes"),
     "report: a page below a file": ([*REPORT, "--out", "text.txt/r.html"], "cannot be written"),
     "report: numbers over a model": (
         [*REPORT, "--json", "whole.keras"],

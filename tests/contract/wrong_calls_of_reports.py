@@ -247,7 +247,7 @@ OF_REPORTS_FILES = {
         (None, argument("path", "the path of a file", "None")),
         (b"x", argument("path", "the path of a file")),
         ("", argument("path", "the path of a file")),
-        ("s3://bucket/r.html", argument("path", ".*addresses of buckets are none")),
+        ("s3:/bucket/r.html", argument("path", ".*an address has two slashes")),
         ("/", "path: '/' is a folder; name a file in it"),
     )
 }

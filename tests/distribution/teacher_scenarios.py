@@ -63,13 +63,13 @@ FORMS = (
 
 
 @scenario
-def cached(strategy):
+def cached(strategy, forms=FORMS):
     """From disk, with a hint of a layer that was kept, and top-k logits in further runs."""
     x, y, _ = scenarios.data(71)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
     results = []
     with tempfile.TemporaryDirectory() as name:
-        for options in FORMS:
+        for options in forms:
             path = pathlib.Path(name) / str(len(results))
             kd.cache_teacher(fixed_teacher(), data, path, verbose=0, **options)
             joined = kd.load_cache(path, data)

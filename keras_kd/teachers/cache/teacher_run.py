@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_kd.teachers import protocol
+from keras_kd.teachers import host, protocol
 from keras_kd.teachers.cache import arguments, contents, fingerprints, schema
 
 
@@ -70,7 +70,8 @@ class TeacherRun:
             UnsoundError: The outputs hold NaN, or numbers too large for the type that stores them.
             ValueError: They do not have one entry for each sample.
         """
-        components, sound = self._components(element)
+        with host.own_errors(self._recorder.source):
+            components, sound = self._components(element)
         lengths = {name: value.shape[:1] for name, value in components.items()}
         if len({tuple(length) for length in lengths.values()}) > 1:
             raise ValueError(

@@ -1,0 +1,1 @@
+"""A teacher behind servers: protocols, connections, several servers as one."""
