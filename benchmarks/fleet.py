@@ -50,7 +50,7 @@ def parse():
     add("--notes", type=int, default=10_000, help="shards whose notes `finish` reads")
     add("--store-notes", type=int, default=500, help="the same, on the S3 server")
     add("--rounds", type=int, default=3)
-    add("--ray-workers", type=int, nargs="*", default=[2, 8])
+    add("--ray-workers", type=int, nargs="*", default=[2])
     add("--ray-rounds", type=int, default=2)
     add("--ray-seconds", type=float, default=1.0, help="of a shard, where a worker is slow")
     add("--image-rate", type=float, default=500, help="images a second and worker")
@@ -76,7 +76,7 @@ def table(title, *rows):
     """Prints rows of equal length, the first of them the header."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in texts) for i in range(len(rows[0]))]
-    print(f"\n{title}")
+    print(f"\n{title}", flush=True)
     for row in texts:
         first, *rest = (
             cell.rjust(w) if i else cell.ljust(w)
@@ -97,7 +97,6 @@ class Constants:
     at_once: float
     samples: dict
     read: dict
-    makespans: dict
     dispatches: float
 
 
@@ -119,10 +118,6 @@ def measured(args, folder):
     store_shard, store_notes = constants.store_seconds(args.store_notes, args.rounds)
     read = {n: constants.bytes_read(folder / f"read-{n}", n) for n in (1, 2)}
     dispatches = constants.dispatches(folder, 2, 2000)
-    makespans = {
-        workers: constants.stragglers(folder, workers, args.ray_seconds, args.ray_rounds, args.slow)
-        for workers in args.ray_workers
-    }
     return Constants(
         shard,
         store_shard,
@@ -132,7 +127,6 @@ def measured(args, folder):
         at_once,
         samples,
         read,
-        makespans,
         dispatches,
     )
 
@@ -237,10 +231,13 @@ def simulate(takes, speeds, rng, *, backups=True, failure=math.inf, restart=0.0)
     return now, tries
 
 
-def show_stragglers(args, found):
+def show_stragglers(args, folder):
     """Makespans with a slow worker over undisturbed ones: measured, simulated, the least."""
     rng, rows = np.random.default_rng(args.seed), []
-    for workers, makespans in found.makespans.items():
+    for workers in args.ray_workers:
+        makespans = constants.stragglers(
+            folder, workers, args.ray_seconds, args.ray_rounds, args.slow
+        )
         takes = np.full(12 * workers, args.ray_seconds)
         speeds = np.ones(workers)
         plain = simulate(takes, speeds, rng)[0]
@@ -382,11 +379,11 @@ def main():
     args = parse()
     with tempfile.TemporaryDirectory() as name:
         found = measured(args, pathlib.Path(name))
-    show_measured(found)
-    show_stragglers(args, found)
-    show_paper(args, found)
-    show_fleets(args, found)
-    show_limits(args, found)
+        show_measured(found)
+        show_paper(args, found)
+        show_fleets(args, found)
+        show_limits(args, found)
+        show_stragglers(args, pathlib.Path(name))
 
 
 if __name__ == "__main__":
