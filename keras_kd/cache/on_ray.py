@@ -245,6 +245,7 @@ class _Fleet:
                 "and a teacher by its path or by load_teacher=."
             ) from error
         self.done: dict[Shard, Written] = {}
+        self._rows = self._bytes = 0
         self.retries: list[tuple[Shard, str]] = []
         self.backups: list[Shard] = []
         self.saved = 0
@@ -268,9 +269,8 @@ class _Fleet:
             for reference in ready:
                 self._take(reference)
             if self.done:
-                rows = sum(each.rows for each in self.done.values())
-                size = sum(each.bytes for each in self.done.values())
-                bar.update(len(self.done), rows / (time.monotonic() - begin), size / 1e6)
+                speed = self._rows / (time.monotonic() - begin)
+                bar.update(len(self.done), speed, self._bytes / 1e6)
         bar.end()
 
     def stop(self) -> None:
@@ -298,8 +298,9 @@ class _Fleet:
         seconds = [each.seconds for each in self.done.values()]
         patience = max(_SLOW * statistics.median(seconds), _LOOK)
         for _, shard, since in sorted(self._running.values(), key=lambda each: each[2]):
-            is_slow = time.monotonic() - since > patience
-            if shard is not None and is_slow and shard not in (*self.done, *self.backups):
+            if shard is None or shard in self.done or shard in self.backups:
+                continue
+            if time.monotonic() - since > patience:
                 self.backups.append(shard)
                 return shard
         return None
@@ -323,6 +324,7 @@ class _Fleet:
         else:
             if shard is not None and shard not in self.done:
                 self.done[shard] = written
+                self._rows, self._bytes = self._rows + written.rows, self._bytes + written.bytes
                 is_second = any(
                     other == shard and begun < since for _, other, begun in self._running.values()
                 )

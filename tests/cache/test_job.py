@@ -1,6 +1,7 @@
 """A cache as a job: shards written one by one, by whoever, in any order, once or more often."""
 
 import pickle
+import shutil
 
 import keras
 import numpy as np
@@ -169,6 +170,22 @@ def test_processes_read_their_own_shards(reference):
     np.testing.assert_array_equal(second, x[24:48])
     assert {shard for _, shard in sources[0].reads} == {0, 2}
     assert {shard for _, shard in sources[1].reads} == {1}
+
+
+def test_processes_verify_their_own_shards(tmp_path, reference):
+    """Many readers of parts do not each read all of a cache."""
+    path = shutil.copytree(reference, tmp_path / "cache")
+    damaged = path / "view-000" / "shard-00001.tfrecord"
+    data = bytearray(damaged.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    kd.load_cache(path, Source(), process=(0, 2))
+    for options in ({"process": (1, 2)}, {"process": (0, 2), "key": "inputs"}, {}):
+        with pytest.raises(kd.CacheError, match="shard-00001.tfrecord is damaged"):
+            kd.load_cache(path, Source(), **options)
+    kd.load_cache(path, Source(), process=(1, 2), verify=False)  # its size is right
+    damaged.unlink()
+    kd.load_cache(path, Source(), process=(0, 2), verify=False)
 
 
 def test_views_follow_one_another(tmp_path):
@@ -399,9 +416,11 @@ def test_wrong_arguments_are_named_before_any_work(tmp_path, kind):
 
 def test_a_shard_that_is_none_of_the_job(tmp_path):
     job = planned(tmp_path / "cache")
-    for shard in [(0, 3), (1, 0), 2, "0"]:
+    wrong = [(0, 3), (1, 0), (0, -1), (-1, 0), (0,), (0, 0, 0), (0, 0.5), (0, None), 2, "0", None]
+    for shard in wrong:
         with pytest.raises(ValueError, match=r"`shard`. Expected one of job\.shards"):
             job.write(shard)
+    assert job.write(np.array([0, 2]).tolist()).shard == job.write((np.int64(0), 2)).shard == (0, 2)
 
 
 def test_unsound_outputs_are_named(tmp_path):

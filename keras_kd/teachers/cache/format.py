@@ -95,9 +95,17 @@ def read_manifest(folder: storage.Place) -> dict:
     )
 
 
-def read_note(path: storage.Place) -> dict:
-    """The note of a shard; raises as `read_plan` does."""
-    return read_sealed(path, schema.check_note)
+def read_note(path: storage.Place) -> dict | None:
+    """The note of a shard, or `None` where there is none; raises as `read_plan` does.
+
+    It is read without a look whether it is there: of a store that would be one more request for
+    each shard.
+    """
+    try:
+        data = storage.read(path)
+    except FileNotFoundError:
+        return None
+    return _checked(path, _unsealed(path, _parsed(path, data)), schema.check_note)
 
 
 def read_sealed(path: storage.Place, check: Callable[[Any], dict]) -> dict:
@@ -115,9 +123,15 @@ def read_sealed(path: storage.Place, check: Callable[[Any], dict]) -> dict:
 
 def _read_json(path: storage.Place) -> dict:
     try:
-        value = json.loads(storage.read(path).decode("utf-8"))
+        data = storage.read(path)
     except FileNotFoundError:
         raise CacheError(f"{path} is missing. {_hint(path)}") from None
+    return _parsed(path, data)
+
+
+def _parsed(path: storage.Place, data: bytes) -> dict:
+    try:
+        value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers without end
         raise damaged(path, f"it is not JSON ({error})") from error
     if not isinstance(value, dict):
@@ -201,7 +215,7 @@ def writer_lock(process: int) -> str:
 # Whether a cache's files are those that were written.
 
 
-def checked(folder: storage.Place, thorough: bool) -> dict:
+def checked(folder: storage.Place, thorough: bool, process: tuple[int, int] = (0, 1)) -> dict:
     """The manifest of a complete cache.
 
     Shards in a store are not asked for here: each is compared with its checksum when it is read
@@ -210,13 +224,15 @@ def checked(folder: storage.Place, thorough: bool) -> dict:
     Args:
         folder: The cache.
         thorough: Whether the files' contents are compared with their checksums; else their sizes.
+        process: `(index, count)`: the shards `index`, `index + count`, ... of each view alone, so
+            that many readers of parts do not each read all of it.
 
     Raises:
         CacheError: A file is missing, cut off or changed; it is named.
     """
     manifest = read_manifest(folder)
     for shards in manifest["shards"] if not storage.is_remote(folder) else []:
-        for shard in shards:
+        for shard in shards[process[0] :: process[1]]:
             _check_shard(folder, shard, thorough)
     return manifest
 

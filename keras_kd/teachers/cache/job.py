@@ -252,10 +252,10 @@ class Job:
             raise invalid(
                 "shard",
                 "one of job.shards: the numbers of a view (0 to "
-                f"{len(self._plan['parts']) - 1}) and a shard (0 to {self._plan['parts'][0] - 1})",
+                f"{len(parts) - 1}) and a shard (0 to {parts[0] - 1})",
                 repr(shard),
             )
-        return Shard(*found)
+        return Shard(*map(int, shard))
 
     def _prepared(self, shard: Shard) -> tuple[TeacherRun, tf.data.Dataset]:
         """The teacher of this process, and the data of a shard."""

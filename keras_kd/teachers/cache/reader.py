@@ -53,7 +53,8 @@ def load_cache(
         verify: Whether all files are read once and compared with their checksums, the index by key
             included, which is made again where it differs. `False` compares their sizes only;
             records of shards still have checksums of their own. Shards of a store are always
-            compared with their checksums, when they are fetched.
+            compared with their checksums, when they are fetched. With `process` only the files of
+            that part are looked at.
         teacher: A teacher that must be the one that was cached, or a text as `cache_teacher`'s
             `fingerprint`. Default: any.
         process: `(index, count)` where several processes train, each from its own shards: this one
@@ -99,7 +100,8 @@ def load_cache(
     epoch = validation.integer("epoch", epoch, 0, optional=True)
     process = arguments.process(process)
     stored = _stored(folder, copies, copies_mb)
-    manifest = cache_format.checked(folder, thorough=verify)
+    # An index by key is made of all shards.
+    manifest = cache_format.checked(folder, verify, process if key is None else (0, 1))
     data_of = _data_of_views(dataset, manifest, process)
     fingerprints.check_teacher(manifest, teacher)
     _check_has_keys(manifest, key)

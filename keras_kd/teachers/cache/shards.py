@@ -188,10 +188,9 @@ def note_of(folder: storage.Place, name: str) -> dict | None:
     Raises:
         CacheError: The note is damaged.
     """
-    note = folder / f"{name}.json"
-    if not storage.exists(note):
+    found = cache_format.read_note(folder / f"{name}.json")
+    if found is None:
         return None
-    found = cache_format.read_note(note)
     return found if storage.size(folder / f"{name}.tfrecord") == found["bytes"] else None
 
 
