@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_kd as kd
+from keras_kd.teachers.cache import job as job_room
 from tests import extras
 from tests.cache import caches
 
@@ -108,6 +109,14 @@ def test_a_teacher_of_a_file_is_loaded_once_in_a_process(tmp_path, reference, mo
     job.write_all(verbose=0)
     assert len(loads) == 1
     assert caches.contents(tmp_path / "cache") == caches.contents(reference)
+
+
+def test_a_process_keeps_few_teachers(tmp_path, reference):
+    jobs = [planned(tmp_path / str(i)) for i in range(6)]
+    for job in jobs:  # the first ones have to load theirs again
+        job.write_all(verbose=0)
+    assert len(job_room._WORKERS) == 4
+    assert caches.contents(tmp_path / "0") == caches.contents(reference)
 
 
 def test_a_function_that_loads_the_teacher(tmp_path, reference):

@@ -70,9 +70,17 @@ class Written:
     worker: str
 
 
-# By the token of the job: a process that writes many shards loads the teacher once.
+# By the token of the job, the latest last: a process that writes many shards loads its teacher once.
+# A few are kept, as each holds a teacher.
 _WORKERS: dict[str, JobWorker] = {}
+_KEPT = 4
 _guard = threading.Lock()
+
+
+def _keep(token: str, worker: JobWorker) -> None:
+    _WORKERS[token] = worker
+    while len(_WORKERS) > _KEPT:
+        del _WORKERS[next(iter(_WORKERS))]
 
 
 class Job:
@@ -106,7 +114,8 @@ class Job:
         self.versions = version.installed()
         # Tells jobs of one process apart; nothing that is written depends on it.
         self.token = secrets.token_hex(8)
-        _WORKERS[self.token] = worker
+        with _guard:
+            _keep(self.token, worker)
         parts = enumerate(plan["parts"])
         self.shards = [Shard(view, n) for view, count in parts for n in range(count)]
 
@@ -166,7 +175,7 @@ class Job:
             return self._result(shard, found, begin, was_there=True)
         outputs, data = self._prepared(shard)
         with shards.ShardWriter(self.path, secrets.token_hex(8), self._plan) as writer:
-            rows, batch = 0, -1
+            rows = 0
             for batch, element in enumerate(data.prefetch(tf.data.AUTOTUNE)):
                 where = f"batch {batch} of shard {shard.number} of view {shard.view}"
                 components = outputs.components(element, where)
@@ -274,7 +283,7 @@ class Job:
                 self._check_versions()
                 worker = JobWorker(self._settings)
                 self._check_worker(worker)
-                _WORKERS[self.token] = worker
+                _keep(self.token, worker)
             return _WORKERS[self.token]
 
     def _check_versions(self) -> None:
