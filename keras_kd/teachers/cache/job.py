@@ -70,8 +70,8 @@ class Written:
     worker: str
 
 
-# By the token of the job, the latest last: a process that writes many shards loads its teacher once.
-# A few are kept, as each holds a teacher.
+# By the token of the job, the latest last: who writes many shards loads the teacher once. A few are
+# kept, as each holds a teacher.
 _WORKERS: dict[str, JobWorker] = {}
 _KEPT = 4
 _guard = threading.Lock()
