@@ -23,7 +23,9 @@ _KEPT = 64
 
 
 @contextlib.contextmanager
-def replace_atomically(path: Any, owner: str = "0") -> Iterator[pathlib.Path]:
+def replace_atomically(
+    path: Any, owner: str = "0", create_only: bool = False
+) -> Iterator[pathlib.Path]:
     """Yields a path to write to, which becomes `path` on success, and else is removed.
 
     A reader sees the old file or the new one, after a power cut too. The path that is yielded
@@ -34,12 +36,16 @@ def replace_atomically(path: Any, owner: str = "0") -> Iterator[pathlib.Path]:
     Args:
         path: The file that is to be there in the end, or a `storage.Place`. Its folder is made.
         owner: A text in the name of the partial file, by which its leftovers are found.
+        create_only: Of an object in a store: whether one that is there stays as it is.
+
+    Raises:
+        FileExistsError: With `create_only`: there is one.
     """
     if storage.is_remote(path):
         with tempfile.TemporaryDirectory() as folder:
             made = pathlib.Path(folder) / _end_of(path.name)
             yield made
-            storage.upload(made, path)
+            storage.upload(made, path, create_only)
         return
     path = pathlib.Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)

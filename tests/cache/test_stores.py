@@ -11,6 +11,7 @@ import pytest
 
 import keras_kd as kd
 from keras_kd._utils import storage
+from keras_kd.teachers.cache import plans
 from tests import extras, fresh_process, stores
 from tests.cache import caches
 from tests.cache.test_job import Source, planned
@@ -178,12 +179,17 @@ def test_no_cache_and_half_a_cache_are_named(store):
         planned(store / "cache", teacher=caches.model(2))
 
 
-def test_two_jobs_at_one_moment_do_not_mix(store):
+def test_two_jobs_at_one_moment_do_not_mix(store, monkeypatch):
+    """A store has no locks: the first plan stays, also where nothing has been written for it."""
     first = planned(store / "cache")
-    planned(store / "cache", dtype="float16")
-    with pytest.raises(kd.CacheError, match="became a cache of another kind"):
-        first.write((0, 0))
-    assert not [name for name in objects(store / "cache") if name.endswith(".tfrecord")]
+    with pytest.raises(kd.CacheError, match=r"another kind\. dtype: 'float32' there"):
+        planned(store / "cache", dtype="float16")
+    # Both look before either has written.
+    with monkeypatch.context() as patch:
+        patch.setattr(plans, "is_begun", lambda folder, plan: False)
+        with pytest.raises(kd.CacheError, match="another job writes to the same path"):
+            planned(store / "cache", dtype="float16")
+    first.write_all(verbose=0)
 
 
 def test_several_write_the_same_shards_at_once(store, local_job):

@@ -59,10 +59,16 @@ def view_name(view: int) -> str:
     return f"view-{view:03d}"
 
 
-def write_json(path: storage.Place, value: dict) -> None:
-    """Writes a dict with its digest to a file that is whole or not there."""
+def write_json(path: storage.Place, value: dict, create_only: bool = False) -> None:
+    """Writes a dict with its digest to a file that is whole or not there.
+
+    Args:
+        path: The file.
+        value: The dict.
+        create_only: See `files.replace_atomically`.
+    """
     text = json.dumps({**value, _DIGEST: digest(value)}, indent=1, sort_keys=True)
-    with replace_atomically(path) as partial:
+    with replace_atomically(path, create_only=create_only) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
 

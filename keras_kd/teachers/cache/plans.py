@@ -1,5 +1,6 @@
 """The plan of a cache: made of a teacher's outputs, agreed on by all who write, and finished."""
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -88,8 +89,11 @@ def is_begun(folder: storage.Place, plan: dict) -> bool:
     is_finished = storage.exists(folder / cache_format.MANIFEST)
     if not differing and (found["version"] == plan["version"] or is_finished):
         return True
-    if not is_finished and not _has_shards(folder, found["views"]):
-        return False  # a run that ended before its first shard, as by numbers too large
+    # A run that ended before its first shard, as by numbers too large, does not count. In a store
+    # it does: without locks its plan could be replaced while it publishes that shard.
+    is_empty = not is_finished and not _has_shards(folder, found["views"])
+    if is_empty and not storage.is_remote(folder):
+        return False
     if not differing:
         raise CacheError(
             f"{folder} holds a cache that an earlier keras_kd began, without checksums. "
@@ -128,7 +132,8 @@ def agree_on(folder: storage.Place, plan: dict) -> dict:
                 raise CacheError(
                     f"{folder} became a cache of another kind meanwhile. Pass another folder."
                 )
-            cache_format.write_json(folder / cache_format.PLAN, plan)
+            with contextlib.suppress(FileExistsError):  # what another one wrote is read below
+                cache_format.write_json(folder / cache_format.PLAN, plan, create_only=True)
         if not storage.is_remote(folder):
             # Leftovers of runs that were killed: these files are made while the lock is held.
             for name in (cache_format.PLAN, cache_format.MANIFEST):
