@@ -244,7 +244,7 @@ class ManySlowShards(on_ray_driver.SlowSource):
     others when it opens its first shard.
 
     Args:
-        log: As of `SlowSource`.
+        log: The path of the list, see `SlowSource`.
         workers: How many there are, beside the driver.
     """
 
