@@ -51,6 +51,7 @@ def parse():
     add("--store-notes", type=int, default=500, help="the same, on the S3 server")
     add("--rounds", type=int, default=3)
     add("--ray-workers", type=int, nargs="*", default=[2])
+    add("--only-ray", action="store_true", help="only what a slow worker costs")
     add("--ray-rounds", type=int, default=2)
     add("--ray-seconds", type=float, default=1.0, help="of a shard, where a worker is slow")
     add("--image-rate", type=float, default=500, help="images a second and worker")
@@ -378,11 +379,12 @@ def show_limits(args, found):
 def main():
     args = parse()
     with tempfile.TemporaryDirectory() as name:
-        found = measured(args, pathlib.Path(name))
-        show_measured(found)
-        show_paper(args, found)
-        show_fleets(args, found)
-        show_limits(args, found)
+        if not args.only_ray:
+            found = measured(args, pathlib.Path(name))
+            show_measured(found)
+            show_paper(args, found)
+            show_fleets(args, found)
+            show_limits(args, found)
         show_stragglers(args, pathlib.Path(name))
 
 
