@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import keras_kd as kd
 from keras_kd.teachers.cache import job as job_room
+from keras_kd.teachers.cache import job_worker, planning
 from tests import extras
 from tests.cache import caches
 
@@ -316,18 +317,29 @@ def test_another_teacher_in_a_worker_is_refused(tmp_path):
     file = tmp_path / "teacher.keras"
     caches.model(1).save(file)
     job = planned(tmp_path / "cache", teacher=file)
-    job.token = "another machine"
+    job.token = str(tmp_path)
     caches.model(2).save(file)
     with pytest.raises(kd.CacheError, match="another teacher than the plan"):
         job.write((0, 0))
     assert job.pending() == job.shards
 
 
-def test_other_versions_in_a_worker_are_refused(tmp_path):
+def test_other_versions_in_a_worker_are_refused(tmp_path, monkeypatch):
     job = planned(tmp_path / "cache")
-    job.token, job.versions = "another machine", {**job.versions, "tensorflow": "2.3.0"}
-    with pytest.raises(kd.CacheError, match=rf"tensorflow 2.3.0 there, {tf.__version__} here"):
-        job.write((0, 0))
+    job.token = str(tmp_path)
+    others = {**job_worker.computing_versions(), "tensorflow": "2.3.0"}
+    with monkeypatch.context() as patch:
+        patch.setattr(job_room, "computing_versions", lambda: others)
+        with pytest.raises(kd.CacheError, match=rf"tensorflow {tf.__version__} there, 2.3.0 here"):
+            job.write((0, 0))
+    job.write((0, 0))
+    with monkeypatch.context() as patch:
+        # A task that makes the plan itself.
+        patch.setattr(planning, "computing_versions", lambda: others)
+        with pytest.raises(kd.CacheError, match=r"another kind\. computed_with: .*2\.3\.0"):
+            planned(tmp_path / "cache")
+        job.write_all(verbose=0)
+        assert planned(tmp_path / "cache").pending() == []  # what is finished is whole
 
 
 class Described(Source):
@@ -346,7 +358,7 @@ class Described(Source):
 def test_other_data_in_a_worker_is_refused(tmp_path):
     source = Described(71)
     job = planned(tmp_path / "cache", source, shards=None)
-    job.token, source.size = "another machine", 72
+    job.token, source.size = str(tmp_path), 72
     with pytest.raises(kd.CacheError, match="other data than the plan"):
         job.write((0, 0))
     source.size = 71

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_kd import version
 from keras_kd._utils import progress, storage
 from keras_kd._utils.validation import invalid
 from keras_kd.teachers.cache import arguments, fingerprints, plans, schema, shards
 from keras_kd.teachers.cache import format as cache_format
 from keras_kd.teachers.cache.format import CacheError
-from keras_kd.teachers.cache.job_worker import JobWorker, Settings, digest_of
+from keras_kd.teachers.cache.job_worker import JobWorker, Settings, computing_versions, digest_of
 from keras_kd.teachers.cache.teacher_run import TeacherRun
 
 
@@ -95,7 +94,6 @@ class Job:
     Attributes:
         path: The folder, or the address.
         shards: All shards, each a `Shard`.
-        versions: Those of what computes, in the process that planned the job.
 
     Example:
 
@@ -111,7 +109,6 @@ class Job:
         self, folder: storage.Place, settings: Settings, plan: dict, worker: JobWorker
     ) -> None:
         self.path, self._settings, self._plan = folder, settings, plan
-        self.versions = version.installed()
         # Tells jobs of one process apart; nothing that is written depends on it.
         self.token = secrets.token_hex(8)
         with _guard:
@@ -287,12 +284,17 @@ class Job:
             return _WORKERS[self.token]
 
     def _check_versions(self) -> None:
-        differing = version.differences(self.versions)
-        if differing:
+        own, planned = computing_versions(), self._plan[schema.COMPUTED_WITH]
+        if own != planned:
+            listed = "; ".join(
+                f"{name} {planned.get(name)} there, {own[name]} here"
+                for name in own
+                if planned.get(name) != own[name]
+            )
             raise CacheError(
                 f"This worker ({worker_name()}) has other versions than the process that planned "
-                f"the job: {'; '.join(differing)}. Outputs of one teacher may differ between them: "
-                "install the same versions on all machines."
+                f"the job: {listed}. Outputs of one teacher may differ between them: install the "
+                "same versions on all machines."
             )
 
     def _check_worker(self, worker: JobWorker) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_kd import version
 from keras_kd.teachers.cache import arguments, contents, plans, schema
 from keras_kd.teachers.cache.teacher_run import TeacherRun
 
@@ -71,6 +72,11 @@ class JobWorker:
                 "augmentation by the numbers of the view and the shard."
             )
         self.outputs.components(element, "batch 0 of shard 0 of view 0")
+
+
+def computing_versions() -> dict[str, str]:
+    """The versions of what computes a teacher's outputs here; Python's does not count."""
+    return {name: found for name, found in version.installed().items() if name != "python"}
 
 
 def digest_of(source: Any) -> str | None:

@@ -6,10 +6,10 @@ from typing import Any
 
 from keras_kd._utils import validation
 from keras_kd._utils.validation import invalid
-from keras_kd.teachers.cache import arguments, plans
+from keras_kd.teachers.cache import arguments, plans, schema
 from keras_kd.teachers.cache import format as cache_format
 from keras_kd.teachers.cache.job import Job
-from keras_kd.teachers.cache.job_worker import JobWorker, Settings, digest_of
+from keras_kd.teachers.cache.job_worker import JobWorker, Settings, computing_versions, digest_of
 
 
 def plan(
@@ -130,6 +130,7 @@ def plan(
         "parts": [_shards_of(source, shards)] * epochs,
         "rows_per_shard": validation.integer("rows_per_shard", rows_per_shard, 1, optional=True),
         "source": digest_of(source),
+        schema.COMPUTED_WITH: computing_versions(),
     }
     plans.check_no_other_files(folder)
     worker = JobWorker(settings)

@@ -85,8 +85,8 @@ def is_begun(folder: storage.Place, plan: dict) -> bool:
     if not storage.exists(folder / cache_format.PLAN):
         return False
     found = cache_format.read_plan(folder)
-    differing = _differing(found, plan)
     is_finished = storage.exists(folder / cache_format.MANIFEST)
+    differing = _differing(found, plan, is_finished)
     if not differing and (found["version"] == plan["version"] or is_finished):
         return True
     # A run that ended before its first shard, as by numbers too large, does not count. In a store
@@ -108,9 +108,14 @@ def is_begun(folder: storage.Place, plan: dict) -> bool:
     )
 
 
-def _differing(found: dict, plan: dict) -> list[str]:
-    """The fields in which two plans are not of one cache; versions are compared separately."""
+def _differing(found: dict, plan: dict, is_finished: bool) -> list[str]:
+    """The fields in which two plans are not of one cache; format versions are compared separately.
+
+    A finished cache is whole, whatever computed it; one that goes on needs the same versions.
+    """
     names = sorted((found.keys() | plan.keys()) - {"version"})
+    if is_finished and schema.COMPUTED_WITH in names:
+        names.remove(schema.COMPUTED_WITH)
     if plan["batches_per_shard"] is None:  # shards may have any size
         names.remove("batches_per_shard")
     return [name for name in names if found.get(name) != plan.get(name)]
@@ -141,7 +146,7 @@ def agree_on(folder: storage.Place, plan: dict) -> dict:
                     leftover.unlink(missing_ok=True)
         agreed = cache_format.read_plan(folder)
     # A store has no locks: what another one wrote at the same moment is found here.
-    if _differing(agreed, plan):
+    if _differing(agreed, plan, storage.exists(folder / cache_format.MANIFEST)):
         raise CacheError(
             f"{folder} became a cache of another kind at this moment: another job writes to the "
             "same path. Pass another folder."

@@ -65,6 +65,9 @@ def _optional(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or rule(value)
 
 
+# The field of a job's plan that holds the versions of what computes.
+COMPUTED_WITH = "computed_with"
+
 _COUNT: Rule = ("an integer, at least 1", _is_integer(1))
 DIGEST: Rule = ("64 hexadecimal digits", _is_digest)
 
@@ -100,6 +103,7 @@ _OF_JOB: dict[str, Rule] = {
     ),
     "rows_per_shard": ("an integer above 0, or null", _optional(_is_integer(1))),
     "source": ("64 hexadecimal digits, or null", _optional(_is_digest)),
+    COMPUTED_WITH: ("an object of texts", _is_dict_of_texts),
 }
 _SHARDS: dict[str, Rule] = {"shards": ("a list", lambda value: isinstance(value, list))}
 # Fields that the first caches of format version 1 did not have yet.
