@@ -155,4 +155,11 @@ TABLE = {
     ),
 }
 # Of files and other runtimes: their own tests try their arguments, with files that need them.
-ELSEWHERE = ("OnnxTeacher", "SavedModelTeacher", "TFLiteTeacher", "TorchTeacher")
+ELSEWHERE = (
+    "OnnxTeacher",
+    "SavedModelTeacher",
+    "Served",
+    "ServedTeacherError",
+    "TFLiteTeacher",
+    "TorchTeacher",
+)
