@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping
@@ -139,7 +140,8 @@ def on_ray(
     pending = job.pending()
     with contextlib.ExitStack() as stack:
         if pending:
-            stack.enter_context(_connected(ray, address, workers))
+            cpus = None if workers is None else math.ceil(workers * held["num_cpus"])
+            stack.enter_context(_connected(ray, address, cpus))
             fleet = _Fleet(ray, job, held, retries, backups)
             stack.callback(fleet.stop)
             room = _room(ray, held)
@@ -178,8 +180,8 @@ def _held(resources: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _connected(ray: Any, address: str | None, workers: int | None) -> Iterator[None]:
-    """Within it this process is connected to a cluster."""
+def _connected(ray: Any, address: str | None, cpus: int | None) -> Iterator[None]:
+    """Within it this process is connected to a cluster, if need be one of its own with `cpus`."""
     if ray.is_initialized():
         if address is not None:
             raise ValueError(
@@ -189,8 +191,8 @@ def _connected(ray: Any, address: str | None, workers: int | None) -> Iterator[N
         yield
         return
     options: dict[str, Any] = {"address": address} if address else {"include_dashboard": False}
-    if workers is not None and address is None:
-        options["num_cpus"] = workers  # processes of this machine, also more than it has cores
+    if cpus is not None and address is None:
+        options["num_cpus"] = cpus  # processes of this machine, also more than it has cores
     try:
         ray.init(logging_level="ERROR", **options)
     except ConnectionError as error:
