@@ -105,6 +105,7 @@ def test_fit_prepares_in_the_written_order(distiller, batch, monkeypatch):
     distiller.fit(*batch, verbose=0)
     assert calls == [
         "require_teacher",
+        "take_every_step",
         "track_progress",
         "require_labels_of_weights",
         "attach_callback_losses",
