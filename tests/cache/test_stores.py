@@ -3,6 +3,7 @@
 import concurrent.futures
 import hashlib
 import json
+import subprocess
 import sys
 
 import keras
@@ -164,6 +165,31 @@ def test_an_object_that_was_changed_is_named(store):
     path.fs.rm_file(name)
     with pytest.raises(Exception, match=r"shard-00001.tfrecord is missing"):
         caches.read(kd.load_cache(path, caches.dataset()))
+
+
+def test_a_program_that_fails_over_a_shard_ends():
+    """The threads that fetched the next ones do not hold it up."""
+    program = (
+        "import keras_kd as kd\n"
+        "from tests.cache import caches\n"
+        "from tests.cache.test_job import Source, planned\n"
+        "job = planned('memory://ends/cache', Source(4), shards=18)\n"
+        "path = job.write_all(verbose=0)\n"
+        "path.fs.rm_file(f'{path.path}/view-000/shard-00001.tfrecord')\n"
+        "data = kd.load_cache(path, job.source)\n"
+        "caches.trained(kd.teachers.Cached(path), data, student=caches.model(2))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=fresh_process.environment(),
+        cwd=fresh_process.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 1
+    assert "shard-00001.tfrecord is missing" in ended.stderr
 
 
 def test_no_cache_and_half_a_cache_are_named(store):

@@ -1,11 +1,17 @@
 """`Copies`: shards of a cache in a store, on this machine while they are read."""
 
+import atexit
+import contextlib
+import gc
 import hashlib
 import pathlib
 import shutil
+import sys
 import tempfile
 import threading
+import time
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +22,25 @@ from keras_kd._utils import storage
 # Shards that are fetched ahead of the one that is read.
 _AHEAD = 2
 _CHUNK = 1 << 20
+# Seconds that the end of a program waits for what is being fetched.
+_PATIENCE = 10.0
+_all_copies: "weakref.WeakSet[Copies]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end_reading() -> None:
+    """Ends what the threads of pipelines read, while Python still runs.
+
+    A thread that comes for Python after its end waits for ever, and whoever destroys its iterator
+    waits for the thread: the program would not end. So it was where `fit` had raised.
+    """
+    # Iterators that only the traceback of an error holds, which has been printed by now.
+    for name in ("last_exc", "last_value", "last_traceback"):
+        if hasattr(sys, name):
+            setattr(sys, name, None)
+    gc.collect()
+    for copies in list(_all_copies):
+        copies.close()
 
 
 class Copies:
@@ -48,6 +73,8 @@ class Copies:
         self.fetched_bytes = 0
         self._sizes: dict[pathlib.Path, int] = {}  # of copies, the least lately read first
         self._guard = threading.Lock()
+        self._reads, self._is_closed = 0, False
+        _all_copies.add(self)
         self._turns: dict[pathlib.Path, threading.Lock] = {}
 
     def __str__(self) -> str:
@@ -90,7 +117,7 @@ class Copies:
         """
         # The checksum is in the name: another cache in the same place has other copies.
         path = self.local / f"{name.replace('/', '-')}-{sha256[:16]}.tfrecord"
-        with self._turn(path):
+        with self._reading(), self._turn(path):
             if not path.exists() or (path not in self._sizes and _wrong(path, sha256, size)):
                 source = self._folder / f"{name}.tfrecord"
                 storage.download(source, path, lambda file: _wrong(file, sha256, size))
@@ -101,6 +128,25 @@ class Copies:
             self._sizes[path] = size
             self._make_room()
         return records
+
+    def close(self) -> None:
+        """Lets no further shard be read, and waits for those that are being read."""
+        self._is_closed = True
+        deadline = time.monotonic() + _PATIENCE
+        while self._reads and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._guard:
+            if self._is_closed:
+                raise OSError(f"The program ends: no shard of {self._folder} is read any more.")
+            self._reads += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._reads -= 1
 
     def _turn(self, path: pathlib.Path) -> threading.Lock:
         with self._guard:
