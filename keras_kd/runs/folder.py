@@ -5,7 +5,6 @@ has made is there when the stage is done.
 """
 
 import contextlib
-import hashlib
 import json
 import pathlib
 import shutil
@@ -164,7 +163,7 @@ class RunFolder:
         """Whether a stage is done and its files are there as it left them."""
         made = self._record["stages"].get(stage)
         return made is not None and all(
-            self.file(name).exists() and _digest(self.file(name)) == digest
+            self.file(name).exists() and files.digest_files([self.file(name)]) == digest
             for name, digest in made.items()
         )
 
@@ -175,7 +174,9 @@ class RunFolder:
             stage: Its name.
             names: The files that it has made.
         """
-        self._record["stages"][stage] = {name: _digest(self.file(name)) for name in names}
+        self._record["stages"][stage] = {
+            name: files.digest_files([self.file(name)]) for name in names
+        }
         self._write_record()
 
     def forget(self, stage: str) -> list[str]:
@@ -218,10 +219,6 @@ class RunFolder:
         text = json.dumps(self._record, indent=2) + "\n"
         with files.replace_atomically(self.state / "stages.json") as partial:
             partial.write_text(text, encoding="utf-8")
-
-
-def _digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _differences(one, other, apart_from, place=""):

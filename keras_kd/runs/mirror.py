@@ -3,7 +3,7 @@
 import hashlib
 import pathlib
 
-from keras_kd._utils import locks, storage
+from keras_kd._utils import files, locks, storage
 
 # It says what is done, and is uploaded after what it speaks of.
 _RECORD = "state/stages.json"
@@ -40,7 +40,7 @@ class Mirror:
 
         for _ in storage.each_of(fetch, found):
             pass
-        self._digests = {name: _digest(self._local / name) for name in found}
+        self._digests = {name: files.digest_files([self._local / name]) for name in found}
 
     def push(self) -> None:
         """Brings all that has changed in the folder into the store.
@@ -50,18 +50,18 @@ class Mirror:
             OSError: The store failed.
         """
         self._check_alone()
-        files = {
-            name: _digest(self._local / name)
+        digests = {
+            name: files.digest_files([self._local / name])
             for path in self._local.rglob("*")
             if path.is_file()
             for name in [path.relative_to(self._local).as_posix()]
             if not _is_of_this_machine(name)
         }
-        changed = [name for name, digest in files.items() if self._digests.get(name) != digest]
+        changed = [name for name, digest in digests.items() if self._digests.get(name) != digest]
         for name in sorted(changed, key=lambda name: (name == _RECORD, name)):
             storage.upload(self._local / name, self._place / name)
-            self._digests[name] = files[name]
-        for name in self._digests.keys() - files.keys():
+            self._digests[name] = digests[name]
+        for name in self._digests.keys() - digests.keys():
             storage.remove(self._place / name)
             del self._digests[name]
 
@@ -79,7 +79,3 @@ class Mirror:
 def _is_of_this_machine(name: str) -> bool:
     parts = name.split("/")
     return name == ".lock" or locks.FOLDER in parts[:-1] or parts[-1].startswith("partial-")
-
-
-def _digest(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
